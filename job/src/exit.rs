@@ -1,0 +1,69 @@
+//! What the transcoder task's exit code says about the video.
+
+/// How the transcoder task ends. The numbers follow BSD's `sysexits.h` where it has a word for the
+/// case, and shells' 128 + signal otherwise; `docs/OPERATIONS.md` says what the consumer does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The stream is published and its report is complete.
+    Done,
+    /// The input is not a usable video; no retry can help (`EX_DATAERR`).
+    Unusable,
+    /// The source object is gone or was replaced (`EX_NOINPUT`).
+    Obsolete,
+    /// A bug in the task or in FFmpeg (`EX_SOFTWARE`).
+    Internal,
+    /// Trouble that may pass: S3, network, disk (`EX_TEMPFAIL`).
+    Transient,
+    /// A wrong setting or a missing permission: every job would fail (`EX_CONFIG`).
+    Misconfigured,
+    /// SIGTERM: Spot interruption, StopTask, host retirement (128 + 15).
+    Terminated,
+}
+
+impl Exit {
+    const ALL: [Self; 7] = [
+        Self::Done,
+        Self::Unusable,
+        Self::Obsolete,
+        Self::Internal,
+        Self::Transient,
+        Self::Misconfigured,
+        Self::Terminated,
+    ];
+
+    /// The process exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Unusable => 65,
+            Self::Obsolete => 66,
+            Self::Internal => 70,
+            Self::Transient => 75,
+            Self::Misconfigured => 78,
+            Self::Terminated => 143,
+        }
+    }
+
+    /// The meaning of a container's exit code; `None` for codes the task never chooses itself
+    /// (137 of an out-of-memory kill, 1 of a failed start, 101 of a panic…).
+    #[must_use]
+    pub fn from_code(code: i32) -> Option<Self> {
+        Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_round_trip_and_foreign_codes_have_no_meaning() {
+        for exit in Exit::ALL {
+            assert_eq!(Exit::from_code(exit.code().into()), Some(exit));
+        }
+        for code in [1, 101, 137, -1] {
+            assert_eq!(Exit::from_code(code), None);
+        }
+    }
+}

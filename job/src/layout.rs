@@ -1,0 +1,124 @@
+//! Where things are in the output bucket.
+
+use sha2::{Digest, Sha256};
+
+use crate::{JobId, ObjectKey};
+
+/// Where the consumer keeps its records; no stream is ever placed below it.
+pub const RECORDS_PREFIX: &str = ".vidstreamx/";
+
+/// Room left for what follows the stem: `/<job id>/<kind>/<name>/seg-0000000.m4s` and the like.
+const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
+
+/// The places of one job's objects in the output bucket.
+///
+/// ```text
+/// <stem>/master.m3u8  <stem>/job.json        the stable address, one per source key
+/// <stem>/<job id>/…                          everything one job made
+/// .vidstreamx/jobs/<job id>.json             the consumer's record
+/// ```
+///
+/// The stem is the source key wherever that can be the beginning of an address. Keys near S3's
+/// length limit, with empty, `.` or `..` parts (which browsers and proxies rewrite), or inside the
+/// records' prefix get a readable stem with a hash of the key at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    stem: String,
+    job_id: JobId,
+}
+
+impl Layout {
+    /// The layout for a source key and a job.
+    #[must_use]
+    pub fn new(source: &ObjectKey, job_id: &JobId) -> Self {
+        Self { stem: stem(source.as_str()), job_id: job_id.clone() }
+    }
+
+    /// The stable address without a trailing slash.
+    #[must_use]
+    pub fn stem(&self) -> &str {
+        &self.stem
+    }
+
+    /// An object at the stable address (`master.m3u8`, `job.json`).
+    #[must_use]
+    pub fn stable(&self, name: &str) -> String {
+        format!("{}/{name}", self.stem)
+    }
+
+    /// An object of this job alone, by its path below the job's folder.
+    #[must_use]
+    pub fn own(&self, path: &str) -> String {
+        format!("{}/{}/{path}", self.stem, self.job_id)
+    }
+
+    /// The consumer's record of a job.
+    #[must_use]
+    pub fn record(job_id: &JobId) -> String {
+        format!("{RECORDS_PREFIX}jobs/{job_id}.json")
+    }
+}
+
+fn stem(key: &str) -> String {
+    let odd_part = key.split('/').any(|part| matches!(part, "" | "." | ".."));
+    if key.len() <= LONGEST_STEM && !odd_part && !key.starts_with(RECORDS_PREFIX) {
+        return key.to_owned();
+    }
+    let hash: String = Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let mut readable =
+        key.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect::<Vec<_>>().join("/");
+    if readable.starts_with(RECORDS_PREFIX) {
+        readable.insert(0, '_');
+    }
+    let end = readable.floor_char_boundary(LONGEST_STEM - 1 - hash.len());
+    readable.truncate(end);
+    let readable = readable.trim_end_matches('/');
+    format!("{readable}~{hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn layout(key: &str) -> Layout {
+        Layout::new(&key.parse().unwrap(), &"0123456789abcdef0123456789abcdef".parse().unwrap())
+    }
+
+    #[test]
+    fn ordinary_keys_are_their_own_stem() {
+        for key in ["a.mp4", "dir/b c+d&e#f é.mp4", ".hidden.mp4", "...dots.mp4"] {
+            assert_eq!(layout(key).stem(), key);
+        }
+        let layout = layout("dir/a.mp4");
+        assert_eq!(layout.stable("job.json"), "dir/a.mp4/job.json");
+        assert_eq!(
+            layout.own("video/1080p/init.mp4"),
+            "dir/a.mp4/0123456789abcdef0123456789abcdef/video/1080p/init.mp4"
+        );
+    }
+
+    #[test]
+    fn awkward_keys_get_a_safe_stem_of_their_own() {
+        let stems: Vec<_> =
+            ["../a.mp4", "/a.mp4", "./a.mp4", "a.mp4/"].map(|key| layout(key).stem().to_owned()).into();
+        for stem in &stems {
+            assert!(stem.starts_with("a.mp4~"), "{stem}");
+        }
+        assert_eq!(stems.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
+        assert!(layout(".vidstreamx/jobs/a.mp4").stem().starts_with("_.vidstreamx/jobs/a.mp4~"));
+    }
+
+    proptest! {
+        #[test]
+        fn every_object_fits_s3_and_none_is_a_record(key in "[\\PC]{1,1024}") {
+            prop_assume!(key.len() <= ObjectKey::MAX_BYTES);
+            let layout = layout(&key);
+            let longest = layout.own("subtitles/mul-Latn-001-x-longest-name-2/seg-0000000.m4s");
+            prop_assert!(longest.parse::<ObjectKey>().is_ok());
+            prop_assert!(!longest.starts_with(RECORDS_PREFIX));
+            prop_assert!(!layout.stem().split('/').any(|part| matches!(part, "" | "." | "..")));
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The contract between VidStreamX's two programs.
+//!
+//! The consumer starts the transcoder task, the task answers with an exit code and a report. What
+//! both must agree on is here, and nothing else: the [`Job`] and its way through a container's
+//! environment, where things are in S3 ([`Layout`]), the [`Exit`] codes, the consumer's
+//! [`Record`] of a job and the task's [`Report`] on it.
+
+mod exit;
+mod identity;
+mod job;
+mod layout;
+mod location;
+mod record;
+mod report;
+mod schema;
+
+pub use exit::Exit;
+pub use identity::{InvalidJobId, JobId};
+pub use job::{EnvError, Job, Source, env};
+pub use layout::{Layout, RECORDS_PREFIX};
+pub use location::{BucketName, InvalidLocation, ObjectKey, S3Uri};
+pub use record::{Attempt, Record, State};
+pub use report::{AudioTrack, Outcome, Probe, Rendition, RenditionKind, Report, Timings, VideoTrack};
+pub use schema::SchemaError;
