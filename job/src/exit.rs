@@ -16,18 +16,22 @@ pub enum Exit {
     Transient,
     /// A wrong setting or a missing permission: every job would fail (`EX_CONFIG`).
     Misconfigured,
+    /// FFmpeg was killed for want of memory (128 + 9); a larger task may succeed. When the kernel kills
+    /// the task itself instead, ECS reports the same code.
+    OutOfMemory,
     /// SIGTERM: Spot interruption, StopTask, host retirement (128 + 15).
     Terminated,
 }
 
 impl Exit {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Done,
         Self::Unusable,
         Self::Obsolete,
         Self::Internal,
         Self::Transient,
         Self::Misconfigured,
+        Self::OutOfMemory,
         Self::Terminated,
     ];
 
@@ -41,12 +45,13 @@ impl Exit {
             Self::Internal => 70,
             Self::Transient => 75,
             Self::Misconfigured => 78,
+            Self::OutOfMemory => 137,
             Self::Terminated => 143,
         }
     }
 
     /// The meaning of a container's exit code; `None` for codes the task never chooses itself
-    /// (137 of an out-of-memory kill, 1 of a failed start, 101 of a panic…).
+    /// (1 of a failed start, 101 of a panic…).
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
@@ -62,7 +67,7 @@ mod tests {
         for exit in Exit::ALL {
             assert_eq!(Exit::from_code(exit.code().into()), Some(exit));
         }
-        for code in [1, 101, 137, -1] {
+        for code in [1, 101, 139, -1] {
             assert_eq!(Exit::from_code(code), None);
         }
     }

@@ -25,7 +25,9 @@ impl From<Exit> for Outcome {
             Exit::Done => Self::Complete,
             Exit::Unusable => Self::Rejected,
             Exit::Obsolete => Self::Obsolete,
-            Exit::Internal | Exit::Transient | Exit::Misconfigured | Exit::Terminated => Self::Failed,
+            Exit::Internal | Exit::Transient | Exit::Misconfigured | Exit::OutOfMemory | Exit::Terminated => {
+                Self::Failed
+            }
         }
     }
 }
