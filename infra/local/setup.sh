@@ -1,0 +1,228 @@
+#!/usr/bin/env bash
+# Installs what is missing on a Debian or Ubuntu machine, and nothing else. Safe to run again.
+#
+#   setup.sh demo   Docker engine, base image, FFmpeg, the local AWS, hls.js
+#   setup.sh test   all of that, Chromium, Shaka Player and the linters
+#
+# State is kept in .local/ (VIDSTREAMX_TOOLS_DIR elsewhere); what commands say goes to setup.log there.
+set -euo pipefail
+
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+tools=${VIDSTREAMX_TOOLS_DIR:-$repo/.local}
+log=$tools/setup.log
+base_image=debian:trixie-slim
+oldest_python=3.10
+
+fail() {
+    printf 'setup: %s\n' "$1" >&2
+    shift
+    if (($#)); then printf '       %s\n' "$@" >&2; fi
+    exit 1
+}
+
+# step LABEL COMMAND…: one line with the seconds it took; its output goes to the log.
+# (bash ignores "set -e" in what an "if" calls: such functions chain their commands with "&&".)
+step() {
+    local label=$1 start=$SECONDS
+    shift
+    printf '  %-52s' "$label"
+    printf '\n== %s: %s\n' "$label" "$*" >>"$log"
+    if "$@" >>"$log" 2>&1 </dev/null; then
+        printf '%4d s\n' $((SECONDS - start))
+    else
+        printf ' failed\n'
+        tail -n 12 "$log" | sed 's/^/    | /' >&2
+        fail "$label failed; all of its output is in $log"
+    fi
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if ((EUID == 0)); then
+        "$@"
+    elif have sudo; then
+        sudo "$@"
+    else
+        fail "installing packages needs root, and there is no sudo" "Run it as root, or install sudo."
+    fi
+}
+
+apt_updated=
+apt_install() {
+    have apt-get || fail "$* is missing, and this is not a Debian or Ubuntu machine" \
+        "Install it by hand and run this again."
+    if ((EUID != 0)); then as_root true; fi # ask for the password before output goes to the log
+    if [[ -z $apt_updated ]]; then
+        step "package lists" as_root apt-get update -q
+        apt_updated=yes
+    fi
+    step "install $*" as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "$@"
+}
+
+# --- Docker engine -----------------------------------------------------------------------------
+
+docker_answers() { docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
+
+docker_refuses() { docker info 2>&1 >/dev/null | grep -q 'permission denied'; }
+
+# wait_for SECONDS COMMAND…
+wait_for() {
+    local deadline=$((SECONDS + $1))
+    shift
+    until "$@"; do
+        ((SECONDS < deadline)) || return 1
+        sleep 0.2
+    done
+}
+
+start_dockerd() {
+    local group
+    group=$(id -gn) || return 1
+    # In a session of its own, so that it outlives this shell and no Ctrl-C reaches it.
+    as_root setsid --fork dockerd --pidfile "$tools/dockerd.pid" --group "$group" \
+        >"$tools/dockerd.log" 2>&1 </dev/null || return 1
+    wait_for 30 docker_answers || {
+        tail -n 5 "$tools/dockerd.log"
+        return 1
+    }
+}
+
+docker_group_hint() {
+    fail "the Docker engine refuses this user" \
+        "Let it in with: sudo usermod -aG docker \"\$USER\"    (then log in again, or: newgrp docker)"
+}
+
+need_docker() {
+    if have docker; then
+        if docker_answers; then return; fi
+        [[ -z ${DOCKER_HOST:-} ]] ||
+            fail "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST" "Start it, or unset DOCKER_HOST to use a local one."
+        if docker_refuses; then docker_group_hint; fi
+    fi
+    if ! have docker || ! have dockerd; then
+        apt_install docker.io
+        # Where there is an init system the package starts the engine.
+        if [[ -d /run/systemd/system ]]; then wait_for 20 docker_is_up || true; fi
+        if docker_answers; then return; fi
+        if docker_refuses; then docker_group_hint; fi
+    fi
+    if [[ -d /run/systemd/system ]] && as_root systemctl start docker >>"$log" 2>&1; then
+        if wait_for 20 docker_answers; then return; fi
+    fi
+    step "start Docker engine" start_dockerd
+}
+
+docker_is_up() { docker_answers || docker_refuses; }
+
+# The first repository of a Debian machine's own package configuration.
+debian_mirror() {
+    # apt itself says what it uses, whichever format its configuration has.
+    # shellcheck disable=SC2016 # apt's variables, not the shell's
+    apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null |
+        awk '$2 !~ /-(security|updates|backports)$/ { print $1; exit }'
+}
+
+make_base_image() {
+    local mirror=$1 archive=$tools/base.tar
+    : >"$archive" &&
+        as_root mmdebstrap --variant=minbase trixie "$archive" "$mirror" &&
+        docker import --change 'CMD ["bash"]' "$archive" "$base_image" &&
+        rm "$archive"
+}
+
+need_base_image() {
+    if docker image inspect "$base_image" >/dev/null 2>&1; then return; fi
+    printf '\n== docker pull %s\n' "$base_image" >>"$log"
+    local start=$SECONDS
+    if timeout 90 docker pull -q "$base_image" >>"$log" 2>&1; then
+        printf '  %-52s%4d s\n' "pull $base_image" $((SECONDS - start))
+        return
+    fi
+    local mirror=${VIDSTREAMX_DEBIAN_MIRROR:-} distribution
+    distribution=$(sed -n 's/^ID=//p' /etc/os-release)
+    if [[ -z $mirror && $distribution == debian ]]; then mirror=$(debian_mirror); fi
+    [[ -n $mirror ]] || fail "$base_image can't be pulled, and this machine has no Debian mirror to make it from" \
+        "Set VIDSTREAMX_DEBIAN_MIRROR to one, or load the image with: docker load"
+    have mmdebstrap || apt_install mmdebstrap
+    step "no registry answers: make $base_image from packages" make_base_image "$mirror"
+}
+
+# --- Python and npm packages -------------------------------------------------------------------
+
+python_is_new_enough() {
+    python3 -c "import sys; sys.exit(sys.version_info < tuple(map(int, '$oldest_python'.split('.'))))"
+}
+
+make_venv() {
+    rm -rf "$tools/venv" &&
+        python3 -m venv "$tools/venv" &&
+        "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+            --requirement "$repo/infra/local/requirements.txt" &&
+        cp "$repo/infra/local/requirements.txt" "$tools/venv/installed.txt"
+}
+
+need_venv() {
+    if cmp -s "$repo/infra/local/requirements.txt" "$tools/venv/installed.txt" &&
+        "$tools/venv/bin/python" -c '' 2>/dev/null; then return; fi
+    have python3 || apt_install python3
+    python_is_new_enough ||
+        fail "$(python3 --version) is too old, the local AWS needs $oldest_python or newer" \
+            "Put a newer python3 first on PATH."
+    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+    step "Python packages (local AWS, tests)" make_venv
+}
+
+install_players() {
+    mkdir -p "$tools/players" &&
+        cp "$repo"/infra/local/players/package*.json "$tools/players/" &&
+        npm --prefix "$tools/players" ci --no-audit --no-fund --loglevel=error &&
+        cp "$repo/infra/local/players/package-lock.json" "$tools/players/installed.json"
+}
+
+need_players() {
+    if cmp -s "$repo/infra/local/players/package-lock.json" "$tools/players/installed.json"; then return; fi
+    have npm || apt_install npm
+    step "video players for the browser" install_players
+}
+
+# --- What is needed ----------------------------------------------------------------------------
+
+need_command() {
+    have "$1" || apt_install "${2:-$1}"
+}
+
+need_rust() {
+    have cargo || fail "cargo is not on PATH" "Install Rust from https://rustup.rs"
+    have cc || apt_install gcc libc6-dev
+}
+
+need_chromium() {
+    local name
+    for name in chromium chromium-browser google-chrome; do
+        if have "$name"; then return; fi
+    done
+    apt_install chromium
+}
+
+main() {
+    local purpose=${1:-demo} start=$SECONDS
+    case $purpose in demo | test) ;; *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test" ;; esac
+    mkdir -p "$tools"
+    : >"$log"
+
+    need_rust
+    need_command ffmpeg
+    need_venv
+    need_players
+    need_docker
+    need_base_image
+    if [[ $purpose == test ]]; then
+        need_chromium
+        need_command shellcheck
+    fi
+    if ((SECONDS - start > 2)); then printf 'Set-up took %d s.\n' $((SECONDS - start)); fi
+}
+
+main "$@"
