@@ -1,0 +1,147 @@
+"""Runs the local AWS (ministack), with the parts of Fargate that it leaves out.
+
+Ministack starts ECS tasks as containers, but takes little of the task definition beyond the image, and
+hands out credentials that belong to no role, from an address that the SDKs refuse. Here tasks get:
+
+- the credentials of their own role, from an address the SDKs accept (only loopback and the ECS agent's
+  169.254.170.2 are), valid for an hour and renewed by the SDK as in ECS;
+- user, read-only root file system, dropped capabilities and the memory limit of their definition;
+- the endpoint as an address, for which the SDKs put bucket names into the path.
+
+The consumer gets its role's credentials the same way, as it does when it runs as an ECS service:
+AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
+
+Written against the version of ministack that requirements.txt pins. Settings come by environment:
+GATEWAY_PORT, AUTH (ministack's own), TASK_HOST and TASK_NETWORK (set by stack.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+from ministack import app
+from ministack.core import iam_evaluator
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import ecs, iam, imds, sts
+from settings import AGENT_ADDRESS
+
+SESSION_SECONDS = 3600
+
+_host = os.environ["TASK_HOST"]
+_network = os.environ.get("TASK_NETWORK", "")
+_port = os.environ["GATEWAY_PORT"]
+
+_ministack_register_metadata = ecs._register_metadata
+_ministack_build_run_kwargs = ecs._build_run_kwargs
+_ministack_imds = imds.handle_request
+
+
+def role_credentials(role_name: str, session_name: str) -> dict | None:
+    """Temporary credentials as ECS's agent gives them out; None for a role that ECS may not assume."""
+    role = iam._roles.get(role_name)
+    if role is None or not _trusts_ecs(role):
+        return None
+    arn = role["Arn"]
+    session = {
+        "Arn": f"arn:aws:sts::{get_account_id()}:assumed-role/{role_name}/{session_name}",
+        "UserId": f"{role['RoleId']}:{session_name}",
+        "SecretAccessKey": iam._gen_secret(),
+        "SessionToken": iam._gen_session_token(),
+        "Expiration": time.time() + SESSION_SECONDS,
+        "AccountId": get_account_id(),
+        "PrincipalType": "AssumedRole",
+    }
+    key = iam._gen_session_access_key()
+    sts.register_session(key, session)
+    return {
+        "AccessKeyId": key,
+        "SecretAccessKey": session["SecretAccessKey"],
+        "Token": session["SessionToken"],
+        "Expiration": iam._future(SESSION_SECONDS),
+        "RoleArn": arn,
+    }
+
+
+def _trusts_ecs(role: dict) -> bool:
+    caller = iam_evaluator.EvalContext(
+        principal_arn="ecs-tasks.amazonaws.com",
+        principal_type="Service",
+        principal_account=get_account_id(),
+        action="sts:AssumeRole",
+        resource_arn=role["Arn"],
+        region=get_region(),
+        service_context={"aws:sourceaccount": get_account_id()},
+    )
+    return iam_evaluator.evaluate_trust_policy(
+        role.get("AssumeRolePolicyDocument", "{}"), "ecs-tasks.amazonaws.com", caller
+    )
+
+
+async def _imds(method, path, headers, body, query_params):
+    parts = path.strip("/").split("/")
+    if parts[:2] != ["v2", "credentials"]:
+        return await _ministack_imds(method, path, headers, body, query_params)
+    document = role_credentials(*parts[2:]) if method == "GET" and len(parts) == 4 else None
+    status, answer = (200, document) if document else (404, {"code": "NotFound", "message": f"no role at {path}"})
+    return status, {"Content-Type": "application/json"}, json.dumps(answer).encode()
+
+
+def _register_metadata(task_arn, cluster_arn, td, cdef, launch_type, env, host_mode, ministack_net_ip):
+    """Sets the variables that Fargate sets, on top of ministack's own."""
+    token = _ministack_register_metadata(
+        task_arn, cluster_arn, td, cdef, launch_type, env, host_mode, ministack_net_ip
+    )
+    base = f"http://{_host}:{_port}"
+    env["AWS_ENDPOINT_URL"] = base
+    env["ECS_CONTAINER_METADATA_URI_V4"] = f"{base}/v4/{token}"
+    env["AWS_EXECUTION_ENV"] = "AWS_ECS_FARGATE"
+    env["AWS_REGION"] = env["AWS_DEFAULT_REGION"] = get_region()
+    for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN"):
+        env.pop(name, None)
+
+    role_name = td.get("taskRoleArn", "").rpartition("/")[2]
+    if role_name and _host == AGENT_ADDRESS:
+        session_name = task_arn.rpartition("/")[2]
+        env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/v2/credentials/{role_name}/{session_name}"
+    elif role_name:
+        # Docker Desktop and rootless engines: no address of the host's that the SDKs accept.
+        credentials = role_credentials(role_name, task_arn.rpartition("/")[2])
+        if credentials is not None:
+            env["AWS_ACCESS_KEY_ID"] = credentials["AccessKeyId"]
+            env["AWS_SECRET_ACCESS_KEY"] = credentials["SecretAccessKey"]
+            env["AWS_SESSION_TOKEN"] = credentials["Token"]
+    return token
+
+
+def _build_run_kwargs(cdef, td, env, port_bindings, ecs_network, host_mode, task_id, task_arn, *rest):
+    kwargs = _ministack_build_run_kwargs(
+        cdef, td, env, port_bindings, ecs_network, host_mode, task_id, task_arn, *rest
+    )
+    if _network:
+        kwargs["network"] = _network
+        kwargs.pop("extra_hosts", None)
+    if cdef.get("user"):
+        kwargs["user"] = cdef["user"]
+    if cdef.get("entryPoint"):
+        kwargs["entrypoint"] = cdef["entryPoint"]
+    if cdef.get("readonlyRootFilesystem"):
+        kwargs["read_only"] = True  # volumes of the image stay writable
+    dropped = ((cdef.get("linuxParameters") or {}).get("capabilities") or {}).get("drop")
+    if dropped:
+        kwargs["cap_drop"] = list(dropped)
+
+    task = ecs._tasks.get(task_arn) or {}
+    memory = (task.get("overrides") or {}).get("memory") or td.get("memory")
+    if memory:
+        kwargs["mem_limit"] = kwargs["memswap_limit"] = f"{memory}m"
+    return kwargs
+
+
+ecs._register_metadata = _register_metadata
+ecs._build_run_kwargs = _build_run_kwargs
+imds.handle_request = _imds
+
+if __name__ == "__main__":
+    app.main()
