@@ -8,6 +8,9 @@ hands out credentials that belong to no role, from an address that the SDKs refu
 - user, read-only root file system, dropped capabilities and the memory limit of their definition;
 - the endpoint as an address, for which the SDKs put bucket names into the path.
 
+IAM policies see ECS calls as AWS presents them: by task definition or task, with ecs:cluster as a
+condition. Ministack by itself checks all of them against the cluster.
+
 The consumer gets its role's credentials the same way, as it does when it runs as an ECS service:
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
 
@@ -22,12 +25,13 @@ import os
 import time
 
 from ministack import app
-from ministack.core import iam_evaluator
+from ministack.core import iam_actions
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import ecs, iam, imds, sts
 from settings import AGENT_ADDRESS
 
 SESSION_SECONDS = 3600
+_ECS = "ecs-tasks.amazonaws.com"
 
 _host = os.environ["TASK_HOST"]
 _network = os.environ.get("TASK_NETWORK", "")
@@ -36,6 +40,8 @@ _port = os.environ["GATEWAY_PORT"]
 _ministack_register_metadata = ecs._register_metadata
 _ministack_build_run_kwargs = ecs._build_run_kwargs
 _ministack_imds = imds.handle_request
+_ministack_resource_arn = iam_actions.extract_resource_arn
+_ministack_request_context = iam_actions.request_tag_context
 
 
 def role_credentials(role_name: str, session_name: str) -> dict | None:
@@ -65,18 +71,15 @@ def role_credentials(role_name: str, session_name: str) -> dict | None:
 
 
 def _trusts_ecs(role: dict) -> bool:
-    caller = iam_evaluator.EvalContext(
-        principal_arn="ecs-tasks.amazonaws.com",
-        principal_type="Service",
-        principal_account=get_account_id(),
-        action="sts:AssumeRole",
-        resource_arn=role["Arn"],
-        region=get_region(),
-        service_context={"aws:sourceaccount": get_account_id()},
-    )
-    return iam_evaluator.evaluate_trust_policy(
-        role.get("AssumeRolePolicyDocument", "{}"), "ecs-tasks.amazonaws.com", caller
-    )
+    policy = role.get("AssumeRolePolicyDocument", {})
+    policy = json.loads(policy) if isinstance(policy, str) else policy
+    statements = policy.get("Statement", [])
+    for statement in [statements] if isinstance(statements, dict) else statements:
+        principal = statement.get("Principal")
+        services = principal.get("Service", []) if isinstance(principal, dict) else []
+        if statement.get("Effect") == "Allow" and _ECS in ([services] if isinstance(services, str) else services):
+            return True
+    return False
 
 
 async def _imds(method, path, headers, body, query_params):
@@ -128,9 +131,9 @@ def _build_run_kwargs(cdef, td, env, port_bindings, ecs_network, host_mode, task
         kwargs["entrypoint"] = cdef["entryPoint"]
     if cdef.get("readonlyRootFilesystem"):
         kwargs["read_only"] = True  # volumes of the image stay writable
-    dropped = ((cdef.get("linuxParameters") or {}).get("capabilities") or {}).get("drop")
-    if dropped:
-        kwargs["cap_drop"] = list(dropped)
+    linux = cdef.get("linuxParameters") or {}
+    capabilities = linux.get("capabilities") or linux.get("Capabilities") or {}  # from a template: in capitals
+    kwargs["cap_drop"] = capabilities.get("drop") or capabilities.get("Drop") or []
 
     task = ecs._tasks.get(task_arn) or {}
     memory = (task.get("overrides") or {}).get("memory") or td.get("memory")
@@ -139,6 +142,47 @@ def _build_run_kwargs(cdef, td, env, port_bindings, ecs_network, host_mode, task
     return kwargs
 
 
+def _resource_arn(service, method, path, headers, body, params, region, account_id):
+    """What a call is about, for policies: as the service authorization reference has it for ECS."""
+    if service == "ecs":
+        action = headers.get("x-amz-target", "").rpartition(".")[2]
+        call = _json_object(body)
+        arn = f"arn:aws:ecs:{region}:{account_id}:"
+        cluster = _name(call.get("cluster") or "default")
+        if action == "RunTask":
+            return f"{arn}task-definition/{_name(call.get('taskDefinition', ''))}"
+        if action in ("DescribeTasks", "StopTask"):
+            task = call.get("task") or next(iter(call.get("tasks") or []), "")
+            return f"{arn}task/{cluster}/{_name(task)}"
+        if action == "DescribeClusters":
+            return f"{arn}cluster/{_name(next(iter(call.get('clusters') or []), 'default'))}"
+        if action == "ListTasks":
+            return "*"
+    return _ministack_resource_arn(service, method, path, headers, body, params, region, account_id)
+
+
+def _request_context(service, iam_action, body, params):
+    context = _ministack_request_context(service, iam_action, body, params)
+    if service == "ecs":
+        cluster = _name(_json_object(body).get("cluster") or "default")
+        context["ecs:cluster"] = f"arn:aws:ecs:{get_region()}:{get_account_id()}:cluster/{cluster}"
+    return context
+
+
+def _json_object(body: bytes) -> dict:
+    try:
+        value = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _name(reference: str) -> str:
+    return reference.rpartition("/")[2]
+
+
+iam_actions.extract_resource_arn = _resource_arn
+iam_actions.request_tag_context = _request_context
 ecs._register_metadata = _register_metadata
 ecs._build_run_kwargs = _build_run_kwargs
 imds.handle_request = _imds

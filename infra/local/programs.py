@@ -1,0 +1,87 @@
+"""VidStreamX's own programs: built once, the consumer run as a process of this machine."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import engine
+from processes import Process
+from settings import REPO, Problem
+from stack import Stack
+from terminal import Line
+
+CONSUMER = "vidstreamx-consumer"
+TRANSCODER = "transcoder-task"
+
+
+def build() -> Path:
+    """Builds both in release mode; gives the folder they are in."""
+    start = time.monotonic()
+    line: Line | None = None
+    crates = 0
+    messages: list[str] = []
+    cargo = subprocess.Popen(
+        ["cargo", "build", "--release", "--locked", "--color=never"],
+        cwd=REPO, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert cargo.stderr is not None
+    for text in cargo.stderr:
+        if re.match(r"\s*(Compiling|Downloading|Downloaded|Updating|Blocking)", text):
+            line = line or Line("build the programs (cargo build --release)", every_seconds=20)
+            crates += "Compiling" in text
+            line.update(f"{crates} crates, {time.monotonic() - start:.0f} s")
+        else:
+            messages.append(text)
+    if cargo.wait() != 0:
+        if line:
+            line.clear()
+        sys.stderr.write("".join(messages))
+        raise Problem("cargo build --release failed: its messages are above")
+    if line:
+        line.end()
+    return _target_folder() / "release"
+
+
+def _target_folder() -> Path:
+    metadata = subprocess.run(
+        ["cargo", "metadata", "--format-version", "1", "--no-deps", "--offline"],
+        cwd=REPO, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return Path(json.loads(metadata.stdout)["target_directory"])
+
+
+def build_image(stack_settings, binaries: Path) -> None:
+    """The task's image, around the binary that is already built."""
+    line = Line("image of Dockerfile.transcoder")
+    if engine.build_image(stack_settings, binaries / TRANSCODER):
+        line.end()
+    else:
+        line.clear()
+
+
+def start_consumer(stack: Stack, binaries: Path, *arguments: str) -> Process:
+    """Starts the consumer with its role's rights, unless this very program runs with these settings."""
+    process = consumer(stack)
+    binary = binaries / CONSUMER
+    about = binary.stat()
+    fingerprint = f"{about.st_mtime_ns} {about.st_size} {stack.outputs['ConsumerEnv']} {arguments}"
+    if process.pid is not None and process.fingerprint == fingerprint:
+        return process
+    process.stop()
+    # In the state folder, where no .env of anybody's is.
+    process.start(
+        [binary, "run", *arguments], stack.consumer_environment(), fingerprint, cwd=stack.settings.state
+    )
+    time.sleep(0.3)
+    if process.pid is None:
+        raise Problem(f"the consumer ended at once: {process.last_line()} (log: {process.log})")
+    return process
+
+
+def consumer(stack: Stack) -> Process:
+    return Process(stack.settings, "consumer")
