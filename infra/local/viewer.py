@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 import botocore.exceptions
 import stack
 from processes import Process
-from settings import Problem, Settings, port_is_taken
+from settings import Problem, Settings, plain_environment, port_is_taken
 
 _HERE = Path(__file__).resolve().parent
 _PLAYERS = ("hls.js/dist/hls.min.js", "shaka-player/dist/shaka-player.compiled.js")
@@ -28,7 +28,8 @@ _CHUNK = 256 * 1024
 def start(settings: Settings) -> str:
     """Starts the server in the background unless it runs; gives its address."""
     process = Process(settings, "viewer")
-    fingerprint = f"{_modified(__file__)} {_modified(_HERE / 'viewer.html')} {(settings.state / 'stack.json').stat().st_mtime_ns}"
+    # A new stack has a new key for it.
+    fingerprint = " ".join(str(path.stat().st_mtime_ns) for path in (Path(__file__), settings.state / "stack.json"))
     if process.pid is not None and process.fingerprint == fingerprint:
         return settings.viewer_url
     process.stop()
@@ -39,7 +40,7 @@ def start(settings: Settings) -> str:
         )
     settings.log("viewer").unlink(missing_ok=True)
     environment = {
-        **stack.plain_environment(),
+        **plain_environment(),
         "VIDSTREAMX_STATE_DIR": str(settings.state),
         "VIDSTREAMX_TOOLS_DIR": str(settings.tools),
         "VIDSTREAMX_LOCAL_PORT": str(settings.port),
@@ -63,10 +64,6 @@ def page_url(settings: Settings, key: str, player: str = "") -> str:
 
 def _stream_path(key: str) -> str:
     return "/streams/" + quote(key, safe="/")
-
-
-def _modified(path) -> int:
-    return Path(path).stat().st_mtime_ns
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

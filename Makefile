@@ -1,0 +1,26 @@
+.DEFAULT_GOAL := help
+.PHONY: help demo upload status down test
+
+local := infra/local
+export VIDSTREAMX_TOOLS_DIR ?= $(CURDIR)/.local
+python := $(VIDSTREAMX_TOOLS_DIR)/venv/bin/python
+
+help:
+	@echo 'make demo [VIDEO=path]  the whole way from an upload to a playing video, on this machine'
+	@echo 'make upload VIDEO=path  another video for the stack that "make demo" left running'
+	@echo 'make status             what is running'
+	@echo 'make down               stop everything that was started'
+	@echo 'make test               formatting, lints, unit tests, and the end-to-end test with a browser'
+
+demo:
+	@$(local)/setup.sh demo
+	@$(python) $(local)/demo.py demo $(if $(VIDEO),"$(VIDEO)")
+
+upload:
+	@$(python) $(local)/demo.py upload "$(VIDEO)"
+
+status down:
+	@$(python) $(local)/stack.py $@
+
+test:
+	@$(local)/test.sh

@@ -1,0 +1,196 @@
+"""Follows one upload to its end, from what the consumer and the task publish about it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import time
+from dataclasses import dataclass, field
+
+import botocore.exceptions
+from processes import Process
+from settings import Problem
+from stack import Stack
+from terminal import Line
+
+_RECORDS = ".vidstreamx/jobs/"
+_PATIENCE = 60  # seconds until the consumer has to have written a record
+_POLL = 0.4
+
+
+@dataclass
+class Upload:
+    bucket: str
+    key: str
+    etag: str
+    size: int
+
+
+@dataclass
+class Result:
+    """The consumer's record of a job, the task's report on it, and the task as ECS describes it."""
+
+    record: dict
+    report: dict | None = None
+    task: dict | None = None
+
+    @property
+    def attempt(self) -> dict:
+        return self.record["attempts"][-1] if self.record["attempts"] else {}
+
+    @property
+    def is_done(self) -> bool:
+        return self.record["state"] == "done"
+
+    @property
+    def reason(self) -> str:
+        report = self.report or {}
+        words = report.get("reason") or self.record.get("reason") or self.attempt.get("reason")
+        return f"{self.record['state']}: {words or 'no reason given'}"
+
+
+def upload(stack: Stack, file, key: str) -> Upload:
+    """Puts a file into the upload bucket."""
+    s3 = stack.client("s3")
+    bucket = stack.outputs["UploadBucketName"]
+    s3.upload_file(str(file), bucket, key)
+    about = s3.head_object(Bucket=bucket, Key=key)
+    return Upload(bucket, key, about["ETag"].strip('"'), about["ContentLength"])
+
+
+def find_record(stack: Stack, uploaded: Upload) -> dict | None:
+    """The consumer's record of this content, if there is one."""
+    return _Records(stack).find(uploaded)
+
+
+def follow(stack: Stack, consumer: Process, uploaded: Upload) -> Result:
+    """Shows progress until the job has ended."""
+    records = _Records(stack)
+    task_log = _TaskLog(stack)
+    line = Line("transcode:")
+    started = time.monotonic()
+    try:
+        while True:
+            record = records.find(uploaded)
+            if record is not None and record["state"] != "running":
+                break
+            if consumer.pid is None:
+                raise Problem(f"the consumer ended: {consumer.last_line()} (log: {consumer.log})")
+            if record is None:
+                if time.monotonic() - started > _PATIENCE:
+                    raise Problem(f"the consumer has not taken the upload in {_PATIENCE} s: see {consumer.log}")
+                line.update("waiting for the consumer")
+            else:
+                arn = record["attempts"][-1].get("task_arn") if record["attempts"] else None
+                line.update(_progress(stack, task_log, arn, len(record["attempts"]), started))
+            time.sleep(_POLL)
+    except BaseException:
+        line.clear()
+        raise
+    result = read_result(stack, record)
+    line.end(record["state"])
+    return result
+
+
+def read_result(stack: Stack, record: dict) -> Result:
+    """Everything that is published about an ended job."""
+    result = Result(record)
+    with contextlib.suppress(botocore.exceptions.ClientError, ValueError):
+        key = f"{record['source']['key']}/job.json"
+        answer = stack.client("s3").get_object(Bucket=stack.outputs["OutputBucketName"], Key=key)
+        report = json.load(answer["Body"])
+        # The stable address belongs to the latest content of that name.
+        if report["job_id"] == record["job_id"]:
+            result.report = report
+    arn = result.attempt.get("task_arn")
+    if arn:
+        result.task = _describe(stack, arn)
+    return result
+
+
+def _progress(stack: Stack, log: _TaskLog, arn: str | None, attempt: int, started: float) -> str:
+    seconds = f"{time.monotonic() - started:.0f} s"
+    again = f", attempt {attempt}" if attempt > 1 else ""
+    if arn is None:
+        return f"starting a task{again}, {seconds}"
+    log.read(arn)
+    if log.percent is None:
+        status = (_describe(stack, arn) or {}).get("lastStatus", "PENDING")
+        return f"task {status.lower()}{again}, {seconds}"
+    filled = round(log.percent / 5)
+    speed = f"  {log.speed}x" if log.speed else ""
+    return f"[{'█' * filled}{'·' * (20 - filled)}] {log.percent:3.0f} %{speed}  {seconds}{again}"
+
+
+def _describe(stack: Stack, arn: str) -> dict | None:
+    with contextlib.suppress(botocore.exceptions.ClientError):
+        found = stack.client("ecs").describe_tasks(cluster=stack.outputs["ClusterName"], tasks=[arn])
+        return found["tasks"][0] if found["tasks"] else None
+    return None
+
+
+@dataclass
+class _Records:
+    """The records in the output bucket, each version of them read once."""
+
+    stack: Stack
+    _read: dict[str, tuple[str, dict]] = field(default_factory=dict)
+
+    def find(self, uploaded: Upload) -> dict | None:
+        s3 = self.stack.client("s3")
+        bucket = self.stack.outputs["OutputBucketName"]
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=_RECORDS):
+            for item in page.get("Contents", []):
+                key, etag = item["Key"], item["ETag"]
+                if self._read.get(key, ("",))[0] != etag:
+                    body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+                    self._read[key] = (etag, json.loads(body))
+        found = [
+            record
+            for _, record in self._read.values()
+            if record["source"]["key"] == uploaded.key and record["source"].get("etag") == uploaded.etag
+        ]
+        return max(found, key=lambda record: record["created_at"], default=None)
+
+
+class _TaskLog:
+    """The latest progress in a task's log."""
+
+    def __init__(self, stack: Stack):
+        self._stack = stack
+        self._logs = stack.client("logs")
+        self._arn = ""
+        self._token: str | None = None
+        self.percent: float | None = None
+        self.speed = ""
+
+    def read(self, arn: str) -> None:
+        if arn != self._arn:
+            self._arn, self._token, self.percent, self.speed = arn, None, None, ""
+        name = self._stack.outputs.get("ContainerName", "transcoder")
+        request = {
+            "logGroupName": self._stack.outputs["LogGroupName"],
+            "logStreamName": f"transcoder/{name}/{arn.rpartition('/')[2]}",
+            "startFromHead": True,
+        }
+        while True:
+            if self._token:
+                request["nextToken"] = self._token
+            try:
+                answer = self._logs.get_log_events(**request)
+            except botocore.exceptions.ClientError:
+                return  # the stream begins with the container's first line
+            for event in answer["events"]:
+                self._take(event["message"])
+            if answer["nextForwardToken"] == self._token or not answer["events"]:
+                return
+            self._token = answer["nextForwardToken"]
+
+    def _take(self, message: str) -> None:
+        text = re.sub(r"\x1b\[[0-9;]*m", "", message)
+        percent = re.search(r'\bpercent"?\s*[=:]\s*"?([\d.]+)', text)
+        if percent:
+            self.percent = min(float(percent[1]), 100.0)
+            speed = re.search(r'\bspeed"?\s*[=:]\s*"?([\d.]+)', text)
+            self.speed = speed[1] if speed else ""
