@@ -1,7 +1,8 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down test
+.PHONY: help demo upload status down installed test
 
 local := infra/local
+export VIDEO
 export VIDSTREAMX_TOOLS_DIR ?= $(CURDIR)/.local
 python := $(VIDSTREAMX_TOOLS_DIR)/venv/bin/python
 
@@ -14,13 +15,17 @@ help:
 
 demo:
 	@$(local)/setup.sh demo
-	@$(python) $(local)/demo.py demo $(if $(VIDEO),"$(VIDEO)")
+	@$(python) $(local)/demo.py demo $(if $(VIDEO),"$$VIDEO")
 
-upload:
-	@$(python) $(local)/demo.py upload "$(VIDEO)"
+upload: installed
+	@test -n "$$VIDEO" || { echo 'usage: make upload VIDEO=path' >&2; exit 2; }
+	@$(python) $(local)/demo.py upload "$$VIDEO"
 
-status down:
+status down: installed
 	@$(python) $(local)/stack.py $@
+
+installed:
+	@test -x $(python) || { echo 'Nothing is set up here: begin with make demo.' >&2; exit 1; }
 
 test:
 	@$(local)/test.sh

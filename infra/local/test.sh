@@ -8,6 +8,7 @@ python=$tools/venv/bin/python
 export PYTHONDONTWRITEBYTECODE=1
 
 # check LABEL COMMAND…: its output is shown as it comes, then the seconds it took.
+# (bash ignores "set -e" in what "||" guards: such functions chain their commands with "&&".)
 check() {
     local label=$1 start=$SECONDS
     shift
@@ -19,14 +20,8 @@ check() {
     printf '== %s: ok, %d s\n' "$label" $((SECONDS - start))
 }
 
-shell_scripts() {
-    git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run
-}
-
 lint_shell() {
-    local scripts=()
-    mapfile -d '' -t scripts < <(shell_scripts)
-    shellcheck "${scripts[@]}"
+    git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 shellcheck
 }
 
 lint_python() {
@@ -43,8 +38,8 @@ PYTHON
 
 rust_tests() {
     if cargo nextest --version >/dev/null 2>&1; then
-        cargo nextest run --workspace --locked --no-tests=pass --status-level fail --final-status-level fail
-        cargo test --workspace --locked --doc --quiet
+        cargo nextest run --workspace --locked --no-tests=pass --status-level fail --final-status-level fail &&
+            cargo test --workspace --locked --doc --quiet
     else
         cargo test --workspace --locked --quiet
     fi
@@ -55,7 +50,7 @@ check 'set-up' infra/local/setup.sh test
 check 'formatting' cargo fmt --all --check
 check 'shell scripts' lint_shell
 check 'Python syntax' lint_python
-check 'templates' "$python" -m cfnlint infra/*.yaml
+check 'templates' "$tools/venv/bin/cfn-lint" infra/*.yaml
 if command -v cargo-deny >/dev/null; then
     check 'licences and advisories' cargo deny --all-features check
 else

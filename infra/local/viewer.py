@@ -75,7 +75,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if path.startswith("/streams/"):
+        if len(path) > len("/streams/") and path.startswith("/streams/"):
             self._stream(unquote(path[len("/streams/") :], errors="replace"))
         elif path == "/play":
             self._file(_HERE / "viewer.html", "text/html; charset=utf-8")
@@ -99,8 +99,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Access-Control-Expose-Headers", "ETag, Content-Length, Content-Range, Accept-Ranges")
         super().end_headers()
 
-    def log_message(self, *_) -> None:
-        pass  # a line per segment says nothing; errors are logged below
+    def log_request(self, *_) -> None:
+        pass  # a line per segment says nothing
 
     def _stream(self, key: str) -> None:
         request = {ours: self.headers[name] for name, ours in _REQUEST_HEADERS.items() if self.headers[name]}
