@@ -64,12 +64,21 @@ def containers(port: int, running_only: bool = False) -> list[str]:
 
 
 def remove_traces(port: int) -> int:
-    """Removes a stack's containers, and the network if nobody else is in it."""
+    """Removes a stack's containers, and the network if no other stack needs it."""
     leftover = containers(port)
     if leftover:
         docker("rm", "--force", "--volumes", *leftover, check=False)
-    docker("network", "rm", _NETWORK, check=False)  # refused while other stacks' tasks are in it
+    if not _other_stacks():
+        docker("network", "rm", _NETWORK, check=False)
     return len(leftover)
+
+
+def _other_stacks() -> bool:
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if b"infra/local/cloud.py" in path.read_bytes():
+                return True
+    return False
 
 
 def build_image(settings: Settings, binary: Path) -> bool:
