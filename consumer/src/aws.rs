@@ -1,0 +1,62 @@
+//! The AWS SDK, set up: one HTTPS client for all services, time limits, credentials and Region from the
+//! SDK's own chain.
+
+use std::time::Duration;
+
+use aws_config::{SdkConfig, timeout::TimeoutConfig};
+use aws_sdk_sqs::config::ProvideCredentials;
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+
+/// What AWS can't be reached without.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// Neither environment, profile nor instance says which Region.
+    #[error("AWS_REGION is not set, and no profile or instance says which Region to use")]
+    Region,
+    /// The credentials chain ends without any.
+    #[error("there are no AWS credentials (environment, profile, container or instance role): {0}")]
+    Credentials(String),
+}
+
+/// To connect, and between bytes of an answer.
+const CONNECT: Duration = Duration::from_secs(5);
+const READ: Duration = Duration::from_secs(10);
+/// For one attempt at a call, so that an endpoint that accepts and never answers is noticed.
+const ATTEMPT: Duration = Duration::from_secs(20);
+
+/// Loads the SDK's configuration and makes sure that there is a Region and credentials.
+///
+/// # Errors
+/// One of them is missing.
+pub async fn configuration() -> Result<SdkConfig, SetupError> {
+    let https = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let limits = TimeoutConfig::builder()
+        .connect_timeout(CONNECT)
+        .read_timeout(READ)
+        .operation_attempt_timeout(ATTEMPT)
+        .build();
+    let config = aws_config::from_env().http_client(https).timeout_config(limits).load().await;
+    if config.region().is_none() {
+        return Err(SetupError::Region);
+    }
+    let provider = config
+        .credentials_provider()
+        .ok_or_else(|| SetupError::Credentials("the SDK has no credentials chain".to_owned()))?;
+    provider.provide_credentials().await.map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        SetupError::Credentials(cause.unwrap_or_else(|| error.to_string()))
+    })?;
+    Ok(config)
+}
+
+/// An S3 client. With an endpoint of one's own, buckets are named in the path: only AWS has a host name
+/// for each.
+#[must_use]
+pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
+    let own_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
+    let config = aws_sdk_s3::config::Builder::from(config).force_path_style(own_endpoint).build();
+    aws_sdk_s3::Client::from_conf(config)
+}

@@ -1,0 +1,96 @@
+//! What went wrong with a call to AWS, as far as the caller's next step depends on it.
+
+use std::{error::Error, fmt::Write as _};
+
+use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_types::error::metadata::ErrorMetadata;
+
+/// Why a call to AWS failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// Only a person can help: something is missing, or permission for it.
+    #[error("{call}: {reason}")]
+    Configuration {
+        /// The operation, with what it was about where that is not obvious.
+        call: &'static str,
+        /// AWS's code and message.
+        reason: String,
+    },
+    /// It may work the next time.
+    #[error("{call}: {reason}")]
+    Passing {
+        /// The operation.
+        call: &'static str,
+        /// AWS's code and message, or what happened on the way there.
+        reason: String,
+    },
+}
+
+/// AWS's codes, over all services used, for what does not pass by itself. Expired credentials are
+/// not among them: they come back when the role's or the instance's next ones arrive.
+const CONFIGURATION: [&str; 18] = [
+    "AccessDenied",
+    "AccessDeniedException",
+    "AllAccessDisabled",
+    "AuthFailure",
+    "AWS.SimpleQueueService.NonExistentQueue",
+    "ClusterNotFoundException",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidAddress",
+    "InvalidSignatureException",
+    "KmsAccessDenied",
+    "KmsDisabled",
+    "KmsNotFound",
+    "NoSuchBucket",
+    "OptInRequired",
+    "QueueDoesNotExist",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+];
+
+impl CallError {
+    /// Sorts an SDK error.
+    pub fn new<E, R>(call: &'static str, error: &SdkError<E, R>) -> Self
+    where
+        E: ProvideErrorMetadata + Error + 'static,
+        R: std::fmt::Debug + 'static,
+    {
+        let reason = describe(error);
+        let code = error.as_service_error().and_then(|error| error.meta().code());
+        if code.is_some_and(|code| CONFIGURATION.contains(&code)) {
+            Self::Configuration { call, reason }
+        } else {
+            Self::Passing { call, reason }
+        }
+    }
+
+    /// Whether only a person can help.
+    #[must_use]
+    pub const fn is_configuration(&self) -> bool {
+        matches!(self, Self::Configuration { .. })
+    }
+}
+
+/// One line: the service's code and message, else the chain of causes.
+pub fn describe<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: ProvideErrorMetadata + Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    let meta = error.as_service_error().map(ProvideErrorMetadata::meta);
+    if let Some((code, message)) = meta.and_then(code_and_message) {
+        return if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") };
+    }
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn code_and_message(meta: &ErrorMetadata) -> Option<(&str, &str)> {
+    meta.code().map(|code| (code, meta.message().unwrap_or_default()))
+}

@@ -1,0 +1,297 @@
+//! The program: its commands, its log, its signals and its exit codes.
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use clap::{
+    CommandFactory, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    aws::{self, SetupError},
+    check::{self, State},
+    engine::{self, Options, World},
+    launch::Placement,
+    queue::Sqs,
+    records::S3,
+    settings::{Contradiction, Settings},
+    tasks::Ecs,
+};
+
+/// Starts one ECS task per uploaded video and follows it to its end.
+#[derive(Debug, Parser)]
+#[command(name = "vidstreamx-consumer", version, about, after_help = HELP_AFTER)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    /// Log lines for people, or one JSON object per line
+    #[arg(
+        long,
+        global = true,
+        env = "VIDSTREAMX_LOG_FORMAT",
+        hide_env_values = true,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+
+    /// What is logged: a level, or levels by module such as info,vidstreamx_consumer=debug
+    #[arg(long, global = true, env = "VIDSTREAMX_LOG", hide_env_values = true, default_value = "info", value_name = "FILTER", value_parser = log_filter)]
+    log: LogFilter,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Receive uploads and run their tasks until SIGTERM or SIGINT
+    ///
+    /// The first signal stops receiving, leaves running tasks alone and ends the program within seconds;
+    /// the next consumer takes the tasks over. A second signal ends it at once.
+    Run {
+        /// End with exit code 0 as soon as the queue is empty: nothing waiting, delayed, or held by any
+        /// consumer. Messages on their way to the dead-letter queue are waited for
+        #[arg(long)]
+        drain: bool,
+
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
+    /// Look at queue, cluster, task definition and buckets and say what is wrong; changes nothing
+    Check {
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
+}
+
+const HELP_AFTER: &str = "\
+Settings are flags or environment variables; a file .env in the working directory is read too, and gives
+way to the real environment. Region, endpoint and credentials come from the AWS SDK's own settings
+(AWS_REGION, AWS_ENDPOINT_URL, AWS_PROFILE, roles).
+
+Exit codes: 0 done or shut down; 1 a bug; 78 wrong usage, a setting that is missing or wrong, or a queue,
+cluster, task definition, bucket or permission that is missing; 130 ended by a second signal.";
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+/// A filter that is known to be one; `EnvFilter` itself can't be cloned.
+#[derive(Debug, Clone)]
+struct LogFilter(String);
+
+fn log_filter(text: &str) -> Result<LogFilter, String> {
+    if text.is_empty() {
+        return Err("it is empty".to_owned());
+    }
+    EnvFilter::try_new(text).map(|_| LogFilter(text.to_owned())).map_err(|error| error.to_string())
+}
+
+/// Why the program ends with something other than success.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The `.env` file is not one.
+    #[error(".env: {0}")]
+    DotEnv(dotenvy::Error),
+    /// One line of clap's about flags or variables.
+    #[error("{0}")]
+    Usage(String),
+    #[error(transparent)]
+    Settings(#[from] Contradiction),
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// Something that the consumer can't work without.
+    #[error("{subject}: {fault} -> {remedy}")]
+    Wrong { subject: String, fault: String, remedy: String },
+    /// `check` has said what.
+    #[error("{0} of these are wrong")]
+    Findings(usize),
+    #[error("the program could not be started: {0}")]
+    System(#[from] io::Error),
+}
+
+impl Failure {
+    /// The one place where errors become exit codes.
+    const fn code(&self) -> u8 {
+        match self {
+            Self::DotEnv(_)
+            | Self::Usage(_)
+            | Self::Settings(_)
+            | Self::Setup(_)
+            | Self::Wrong { .. }
+            | Self::Findings(_) => 78,
+            Self::System(_) => 1,
+        }
+    }
+}
+
+/// 128 + SIGINT, as shells have it.
+const FORCED: i32 = 130;
+
+/// Runs the program to its exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(io::stderr(), "vidstreamx-consumer: {failure}");
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn start() -> Result<(), Failure> {
+    // Before any thread is there, as it changes the environment.
+    match dotenvy::from_path(".env") {
+        Err(error) if !error.not_found() => return Err(Failure::DotEnv(error)),
+        _ => {}
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(shown) if matches!(shown.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(shown.print()?);
+        }
+        Err(error) => return Err(Failure::Usage(usage(&error))),
+    };
+    start_log(&cli);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Run { drain, settings } => run(settings.validate()?, drain).await,
+            Command::Check { settings } => check(settings.validate()?).await,
+        }
+    })
+}
+
+/// The work is waiting for answers: more threads would only cost memory.
+const WORKERS: usize = 2;
+
+fn start_log(cli: &Cli) {
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new(&cli.log.0))
+        .with_target(false)
+        .with_writer(io::stderr);
+    match cli.log_format {
+        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
+}
+
+async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
+    let shutdown = CancellationToken::new();
+    watch_signals(shutdown.clone())?;
+    let config = aws::configuration().await?;
+    for finding in check::essentials(&config, &settings).await {
+        match finding.state {
+            State::Ok(_) => {}
+            State::Unknown(why) => warn!(subject = finding.subject, why, "not checked"),
+            State::Wrong { fault, remedy } => {
+                return Err(Failure::Wrong { subject: finding.subject, fault, remedy });
+            }
+        }
+    }
+    let world = World {
+        queue: Arc::new(Sqs::new(aws_sdk_sqs::Client::new(&config), &settings.queue_url)),
+        tasks: Arc::new(Ecs::new(aws_sdk_ecs::Client::new(&config), Placement::from(&settings))),
+        records: Arc::new(S3::new(aws::s3(&config), settings.output_bucket.clone())),
+        clock: Arc::new(Timestamp::now),
+    };
+    info!(
+        queue = settings.queue_url.as_str(),
+        cluster = settings.cluster,
+        max_tasks = settings.max_tasks,
+        "consumer started"
+    );
+    engine::run(world, Options::new(&settings, drain), shutdown).await;
+    info!("consumer ended");
+    Ok(())
+}
+
+async fn check(settings: Settings) -> Result<(), Failure> {
+    let config = aws::configuration().await?;
+    let findings = check::everything(&config, &settings).await;
+    let mut out = io::stdout().lock();
+    for finding in &findings {
+        writeln!(out, "{finding}")?;
+    }
+    match findings.iter().filter(|finding| finding.is_wrong()).count() {
+        0 => Ok(()),
+        wrong => Err(Failure::Findings(wrong)),
+    }
+}
+
+/// The first signal asks for an orderly end, the second one gets an immediate one.
+fn watch_signals(shutdown: CancellationToken) -> Result<(), Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if shutdown.is_cancelled() {
+                error!("second signal: ending at once");
+                std::process::exit(FORCED);
+            }
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+/// Clap's error as one line that names the setting by flag and variable.
+fn usage(error: &clap::Error) -> String {
+    let named = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => vec![name.as_str()],
+        Some(ContextValue::Strings(names)) => names.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let settings =
+        named(ContextKind::InvalidArg).into_iter().map(with_variable).collect::<Vec<_>>().join(", ");
+    let value = named(ContextKind::InvalidValue).first().copied().unwrap_or_default();
+    match error.kind() {
+        ErrorKind::MissingRequiredArgument => format!("not set: {settings}"),
+        _ if value.is_empty() && !settings.is_empty() => {
+            let cause = error.to_string();
+            if matches!(error.kind(), ErrorKind::UnknownArgument) {
+                first_line(&cause).to_owned()
+            } else {
+                format!("{settings} is empty")
+            }
+        }
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let cause = std::error::Error::source(error).map(ToString::to_string);
+            let valid = named(ContextKind::ValidValue).join(", ");
+            let cause = cause.unwrap_or_else(|| format!("it should be one of: {valid}"));
+            format!("{settings}: \"{value}\": {cause}")
+        }
+        _ => first_line(&error.to_string()).to_owned(),
+    }
+}
+
+/// `--queue-url <QUEUE_URL>` as `--queue-url (VIDSTREAMX_QUEUE_URL)`.
+fn with_variable(argument: &str) -> String {
+    let flag = argument.split([' ', '=']).next().unwrap_or(argument);
+    let cli = Cli::command();
+    let of_commands = cli.get_subcommands().flat_map(clap::Command::get_arguments);
+    let variable = cli
+        .get_arguments()
+        .chain(of_commands)
+        .find(|found| found.get_long().is_some_and(|long| flag.strip_prefix("--") == Some(long)))
+        .and_then(clap::Arg::get_env);
+    variable.map_or_else(|| flag.to_owned(), |variable| format!("{flag} ({})", variable.to_string_lossy()))
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ")
+}

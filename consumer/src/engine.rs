@@ -1,0 +1,303 @@
+//! The loop: receives what can be launched, follows every message to its settlement.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures::future::join_all;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{debug, error, info, warn};
+use vidstreamx_job::Job;
+
+use crate::{
+    decide::{self, Decision, Rules},
+    event::Place,
+    gate::Gate,
+    lease::{Held, Lease, VISIBILITY},
+    life::{Clock, Lives},
+    queue::{BATCH, Message, Queue},
+    records::Records,
+    settings::Settings,
+    settle::{self, End},
+    tasks::Tasks,
+    verdict::Policy,
+    watch::Watcher,
+};
+
+/// The services and the clock that the consumer works with.
+#[derive(Clone)]
+pub struct World {
+    /// Where messages come from.
+    pub queue: Arc<dyn Queue>,
+    /// Where tasks run.
+    pub tasks: Arc<dyn Tasks>,
+    /// Where records are.
+    pub records: Arc<dyn Records>,
+    /// The time, for records.
+    pub clock: Clock,
+}
+
+/// What the loop needs of the settings.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which uploads become which jobs.
+    pub rules: Rules,
+    /// How often to try, and on what.
+    pub policy: Policy,
+    /// The container that is given the job.
+    pub container: String,
+    /// Most videos in flight.
+    pub max_tasks: usize,
+    /// Most launches per second.
+    pub launches_per_second: u32,
+    /// Whether to end when the queue is empty.
+    pub drain: bool,
+}
+
+impl Options {
+    /// The loop's part of the settings.
+    #[must_use]
+    pub fn new(settings: &Settings, drain: bool) -> Self {
+        Self {
+            rules: Rules {
+                uploads: settings.upload_bucket.clone(),
+                output: settings.output_bucket.clone(),
+                profile: settings.profile.clone(),
+            },
+            policy: Policy { max_attempts: settings.max_attempts.get(), capacity: settings.capacity },
+            container: settings.container.clone(),
+            max_tasks: usize::try_from(settings.max_tasks.get()).unwrap_or(Semaphore::MAX_PERMITS),
+            launches_per_second: settings.launches_per_second.get(),
+            drain,
+        }
+    }
+}
+
+/// SQS's longest poll: the fewest calls for an idle queue.
+const LONG_POLL: Duration = Duration::from_secs(20);
+/// While draining, an empty queue shall be noticed soon. Any wait makes SQS ask all its servers.
+const DRAIN_POLL: Duration = Duration::from_secs(2);
+/// The counts of a queue lag behind; a queue that looks empty twice in a row, after empty polls, is.
+const EMPTY_LOOKS: u32 = 2;
+/// First and longest pause after a failed receive, and the pause where only a person can help.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
+/// How long calls that have begun may take at shutdown, before it goes on without them.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Runs until `shutdown`, or until the queue is empty when draining. Running tasks are left alone; their
+/// messages are made visible for the next consumer.
+pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
+    let World { queue, tasks, records, clock } = world;
+    let lease = Arc::new(Lease::new(queue.clone()));
+    let lives = Arc::new(Lives {
+        tasks: tasks.clone(),
+        records,
+        clock,
+        gate: Gate::new(options.launches_per_second),
+        watcher: Watcher::new(tasks),
+        slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
+        policy: options.policy,
+        container: options.container.clone(),
+        shutdown: shutdown.clone(),
+        followed: Mutex::default(),
+    });
+    let watching = AbortOnDropHandle::new(tokio::spawn({
+        let lives = lives.clone();
+        async move { lives.watcher.run().await }
+    }));
+    let holding = AbortOnDropHandle::new(tokio::spawn({
+        let lease = lease.clone();
+        async move { lease.run().await }
+    }));
+    let (in_flight, _) = watch::channel(0);
+    let mut engine = Engine { queue, lease, lives, options, in_flight, messages: JoinSet::new() };
+
+    tokio::select! {
+        () = shutdown.cancelled() => info!(
+            videos = *engine.in_flight.borrow(),
+            "shutting down: running tasks go on, the next consumer takes them over"
+        ),
+        () = engine.receive_all() => info!("the queue is empty"),
+    }
+
+    let begun = async { while engine.messages.join_next().await.is_some() {} };
+    if timeout(SHUTDOWN_PATIENCE, begun).await.is_err() {
+        warn!("calls to AWS that had begun are not waited for any longer");
+        engine.messages.shutdown().await;
+    }
+    drop((watching, holding));
+    if timeout(SHUTDOWN_PATIENCE, engine.lease.give_back()).await.is_err() {
+        let seconds = VISIBILITY.as_secs();
+        warn!("not every message was given back: those become visible within {seconds} seconds");
+    }
+}
+
+struct Engine {
+    queue: Arc<dyn Queue>,
+    lease: Arc<Lease>,
+    lives: Arc<Lives>,
+    options: Options,
+    /// Videos of messages that are held, waiting for a slot or in work.
+    in_flight: watch::Sender<usize>,
+    messages: JoinSet<()>,
+}
+
+impl Engine {
+    /// Ends only when draining. May be dropped at any of its waits.
+    async fn receive_all(&mut self) {
+        let wait = if self.options.drain { DRAIN_POLL } else { LONG_POLL };
+        let mut pause = RETRY.0;
+        let mut empty_looks = 0;
+        loop {
+            self.lives.gate.may_receive().await;
+            let free = self.free().await;
+            let received = self.queue.receive(free.min(BATCH), wait, VISIBILITY).await;
+            self.reap();
+            match received {
+                Ok(messages) => {
+                    pause = RETRY.0;
+                    let none = messages.is_empty();
+                    for message in messages {
+                        self.accept(message);
+                    }
+                    if none && self.options.drain && self.is_drained().await {
+                        empty_looks += 1;
+                        if empty_looks == EMPTY_LOOKS {
+                            return;
+                        }
+                    } else {
+                        empty_looks = 0;
+                    }
+                }
+                Err(error) => {
+                    if error.is_configuration() {
+                        pause = RETRY_CONFIGURATION;
+                        error!(%error, retry_seconds = pause.as_secs(), "nothing can be received");
+                    } else {
+                        warn!(%error, retry_seconds = pause.as_secs(), "nothing was received");
+                    }
+                    sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
+                    pause = (pause * 2).min(RETRY.1);
+                }
+            }
+        }
+    }
+
+    /// How many more videos may be in flight; waits until it is at least one.
+    async fn free(&self) -> usize {
+        let most = self.options.max_tasks;
+        let mut in_flight = self.in_flight.subscribe();
+        // The sender lives as long as `self`.
+        match in_flight.wait_for(|videos| *videos < most).await {
+            Ok(videos) => most - *videos,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Whether nothing is left: neither here nor in the queue, where messages that other consumers hold
+    /// and messages on their way to the dead-letter queue count as well. Ending then means that all that
+    /// was in the queue has come to its end.
+    async fn is_drained(&self) -> bool {
+        if !self.messages.is_empty() {
+            return false;
+        }
+        match self.queue.backlog().await {
+            Ok(backlog) => backlog.is_empty(),
+            Err(error) => {
+                warn!(%error, "whether the queue is empty is not known");
+                false
+            }
+        }
+    }
+
+    /// Holds a message and follows it in the background.
+    fn accept(&mut self, message: Message) {
+        let held = self.lease.hold(message.receipt.clone());
+        let decisions = decide::decide(&message.body, &self.options.rules);
+        // Only the first delivery is worth a line for people.
+        let first = message.receive_count <= 1;
+        let mut ends = Vec::new();
+        let mut jobs = Vec::new();
+        for decision in decisions {
+            match decision {
+                Decision::Run(job) => jobs.push(job),
+                Decision::Ignore { reason, place } => {
+                    let Place { bucket, key } = place;
+                    info!(message.id, s3.bucket = bucket, s3.key = key, reason, "event ignored");
+                    ends.push(End::Settled);
+                }
+                Decision::SetAside { reason, place } => {
+                    let Place { bucket, key } = place;
+                    if first {
+                        warn!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
+                    } else {
+                        debug!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
+                    }
+                    ends.push(End::Failed);
+                }
+            }
+        }
+        let counted = InFlight::new(&self.in_flight, jobs.len());
+        // The text is not needed any longer, and may be long.
+        let message = Message { body: String::new(), ..message };
+        self.messages.spawn(follow(
+            self.queue.clone(),
+            self.lives.clone(),
+            message,
+            held,
+            jobs,
+            ends,
+            counted,
+        ));
+    }
+
+    /// Forgets messages that were followed to their end.
+    fn reap(&mut self) {
+        while let Some(ended) = self.messages.try_join_next() {
+            if let Err(panic) = ended {
+                // Its message is no longer held, becomes visible, and is tried again.
+                error!(%panic, "following a message failed: this is a bug");
+            }
+        }
+    }
+}
+
+async fn follow(
+    queue: Arc<dyn Queue>,
+    lives: Arc<Lives>,
+    message: Message,
+    held: Held,
+    jobs: Vec<Job>,
+    mut ends: Vec<End>,
+    counted: InFlight,
+) {
+    ends.extend(join_all(jobs.iter().map(|job| lives.follow(job))).await);
+    drop(counted);
+    settle::settle(&*queue, &message, held, settle::settlement(&ends)).await;
+}
+
+/// Counts a message's videos as in flight for as long as it lives.
+struct InFlight {
+    count: watch::Sender<usize>,
+    videos: usize,
+}
+
+impl InFlight {
+    fn new(count: &watch::Sender<usize>, videos: usize) -> Self {
+        count.send_modify(|count| *count += videos);
+        Self { count: count.clone(), videos }
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.count.send_modify(|count| *count -= self.videos);
+    }
+}

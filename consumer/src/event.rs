@@ -1,0 +1,322 @@
+//! What arrives in the queue: S3's events in every form they travel in.
+//!
+//! The structs here hold the fields that are used and nothing else. Every record is read on its own,
+//! so that a bad one does not hide the others.
+
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source};
+
+/// One thing a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// An object was created.
+    Created(Source),
+    /// S3 tried out the connection; sent when a notification is configured.
+    Test,
+    /// Something else happened in S3, such as a removal.
+    Other {
+        /// S3's name of the event.
+        event: String,
+        /// Where, as far as the event says.
+        place: Place,
+    },
+    /// Not an event this program understands.
+    Unreadable {
+        /// What is wrong with it.
+        fault: Fault,
+        /// Where, as far as the event says.
+        place: Place,
+    },
+}
+
+/// Bucket and key as an event has them: for log lines, never for calls.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// The bucket's name.
+    pub bucket: Option<String>,
+    /// The key; decoded where that is possible.
+    pub key: Option<String>,
+}
+
+/// Why an event can't be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The message, or what SNS wrapped, is not JSON.
+    #[error("the message is not JSON")]
+    NotJson,
+    /// JSON of another kind.
+    #[error("the message is no S3 event (no Records, no S3 event of EventBridge, no SNS notification)")]
+    NotAnEvent,
+    /// An event of S3's form that holds nothing.
+    #[error("the event has no records")]
+    NoRecords,
+    /// Another service's record.
+    #[error("the record's source is \"{0}\", not S3")]
+    Foreign(String),
+    /// A field is missing or of another type.
+    #[error("a field is missing or has another type: {0}")]
+    Shape(String),
+    /// The key is not percent-encoded UTF-8.
+    #[error("the key is not UTF-8 text")]
+    Key,
+    /// Not a bucket or key.
+    #[error(transparent)]
+    Location(#[from] InvalidLocation),
+    /// Without either, one content can't be told from the next under the same key.
+    #[error("the object has neither version id nor ETag")]
+    NoContent,
+}
+
+/// SNS may wrap EventBridge's or S3's event, but not another notification of its own.
+const WRAPPERS: usize = 1;
+
+/// Bytes of a parser's error that are worth a log line.
+const LONGEST_QUOTE: usize = 160;
+
+/// Everything a message says, at least one notice.
+#[must_use]
+pub fn decode(body: &str) -> Vec<Notice> {
+    decode_within(body, WRAPPERS)
+}
+
+fn decode_within(body: &str, wrappers: usize) -> Vec<Notice> {
+    let unreadable = |fault| vec![Notice::Unreadable { fault, place: Place::default() }];
+    let Ok(mut message) = serde_json::from_str::<Value>(body) else {
+        return unreadable(Fault::NotJson);
+    };
+    match message.get_mut("Records").map(Value::take) {
+        Some(Value::Array(records)) if records.is_empty() => return unreadable(Fault::NoRecords),
+        Some(Value::Array(records)) => return records.into_iter().map(s3_record).collect(),
+        _ => {}
+    }
+    let text = |field: &str| message.get(field).and_then(Value::as_str);
+    match (text("Type"), text("Message")) {
+        (Some("Notification"), Some(wrapped)) if wrappers > 0 => {
+            return decode_within(wrapped, wrappers - 1);
+        }
+        _ => {}
+    }
+    if text("Event") == Some("s3:TestEvent") {
+        return vec![Notice::Test];
+    }
+    if message.get("detail-type").is_some() {
+        return vec![event_bridge(message)];
+    }
+    unreadable(Fault::NotAnEvent)
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct S3Record {
+    event_source: String,
+    event_name: String,
+    s3: S3Entity<S3Object>,
+}
+
+#[derive(Deserialize)]
+struct EventBridgeEvent {
+    source: String,
+    #[serde(rename = "detail-type")]
+    detail_type: String,
+    detail: S3Entity<EventBridgeObject>,
+}
+
+#[derive(Deserialize)]
+struct S3Entity<O> {
+    bucket: S3Bucket,
+    object: O,
+}
+
+#[derive(Deserialize)]
+struct S3Bucket {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct S3Object {
+    key: String,
+    size: Option<u64>,
+    e_tag: Option<String>,
+    version_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct EventBridgeObject {
+    key: String,
+    size: Option<u64>,
+    etag: Option<String>,
+    version_id: Option<String>,
+}
+
+fn s3_record(record: Value) -> Notice {
+    let place = place_in(record.get("s3"), |key| decoded_key(key).ok());
+    let record: S3Record = match typed(record) {
+        Ok(record) => record,
+        Err(fault) => return Notice::Unreadable { fault, place },
+    };
+    if record.event_source != "aws:s3" {
+        return Notice::Unreadable { fault: Fault::Foreign(record.event_source), place };
+    }
+    if !record.event_name.starts_with("ObjectCreated:") {
+        return Notice::Other { event: record.event_name, place };
+    }
+    let S3Entity { bucket, object } = record.s3;
+    decoded_key(&object.key)
+        .and_then(|key| source(&bucket.name, &key, object.version_id, object.e_tag, object.size))
+        .map_or_else(|fault| Notice::Unreadable { fault, place }, Notice::Created)
+}
+
+fn event_bridge(event: Value) -> Notice {
+    // Unlike S3's own, EventBridge's keys are not encoded.
+    let place = place_in(event.get("detail"), |key| Some(key.to_owned()));
+    let event: EventBridgeEvent = match typed(event) {
+        Ok(event) => event,
+        Err(fault) => return Notice::Unreadable { fault, place },
+    };
+    if event.source != "aws.s3" {
+        return Notice::Unreadable { fault: Fault::Foreign(event.source), place };
+    }
+    if event.detail_type != "Object Created" {
+        return Notice::Other { event: event.detail_type, place };
+    }
+    let S3Entity { bucket, object } = event.detail;
+    source(&bucket.name, &object.key, object.version_id, object.etag, object.size)
+        .map_or_else(|fault| Notice::Unreadable { fault, place }, Notice::Created)
+}
+
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
+    serde_json::from_value(value).map_err(|error| {
+        // The error quotes the value it met, which can be as long as the message.
+        let mut text = error.to_string();
+        text.truncate(text.floor_char_boundary(LONGEST_QUOTE));
+        Fault::Shape(text)
+    })
+}
+
+fn place_in(entity: Option<&Value>, key: impl Fn(&str) -> Option<String>) -> Place {
+    let text = |path| entity.and_then(|entity| entity.pointer(path)).and_then(Value::as_str);
+    let raw_key = text("/object/key");
+    Place {
+        bucket: text("/bucket/name").map(str::to_owned),
+        key: raw_key.and_then(key).or_else(|| raw_key.map(str::to_owned)),
+    }
+}
+
+fn decoded_key(encoded: &str) -> Result<String, Fault> {
+    let spaced = encoded.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().map_err(|_| Fault::Key)?;
+    Ok(decoded.into_owned())
+}
+
+fn source(
+    bucket: &str,
+    key: &str,
+    version_id: Option<String>,
+    etag: Option<String>,
+    size: Option<u64>,
+) -> Result<Source, Fault> {
+    let source = Source {
+        bucket: bucket.parse::<BucketName>()?,
+        key: key.parse::<ObjectKey>()?,
+        // "null" is the version of objects written while versioning was off: any number of contents.
+        version_id: version_id.filter(|id| !id.is_empty() && id != "null"),
+        etag: etag.map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
+        size,
+    };
+    if source.content().is_empty() { Err(Fault::NoContent) } else { Ok(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fixture(name: &str) -> String {
+        std::fs::read_to_string(format!("{}/tests/events/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    }
+
+    #[test]
+    fn real_events_of_every_form() {
+        for name in [
+            "s3-put",
+            "s3-multipart-versioned",
+            "s3-odd-keys",
+            "s3-several-one-bad",
+            "s3-removed",
+            "s3-test-event",
+            "sns-s3",
+            "eventbridge-created",
+            "eventbridge-deleted",
+            "sns-eventbridge",
+            "foreign",
+        ] {
+            insta::assert_debug_snapshot!(name, decode(&fixture(name)));
+        }
+    }
+
+    #[test]
+    fn rubbish_is_unreadable_and_never_nothing() {
+        for (body, fault) in [
+            ("", Fault::NotJson),
+            ("rubbish", Fault::NotJson),
+            ("[]", Fault::NotAnEvent),
+            ("{}", Fault::NotAnEvent),
+            (r#"{"Records":{}}"#, Fault::NotAnEvent),
+            (r#"{"Records":[]}"#, Fault::NoRecords),
+            (r#"{"Type":"Notification","Message":"rubbish"}"#, Fault::NotJson),
+        ] {
+            assert_eq!(decode(body), [Notice::Unreadable { fault, place: Place::default() }], "{body}");
+        }
+    }
+
+    #[test]
+    fn notifications_in_notifications_end() {
+        let mut body = fixture("s3-put");
+        for _ in 0..3 {
+            body = serde_json::json!({"Type": "Notification", "Message": body}).to_string();
+        }
+        assert!(matches!(decode(&body)[..], [Notice::Unreadable { fault: Fault::NotAnEvent, .. }]));
+    }
+
+    /// As S3 does it: everything but letters, digits and a few marks percent-encoded, space as `+`.
+    fn as_s3_encodes(key: &str) -> String {
+        const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+        utf8_percent_encode(key, ENCODED).to_string().replace("%20", "+")
+    }
+
+    proptest! {
+        #[test]
+        fn keys_survive_s3s_encoding(key in "\\PC{1,200}") {
+            let body = serde_json::json!({"Records": [{
+                "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+                "s3": {"bucket": {"name": "uploads"}, "object": {"key": as_s3_encodes(&key), "eTag": "e"}},
+            }]});
+            match &decode(&body.to_string())[..] {
+                [Notice::Created(source)] => prop_assert_eq!(source.key.as_str(), key),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        #[test]
+        fn no_text_panics_or_says_nothing(body in "\\PC*") {
+            prop_assert!(!decode(&body).is_empty());
+        }
+
+        #[test]
+        fn no_damaged_event_panics(cut in 0usize..600, with in "\\PC{0,3}") {
+            for name in ["s3-put", "eventbridge-created", "sns-s3"] {
+                let mut body = fixture(name);
+                let at = body.floor_char_boundary(cut.min(body.len()));
+                let end = body.ceil_char_boundary((at + 1).min(body.len()));
+                body.replace_range(at..end, &with);
+                prop_assert!(!decode(&body).is_empty());
+            }
+        }
+    }
+}

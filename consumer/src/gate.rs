@@ -1,0 +1,319 @@
+//! The gate before RunTask: the launch rate, and backpressure when ECS says no.
+//!
+//! While ECS refuses, one launch at a time tries again after a growing wait, all others stand behind it,
+//! and nothing is received: messages that wait here keep their lease, so that waiting costs no receive.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Mutex as Line, MutexGuard as LineGuard, Notify},
+    time::{Instant, sleep_until},
+};
+use tracing::{error, info, warn};
+
+/// First and longest wait after a refusal: capacity and quotas come back within seconds to minutes.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+/// After a refusal that only a person can end.
+const MISCONFIGURED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
+/// After tasks that were started and show that every task would end like them.
+const TASKS_BROKEN: (Duration, Duration) = (Duration::from_mins(5), Duration::from_mins(30));
+/// Starts that fail in a row before it is taken for more than the 1 % that always do.
+const FAILED_STARTS: u32 = 3;
+
+/// Lets launches through at the set rate, as long as ECS takes them.
+#[derive(Debug)]
+pub struct Gate {
+    state: Mutex<State>,
+    changed: Notify,
+    /// Launches stand here one behind the other; holds when the launch rate allows the next one.
+    line: Line<Instant>,
+    interval: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    /// RunTask is refused.
+    launches: Trouble,
+    /// RunTask is accepted, but what it starts is of no use.
+    tasks: Trouble,
+    failed_starts: u32,
+    /// Launches that want to pass.
+    waiting: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Trouble {
+    /// Refusals in a row; 0 means that all is well.
+    refusals: u32,
+    until: Instant,
+}
+
+impl Trouble {
+    /// Spread by up to half, so that consumers that were refused together do not return together.
+    fn grow(&mut self, (first, longest): (Duration, Duration)) -> Duration {
+        let wait = first.saturating_mul(1 << self.refusals.min(16)).min(longest);
+        let wait = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.refusals += 1;
+        self.until = Instant::now() + wait;
+        wait
+    }
+}
+
+impl Gate {
+    /// A gate that lets at most so many launches pass per second, evenly spread.
+    #[must_use]
+    pub fn new(launches_per_second: u32) -> Self {
+        let well = Trouble { refusals: 0, until: Instant::now() };
+        Self {
+            state: Mutex::new(State { launches: well, tasks: well, failed_starts: 0, waiting: 0 }),
+            changed: Notify::new(),
+            line: Line::new(Instant::now()),
+            interval: Duration::from_secs(1) / launches_per_second.max(1),
+        }
+    }
+
+    /// Waits for one launch's turn. Its outcome has to be told to the turn.
+    pub async fn enter(&self) -> Turn<'_> {
+        let waiting = Waiting::new(self);
+        let mut line = self.line.lock().await;
+        let first_in_line = Instant::now();
+        let mut due = first_in_line.max(*line);
+        let refusals = loop {
+            let Trouble { refusals, until } = self.state().launches;
+            if refusals > 0 {
+                due = due.max(until);
+            }
+            if due <= Instant::now() {
+                break refusals;
+            }
+            sleep_until(due).await;
+        };
+        // Counted from when it was due, not from now: a timer's lateness must not add up.
+        *line = due + self.interval;
+        // In trouble the line stays closed behind the one that tries.
+        let line = (refusals > 0).then_some(line);
+        Turn { gate: self, refusals, _line: line, _waiting: waiting }
+    }
+
+    /// Waits until it makes sense to receive more messages.
+    pub async fn may_receive(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let until = {
+                let State { launches, tasks, waiting, .. } = *self.state();
+                let now = Instant::now();
+                if tasks.until > now {
+                    Some(tasks.until)
+                } else if launches.refusals == 0 {
+                    return;
+                } else if waiting > 0 {
+                    // One of those tries, and will open the gate.
+                    None
+                } else if launches.until > now {
+                    Some(launches.until)
+                } else {
+                    // Nobody is left to try: a new message has to.
+                    return;
+                }
+            };
+            match until {
+                Some(until) => tokio::select! {
+                    () = sleep_until(until) => {}
+                    () = changed => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// A task never ran. Some never do; several in a row mean that none would.
+    pub fn start_failed(&self, reason: &str) {
+        let wait = {
+            let mut state = self.state();
+            state.failed_starts += 1;
+            (state.failed_starts >= FAILED_STARTS).then(|| state.tasks.grow(TASKS_BROKEN))
+        };
+        if let Some(wait) = wait {
+            error!(
+                wait_seconds = wait.as_secs(),
+                reason, "tasks do not start: receiving stops; look at image, subnets and roles"
+            );
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// A task says that settings or permissions are wrong.
+    pub fn task_misconfigured(&self, reason: &str) {
+        let wait = self.state().tasks.grow(TASKS_BROKEN);
+        error!(
+            wait_seconds = wait.as_secs(),
+            reason, "the task's settings or permissions are wrong (exit code 78): receiving stops"
+        );
+        self.changed.notify_waiters();
+    }
+
+    /// A task ran and came to an end of its own.
+    pub fn task_worked(&self) {
+        let mut state = self.state();
+        state.failed_starts = 0;
+        state.tasks = Trouble { refusals: 0, until: Instant::now() };
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Counts a launch as waiting for as long as it lives.
+#[derive(Debug)]
+struct Waiting<'a>(&'a Gate);
+
+impl<'a> Waiting<'a> {
+    fn new(gate: &'a Gate) -> Self {
+        gate.state().waiting += 1;
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.state().waiting -= 1;
+        self.0.changed.notify_waiters();
+    }
+}
+
+/// The right to call RunTask once.
+#[derive(Debug)]
+#[must_use]
+pub struct Turn<'a> {
+    gate: &'a Gate,
+    /// At the turn's beginning: several launches refused in the same moment are one refusal.
+    refusals: u32,
+    _line: Option<LineGuard<'a, Instant>>,
+    _waiting: Waiting<'a>,
+}
+
+impl Turn<'_> {
+    /// ECS took the launch.
+    pub fn accepted(self) {
+        let mut state = self.gate.state();
+        if state.launches.refusals > 0 {
+            info!("ECS starts tasks again");
+        }
+        state.launches.refusals = 0;
+        drop(state);
+        self.gate.changed.notify_waiters();
+    }
+
+    /// ECS has no capacity, or gave no answer.
+    pub fn refused(self, reason: &str) {
+        if let Some(wait) = self.close(REFUSED) {
+            warn!(
+                wait_seconds = wait.as_secs_f64(),
+                reason, "ECS does not start tasks now: receiving stops until it does"
+            );
+        }
+    }
+
+    /// ECS refuses because of a setting or permission.
+    pub fn misconfigured(self, reason: &str) {
+        if let Some(wait) = self.close(MISCONFIGURED) {
+            error!(
+                wait_seconds = wait.as_secs_f64(),
+                reason, "ECS refuses to start tasks: receiving stops; `vidstreamx-consumer check` says more"
+            );
+        }
+    }
+
+    fn close(&self, waits: (Duration, Duration)) -> Option<Duration> {
+        let mut state = self.gate.state();
+        (state.launches.refusals == self.refusals).then(|| state.launches.grow(waits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn launches_are_spread_evenly() {
+        let gate = Gate::new(20);
+        let start = Instant::now();
+        for _ in 0..41 {
+            gate.enter().await.accepted();
+        }
+        assert_eq!(start.elapsed().as_millis() / 10, 200);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_tries_for_all_and_then_all_pass() {
+        let gate = Arc::new(Gate::new(1000));
+        gate.enter().await.refused("no capacity");
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let start = Instant::now();
+        let launches: Vec<_> = (0..50)
+            .map(|_| {
+                let (gate, calls) = (gate.clone(), calls.clone());
+                tokio::spawn(async move {
+                    loop {
+                        let turn = gate.enter().await;
+                        calls.lock().unwrap().push(start.elapsed());
+                        if start.elapsed() < Duration::from_secs(30) {
+                            turn.refused("no capacity");
+                        } else {
+                            break turn.accepted();
+                        }
+                    }
+                })
+            })
+            .collect();
+        for launch in launches {
+            launch.await.unwrap();
+        }
+        let calls = calls.lock().unwrap();
+        let before = calls.iter().filter(|at| at.as_secs() < 30).count();
+        assert!((3..=8).contains(&before), "{before} refused calls in 30 seconds");
+        let all_through = *calls.last().unwrap() - calls[before];
+        assert!(all_through < Duration::from_secs(1), "{all_through:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_received_while_launches_wait_but_somebody_always_tries() {
+        let gate = Gate::new(20);
+        gate.enter().await.refused("no capacity");
+        let waiting = gate.enter();
+        tokio::pin!(waiting);
+        assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());
+        assert!(timeout(Duration::from_hours(1), gate.may_receive()).await.is_err());
+        waiting.await.accepted();
+        assert!(timeout(Duration::ZERO, gate.may_receive()).await.is_ok());
+
+        gate.enter().await.refused("no capacity");
+        assert!(timeout(Duration::from_secs(3), gate.may_receive()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn single_failed_starts_are_normal_three_in_a_row_are_not() {
+        let gate = Gate::new(20);
+        for _ in 0..10 {
+            gate.start_failed("ENI");
+            gate.start_failed("ENI");
+            gate.task_worked();
+        }
+        assert!(timeout(Duration::ZERO, gate.may_receive()).await.is_ok());
+        for _ in 0..3 {
+            gate.start_failed("image");
+        }
+        assert!(timeout(Duration::from_mins(2), gate.may_receive()).await.is_err());
+        assert!(timeout(Duration::from_mins(4), gate.may_receive()).await.is_ok());
+    }
+}

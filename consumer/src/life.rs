@@ -1,0 +1,466 @@
+//! The life of one job, from its record to its end.
+//!
+//! Every step is written to the record before it is taken or as soon as it is done, and the next step
+//! follows from the record alone. A consumer may therefore die at any point: whoever gets the message
+//! next reads the record and goes on.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{OnceCell, Semaphore},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+use vidstreamx_job::{Attempt, Job, JobId, Record, Report, State};
+
+use crate::{
+    call::CallError,
+    gate::Gate,
+    launch::{Launch, LaunchError},
+    records::{LoadError, Presence, Records, SaveError, Stored},
+    settings::Capacity,
+    settle::End,
+    tasks::{Stopped, Tasks},
+    verdict::{self, Cause, Judgement, Next, Policy, Verdict},
+    watch::Watcher,
+};
+
+/// Tells the time for records.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// Everything that jobs share.
+pub struct Lives {
+    /// Where tasks run.
+    pub tasks: Arc<dyn Tasks>,
+    /// Where records are.
+    pub records: Arc<dyn Records>,
+    /// The time.
+    pub clock: Clock,
+    /// What every launch has to pass.
+    pub gate: Gate,
+    /// Who tells a task's end.
+    pub watcher: Watcher,
+    /// Videos that may be in work at once.
+    pub slots: Semaphore,
+    /// How often to try, and on what.
+    pub policy: Policy,
+    /// The container that is given the job.
+    pub container: String,
+    /// Ends all waiting, but nothing that has begun.
+    pub shutdown: CancellationToken,
+    /// Jobs that this consumer follows now: a second delivery waits for the first one's end.
+    pub followed: Mutex<HashMap<JobId, Arc<OnceCell<End>>>>,
+}
+
+/// Why a job is not followed to its end.
+#[derive(Debug)]
+enum GivenUp {
+    /// The program ends.
+    Shutdown,
+    /// Its record or report can't be read.
+    Unreadable(LoadError),
+}
+
+/// An attempt that another consumer has begun and not started yet is left alone for this long: RunTask
+/// and the record of its answer take seconds.
+const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
+/// Between looks at what another consumer does.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// First and longest pause between attempts at a call that has to succeed.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Pause where only a person can help.
+const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
+
+impl Lives {
+    /// Takes a job to its end, or finds that it has ended. Never fails: what goes wrong is logged here
+    /// and becomes part of the answer.
+    pub async fn follow(&self, job: &Job) -> End {
+        let followed = self.followed(|followed| followed.entry(job.id.clone()).or_default().clone());
+        let end = followed.get_or_init(|| async { self.drive(job).await }).await.clone();
+        self.followed(|all| {
+            if all.get(&job.id).is_some_and(|current| Arc::ptr_eq(current, &followed)) {
+                all.remove(&job.id);
+            }
+        });
+        end
+    }
+
+    async fn drive(&self, job: &Job) -> End {
+        let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
+        match self.steps(job).await {
+            Ok(end) => end,
+            Err(GivenUp::Shutdown) => {
+                debug!(job.id = id, s3.bucket = bucket, s3.key = key, "left to the next consumer");
+                End::Interrupted
+            }
+            Err(GivenUp::Unreadable(error)) => {
+                error!(job.id = id, s3.bucket = bucket, s3.key = key, %error, "the job is set aside");
+                End::Unreadable
+            }
+        }
+    }
+
+    async fn steps(&self, job: &Job) -> Result<End, GivenUp> {
+        let _slot = self.unless_shutdown(self.slots.acquire()).await?;
+        let mut begun_here = None;
+        let mut seen_elsewhere = None;
+        let mut stored = match self.load(&job.id).await? {
+            Some(stored) => stored,
+            None => self.first_look(job, &mut begun_here).await?,
+        };
+        if stored.record.state.is_end() && begun_here.is_none() {
+            return Ok(ended_before(&stored.record));
+        }
+        loop {
+            let mut record = stored.record.clone();
+            match verdict::next(&record, &self.policy) {
+                Next::Ended => return Ok(ended(&record)),
+                Next::Begin { number, at } => {
+                    self.wait_until(at).await?;
+                    self.begin(&mut record, number);
+                    let won;
+                    (stored, won) = self.save(record, stored).await?;
+                    if won {
+                        begun_here = Some(number);
+                    }
+                }
+                Next::Launch { number, .. }
+                    if begun_here != Some(number) && !is_stale(&stored, &mut seen_elsewhere) =>
+                {
+                    self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
+                    if let Some(newer) = self.load(&job.id).await? {
+                        stored = newer;
+                    }
+                }
+                Next::Launch { number, capacity } => {
+                    let found_first = begun_here != Some(number);
+                    let arn = self.launch(job, &record, number, capacity, found_first).await?;
+                    begun_here = Some(number);
+                    if let Some(attempt) = record.attempts.last_mut() {
+                        attempt.task_arn = Some(arn);
+                    }
+                    record.updated_at = (self.clock)();
+                    (stored, _) = self.save(record, stored).await?;
+                }
+                Next::Watch { arn } => {
+                    let end = self.unless_shutdown(self.watcher.end_of(&arn)).await?;
+                    let report = self.report(job).await?;
+                    let judgement = verdict::judge(end, report.as_ref());
+                    self.tell_gate(&judgement);
+                    log_stopped(job, &arn, &judgement);
+                    verdict::conclude(&mut record, judgement, (self.clock)(), &self.policy);
+                    (stored, _) = self.save(record, stored).await?;
+                }
+            }
+        }
+    }
+
+    /// A job that has no record: what can be said without a task is said, else the first attempt begins.
+    async fn first_look(&self, job: &Job, begun_here: &mut Option<u32>) -> Result<Stored, GivenUp> {
+        let mut record = Record::new(job, (self.clock)());
+        let hopeless = if job.source.size == Some(0) {
+            Some((State::Rejected, "the file is empty"))
+        } else if !Launch::new(job, 1, Capacity::OnDemand).fits(&self.container) {
+            Some((State::Rejected, "key and version id are too long for ECS's 8,192 characters of overrides"))
+        } else {
+            match self.records.presence(&job.source).await {
+                Ok(Presence::Present) => None,
+                Ok(Presence::Gone) => Some((State::Obsolete, "the object was deleted")),
+                Ok(Presence::Replaced) => Some((State::Obsolete, "the object was replaced by another")),
+                // The look only saves the price of a task, which finds out by itself.
+                Err(error) => {
+                    debug!(job.id = job.id.as_str(), %error, "no look at the source");
+                    None
+                }
+            }
+        };
+        match hopeless {
+            Some((state, reason)) => {
+                record.state = state;
+                record.reason = Some(reason.to_owned());
+            }
+            None => self.begin(&mut record, 1),
+        }
+        let begins = record.attempts.last().map(|attempt| attempt.number);
+        let (stored, won) = self.create(record).await?;
+        if won {
+            // 0: a record that ended at once is this consumer's own news, too.
+            *begun_here = Some(begins.unwrap_or(0));
+            info!(
+                job.id = job.id.as_str(),
+                s3.bucket = job.source.bucket.as_str(),
+                s3.key = job.source.key.as_str(),
+                source_bytes = job.source.size,
+                "video accepted"
+            );
+        }
+        Ok(stored)
+    }
+
+    fn begin(&self, record: &mut Record, number: u32) {
+        let now = (self.clock)();
+        record.updated_at = now;
+        record.attempts.push(Attempt {
+            number,
+            started_at: now,
+            task_arn: None,
+            ended_at: None,
+            exit_code: None,
+            stop_code: None,
+            reason: None,
+            counts: false,
+        });
+    }
+
+    /// Starts the attempt's task, or finds the one that was started for it. Returns its ARN.
+    async fn launch(
+        &self,
+        job: &Job,
+        record: &Record,
+        number: u32,
+        capacity: Capacity,
+        mut maybe_started: bool,
+    ) -> Result<String, GivenUp> {
+        let launch = Launch::new(job, number, capacity);
+        let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
+        loop {
+            // The token alone would do, within its 24 hours and with unchanged settings.
+            if maybe_started && let Some(arn) = self.find_task(job, record).await? {
+                info!(job.id = id, s3.bucket = bucket, s3.key = key, ecs.task_arn = arn, "task taken over");
+                return Ok(arn);
+            }
+            let turn = self.unless_shutdown(self.gate.enter()).await?;
+            // From here on nothing is given up: RunTask's answer has to get into the record.
+            match self.tasks.run(&launch).await {
+                Ok(arn) => {
+                    turn.accepted();
+                    info!(
+                        job.id = id,
+                        s3.bucket = bucket,
+                        s3.key = key,
+                        ecs.task_arn = arn,
+                        attempt = number,
+                        "task started"
+                    );
+                    return Ok(arn);
+                }
+                Err(LaunchError::Conflict(arns)) => {
+                    turn.accepted();
+                    if let Some(arn) = arns.into_iter().find(|arn| is_new(record, arn)) {
+                        info!(
+                            job.id = id,
+                            s3.bucket = bucket,
+                            s3.key = key,
+                            ecs.task_arn = arn,
+                            "task taken over"
+                        );
+                        return Ok(arn);
+                    }
+                    // ListTasks is asked next; it may not show the task yet.
+                    maybe_started = true;
+                    self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
+                }
+                Err(LaunchError::Refused(reason)) => turn.refused(&reason),
+                Err(LaunchError::Misconfigured(reason)) => turn.misconfigured(&reason),
+                Err(LaunchError::Unknown(reason)) => {
+                    turn.refused(&reason);
+                    maybe_started = true;
+                }
+            }
+        }
+    }
+
+    /// A task of this job that no attempt in the record is known to have started.
+    async fn find_task(&self, job: &Job, record: &Record) -> Result<Option<String>, GivenUp> {
+        let arns = self.until_done(|| self.tasks.started_for(&job.id)).await?;
+        Ok(arns.into_iter().find(|arn| is_new(record, arn)))
+    }
+
+    async fn load(&self, job: &JobId) -> Result<Option<Stored>, GivenUp> {
+        self.until_read(|| self.records.load(job)).await
+    }
+
+    async fn report(&self, job: &Job) -> Result<Option<Report>, GivenUp> {
+        self.until_read(|| self.records.report(job)).await
+    }
+
+    async fn create(&self, record: Record) -> Result<(Stored, bool), GivenUp> {
+        self.put(record, None).await
+    }
+
+    async fn save(&self, record: Record, replaced: Stored) -> Result<(Stored, bool), GivenUp> {
+        self.put(record, Some(replaced.etag)).await
+    }
+
+    /// Writes a record, or reads what somebody else has written instead. Says whether what is stored
+    /// is this consumer's.
+    async fn put(&self, record: Record, replaced: Option<String>) -> Result<(Stored, bool), GivenUp> {
+        let saved = self
+            .until_done(|| async {
+                match self.records.save(&record, replaced.as_deref()).await {
+                    Ok(etag) => Ok(Some(etag)),
+                    Err(SaveError::Conflict) => Ok(None),
+                    Err(SaveError::Call(error)) => Err(error),
+                }
+            })
+            .await?;
+        if let Some(etag) = saved {
+            return Ok((Stored { record, etag }, true));
+        }
+        match self.load(&record.job_id).await? {
+            // The write had succeeded, and only its answer was lost.
+            Some(stored) if stored.record == record => Ok((stored, true)),
+            Some(stored) => Ok((stored, false)),
+            // Deleted by a person, who wants the job to start anew.
+            None => Box::pin(self.put(record, None)).await,
+        }
+    }
+
+    async fn until_read<T, F>(&self, read: impl Fn() -> F) -> Result<T, GivenUp>
+    where
+        F: Future<Output = Result<T, LoadError>>,
+    {
+        let answer = self
+            .until_done(|| async {
+                match read().await {
+                    Ok(found) => Ok(Ok(found)),
+                    Err(LoadError::Call(error)) => Err(error),
+                    Err(unreadable) => Ok(Err(unreadable)),
+                }
+            })
+            .await?;
+        answer.map_err(GivenUp::Unreadable)
+    }
+
+    /// Calls until it works. Waits between calls, not a call, end at shutdown.
+    async fn until_done<T, F>(&self, call: impl Fn() -> F) -> Result<T, GivenUp>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let (mut pause, longest) = RETRY;
+        let mut told = false;
+        loop {
+            let error = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            if error.is_configuration() {
+                pause = RETRY_CONFIGURATION;
+                error!(%error, retry_seconds = pause.as_secs(), "a permission or resource is missing");
+            } else if !told {
+                warn!(%error, "AWS does not answer as it should; tried again until it does");
+                told = true;
+            }
+            self.unless_shutdown(sleep(pause.mul_f64(0.5 + fastrand::f64() / 2.0))).await?;
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    async fn wait_until(&self, at: Timestamp) -> Result<(), GivenUp> {
+        let wait = at.duration_since((self.clock)());
+        if wait.is_positive() {
+            self.unless_shutdown(sleep(wait.unsigned_abs())).await?;
+        }
+        Ok(())
+    }
+
+    async fn unless_shutdown<T>(&self, waiting: impl Future<Output = T>) -> Result<T, GivenUp> {
+        tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
+            done = waiting => Ok(done),
+        }
+    }
+
+    fn tell_gate(&self, judgement: &Judgement) {
+        let reason = judgement.reason.as_deref().unwrap_or("ECS gives no reason");
+        match judgement.verdict {
+            Verdict::Again(Cause::NotStarted) => self.gate.start_failed(reason),
+            Verdict::Again(Cause::Misconfigured) => self.gate.task_misconfigured(reason),
+            Verdict::Again(Cause::Interrupted) => {}
+            _ => self.gate.task_worked(),
+        }
+    }
+
+    fn followed<T>(&self, act: impl FnOnce(&mut HashMap<JobId, Arc<OnceCell<End>>>) -> T) -> T {
+        act(&mut self.followed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+fn is_new(record: &Record, arn: &str) -> bool {
+    record.attempts.iter().all(|attempt| attempt.task_arn.as_deref() != Some(arn))
+}
+
+/// Whether an attempt that another consumer has begun has not moved for so long that this consumer may
+/// go on with it. Measured by this consumer's own clock.
+fn is_stale(stored: &Stored, seen: &mut Option<(String, Instant)>) -> bool {
+    match seen {
+        Some((etag, since)) if *etag == stored.etag => since.elapsed() >= OTHERS_LAUNCH,
+        _ => {
+            *seen = Some((stored.etag.clone(), Instant::now()));
+            false
+        }
+    }
+}
+
+fn log_stopped(job: &Job, arn: &str, judgement: &Judgement) {
+    let Stopped { exit_code, stop_code, .. } = &judgement.stopped;
+    info!(
+        job.id = job.id.as_str(),
+        s3.bucket = job.source.bucket.as_str(),
+        s3.key = job.source.key.as_str(),
+        ecs.task_arn = arn,
+        exit_code,
+        stop_code = stop_code.as_deref(),
+        reason = judgement.reason.as_deref(),
+        "task stopped"
+    );
+}
+
+/// The line that says how a video ended.
+fn ended(record: &Record) -> End {
+    let (id, bucket, key) =
+        (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());
+    let reason = record.reason.as_deref();
+    let attempts = record.attempts.len();
+    match record.state {
+        State::Done => info!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, "video done"),
+        State::Rejected => {
+            warn!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "video rejected");
+        }
+        State::Obsolete => {
+            warn!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "video obsolete");
+        }
+        State::Failed | State::Running => {
+            error!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, reason, "video failed");
+        }
+    }
+    end(record.state)
+}
+
+/// The line about a job that had ended before this delivery.
+fn ended_before(record: &Record) -> End {
+    let (id, bucket, key) =
+        (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());
+    // A failed video's message comes again until the redrive policy takes it: not worth a line each time.
+    if record.state == State::Failed {
+        debug!(job.id = id, s3.bucket = bucket, s3.key = key, "video has failed before");
+    } else {
+        let state = format!("{:?}", record.state).to_lowercase();
+        info!(job.id = id, s3.bucket = bucket, s3.key = key, state, "video has ended before: nothing to do");
+    }
+    end(record.state)
+}
+
+const fn end(state: State) -> End {
+    match state {
+        State::Done | State::Rejected | State::Obsolete => End::Settled,
+        State::Failed | State::Running => End::Failed,
+    }
+}

@@ -1,0 +1,220 @@
+//! What the consumer is told from outside: flags and environment variables, read once into
+//! validated types.
+
+use std::{fmt, num::NonZeroU32, str::FromStr};
+
+use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
+use vidstreamx_job::BucketName;
+
+/// Everything `run` and `check` need to know. Region, endpoint and credentials are not here: they
+/// come from the AWS SDK's own chain (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
+#[derive(Debug, Clone, Args)]
+pub struct Settings {
+    /// URL of the queue that receives the upload bucket's events. Messages are deleted from it when
+    /// their videos have ended
+    #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
+    pub queue_url: QueueUrl,
+
+    /// URL of the queue's dead-letter queue. With it, `check` also makes sure that the queue's redrive
+    /// policy leads there
+    #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
+    pub dead_letter_queue_url: Option<QueueUrl>,
+
+    /// Name or ARN of the ECS cluster that tasks are started in
+    #[arg(long, env = "VIDSTREAMX_CLUSTER", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub cluster: String,
+
+    /// Family, family:revision or ARN of the transcoder's task definition. A family alone means its
+    /// newest revision at every launch
+    #[arg(long, env = "VIDSTREAMX_TASK_DEFINITION", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
+    pub task_definition: String,
+
+    /// Name of the transcoder's container in the task definition: it is given the job, and its exit
+    /// code says how the video ended
+    #[arg(long, env = "VIDSTREAMX_CONTAINER", hide_env_values = true, default_value = "transcoder", value_parser = NonEmptyStringValueParser::new())]
+    pub container: String,
+
+    /// Subnets for the tasks, separated by commas. They need a way to S3, to the image's registry and
+    /// to CloudWatch Logs
+    #[arg(long, env = "VIDSTREAMX_SUBNETS", hide_env_values = true, value_delimiter = ',', required = true)]
+    pub subnets: Vec<SubnetId>,
+
+    /// Security groups for the tasks, separated by commas
+    #[arg(
+        long,
+        env = "VIDSTREAMX_SECURITY_GROUPS",
+        hide_env_values = true,
+        value_delimiter = ',',
+        required = true
+    )]
+    pub security_groups: Vec<SecurityGroupId>,
+
+    /// Whether tasks get a public address: true in public subnets (without one they reach nothing,
+    /// and fail to start), false behind a NAT gateway or VPC endpoints
+    #[arg(long, env = "VIDSTREAMX_ASSIGN_PUBLIC_IP", hide_env_values = true, value_name = "true|false", action = clap::ArgAction::Set)]
+    pub assign_public_ip: bool,
+
+    /// Buckets whose uploads are transcoded, separated by commas. Events of any other bucket start
+    /// nothing and go to the dead-letter queue
+    #[arg(
+        long,
+        env = "VIDSTREAMX_UPLOAD_BUCKET",
+        hide_env_values = true,
+        value_delimiter = ',',
+        required = true
+    )]
+    pub upload_bucket: Vec<BucketName>,
+
+    /// Bucket that streams and job records are written to. It can't be an upload bucket: streams
+    /// would be taken for uploads
+    #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
+    pub output_bucket: BucketName,
+
+    /// Name of the transcoding profile. Another name makes other jobs: a video that was done under
+    /// one profile is transcoded again when it is uploaded under another
+    #[arg(long, env = "VIDSTREAMX_PROFILE", hide_env_values = true, default_value = "default", value_parser = NonEmptyStringValueParser::new())]
+    pub profile: String,
+
+    /// Most videos in flight at once: tasks that run, and are paid for, at the same time
+    #[arg(long, env = "VIDSTREAMX_MAX_TASKS", hide_env_values = true, default_value = "10")]
+    pub max_tasks: NonZeroU32,
+
+    /// How often a video is tried before it counts as failed. Interruptions by AWS are not counted
+    #[arg(long, env = "VIDSTREAMX_MAX_ATTEMPTS", hide_env_values = true, default_value = "3")]
+    pub max_attempts: NonZeroU32,
+
+    /// What tasks run on. Spot costs up to 70 % less and may be interrupted; a video that was
+    /// interrupted twice goes on on-demand
+    #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand")]
+    pub capacity: Capacity,
+
+    /// Most tasks started per second. AWS starts 20 a second per account and Region, for everybody in
+    /// it together
+    #[arg(long, env = "VIDSTREAMX_LAUNCHES_PER_SECOND", hide_env_values = true, default_value = "20")]
+    pub launches_per_second: NonZeroU32,
+}
+
+/// Which Fargate capacity tasks run on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Capacity {
+    /// Full price, not interrupted.
+    OnDemand,
+    /// Cheaper, with two minutes' notice when AWS wants it back.
+    Spot,
+}
+
+/// Settings that are each valid but do not go together.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    /// Streams written to an upload bucket would be transcoded again, without end.
+    #[error(
+        "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also an upload bucket, so that streams \
+         would be taken for uploads: use two buckets"
+    )]
+    OutputIsUpload(BucketName),
+    /// ECS's limits on a task's network configuration.
+    #[error("{setting}: {count} given, ECS takes at most {most}")]
+    TooMany {
+        /// Flag and variable.
+        setting: &'static str,
+        /// How many were given.
+        count: usize,
+        /// ECS's limit.
+        most: usize,
+    },
+}
+
+impl Settings {
+    /// ECS's limits (`AwsVpcConfiguration`).
+    const MOST_SUBNETS: usize = 16;
+    const MOST_SECURITY_GROUPS: usize = 5;
+
+    /// Looks at what no single setting can show.
+    ///
+    /// # Errors
+    /// The settings contradict each other or go beyond ECS's limits.
+    pub fn validate(self) -> Result<Self, Contradiction> {
+        if self.upload_bucket.contains(&self.output_bucket) {
+            return Err(Contradiction::OutputIsUpload(self.output_bucket));
+        }
+        for (setting, count, most) in [
+            ("--subnets (VIDSTREAMX_SUBNETS)", self.subnets.len(), Self::MOST_SUBNETS),
+            (
+                "--security-groups (VIDSTREAMX_SECURITY_GROUPS)",
+                self.security_groups.len(),
+                Self::MOST_SECURITY_GROUPS,
+            ),
+        ] {
+            if count > most {
+                return Err(Contradiction::TooMany { setting, count, most });
+            }
+        }
+        Ok(self)
+    }
+}
+
+/// Why a setting's text is not what it should be.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it should be {0}")]
+pub struct Malformed(&'static str);
+
+macro_rules! text_setting {
+    ($(#[$doc:meta])* $name:ident, $valid:expr, $shape:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The setting as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) { Ok(Self(text.to_owned())) } else { Err(Malformed($shape)) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_setting!(
+    /// A queue's URL as SQS gives it.
+    QueueUrl,
+    |text| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        rest.and_then(|rest| rest.rsplit_once('/'))
+            .is_some_and(|(place, name)| !place.is_empty() && !name.is_empty())
+            && !text.contains(char::is_whitespace)
+    },
+    "a queue's URL like https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
+);
+text_setting!(
+    /// A subnet's id.
+    SubnetId,
+    |text| has_id_after(text, "subnet-"),
+    "subnet ids like subnet-0123456789abcdef0, separated by commas"
+);
+text_setting!(
+    /// A security group's id.
+    SecurityGroupId,
+    |text| has_id_after(text, "sg-"),
+    "security group ids like sg-0123456789abcdef0, separated by commas"
+);
+
+fn has_id_after(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|id| {
+        !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    })
+}

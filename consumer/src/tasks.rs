@@ -1,0 +1,301 @@
+//! The tasks: what the consumer needs of ECS.
+
+use aws_sdk_ecs::{
+    Client,
+    config::retry::RetryConfig,
+    operation::run_task::RunTaskError,
+    types::{DesiredStatus, Task},
+};
+use futures::future::BoxFuture;
+use vidstreamx_job::JobId;
+
+use crate::{
+    call::{CallError, describe},
+    launch::{self, Launch, LaunchError, Placement},
+};
+
+/// What ECS allows in one DescribeTasks call.
+pub const BATCH: usize = 100;
+
+/// How a task ended, as ECS tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stopped {
+    /// The transcoder container's, if it ever ran.
+    pub exit_code: Option<i32>,
+    /// ECS's word for why.
+    pub stop_code: Option<String>,
+    /// ECS's sentences about task and container.
+    pub reason: Option<String>,
+}
+
+/// What DescribeTasks says about a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Anything before its end.
+    Alive,
+    /// Over.
+    Stopped(Stopped),
+    /// Unknown to ECS: not visible yet, or forgotten an hour after its end.
+    Missing,
+}
+
+/// The cluster that runs the transcoder.
+pub trait Tasks: Send + Sync {
+    /// Starts a task, or finds the one that the same token started. Returns its ARN.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>>;
+
+    /// The states of up to [`BATCH`] tasks, in the order of the ARNs.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
+
+    /// All tasks that were started for a job and are not forgotten yet, running ones first.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn started_for<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Vec<String>, CallError>>;
+}
+
+/// The real cluster.
+#[derive(Debug, Clone)]
+pub struct Ecs {
+    client: Client,
+    launcher: Client,
+    placement: Placement,
+}
+
+impl Ecs {
+    /// A cluster, and how tasks are started in it.
+    #[must_use]
+    pub fn new(client: Client, placement: Placement) -> Self {
+        // Launches are not retried by the SDK: that would bypass the launch rate and the backpressure.
+        let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        Self { client, launcher: Client::from_conf(once), placement }
+    }
+}
+
+impl Tasks for Ecs {
+    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
+        Box::pin(async move {
+            match self.placement.request(launch).send_with(&self.launcher).await {
+                Ok(answer) => launch::started_task(answer),
+                Err(error) => match error.as_service_error() {
+                    Some(RunTaskError::ConflictException(conflict)) => {
+                        Err(LaunchError::Conflict(conflict.resource_ids().to_vec()))
+                    }
+                    service => {
+                        let code = service.and_then(|error| error.meta().code());
+                        Err(launch::error_meaning(code, describe(&error)))
+                    }
+                },
+            }
+        })
+    }
+
+    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+        Box::pin(async move {
+            let answer = self
+                .client
+                .describe_tasks()
+                .cluster(&self.placement.cluster)
+                .set_tasks(Some(arns.to_vec()))
+                .send()
+                .await
+                .map_err(|error| CallError::new("DescribeTasks", &error))?;
+            let tasks = answer.tasks();
+            // What is not among the tasks is among the failures, with the reason MISSING.
+            let status = |arn: &String| {
+                let task = tasks.iter().find(|task| task.task_arn() == Some(arn));
+                task.map_or(Status::Missing, |task| status(task, &self.placement.container))
+            };
+            Ok(arns.iter().map(status).collect())
+        })
+    }
+
+    fn started_for<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
+        Box::pin(async move {
+            let mut arns = Vec::new();
+            for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
+                let mut pages = self
+                    .client
+                    .list_tasks()
+                    .cluster(&self.placement.cluster)
+                    .started_by(job.as_str())
+                    .desired_status(desired)
+                    .into_paginator()
+                    .items()
+                    .send();
+                while let Some(arn) = pages.next().await {
+                    arns.push(arn.map_err(|error| CallError::new("ListTasks", &error))?);
+                }
+            }
+            Ok(arns)
+        })
+    }
+}
+
+fn status(task: &Task, container: &str) -> Status {
+    if task.last_status() != Some("STOPPED") {
+        return Status::Alive;
+    }
+    let container = task.containers().iter().find(|found| found.name() == Some(container));
+    let reasons = [task.stopped_reason(), container.and_then(|container| container.reason())];
+    let reason = reasons.into_iter().flatten().collect::<Vec<_>>().join(": ");
+    Status::Stopped(Stopped {
+        exit_code: container.and_then(|container| container.exit_code()),
+        stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::{
+        operation::{
+            describe_tasks::DescribeTasksOutput, list_tasks::ListTasksOutput, run_task::RunTaskOutput,
+        },
+        types::{
+            Container, Failure, TaskStopCode,
+            error::{AccessDeniedException, ConflictException},
+        },
+    };
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use vidstreamx_job::{Job, Source};
+
+    use super::*;
+    use crate::settings::Capacity;
+
+    fn ecs(rules: &[&Rule]) -> Ecs {
+        let placement = Placement {
+            cluster: "videos".into(),
+            task_definition: "videos-transcoder".into(),
+            container: "transcoder".into(),
+            subnets: vec!["subnet-1".into()],
+            security_groups: vec!["sg-1".into()],
+            assign_public_ip: false,
+        };
+        Ecs::new(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules), placement)
+    }
+
+    fn launch() -> Launch {
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a.mp4".parse().unwrap(),
+            version_id: None,
+            etag: Some("e".into()),
+            size: None,
+        };
+        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
+        Launch::new(&job, 1, Capacity::OnDemand)
+    }
+
+    #[tokio::test]
+    async fn a_launch_carries_token_and_job() {
+        let expected = launch();
+        let rule = mock!(Client::run_task)
+            .match_requests(move |request| {
+                let containers = request.overrides().map(|o| o.container_overrides()).unwrap_or_default();
+                let keys: Vec<_> = containers
+                    .iter()
+                    .flat_map(|container| container.environment())
+                    .filter(|pair| pair.name() == Some("VIDSTREAMX_SOURCE_KEY"))
+                    .filter_map(|pair| pair.value())
+                    .collect();
+                request.client_token() == Some(&expected.token)
+                    && request.started_by() == Some(&expected.started_by)
+                    && keys == ["a.mp4"]
+            })
+            .then_output(|| RunTaskOutput::builder().tasks(Task::builder().task_arn("arn").build()).build());
+        assert_eq!(ecs(&[&rule]).run(&launch()).await, Ok("arn".into()));
+    }
+
+    #[tokio::test]
+    async fn success_with_failures_is_a_refusal() {
+        let rule = mock!(Client::run_task).then_output(|| {
+            let failure = Failure::builder()
+                .reason("RESOURCE:ENI")
+                .detail("Capacity is unavailable at this time.")
+                .build();
+            RunTaskOutput::builder().failures(failure).build()
+        });
+        assert_eq!(
+            ecs(&[&rule]).run(&launch()).await,
+            Err(LaunchError::Refused("RESOURCE:ENI, Capacity is unavailable at this time.".into()))
+        );
+    }
+
+    #[tokio::test]
+    async fn errors_keep_their_meaning_and_are_not_retried_by_the_sdk() {
+        let conflict = mock!(Client::run_task).then_error(|| {
+            RunTaskError::ConflictException(ConflictException::builder().resource_ids("arn").build())
+        });
+        assert_eq!(ecs(&[&conflict]).run(&launch()).await, Err(LaunchError::Conflict(vec!["arn".into()])));
+
+        let denied = mock!(Client::run_task).then_error(|| {
+            let meta =
+                aws_smithy_types::error::ErrorMetadata::builder().code("AccessDeniedException").build();
+            RunTaskError::AccessDeniedException(AccessDeniedException::builder().meta(meta).build())
+        });
+        assert!(matches!(ecs(&[&denied]).run(&launch()).await, Err(LaunchError::Misconfigured(_))));
+
+        let throttled = mock!(Client::run_task)
+            .sequence()
+            .http_status(400, Some(r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#.into()))
+            .repeatedly()
+            .build();
+        assert!(matches!(ecs(&[&throttled]).run(&launch()).await, Err(LaunchError::Refused(_))));
+        assert_eq!(throttled.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn states_are_in_the_order_asked_for() {
+        let rule = mock!(Client::describe_tasks).then_output(|| {
+            let transcoder =
+                Container::builder().name("transcoder").exit_code(137).reason("OutOfMemoryError");
+            let stopped = Task::builder()
+                .task_arn("stopped")
+                .last_status("STOPPED")
+                .stop_code(TaskStopCode::EssentialContainerExited)
+                .stopped_reason("Essential container in task exited")
+                .containers(Container::builder().name("sidecar").exit_code(0).build())
+                .containers(transcoder.build());
+            let alive = Task::builder().task_arn("alive").last_status("DEPROVISIONING");
+            DescribeTasksOutput::builder().tasks(stopped.build()).tasks(alive.build()).build()
+        });
+        let arns = ["alive", "missing", "stopped"].map(str::to_owned);
+        let stopped = Stopped {
+            exit_code: Some(137),
+            stop_code: Some("EssentialContainerExited".into()),
+            reason: Some("Essential container in task exited: OutOfMemoryError".into()),
+        };
+        assert_eq!(
+            ecs(&[&rule]).describe(&arns).await,
+            Ok(vec![Status::Alive, Status::Missing, Status::Stopped(stopped)])
+        );
+    }
+
+    #[tokio::test]
+    async fn running_and_stopped_tasks_are_found_over_all_pages() {
+        let page = |desired, token: Option<&'static str>, arn: &'static str, next: Option<&'static str>| {
+            mock!(Client::list_tasks)
+                .match_requests(move |request| {
+                    request.desired_status() == Some(&desired)
+                        && request.next_token() == token
+                        && request.started_by().is_some()
+                })
+                .then_output(move || {
+                    ListTasksOutput::builder().task_arns(arn).set_next_token(next.map(str::to_owned)).build()
+                })
+        };
+        let first = page(DesiredStatus::Running, None, "one", Some("more"));
+        let second = page(DesiredStatus::Running, Some("more"), "two", None);
+        let stopped = page(DesiredStatus::Stopped, None, "three", None);
+        let job = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        let found = ecs(&[&first, &second, &stopped]).started_for(&job).await.unwrap();
+        assert_eq!(found, ["one", "two", "three"]);
+    }
+}
