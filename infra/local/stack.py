@@ -142,6 +142,7 @@ def _client(settings: Settings, service: str, credentials: dict[str, str]):
 def _start_cloud(settings: Settings) -> None:
     cloud = _cloud(settings)
     fingerprint = hashlib.sha256((_HERE / "cloud.py").read_bytes()).hexdigest()
+    address, network = engine.way_to_host()
     if cloud.pid is not None:
         if cloud.fingerprint == fingerprint and _is_healthy(settings):
             return
@@ -152,7 +153,6 @@ def _start_cloud(settings: Settings) -> None:
             f"port {settings.port} is taken by another program: stop it, "
             "or choose another port with VIDSTREAMX_LOCAL_PORT"
         )
-    address, network = engine.way_to_host()
     environment = {
         **plain_environment(),
         "DOCKER_HOST": engine.host(),
