@@ -6,6 +6,7 @@ demo.py upload VIDEO     uploads to the stack that is running and follows that
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -111,6 +112,9 @@ def _upload_and_follow(running: stack.Stack, video: Path, key: str) -> int:
         print(f"  Playlist  {viewer.stream_url(running.settings, master)}")
         print(f"  Watch it  {viewer.page_url(running.settings, master)}")
         return 0
+    if result.record["state"] == "failed" and result.attempt.get("task_arn"):
+        for line in follow.last_log_lines(running, result.attempt["task_arn"]):
+            print(f"    | {line}")
     print(f"error: {key} was not transcoded, {result.reason}", file=sys.stderr)
     return 1
 
@@ -195,4 +199,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "make demo | head" is no error
     sys.exit(main(sys.argv[1:]))

@@ -109,6 +109,20 @@ def read_result(stack: Stack, record: dict) -> Result:
     return result
 
 
+def last_log_lines(stack: Stack, task_arn: str, count: int = 8) -> list[str]:
+    """The end of a task's log."""
+    with contextlib.suppress(botocore.exceptions.ClientError):
+        answer = stack.client("logs").get_log_events(**_log_stream(stack, task_arn), limit=count)
+        return [event["message"].rstrip() for event in answer["events"]]
+    return []
+
+
+def _log_stream(stack: Stack, task_arn: str) -> dict[str, str]:
+    container = stack.outputs.get("ContainerName", "transcoder")
+    name = f"transcoder/{container}/{task_arn.rpartition('/')[2]}"
+    return {"logGroupName": stack.outputs["LogGroupName"], "logStreamName": name}
+
+
 def _progress(stack: Stack, log: _TaskLog, arn: str | None, attempt: int, started: float) -> str:
     seconds = f"{time.monotonic() - started:.0f} s"
     again = f", attempt {attempt}" if attempt > 1 else ""
@@ -168,12 +182,7 @@ class _TaskLog:
     def read(self, arn: str) -> None:
         if arn != self._arn:
             self._arn, self._token, self.percent, self.speed = arn, None, None, ""
-        name = self._stack.outputs.get("ContainerName", "transcoder")
-        request = {
-            "logGroupName": self._stack.outputs["LogGroupName"],
-            "logStreamName": f"transcoder/{name}/{arn.rpartition('/')[2]}",
-            "startFromHead": True,
-        }
+        request = {**_log_stream(self._stack, arn), "startFromHead": True}
         while True:
             if self._token:
                 request["nextToken"] = self._token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -83,7 +84,8 @@ class Process:
 
     def last_line(self) -> str:
         with contextlib.suppress(OSError):
-            lines = self.log.read_text(errors="replace").strip().splitlines()
+            text = re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
+            lines = text.strip().splitlines()
             if lines:
                 return lines[-1].strip()
         return "it said nothing"

@@ -31,10 +31,12 @@ step() {
         printf '%4d s\n' $((SECONDS - start))
     else
         printf ' failed\n'
-        tail -n 12 "$log" | sed 's/^/    | /' >&2
+        tail -n 8 "$log" | sed 's/^/    | /' >&2
         fail "$label failed; all of its output is in $log"
     fi
 }
+
+distribution() { sed -n 's/^ID=//p' /etc/os-release; }
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -140,9 +142,8 @@ need_base_image() {
         printf '  %-52s%4d s\n' "pull $base_image" $((SECONDS - start))
         return
     fi
-    local mirror=${VIDSTREAMX_DEBIAN_MIRROR:-} distribution
-    distribution=$(sed -n 's/^ID=//p' /etc/os-release)
-    if [[ -z $mirror && $distribution == debian ]]; then mirror=$(debian_mirror); fi
+    local mirror=${VIDSTREAMX_DEBIAN_MIRROR:-}
+    if [[ -z $mirror && $(distribution) == debian ]]; then mirror=$(debian_mirror); fi
     [[ -n $mirror ]] || fail "$base_image can't be pulled, and this machine has no Debian mirror to make it from" \
         "Set VIDSTREAMX_DEBIAN_MIRROR to one, or load the image with: docker load"
     have mmdebstrap || apt_install mmdebstrap
@@ -198,12 +199,23 @@ need_rust() {
     have cc || apt_install gcc libc6-dev
 }
 
+# Ubuntu has no Chromium package outside of snap, which does not run everywhere.
+install_own_chromium() {
+    as_root env PLAYWRIGHT_BROWSERS_PATH="$tools/browsers" \
+        "$tools/venv/bin/python" -m playwright install --with-deps chromium
+}
+
 need_chromium() {
     local name
-    for name in chromium chromium-browser google-chrome; do
+    for name in chromium google-chrome; do # see browser.py
         if have "$name"; then return; fi
     done
-    apt_install chromium
+    if [[ -d $tools/browsers ]]; then return; fi
+    if [[ $(distribution) == debian ]]; then
+        apt_install chromium
+    else
+        step "Chromium for the end-to-end test" install_own_chromium
+    fi
 }
 
 main() {
