@@ -156,8 +156,8 @@ impl Engine {
         let mut pause = RETRY.0;
         let mut empty_looks = 0;
         loop {
-            self.lives.gate.may_receive().await;
             let free = self.free().await;
+            self.lives.gate.may_receive().await;
             let received = self.queue.receive(free.min(BATCH), wait, VISIBILITY).await;
             self.reap();
             match received {
@@ -194,11 +194,9 @@ impl Engine {
     async fn free(&self) -> usize {
         let most = self.options.max_tasks;
         let mut in_flight = self.in_flight.subscribe();
-        // The sender lives as long as `self`.
-        match in_flight.wait_for(|videos| *videos < most).await {
-            Ok(videos) => most - *videos,
-            Err(_) => std::future::pending().await,
-        }
+        let below = in_flight.wait_for(|videos| *videos < most).await.map(|videos| most - *videos);
+        // Never an error, as the sender lives as long as `self`.
+        below.unwrap_or(1)
     }
 
     /// Whether nothing is left: neither here nor in the queue, where messages that other consumers hold

@@ -314,8 +314,8 @@ impl Lives {
             return Ok((Stored { record, etag }, true));
         }
         match self.load(&record.job_id).await? {
-            // The write had succeeded, and only its answer was lost.
-            Some(stored) if stored.record == record => Ok((stored, true)),
+            // It may be this consumer's own, with the answer to an earlier try lost. That can't be told:
+            // two consumers that act in the same instant write the same record.
             Some(stored) => Ok((stored, false)),
             // Deleted by a person, who wants the job to start anew.
             None => Box::pin(self.put(record, None)).await,

@@ -1,0 +1,326 @@
+//! The consumer's whole loop against a cloud in memory, under paused time.
+
+mod cloud;
+
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+use cloud::{Cloud, Play};
+use serde_json::{Value, json};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use vidstreamx_consumer::{
+    decide::Rules,
+    engine::{self, Options},
+    settings::Capacity,
+    verdict::Policy,
+};
+use vidstreamx_job::{Record, State};
+
+const MAX_TASKS: usize = 10;
+
+fn options(drain: bool) -> Options {
+    Options {
+        rules: Rules {
+            uploads: vec!["uploads".parse().unwrap()],
+            output: "streams".parse().unwrap(),
+            profile: "default".into(),
+        },
+        policy: Policy { max_attempts: 3, capacity: Capacity::Spot },
+        container: "transcoder".into(),
+        max_tasks: MAX_TASKS,
+        launches_per_second: 20,
+        drain,
+    }
+}
+
+fn record_of(key: &str) -> Value {
+    json!({
+        "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": "uploads"}, "object": {"key": key, "size": 9, "eTag": format!("e-{key}")}},
+    })
+}
+
+fn event(keys: &[&str]) -> String {
+    json!({"Records": keys.iter().map(|key| record_of(key)).collect::<Vec<_>>()}).to_string()
+}
+
+/// Runs a consumer until the queue is empty; a day is more than anything here may take.
+async fn drain(cloud: &Arc<Cloud>) {
+    let run = engine::run(cloud.world(), options(true), CancellationToken::new());
+    timeout(Duration::from_hours(24), run).await.expect("the queue never became empty");
+}
+
+fn start(cloud: &Arc<Cloud>) -> (JoinHandle<()>, CancellationToken) {
+    let shutdown = CancellationToken::new();
+    (tokio::spawn(engine::run(cloud.world(), options(false), shutdown.clone())), shutdown)
+}
+
+fn ends(cloud: &Cloud, key: &str) -> (State, usize) {
+    let record = cloud.record(key);
+    (record.state, record.attempts.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_upload_becomes_one_task_and_is_deleted() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 300));
+    for n in 0..25 {
+        cloud.send(event(&[&format!("{n}.mp4")]));
+    }
+    let begun = Instant::now();
+    drain(&cloud).await;
+    assert_eq!((cloud.launches().len(), cloud.dead().len(), cloud.queued()), (25, 0, 0));
+    for n in 0..25 {
+        let record = cloud.record(&format!("{n}.mp4"));
+        assert_eq!((record.state, record.attempts.len()), (State::Done, 1));
+        assert_eq!(record.attempts[0].exit_code, Some(0));
+    }
+    // Three rounds of ten at once, each seen to end within seconds.
+    assert_eq!(cloud.most_at_once(), (MAX_TASKS, 1));
+    assert!(begun.elapsed() < Duration::from_secs(3 * 300 + 30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_stays_invisible_for_as_long_as_its_task_runs() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 6 * 3600));
+    cloud.send(event(&["long.mp4"]));
+    let (consumer, shutdown) = start(&cloud);
+    for _ in 0..5 * 60 {
+        sleep(Duration::from_mins(1)).await;
+        assert_eq!((cloud.visible(), cloud.most_receives()), (0, 1));
+    }
+    shutdown.cancel();
+    consumer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_video_is_one_task_in_one_message_in_two_and_later() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    cloud.send(event(&["a.mp4", "a.mp4"]));
+    cloud.send(event(&["a.mp4"]));
+    drain(&cloud).await;
+    cloud.send(event(&["a.mp4"]));
+    drain(&cloud).await;
+    assert_eq!((cloud.run_task_calls(), cloud.queued()), (1, 0));
+    assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_consumers_with_the_same_video_start_one_task() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    for _ in 0..20 {
+        cloud.send(event(&["a.mp4"]));
+    }
+    tokio::join!(drain(&cloud), drain(&cloud));
+    assert_eq!((cloud.launches().len(), cloud.queued()), (1, 0));
+    // Not because of the token: the record alone keeps the second consumer from asking.
+    assert_eq!(cloud.run_task_calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unusable_or_obsolete_video_is_recorded_and_deleted() {
+    let cloud = Cloud::new(|key, _| Play::exit(if key == "text.mp4" { 65 } else { 66 }, 10));
+    cloud.send(event(&["text.mp4", "replaced.mp4"]));
+    drain(&cloud).await;
+    assert_eq!((cloud.queued(), cloud.dead().len(), cloud.launches().len()), (0, 0, 2));
+    let record = cloud.record("text.mp4");
+    assert_eq!((record.state, record.reason.as_deref()), (State::Rejected, Some("the task says Rejected")));
+    assert_eq!(cloud.record("replaced.mp4").state, State::Obsolete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_is_paid_for_an_empty_or_deleted_object() {
+    let cloud = Cloud::new(|_, _| panic!("no task is to be started"));
+    cloud.delete_object("gone.mp4");
+    let mut empty = record_of("empty.mp4");
+    empty["s3"]["object"]["size"] = 0.into();
+    cloud.send(json!({"Records": [record_of("gone.mp4"), empty]}).to_string());
+    drain(&cloud).await;
+    assert_eq!((cloud.queued(), cloud.dead().len(), cloud.run_task_calls()), (0, 0, 0));
+    assert_eq!(ends(&cloud, "gone.mp4"), (State::Obsolete, 0));
+    assert_eq!(ends(&cloud, "empty.mp4"), (State::Rejected, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_another_task() {
+    let cloud = Cloud::new(|_, _| Play::exit(75, 10));
+    cloud.send(event(&["a.mp4"]));
+    drain(&cloud).await;
+    assert_eq!((cloud.launches().len(), cloud.queued()), (3, 0));
+    assert_eq!(cloud.dead(), [event(&["a.mp4"])]);
+    let record = cloud.record("a.mp4");
+    assert_eq!(record.state, State::Failed);
+    assert_eq!(record.reason.as_deref(), Some("all 3 attempts failed, the last one: the task says Failed"));
+    assert!(record.attempts.iter().all(|attempt| attempt.counts && attempt.exit_code == Some(75)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_failing_video_keeps_its_message_but_not_the_others_from_being_done() {
+    let cloud = Cloud::new(|key, _| Play::exit(if key == "bad.mp4" { 1 } else { 0 }, 10));
+    cloud.send(event(&["good.mp4", "bad.mp4"]));
+    cloud.send(event(&["other.mp4"]));
+    drain(&cloud).await;
+    assert_eq!(cloud.dead(), [event(&["good.mp4", "bad.mp4"])]);
+    assert_eq!(ends(&cloud, "good.mp4"), (State::Done, 1));
+    assert_eq!(ends(&cloud, "bad.mp4"), (State::Failed, 3));
+    assert_eq!(ends(&cloud, "other.mp4"), (State::Done, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rubbish_and_foreign_buckets_are_dead_lettered_within_minutes_and_the_rest_is_done() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    let foreign = event(&["a.mp4"]).replace("uploads", "somebody-elses");
+    cloud.send("rubbish".into());
+    cloud.send(foreign.clone());
+    cloud.send(json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "uploads"}).to_string());
+    cloud.send(event(&["a.mp4"]).replace("ObjectCreated:Put", "ObjectRemoved:Delete"));
+    cloud.send(event(&["good.mp4"]));
+    let begun = Instant::now();
+    drain(&cloud).await;
+    assert_eq!(cloud.dead().into_iter().collect::<HashSet<_>>(), HashSet::from(["rubbish".into(), foreign]));
+    assert_eq!((cloud.queued(), cloud.launches().len(), cloud.records()), (0, 1, 1));
+    assert!(begun.elapsed() < Duration::from_mins(3), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusing_ecs_costs_time_but_neither_videos_nor_receives() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    for n in 0..30 {
+        cloud.send(event(&[&format!("{n}.mp4")]));
+    }
+    cloud.refuse_for(Duration::from_hours(2));
+    let (consumer, shutdown) = start(&cloud);
+    sleep(Duration::from_hours(2) - Duration::from_secs(1)).await;
+    assert_eq!((cloud.launches().len(), cloud.receives(), cloud.most_receives()), (0, 1, 1));
+    // Two hours of trying about once a minute.
+    assert!((100..400).contains(&cloud.run_task_calls()), "{}", cloud.run_task_calls());
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!((cloud.launches().len(), cloud.queued(), cloud.dead().len()), (30, 0, 0));
+    shutdown.cancel();
+    consumer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn interruptions_are_retried_at_once_and_go_on_on_demand() {
+    let cloud = Cloud::new(|_, nth| match nth {
+        1..=4 => Play::stopped(Some(143), "SpotInterruption", 30),
+        _ => Play::exit(0, 30),
+    });
+    cloud.send(event(&["a.mp4"]));
+    let begun = Instant::now();
+    drain(&cloud).await;
+    assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 5));
+    use Capacity::{OnDemand, Spot};
+    let capacities: Vec<_> = cloud.launches().iter().map(|launch| launch.capacity).collect();
+    assert_eq!(capacities, [Spot, Spot, OnDemand, OnDemand, OnDemand]);
+    assert!(begun.elapsed() < Duration::from_secs(5 * 30 + 30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_no_task_starts_receiving_stops_and_nothing_is_lost() {
+    let cloud = Cloud::new(|_, nth| match nth {
+        1..=5 => Play::stopped(None, "TaskFailedToStart", 20),
+        _ => Play::exit(0, 30),
+    });
+    for n in 0..40 {
+        cloud.send(event(&[&format!("{n}.mp4")]));
+    }
+    let (consumer, shutdown) = start(&cloud);
+    sleep(Duration::from_mins(2)).await;
+    // The first ten, and nothing after three of them had failed.
+    assert_eq!(cloud.records(), MAX_TASKS);
+    shutdown.cancel();
+    consumer.await.unwrap();
+    drain(&cloud).await;
+    assert_eq!((cloud.dead().len(), cloud.queued(), cloud.records()), (0, 0, 40));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_leaves_tasks_alone_and_hands_their_messages_over_within_seconds() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 600));
+    for n in 0..15 {
+        cloud.send(event(&[&format!("{n}.mp4")]));
+    }
+    let (first, shutdown) = start(&cloud);
+    sleep(Duration::from_mins(1)).await;
+    shutdown.cancel();
+    timeout(Duration::from_secs(5), first).await.expect("takes too long").unwrap();
+    assert_eq!((cloud.tasks_running(), cloud.visible(), cloud.queued()), (10, 15, 15));
+
+    drain(&cloud).await;
+    assert_eq!((cloud.launches().len(), cloud.dead().len(), cloud.queued()), (15, 0, 0));
+    assert_eq!(cloud.most_at_once().1, 1);
+}
+
+/// Crashes a consumer at every tenth of a second of a video's life; the next one must find or start
+/// exactly one task, whatever the first one had come to.
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_moment_costs_no_second_task() {
+    for tenth in 0..50 {
+        let cloud = Cloud::new(|_, _| Play::exit(0, 3));
+        cloud.send(event(&["a.mp4"]));
+        let (crashed, _) = start(&cloud);
+        sleep(Duration::from_millis(100 * tenth + 20)).await;
+        crashed.abort();
+        assert!(crashed.await.is_err());
+        drain(&cloud).await;
+        let task_count = cloud.launches().len();
+        assert_eq!((task_count, cloud.queued(), cloud.dead().len()), (1, 0, 0), "crash at {tenth}/10 s");
+        assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 1), "crash at {tenth}/10 s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_ended_long_ago_is_judged_by_its_report() {
+    let cloud = Cloud::new(|_, nth| if nth == 1 { Play::exit(0, 60) } else { panic!("done already") });
+    cloud.send(event(&["a.mp4"]));
+    let (crashed, _) = start(&cloud);
+    sleep(Duration::from_secs(10)).await;
+    crashed.abort();
+    sleep(Duration::from_hours(5)).await;
+    drain(&cloud).await;
+    assert_eq!((ends(&cloud, "a.mp4"), cloud.queued()), ((State::Done, 1), 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn exit_code_0_without_a_report_is_not_done() {
+    let cloud = Cloud::new(|_, nth| Play {
+        report: (nth == 2).then_some(vidstreamx_job::Outcome::Complete),
+        ..Play::exit(0, 10)
+    });
+    cloud.send(event(&["a.mp4"]));
+    drain(&cloud).await;
+    assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_another_version_is_left_to_its_own_consumer() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    cloud.send(event(&["a.mp4"]));
+    drain(&cloud).await;
+    cloud.put_record(Record { schema: Record::SCHEMA + 1, ..cloud.record("a.mp4") });
+    cloud.send(event(&["a.mp4"]));
+    let (consumer, shutdown) = start(&cloud);
+    sleep(Duration::from_mins(10)).await;
+    assert_eq!((cloud.queued(), cloud.launches().len()), (1, 1));
+    assert!(cloud.most_receives() <= 6, "{}", cloud.most_receives());
+    shutdown.cancel();
+    consumer.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn launches_keep_to_the_rate() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 600));
+    for n in 0..100 {
+        cloud.send(event(&[&format!("{n}.mp4")]));
+    }
+    let shutdown = CancellationToken::new();
+    let many = Options { max_tasks: 1000, ..options(false) };
+    let consumer = tokio::spawn(engine::run(cloud.world(), many, shutdown.clone()));
+    sleep(Duration::from_secs(3)).await;
+    assert!((50..=61).contains(&cloud.run_task_calls()), "{} in 3 s", cloud.run_task_calls());
+    shutdown.cancel();
+    consumer.await.unwrap();
+}
