@@ -26,8 +26,18 @@ impl JobId {
     /// The identity of one content (version id, else ETag) of an object, made with one profile.
     #[must_use]
     pub fn new(bucket: &BucketName, key: &ObjectKey, content: &str, profile: &str) -> Self {
+        Self::hash(&[bucket.as_str(), key.as_str(), content, profile])
+    }
+
+    /// The identity of a plain file's content, for work by hand.
+    #[must_use]
+    pub fn of_file(content: &str, profile: &str) -> Self {
+        Self::hash(&[content, profile])
+    }
+
+    fn hash(parts: &[&str]) -> Self {
         let mut hash = Sha256::new();
-        for part in [bucket.as_str(), key.as_str(), content, profile] {
+        for part in parts {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }

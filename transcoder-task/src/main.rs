@@ -1,1 +1,43 @@
-fn main() {}
+//! `transcoder-task`: reads one video, transcodes it into an adaptive stream, publishes it, exits.
+//!
+//! In the order the data flows: [`settings`] → [`source`] → [`probe`] → [`plan`] → [`command`] →
+//! [`ffmpeg`] → [`cmaf`] → [`publish`] (to a [`store`]) → [`verify`]; [`task`] ties them together.
+
+mod cmaf;
+mod command;
+mod error;
+mod ffmpeg;
+mod input;
+mod plan;
+mod playlist;
+mod probe;
+mod profile;
+mod progress;
+mod publish;
+mod s3;
+mod settings;
+mod source;
+mod store;
+mod task;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let flags = match settings::Flags::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => return settings::usage_exit(&error),
+    };
+    flags.init_logging();
+    let exit = match settings::Settings::from_flags(flags) {
+        Ok(settings) => task::run(settings).await,
+        Err(error) => {
+            tracing::error!("{error}");
+            vidstreamx_job::Exit::Misconfigured
+        }
+    };
+    ExitCode::from(exit.code())
+}

@@ -1,0 +1,238 @@
+//! How FFmpeg reads the source: a plain file as it is, an object through a server on loopback.
+//!
+//! FFmpeg needs to seek (many files have their index at the end), and must neither see credentials nor
+//! depend on a presigned URL, which dies with the credentials that signed it. So it asks this server for
+//! ranges, and the server reads them from the pinned object, going on where a connection broke.
+
+use std::{
+    convert::Infallible,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_sdk_s3::primitives::ByteStream;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpListener, task::JoinHandle};
+
+use crate::{s3::S3Error, source::PinnedObject};
+
+/// A body that breaks is read again from where it broke, this often in a row without a byte.
+const READ_TRIES: u32 = 6;
+
+/// What FFmpeg is told to open.
+#[derive(Debug)]
+pub enum Input {
+    /// A file on this machine.
+    File(PathBuf),
+    /// An object behind a loopback server.
+    Served(ServedObject),
+}
+
+impl Input {
+    /// FFmpeg's arguments up to and including `-i`. Only the listed protocols and demuxers are reachable: a
+    /// playlist that is named like a video can make FFmpeg open neither a file nor a host.
+    pub fn arguments(&self) -> Vec<String> {
+        let (protocols, url) = match self {
+            Self::File(path) => ("file", format!("file:{}", path.display())),
+            Self::Served(object) => ("http,tcp", object.url.clone()),
+        };
+        ["-protocol_whitelist", protocols, "-format_whitelist", "mov,matroska", "-i", &url]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// Why the source could not be read, if it could not: FFmpeg itself only sees a file that ends early.
+    pub fn failure(&self) -> Option<S3Error> {
+        match self {
+            Self::File(_) => None,
+            Self::Served(object) => object.failure.lock().ok().and_then(|mut failure| failure.take()),
+        }
+    }
+}
+
+/// An object behind a loopback server that lives as long as this value.
+#[derive(Debug)]
+pub struct ServedObject {
+    url: String,
+    failure: Failure,
+    server: JoinHandle<()>,
+}
+
+type Failure = Arc<Mutex<Option<S3Error>>>;
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+impl ServedObject {
+    /// Starts the server.
+    pub async fn start(object: PinnedObject) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let mut secret = [0_u8; 16];
+        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+        // Unguessable, so that other users of this machine cannot read the object through it.
+        let path: Arc<str> = format!("/{:032x}", u128::from_be_bytes(secret)).into();
+        let url = format!("http://{}{path}", listener.local_addr()?);
+        let failure = Failure::default();
+        let server = tokio::spawn(serve(listener, path, object, failure.clone()));
+        Ok(Self { url, failure, server })
+    }
+}
+
+impl Drop for ServedObject {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, path: Arc<str>, object: PinnedObject, failure: Failure) {
+    loop {
+        let connection = match listener.accept().await {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                tracing::warn!("loopback server: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let (path, object, failure) = (path.clone(), object.clone(), failure.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = respond(&request, &path, &object, &failure);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            // Ends with an error whenever FFmpeg hangs up to seek.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .serve_connection(TokioIo::new(connection), service)
+                .await;
+        });
+    }
+}
+
+fn respond(
+    request: &Request<Incoming>,
+    path: &str,
+    object: &PinnedObject,
+    failure: &Failure,
+) -> Response<Body> {
+    let empty = |status| {
+        let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        *response.status_mut() = status;
+        response
+    };
+    if request.uri().path() != path || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return empty(StatusCode::NOT_FOUND);
+    }
+    let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+    let Some((start, end)) = parse_range(range, object.size) else {
+        return empty(StatusCode::RANGE_NOT_SATISFIABLE);
+    };
+    let mut response = empty(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
+    if request.method() == Method::GET {
+        let body = read(object.clone(), start, end, failure.clone()).map(|chunk| chunk.map(Frame::data));
+        *response.body_mut() = BodyExt::boxed_unsync(StreamBody::new(body));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, header::HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, (end - start).into());
+    if range.is_some()
+        && let Ok(value) = format!("bytes {start}-{}/{}", end.saturating_sub(1), object.size).try_into()
+    {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+/// `bytes=a-`, `bytes=a-b` or nothing as a half-open range; `None` if it lies outside the object.
+fn parse_range(range: Option<&str>, size: u64) -> Option<(u64, u64)> {
+    let Some(range) = range else { return Some((0, size)) };
+    let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let start: u64 = start.parse().ok()?;
+    let end = if end.is_empty() { size } else { end.parse::<u64>().ok()?.saturating_add(1).min(size) };
+    (start < end).then_some((start, end))
+}
+
+struct Reading {
+    at: u64,
+    body: Option<ByteStream>,
+    tries: u32,
+}
+
+/// The object's bytes; a connection that breaks is taken up again where it broke.
+fn read(
+    object: PinnedObject,
+    start: u64,
+    end: u64,
+    failure: Failure,
+) -> impl Stream<Item = std::io::Result<Bytes>> {
+    let reading = Reading { at: start, body: None, tries: 0 };
+    stream::try_unfold((reading, object, failure), move |(mut reading, object, failure)| async move {
+        while reading.at < end {
+            let problem = match &mut reading.body {
+                None => match object.read(reading.at, end).await {
+                    Ok(body) => {
+                        reading.body = Some(body);
+                        continue;
+                    }
+                    Err(error @ S3Error::Trouble { .. }) => error,
+                    Err(error) => return Err(give_up(&failure, error)),
+                },
+                Some(body) => match body.next().await {
+                    Some(Ok(chunk)) => {
+                        reading.at += chunk.len() as u64;
+                        reading.tries = 0;
+                        return Ok(Some((chunk, (reading, object, failure))));
+                    }
+                    broken => S3Error::Trouble {
+                        action: "read",
+                        object: object.uri(),
+                        detail: broken.map_or_else(
+                            || format!("the body ended at byte {} of {end}", reading.at),
+                            |result| result.map_or_else(|error| error.to_string(), |_| String::new()),
+                        ),
+                    },
+                },
+            };
+            reading.body = None;
+            reading.tries += 1;
+            if reading.tries >= READ_TRIES {
+                return Err(give_up(&failure, problem));
+            }
+            tracing::debug!("{problem}; trying again");
+            tokio::time::sleep(Duration::from_millis(100 << reading.tries)).await;
+        }
+        Ok(None)
+    })
+}
+
+fn give_up(failure: &Failure, error: S3Error) -> std::io::Error {
+    let io = std::io::Error::other(error.to_string());
+    if let Ok(mut slot) = failure.lock() {
+        slot.get_or_insert(error);
+    }
+    io
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range(None, 10), Some((0, 10)));
+        assert_eq!(parse_range(Some("bytes=0-"), 10), Some((0, 10)));
+        assert_eq!(parse_range(Some("bytes=3-5"), 10), Some((3, 6)));
+        assert_eq!(parse_range(Some("bytes=3-99"), 10), Some((3, 10)));
+        for wrong in ["bytes=10-", "bytes=-5", "bytes=5-3", "items=0-1", "bytes=a-b"] {
+            assert_eq!(parse_range(Some(wrong), 10), None, "{wrong}");
+        }
+    }
+}

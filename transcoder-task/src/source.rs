@@ -1,0 +1,97 @@
+//! The source object, pinned: every read is of the same content, or fails.
+
+use aws_sdk_s3::{Client, primitives::ByteStream};
+use vidstreamx_job::{S3Uri, Source};
+
+use crate::s3::S3Error;
+
+/// One content of one object. All reads name its version, or else its ETag.
+#[derive(Debug, Clone)]
+pub struct PinnedObject {
+    client: Client,
+    source: Source,
+    /// In bytes.
+    pub size: u64,
+}
+
+impl PinnedObject {
+    /// Looks the object up and pins what the job asked for.
+    ///
+    /// # Errors
+    /// Gone or replaced, if there is something else now than the job's version or ETag.
+    pub async fn open(client: Client, mut source: Source) -> Result<Self, S3Error> {
+        let head = client
+            .head_object()
+            .bucket(source.bucket.as_str())
+            .key(source.key.as_str())
+            .set_version_id(source.version_id.clone())
+            .send()
+            .await
+            .map_err(|error| S3Error::new("read", uri(&source), &error))?;
+        let etag = head.e_tag().map(unquoted);
+        if source.version_id.is_none() && source.etag.is_some() && source.etag.as_deref() != etag {
+            return Err(S3Error::Replaced { object: uri(&source) });
+        }
+        source.etag = etag.map(str::to_owned);
+        let size = head.content_length().and_then(|size| u64::try_from(size).ok()).unwrap_or(0);
+        source.size = Some(size);
+        Ok(Self { client, source, size })
+    }
+
+    /// Looks up what is there now, for work that was asked for by hand.
+    pub async fn open_latest(client: Client, object: &S3Uri) -> Result<Self, S3Error> {
+        let key = object.path.parse().map_err(|_| S3Error::Gone { object: object.to_string() })?;
+        let source = Source { bucket: object.bucket.clone(), key, version_id: None, etag: None, size: None };
+        Self::open(client, source).await
+    }
+
+    /// What was pinned.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The bytes from `start` up to and without `end`.
+    pub async fn read(&self, start: u64, end: u64) -> Result<ByteStream, S3Error> {
+        let source = &self.source;
+        let request = self
+            .client
+            .get_object()
+            .bucket(source.bucket.as_str())
+            .key(source.key.as_str())
+            .range(format!("bytes={start}-{}", end.saturating_sub(1)));
+        let request = match &source.version_id {
+            Some(version) => request.version_id(version),
+            None => request.set_if_match(source.etag.as_deref().map(|etag| format!("\"{etag}\""))),
+        };
+        let answer = request.send().await.map_err(|error| S3Error::new("read", self.uri(), &error))?;
+        Ok(answer.body)
+    }
+
+    /// Fails if another content has taken the object's place in the meantime: its stream must not take
+    /// the stable address from a newer one's.
+    pub async fn check_current(&self) -> Result<(), S3Error> {
+        let latest = Self::open_latest(
+            self.client.clone(),
+            &S3Uri { bucket: self.source.bucket.clone(), path: self.source.key.to_string() },
+        )
+        .await?;
+        if latest.source.etag == self.source.etag {
+            Ok(())
+        } else {
+            Err(S3Error::Replaced { object: self.uri() })
+        }
+    }
+
+    /// `s3://bucket/key`.
+    pub fn uri(&self) -> String {
+        uri(&self.source)
+    }
+}
+
+fn uri(source: &Source) -> String {
+    format!("s3://{}/{}", source.bucket, source.key)
+}
+
+fn unquoted(etag: &str) -> &str {
+    etag.trim_matches('"')
+}

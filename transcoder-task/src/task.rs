@@ -1,0 +1,348 @@
+//! One video from source to report.
+
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    signal::unix::{SignalKind, signal},
+};
+use tracing::Instrument;
+use vidstreamx_job::{Exit, Job, JobId, Outcome, Probe, Rendition, Report, S3Uri, Source, Timings};
+
+use crate::{
+    command::{self, Pipe},
+    error::TaskError,
+    ffmpeg::{self, Ffmpeg},
+    input::{Input, ServedObject},
+    plan::Plan,
+    probe::probe,
+    profile::Profile,
+    progress,
+    publish::{MASTER, Publisher},
+    s3,
+    settings::{self, Settings, Work},
+    source::PinnedObject,
+    store::{JSON, Kind, Store},
+    verify::verify,
+};
+
+const REPORT: &str = "job.json";
+const POSTER: &str = "images/poster.jpg";
+/// No poster is larger; one that is would be FFmpeg gone wrong.
+const LARGEST_POSTER: u64 = 8 << 20;
+
+/// Does the work, writes the report, and says how the process should exit.
+pub async fn run(settings: Settings) -> Exit {
+    let clock = Clock { at: Timestamp::now(), instant: Instant::now() };
+    let opened = match Opened::new(settings.work, &settings.profile).await {
+        Ok(opened) => opened,
+        Err(error) => {
+            tracing::error!("{error}");
+            return error.exit();
+        }
+    };
+    let span = tracing::info_span!("job", id = %opened.job_id, source = opened.name);
+    transcode(opened, settings.profile, clock).instrument(span).await
+}
+
+async fn transcode(opened: Opened, profile: Profile, clock: Clock) -> Exit {
+    tracing::info!(output = opened.store.locate(""), "started");
+    let mut found = Found::default();
+    let result = tokio::select! {
+        result = work(&opened, &profile, &clock, &mut found) => result,
+        () = terminated() => Err(TaskError::Terminated),
+    };
+    let exit = match &result {
+        Ok(()) => Exit::Done,
+        Err(error) => error.exit(),
+    };
+    let reason = result.err().map(|error| error.to_string());
+    if let Some(reason) = &reason {
+        tracing::error!(exit_code = exit.code(), "{reason}");
+    }
+    if exit == Exit::Terminated {
+        return exit;
+    }
+    let report = found.report(&opened, exit.into(), reason, &clock);
+    match write_report(&opened, &report).await {
+        Ok(()) if exit == Exit::Done => {
+            tracing::info!(
+                total_seconds = report.timings.total_seconds,
+                renditions = report.renditions.len(),
+                master = opened.store.locate(MASTER),
+                "done"
+            );
+            exit
+        }
+        Ok(()) => exit,
+        Err(error) if exit == Exit::Done => {
+            tracing::error!("the stream is made but its report is not written: {error}");
+            error.exit()
+        }
+        Err(error) => {
+            tracing::warn!("the report is not written: {error}");
+            exit
+        }
+    }
+}
+
+/// When the task began, for people and for measuring.
+struct Clock {
+    at: Timestamp,
+    instant: Instant,
+}
+
+/// What to read and where to write, wherever the work was asked for.
+struct Opened {
+    job_id: JobId,
+    /// For log lines.
+    name: String,
+    source: Option<Source>,
+    input: InputKind,
+    store: Store,
+}
+
+enum InputKind {
+    File(std::path::PathBuf),
+    Object(Box<PinnedObject>),
+    /// Not there any more: reported like every other end.
+    Lost(s3::S3Error),
+}
+
+impl Opened {
+    async fn new(work: Work, profile: &Profile) -> Result<Self, TaskError> {
+        match work {
+            Work::Job(job) => Ok(Self::job(*job).await),
+            Work::ByHand { input, output } => {
+                let store = match output {
+                    settings::Output::Folder(folder) => Store::Folder(folder),
+                    settings::Output::Prefix(S3Uri { bucket, path }) => Store::Bucket {
+                        client: s3::client().await,
+                        bucket,
+                        prefix: path.trim_end_matches('/').into(),
+                    },
+                };
+                Self::by_hand(input, store, profile).await
+            }
+        }
+    }
+
+    async fn job(job: Job) -> Self {
+        let client = s3::client().await;
+        let name = format!("s3://{}/{}", job.source.bucket, job.source.key);
+        let prefix = job.layout().stem().to_owned();
+        let input = match PinnedObject::open(client.clone(), job.source.clone()).await {
+            Ok(object) => InputKind::Object(Box::new(object)),
+            Err(error) => InputKind::Lost(error),
+        };
+        let store = Store::Bucket { client, bucket: job.output, prefix };
+        Self { job_id: job.id, name, source: Some(job.source), input, store }
+    }
+
+    async fn by_hand(input: settings::Input, store: Store, profile: &Profile) -> Result<Self, TaskError> {
+        match input {
+            settings::Input::Object(uri) => {
+                let object = PinnedObject::open_latest(s3::client().await, &uri).await?;
+                let source = object.source().clone();
+                let job_id =
+                    JobId::new(&source.bucket, &source.key, source.content(), &profile.fingerprint());
+                let (name, source) = (object.uri(), Some(source));
+                Ok(Self { job_id, name, source, input: InputKind::Object(Box::new(object)), store })
+            }
+            settings::Input::File(path) => {
+                let name = path.display().to_string();
+                let failed = |error| TaskError::Input { path: name.clone(), error };
+                let path = std::fs::canonicalize(&path).map_err(failed)?;
+                let metadata = std::fs::metadata(&path).map_err(failed)?;
+                if !metadata.is_file() {
+                    return Err(failed(std::io::Error::other("it is not a file")));
+                }
+                let changed = metadata
+                    .modified()
+                    .ok()
+                    .and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok())
+                    .map_or(0, |since| since.as_nanos());
+                let content = format!("{}:{}:{changed}", path.display(), metadata.len());
+                let job_id = JobId::of_file(&content, &profile.fingerprint());
+                Ok(Self { job_id, name, source: None, input: InputKind::File(path), store })
+            }
+        }
+    }
+}
+
+/// What is known so far, for the report.
+#[derive(Default)]
+struct Found {
+    probe: Option<Probe>,
+    renditions: Vec<Rendition>,
+    warnings: Vec<String>,
+    probe_seconds: Option<f64>,
+    playable_seconds: Option<f64>,
+    encode_seconds: Option<f64>,
+}
+
+impl Found {
+    fn report(self, opened: &Opened, outcome: Outcome, reason: Option<String>, clock: &Clock) -> Report {
+        Report {
+            schema: Report::SCHEMA,
+            job_id: opened.job_id.clone(),
+            outcome,
+            reason,
+            source: opened.source.clone(),
+            probe: self.probe,
+            renditions: self.renditions,
+            warnings: self.warnings,
+            timings: Timings {
+                started_at: clock.at,
+                finished_at: Timestamp::now(),
+                probe_seconds: self.probe_seconds,
+                first_playable_seconds: self.playable_seconds,
+                encode_seconds: self.encode_seconds,
+                total_seconds: clock.instant.elapsed().as_secs_f64(),
+            },
+        }
+    }
+}
+
+async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Found) -> Result<(), TaskError> {
+    let (input, object) = match &opened.input {
+        InputKind::File(path) => (Input::File(path.clone()), None),
+        InputKind::Object(object) => {
+            let served = ServedObject::start(PinnedObject::clone(object)).await;
+            let served = served.map_err(|error| TaskError::Input { path: object.uri(), error })?;
+            (Input::Served(served), Some(object))
+        }
+        InputKind::Lost(error) => return Err(error.clone().into()),
+    };
+    let probing = Instant::now();
+    let media = probe(&input).await.map_err(|error| cause(&input, error.into()))?;
+    found.probe_seconds = Some(probing.elapsed().as_secs_f64());
+    found.probe = Some((&media).into());
+
+    let plan = Plan::new(&media, profile);
+    let rungs: Vec<_> = plan.rungs.iter().map(|rung| rung.name.as_str()).collect();
+    tracing::info!(
+        duration_seconds = media.duration_seconds,
+        codec = media.video.as_ref().map_or("none", |video| video.codec.as_str()),
+        rungs = rungs.join(" "),
+        audio_tracks = plan.audio.len(),
+        "planned"
+    );
+
+    let mut publisher = Publisher::new(opened.store.clone(), opened.job_id.clone(), &plan, clock.instant);
+    let encoding = Instant::now();
+    let result = match encode(&plan, &input, &mut publisher).await {
+        Ok(()) => {
+            found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
+            let (rungs, audio) = publisher.published();
+            verify(&plan, &rungs, &audio)
+        }
+        Err(error) => Err(cause(&input, error)),
+    };
+    let checked = match (result, object) {
+        (Ok(warnings), Some(object)) => {
+            object.check_current().await.map(|()| warnings).map_err(TaskError::from)
+        }
+        (result, _) => result,
+    };
+    found.playable_seconds = publisher.playable_seconds();
+    match checked {
+        Ok(warnings) => {
+            for warning in &warnings {
+                tracing::warn!("{warning}");
+            }
+            found.warnings = warnings;
+            found.renditions = publisher.finish().await?;
+            // A stream too short to grow is playable when it is finished.
+            found.playable_seconds.get_or_insert_with(|| clock.instant.elapsed().as_secs_f64());
+            Ok(())
+        }
+        Err(error) => {
+            if matches!(error.exit(), Exit::Unusable | Exit::Obsolete) {
+                publisher.retract().await?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// FFmpeg only sees a file that ends early; if reading the object failed, that is the cause.
+fn cause(input: &Input, error: TaskError) -> TaskError {
+    input.failure().map_or(error, TaskError::from)
+}
+
+/// Runs FFmpeg and publishes what comes out of it.
+async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result<(), TaskError> {
+    let arguments = command::arguments(plan, &input.arguments(), ffmpeg::FIRST_PIPE_FD);
+    tracing::debug!("ffmpeg {}", arguments.join(" "));
+    let pipes = command::pipes(plan);
+    let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, pipes.len())?;
+    let (mut renditions, mut poster, mut reports) = (Vec::new(), None, None);
+    for (pipe, receiver) in pipes.into_iter().zip(receivers) {
+        match pipe {
+            Pipe::Progress => reports = Some(receiver),
+            Pipe::Video(_) | Pipe::Audio(_) => renditions.push(receiver),
+            Pipe::Poster => poster = Some(receiver),
+        }
+    }
+    let follow = async {
+        match reports {
+            Some(pipe) => Ok(progress::follow(pipe, plan.duration_seconds).await?),
+            None => Ok(()),
+        }
+    };
+    let outputs = async { tokio::try_join!(publisher.stream(renditions), read_poster(poster), follow) };
+    match outputs.await {
+        Ok(((), poster, ())) => {
+            ffmpeg.wait().await?;
+            if !poster.is_empty() {
+                publisher.put_own(POSTER, "image/jpeg", poster).await?;
+            }
+            Ok(())
+        }
+        // Cut off in the middle of a box: FFmpeg's own error says why.
+        Err(error @ TaskError::Output { .. }) => {
+            ffmpeg.stop().await?;
+            Err(error)
+        }
+        Err(error) => {
+            let _ = ffmpeg.stop().await;
+            Err(error)
+        }
+    }
+}
+
+async fn read_poster(pipe: Option<pipe::Receiver>) -> Result<Bytes, TaskError> {
+    let mut image = Vec::new();
+    if let Some(pipe) = pipe {
+        pipe.take(LARGEST_POSTER)
+            .read_to_end(&mut image)
+            .await
+            .map_err(|error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() })?;
+    }
+    Ok(image.into())
+}
+
+/// Below the job's folder always; at the stable address only what its visitors should know: the stream that
+/// is there, or why the latest upload is not.
+async fn write_report(opened: &Opened, report: &Report) -> Result<(), TaskError> {
+    let json: Bytes =
+        serde_json::to_vec_pretty(report).map_err(|error| TaskError::Verify(error.to_string()))?.into();
+    opened.store.put(&format!("{}/{REPORT}", opened.job_id), Kind::Stable(JSON), json.clone()).await?;
+    if matches!(report.outcome, Outcome::Complete | Outcome::Rejected) {
+        opened.store.put(REPORT, Kind::Stable(JSON), json).await?;
+    }
+    Ok(())
+}
+
+async fn terminated() {
+    let Ok(mut term) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
