@@ -15,6 +15,8 @@ pub enum CallError {
         call: &'static str,
         /// AWS's code and message.
         reason: String,
+        /// Whether it is the credentials that are wrong.
+        credentials: bool,
     },
     /// It may work the next time.
     #[error("{call}: {reason}")]
@@ -28,23 +30,27 @@ pub enum CallError {
 
 /// AWS's codes, over all services used, for what does not pass by itself. Expired credentials are
 /// not among them: they come back when the role's or the instance's next ones arrive.
-const CONFIGURATION: [&str; 18] = [
+const CONFIGURATION: [&str; 12] = [
     "AccessDenied",
     "AccessDeniedException",
     "AllAccessDisabled",
-    "AuthFailure",
     "AWS.SimpleQueueService.NonExistentQueue",
     "ClusterNotFoundException",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
     "InvalidAddress",
-    "InvalidSignatureException",
     "KmsAccessDenied",
     "KmsDisabled",
     "KmsNotFound",
     "NoSuchBucket",
     "OptInRequired",
     "QueueDoesNotExist",
+];
+
+/// And those among them that say that AWS does not know who calls.
+const CREDENTIALS: [&str; 6] = [
+    "AuthFailure",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
     "SignatureDoesNotMatch",
     "UnrecognizedClientException",
 ];
@@ -58,8 +64,9 @@ impl CallError {
     {
         let reason = describe(error);
         let code = error.as_service_error().and_then(|error| error.meta().code());
-        if code.is_some_and(|code| CONFIGURATION.contains(&code)) {
-            Self::Configuration { call, reason }
+        let credentials = code.is_some_and(|code| CREDENTIALS.contains(&code));
+        if credentials || code.is_some_and(|code| CONFIGURATION.contains(&code)) {
+            Self::Configuration { call, reason, credentials }
         } else {
             Self::Passing { call, reason }
         }
@@ -69,6 +76,12 @@ impl CallError {
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         matches!(self, Self::Configuration { .. })
+    }
+
+    /// Whether AWS does not know who calls.
+    #[must_use]
+    pub const fn is_about_credentials(&self) -> bool {
+        matches!(self, Self::Configuration { credentials: true, .. })
     }
 }
 

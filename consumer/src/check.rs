@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_config::SdkConfig;
-use aws_sdk_ecs::types::Compatibility;
+use aws_sdk_ecs::{error::ProvideErrorMetadata as _, types::Compatibility};
 use aws_sdk_s3::{error::SdkError, primitives::ByteStream};
 use aws_sdk_sqs::types::QueueAttributeName;
 use futures::future::join_all;
@@ -56,7 +56,11 @@ impl Finding {
 
     /// A call that failed: wrong where it will fail again.
     fn call(subject: impl Into<String>, error: &CallError, remedy: &str) -> Self {
-        if error.is_configuration() {
+        if error.is_about_credentials() {
+            let remedy =
+                "use credentials that are valid at this endpoint (AWS_PROFILE, AWS_ACCESS_KEY_ID, roles)";
+            Self::wrong(subject, error.to_string(), remedy)
+        } else if error.is_configuration() {
             Self::wrong(subject, error.to_string(), remedy)
         } else {
             Self::unknown(subject, error.to_string())
@@ -152,7 +156,9 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
         Some(Err(error)) => Finding::unknown(redrive, format!("it can't be read: {error}")),
         Some(Ok(policy)) => redrive_finding(redrive, &policy, settings.dead_letter_queue_url.as_ref()),
     };
-    QueueLook { findings: vec![Finding::ok(subject, "exists"), redrive], arn }
+    let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout).map_or("?", String::as_str);
+    let detail = format!("exists, visibility {visibility} s (messages that are held have their own)");
+    QueueLook { findings: vec![Finding::ok(subject, detail), redrive], arn }
 }
 
 fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: Option<&QueueUrl>) -> Finding {
@@ -246,18 +252,20 @@ async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding>
 
 async fn task_definition(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding> {
     let subject = format!("task definition {}", settings.task_definition);
-    let remedy = "set VIDSTREAMX_TASK_DEFINITION to the template's output TaskDefinition, and allow \
+    let remedy = "set VIDSTREAMX_TASK_DEFINITION to the template's output TaskDefinitionFamily, and allow \
                   ecs:DescribeTaskDefinition";
     let answer = ecs.describe_task_definition().task_definition(&settings.task_definition).send().await;
     let definition = match answer.map(|answer| answer.task_definition) {
         Ok(Some(definition)) => definition,
         Ok(None) => return vec![Finding::wrong(subject, "there is none of this name", remedy)],
         // ECS says "ClientException: Unable to describe task definition." for one that is not there.
-        Err(SdkError::ServiceError(error)) => {
-            let error = SdkError::ServiceError(error);
+        Err(error) if error.code() == Some("ClientException") => {
             return vec![Finding::wrong(subject, describe(&error), remedy)];
         }
-        Err(error) => return vec![Finding::unknown(subject, describe(&error))],
+        Err(error) => {
+            let error = CallError::new("DescribeTaskDefinition", &error);
+            return vec![Finding::call(subject, &error, remedy)];
+        }
     };
     let mut findings = Vec::new();
     findings.push(if definition.requires_compatibilities().contains(&Compatibility::Fargate) {
@@ -353,7 +361,7 @@ fn bucket_finding(subject: String, fault: &BucketFault, variable: &str) -> Findi
         BucketFault::Missing => Finding::wrong(
             subject,
             "there is none of this name",
-            format!("set {variable} to the template's output of the same name"),
+            format!("set {variable} as the template's output ConsumerEnv has it"),
         ),
         BucketFault::Forbidden => {
             Finding::wrong(subject, "access is denied", "allow s3:ListBucket on it, or use another")

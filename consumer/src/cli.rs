@@ -260,6 +260,9 @@ fn usage(error: &clap::Error) -> String {
         named(ContextKind::InvalidArg).into_iter().map(with_variable).collect::<Vec<_>>().join(", ");
     let value = named(ContextKind::InvalidValue).first().copied().unwrap_or_default();
     match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            "say what to do: run or check (--help says more)".to_owned()
+        }
         ErrorKind::MissingRequiredArgument => format!("not set: {settings}"),
         _ if value.is_empty() && !settings.is_empty() => {
             let cause = error.to_string();

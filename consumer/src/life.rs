@@ -125,7 +125,7 @@ impl Lives {
                     self.wait_until(at).await?;
                     self.begin(&mut record, number);
                     let won;
-                    (stored, won) = self.save(record, stored).await?;
+                    (stored, won) = self.put(record, Some(stored.etag)).await?;
                     if won {
                         begun_here = Some(number);
                     }
@@ -146,7 +146,7 @@ impl Lives {
                         attempt.task_arn = Some(arn);
                     }
                     record.updated_at = (self.clock)();
-                    (stored, _) = self.save(record, stored).await?;
+                    (stored, _) = self.put(record, Some(stored.etag)).await?;
                 }
                 Next::Watch { arn } => {
                     let end = self.unless_shutdown(self.watcher.end_of(&arn)).await?;
@@ -155,7 +155,7 @@ impl Lives {
                     self.tell_gate(&judgement);
                     log_stopped(job, &arn, &judgement);
                     verdict::conclude(&mut record, judgement, (self.clock)(), &self.policy);
-                    (stored, _) = self.save(record, stored).await?;
+                    (stored, _) = self.put(record, Some(stored.etag)).await?;
                 }
             }
         }
@@ -180,18 +180,20 @@ impl Lives {
                 }
             }
         };
-        match hopeless {
+        match &hopeless {
             Some((state, reason)) => {
-                record.state = state;
-                record.reason = Some(reason.to_owned());
+                record.state = *state;
+                record.reason = Some((*reason).to_owned());
             }
             None => self.begin(&mut record, 1),
         }
-        let begins = record.attempts.last().map(|attempt| attempt.number);
-        let (stored, won) = self.create(record).await?;
+        let begins = hopeless.is_none();
+        let (stored, won) = self.put(record, None).await?;
         if won {
-            // 0: a record that ended at once is this consumer's own news, too.
-            *begun_here = Some(begins.unwrap_or(0));
+            // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
+            *begun_here = Some(u32::from(begins));
+        }
+        if won && begins {
             info!(
                 job.id = job.id.as_str(),
                 s3.bucket = job.source.bucket.as_str(),
@@ -288,14 +290,6 @@ impl Lives {
 
     async fn report(&self, job: &Job) -> Result<Option<Report>, GivenUp> {
         self.until_read(|| self.records.report(job)).await
-    }
-
-    async fn create(&self, record: Record) -> Result<(Stored, bool), GivenUp> {
-        self.put(record, None).await
-    }
-
-    async fn save(&self, record: Record, replaced: Stored) -> Result<(Stored, bool), GivenUp> {
-        self.put(record, Some(replaced.etag)).await
     }
 
     /// Writes a record, or reads what somebody else has written instead. Says whether what is stored

@@ -199,7 +199,7 @@ pub struct Judgement {
 #[must_use]
 pub fn judge(end: End, report: Option<&Report>) -> Judgement {
     let outcome = report.map(|report| report.outcome);
-    let told = report.and_then(|report| report.reason.clone());
+    let told = report.and_then(|report| report.reason.clone()).filter(|reason| !reason.is_empty());
     let stopped = match end {
         End::Stopped(stopped) => stopped,
         End::Vanished => {

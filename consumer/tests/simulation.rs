@@ -1,5 +1,8 @@
 //! The consumer's whole loop against a cloud in memory, under paused time.
 
+// Clippy's allowance for tests does not reach the functions that tests share.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod cloud;
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
