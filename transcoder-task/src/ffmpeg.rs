@@ -36,7 +36,7 @@ pub enum FfmpegError {
     #[error("cannot run ffmpeg: {0} (is it installed?)")]
     Run(std::io::Error),
     /// It ended with an error for which the source is to blame.
-    #[error("the video cannot be decoded: {0}")]
+    #[error("nothing in the file can be decoded (FFmpeg says: {0})")]
     Source(String),
     /// It was killed, most likely by the kernel for want of memory.
     #[error("ffmpeg was killed, most likely for want of memory")]
@@ -154,21 +154,24 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
     if status.signal() == Some(Signal::KILL.as_raw()) {
         return FfmpegError::Killed;
     }
-    const OF_THE_SOURCE: [&str; 5] = [
-        "Decoder (codec",
-        "no decoder found",
-        "Invalid data found when processing input",
-        "Error opening input",
-        "does not contain any stream",
-    ];
-    let of_the_source =
-        complaints.iter().find(|line| OF_THE_SOURCE.iter().any(|pattern| line.contains(pattern)));
-    match of_the_source {
-        Some(line) => FfmpegError::Source(line.clone()),
-        None => FfmpegError::Failed {
-            status,
-            complaint: complaints.back().cloned().unwrap_or_else(|| "it said nothing".into()),
-        },
+    let complains_of = |patterns: &[&str]| {
+        complaints.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
+    };
+    if complains_of(&["encoder", "output", "Cannot allocate memory"]).is_none()
+        && let Some(line) = complains_of(&[
+            "no decoder found",
+            "Decoder (codec",
+            "Invalid data found",
+            "Error marking filters as finished",
+            "Cannot determine format of input",
+            "partial file",
+        ])
+    {
+        return FfmpegError::Source(line);
+    }
+    FfmpegError::Failed {
+        status,
+        complaint: complaints.back().cloned().unwrap_or_else(|| "it said nothing".into()),
     }
 }
 
@@ -220,7 +223,9 @@ mod tests {
         let failed = ExitStatus::from_raw(256);
         let lines = |text: &str| VecDeque::from([text.to_owned()]);
         assert!(matches!(failure(failed, &lines("Decoder (codec vvc) not found")), FfmpegError::Source(_)));
-        assert!(matches!(failure(failed, &lines("Error while opening encoder")), FfmpegError::Failed { .. }));
+        for ours in ["Error while opening encoder: Invalid data found", "Conversion failed!"] {
+            assert!(matches!(failure(failed, &lines(ours)), FfmpegError::Failed { .. }));
+        }
         assert!(matches!(failure(ExitStatus::from_raw(9), &lines("")), FfmpegError::Killed));
     }
 }

@@ -81,9 +81,12 @@ impl S3Error {
             _ => DisplayErrorContext(error).to_string(),
         };
         match (status, error.code()) {
-            (_, Some("NoSuchBucket" | "PermanentRedirect" | "AuthorizationHeaderMalformed"))
+            (
+                _,
+                Some("NoSuchBucket" | "AccessDenied" | "PermanentRedirect" | "AuthorizationHeaderMalformed"),
+            )
             | (Some(401 | 403), _) => Self::Refused { action, object, detail },
-            (Some(404), _) => Self::Gone { object },
+            (_, Some("NoSuchKey" | "NotFound")) | (Some(404), _) => Self::Gone { object },
             (Some(412), _) => Self::Replaced { object },
             (None, _) if detail.contains("no providers in chain provided credentials") => {
                 Self::Refused { action, object, detail: "no AWS credentials were found".into() }

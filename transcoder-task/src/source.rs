@@ -95,3 +95,92 @@ fn uri(source: &Source) -> String {
 fn unquoted(etag: &str) -> &str {
     etag.trim_matches('"')
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::{
+        operation::{
+            get_object::{GetObjectError, GetObjectOutput},
+            head_object::{HeadObjectError, HeadObjectOutput},
+        },
+        types::error::NotFound,
+    };
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use vidstreamx_job::Exit;
+
+    use super::*;
+
+    fn source(etag: &str) -> Source {
+        Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a b.mp4".parse().unwrap(),
+            version_id: None,
+            etag: Some(etag.into()),
+            size: None,
+        }
+    }
+
+    fn head(etag: &'static str) -> aws_smithy_mocks::Rule {
+        mock!(Client::head_object)
+            .then_output(move || HeadObjectOutput::builder().e_tag(etag).content_length(10).build())
+    }
+
+    #[tokio::test]
+    async fn every_read_names_the_pinned_etag_and_its_range() {
+        let get = mock!(Client::get_object)
+            .match_requests(|request| {
+                request.if_match() == Some("\"abc\"")
+                    && request.range() == Some("bytes=3-6")
+                    && request.key() == Some("a b.mp4")
+            })
+            .then_output(|| GetObjectOutput::builder().body(ByteStream::from_static(b"data")).build());
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head("\"abc\""), &get]);
+        let object = PinnedObject::open(client, source("abc")).await.unwrap();
+        assert_eq!((object.size, object.uri().as_str()), (10, "s3://uploads/a b.mp4"));
+        assert_eq!(object.read(3, 7).await.unwrap().collect().await.unwrap().into_bytes(), "data");
+    }
+
+    #[tokio::test]
+    async fn a_replaced_or_missing_object_is_obsolete() {
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head("\"new\"")]);
+        let error = PinnedObject::open(client, source("old")).await.unwrap_err();
+        assert_eq!(error.to_string(), "s3://uploads/a b.mp4 was replaced by another upload");
+        assert_eq!(error.exit(), Exit::Obsolete);
+
+        let missing = mock!(Client::head_object).then_error(|| {
+            HeadObjectError::NotFound(
+                NotFound::builder().meta(ErrorMetadata::builder().code("NotFound").build()).build(),
+            )
+        });
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&missing]);
+        let error = PinnedObject::open(client, source("old")).await.unwrap_err();
+        assert!(matches!(error, S3Error::Gone { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_permission_is_configuration_and_says_what_it_is() {
+        let denied = mock!(Client::get_object).then_error(|| {
+            GetObjectError::generic(
+                ErrorMetadata::builder().code("AccessDenied").message("not yours").build(),
+            )
+        });
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head("\"abc\""), &denied]);
+        let object = PinnedObject::open(client, source("abc")).await.unwrap();
+        let error = object.read(0, 1).await.unwrap_err();
+        assert_eq!(error.to_string(), "may not read s3://uploads/a b.mp4: AccessDenied: not yours");
+        assert_eq!(error.exit(), Exit::Misconfigured);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_replaced_content_must_not_be_switched_to() {
+        let first = mock!(Client::head_object)
+            .sequence()
+            .output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(1).build())
+            .output(|| HeadObjectOutput::builder().e_tag("\"def\"").content_length(1).build())
+            .build();
+        let client = mock_client!(aws_sdk_s3, RuleMode::Sequential, [&first]);
+        let object = PinnedObject::open(client, source("abc")).await.unwrap();
+        assert!(matches!(object.check_current().await, Err(S3Error::Replaced { .. })));
+    }
+}

@@ -1,0 +1,331 @@
+//! The program as a person runs it: real files in, real FFmpeg, every output probed and decoded again.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn transcoder(arguments: &[&OsStr]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_transcoder-task"))
+        .args(arguments)
+        .env_clear()
+        .env("PATH", path())
+        .output()
+        .unwrap()
+}
+
+fn path() -> std::ffi::OsString {
+    std::env::var_os("PATH").unwrap()
+}
+
+/// A folder that an input was transcoded into.
+struct Made {
+    folder: TempDir,
+    code: i32,
+    log: String,
+}
+
+impl Made {
+    fn of(input: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let output =
+            transcoder(&["--input".as_ref(), input.as_ref(), "--output".as_ref(), folder.path().as_ref()]);
+        Self {
+            folder,
+            code: output.status.code().unwrap(),
+            log: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.folder.path().join("job.json")).unwrap()).unwrap()
+    }
+
+    fn done(self) -> Self {
+        assert_eq!(self.code, 0, "{}", self.log);
+        assert_eq!(self.report()["outcome"], "complete");
+        self
+    }
+
+    fn reason_for(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{}", self.log);
+        let report = self.report();
+        assert_eq!(report["outcome"], "rejected");
+        assert!(!self.folder.path().join("master.m3u8").exists());
+        report["reason"].as_str().unwrap().to_owned()
+    }
+
+    fn own(&self, path: &str) -> PathBuf {
+        self.folder.path().join(self.report()["job_id"].as_str().unwrap()).join(path)
+    }
+
+    fn rungs(&self) -> Vec<String> {
+        let report = self.report();
+        let renditions = report["renditions"].as_array().unwrap();
+        let video = renditions.iter().filter(|rendition| rendition["kind"] == "video");
+        video.map(|rendition| rendition["name"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+/// A file of the corpus, if it is there.
+fn corpus(name: &str) -> Option<PathBuf> {
+    let folder = std::env::var_os("VIDSTREAMX_CORPUS")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus"), PathBuf::from);
+    Some(folder.join(name)).filter(|file| file.exists())
+}
+
+/// A clip made on the spot.
+fn clip(folder: &TempDir, arguments: &str) -> PathBuf {
+    let file = folder.path().join("clip.mp4");
+    run("ffmpeg", format!("-loglevel error {arguments} {}", file.display()).split_whitespace());
+    file
+}
+
+fn run<'a>(program: &str, arguments: impl IntoIterator<Item = &'a str>) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// One value per line of ffprobe's answer.
+fn ask(file: &Path, selector: &str, entries: &str) -> Vec<String> {
+    let file = file.to_str().unwrap();
+    let arguments = ["-v", "error", "-select_streams", selector, "-count_frames"];
+    let answer =
+        run("ffprobe", arguments.into_iter().chain(["-show_entries", entries, "-of", "csv=p=0", file]));
+    let mut lines: Vec<_> = answer
+        .lines()
+        .map(|line| line.trim_end_matches(',').to_owned())
+        .filter(|line| !line.is_empty())
+        .collect();
+    if entries.starts_with("stream") {
+        // A playlist's stream is listed once more under its program.
+        lines.dedup();
+    }
+    lines
+}
+
+const SMALL: &str = "-f lavfi -i testsrc2=size=640x360:rate=25:duration=9.2 \
+    -f lavfi -i sine=sample_rate=44100:duration=9.2 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac";
+
+#[test]
+fn every_frame_of_every_rung_is_there_and_segments_decode_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Made::of(&clip(&folder, SMALL)).done();
+    assert_eq!(made.rungs(), ["360p", "240p"]);
+    let mut starts = Vec::new();
+    for (rung, size) in [("360p", "640,360"), ("240p", "426,240")] {
+        let rendition = made.own(&format!("video/{rung}"));
+        assert_eq!(ask(&rendition.join("index.m3u8"), "v", "stream=width,height"), [size]);
+        assert_eq!(ask(&rendition.join("index.m3u8"), "v", "stream=nb_read_frames"), ["230"]);
+        let mut first_frames = Vec::new();
+        for number in 0..3 {
+            let alone = folder.path().join("alone.mp4");
+            let mut bytes = std::fs::read(rendition.join("init.mp4")).unwrap();
+            bytes.extend(std::fs::read(rendition.join(format!("seg-{number:05}.m4s"))).unwrap());
+            std::fs::write(&alone, bytes).unwrap();
+            let frames = ask(&alone, "v", "frame=key_frame,best_effort_timestamp_time");
+            assert_eq!(frames.len(), if number < 2 { 100 } else { 30 });
+            assert!(frames[0].starts_with("1,"), "{}", frames[0]);
+            first_frames.push(frames[0].clone());
+        }
+        assert!(!rendition.join("seg-00003.m4s").exists());
+        starts.push(first_frames);
+    }
+    assert_eq!(starts[0], starts[1], "rungs cut at different instants");
+}
+
+#[test]
+fn sound_begins_with_the_picture_and_lasts_as_long() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Made::of(&clip(&folder, SMALL)).done();
+    let report = made.report();
+    let audio = report["renditions"].as_array().unwrap().iter().find(|r| r["kind"] == "audio").unwrap();
+    assert_eq!(audio["codecs"], "mp4a.40.2");
+    assert!((audio["duration_seconds"].as_f64().unwrap() - 9.2).abs() < 0.05);
+    let first = ask(&made.own("audio/und/index.m3u8"), "a", "packet=pts_time");
+    assert!(first[0].parse::<f64>().unwrap().abs() < 0.001, "{}", first[0]);
+}
+
+#[test]
+fn the_poster_is_a_picture_of_the_video() {
+    let folder = tempfile::tempdir().unwrap();
+    let black_first = "-f lavfi -i color=black:size=320x180:rate=10:duration=1 \
+        -f lavfi -i testsrc2=size=320x180:rate=10:duration=4 -filter_complex concat=n=2 -pix_fmt yuv420p";
+    let made = Made::of(&clip(&folder, black_first)).done();
+    let poster = made.own("images/poster.jpg");
+    assert_eq!(ask(&poster, "v", "stream=codec_name,width,height"), ["mjpeg,320,180"]);
+    let source = format!("movie={},signalstats", poster.display());
+    let brightness = run(
+        "ffprobe",
+        [
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            &source,
+            "-show_entries",
+            "frame_tags=lavfi.signalstats.YAVG",
+            "-of",
+            "csv=p=0",
+        ],
+    );
+    assert!(brightness.trim().parse::<f64>().unwrap() > 40.0, "{brightness}");
+}
+
+#[test]
+fn variable_frame_rate_keeps_every_frame_at_its_own_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = match corpus("real_terminal_recording_480p.mp4") {
+        Some(file) => file,
+        None => clip(
+            &folder,
+            "-f lavfi -i testsrc2=size=640x480:rate=30:duration=5 -vf select='not(mod(n,7))+lt(n,20)' -fps_mode vfr -pix_fmt yuv420p",
+        ),
+    };
+    let frames = ask(&file, "v", "stream=nb_read_frames");
+    // Since the first frame: FFmpeg before 6 reports times of fragments whose composition offsets are
+    // negative (as ours) late by a constant.
+    let times = |file: &Path| -> Vec<f64> {
+        let times = ask(file, "v", "frame=best_effort_timestamp_time");
+        let times: Vec<f64> = times.iter().map(|time| time.parse().unwrap()).collect();
+        times.iter().map(|time| time - times[0]).collect()
+    };
+    let made = Made::of(&file).done();
+    for rung in made.rungs() {
+        let playlist = made.own(&format!("video/{rung}/index.m3u8"));
+        assert_eq!(ask(&playlist, "v", "stream=nb_read_frames"), frames);
+        for (ours, theirs) in times(&playlist).iter().zip(times(&file)) {
+            assert!((ours - theirs).abs() < 0.002, "{ours} {theirs}");
+        }
+    }
+}
+
+#[test]
+fn portrait_stays_portrait() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = match corpus("real_rot90_480p.mp4") {
+        Some(file) => file,
+        None => {
+            let flat = clip(&folder, "-f lavfi -i testsrc2=size=640x480:rate=10:duration=2 -pix_fmt yuv420p");
+            let turned = folder.path().join("turned.mp4");
+            let (flat, to) = (flat.to_str().unwrap(), turned.to_str().unwrap());
+            run("ffmpeg", ["-loglevel", "error", "-i", flat, "-c", "copy", "-metadata:s:v", "rotate=90", to]);
+            turned
+        }
+    };
+    let made = Made::of(&file).done();
+    assert_eq!(ask(&made.own("video/480p/index.m3u8"), "v", "stream=width,height"), ["480,640"]);
+}
+
+#[test]
+fn sound_alone_is_a_stream_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = Made::of(&clip(&folder, "-f lavfi -i sine=duration=3 -c:a aac")).done();
+    let master = std::fs::read_to_string(made.folder.path().join("master.m3u8")).unwrap();
+    assert!(master.contains("CODECS=\"mp4a.40.2\"") && !master.contains("RESOLUTION"), "{master}");
+}
+
+#[test]
+fn what_is_no_video_is_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("upload.mp4");
+    for (content, expected) in [(&b""[..], "not a video"), (b"just some text\n", "not a video")] {
+        std::fs::write(&file, content).unwrap();
+        let reason = Made::of(&file).reason_for(65);
+        assert!(reason.contains(expected), "{reason}");
+    }
+    // Cut off before its index.
+    let whole = std::fs::read(clip(&folder, SMALL)).unwrap();
+    std::fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    let reason = Made::of(&file).reason_for(65);
+    assert!(reason.contains("its end is missing"), "{reason}");
+}
+
+#[test]
+fn a_file_cut_in_the_middle_is_published_as_far_as_it_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(clip(&folder, &format!("{SMALL} -movflags +faststart"))).unwrap();
+    let file = folder.path().join("cut.mp4");
+    std::fs::write(&file, &whole[..whole.len() * 8 / 10]).unwrap();
+    let warnings = Made::of(&file).done().report()["warnings"].to_string();
+    assert!(warnings.contains("the file is damaged") && warnings.contains("of 9.2 seconds"), "{warnings}");
+    std::fs::write(&file, &whole[..whole.len() * 3 / 10]).unwrap();
+    let reason = Made::of(&file).reason_for(65);
+    assert!(reason.contains("only") && reason.contains("of 9.2 seconds"), "{reason}");
+}
+
+#[test]
+fn a_playlist_named_like_a_video_reaches_no_file_and_no_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = clip(&folder, "-f lavfi -i testsrc2=size=64x64:rate=10:duration=1 -pix_fmt yuv420p");
+    let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    host.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/a.mp4", host.local_addr().unwrap());
+    for target in [format!("file://{}", secret.display()), url] {
+        let hls = format!("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n");
+        let concat = format!("ffconcat version 1.0\nfile '{target}'\n");
+        for (name, text) in [("hls.mp4", hls), ("concat.mp4", concat)] {
+            let file = folder.path().join(name);
+            std::fs::write(&file, text).unwrap();
+            let reason = Made::of(&file).reason_for(65);
+            assert!(reason.contains("not a"), "{reason}");
+        }
+    }
+    assert_eq!(host.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock, "the host was reached");
+}
+
+#[test]
+fn wrong_settings_end_with_78_and_name_the_setting() {
+    let nowhere = Path::new("/no/such/video.mp4");
+    for (arguments, expected) in [
+        (vec![], "VIDSTREAMX_SOURCE_BUCKET"),
+        (vec!["--input", "a.mp4"], "--output"),
+        (vec!["--input", "s3:///x", "--output", "out"], "is not a bucket name"),
+        (vec!["--input", "a.mp4", "--output", "out", "--profile", "/no/profile.toml"], "/no/profile.toml"),
+        (vec!["--input", nowhere.to_str().unwrap(), "--output", "out"], "/no/such/video.mp4"),
+    ] {
+        let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
+        let output = transcoder(&arguments);
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(78), "{complaint}");
+        assert!(complaint.contains(expected), "{complaint}");
+    }
+}
+
+#[test]
+fn a_termination_ends_ffmpeg_too_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = clip(
+        &folder,
+        "-f lavfi -i testsrc2=size=1920x1080:rate=30:duration=60 -c:v libx264 -preset ultrafast -pix_fmt yuv420p",
+    );
+    let output = folder.path().join("out");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_transcoder-task"))
+        .args(["--input".as_ref(), long.as_os_str(), "--output".as_ref(), output.as_os_str()])
+        .spawn()
+        .unwrap();
+    let own = loop {
+        // The init segment shows that FFmpeg runs.
+        let job = std::fs::read_dir(&output).ok().and_then(|mut entries| entries.next()?.ok());
+        match job {
+            Some(job) if job.path().join("video/1080p/init.mp4").exists() => break job.path(),
+            _ => std::thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    let asked = Instant::now();
+    run("kill", ["-TERM", &child.id().to_string()]);
+    assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(asked.elapsed() < Duration::from_secs(20));
+    assert!(!own.join("job.json").exists(), "an interrupted job has no end to report");
+    let left = run("ps", ["-eo", "args"]);
+    assert!(!left.lines().any(|line| line.starts_with("ffmpeg") && line.contains(long.to_str().unwrap())));
+}
