@@ -8,7 +8,7 @@ use std::{
 use futures::future::join_all;
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -16,6 +16,7 @@ use tracing::{debug, error, info, warn};
 use vidstreamx_job::Job;
 
 use crate::{
+    call::CallError,
     decide::{self, Decision, Rules},
     event::Place,
     gate::Gate,
@@ -91,6 +92,9 @@ const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 /// How long calls that have begun may take at shutdown, before it goes on without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long an open poll may take to get what was given back.
+const LAST_POLL: Duration = Duration::from_secs(1);
+
 /// Runs until `shutdown`, or until the queue is empty when draining. Running tasks are left alone; their
 /// messages are made visible for the next consumer.
 pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
@@ -117,13 +121,10 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         async move { lease.run().await }
     }));
     let (in_flight, _) = watch::channel(0);
-    let mut engine = Engine { queue, lease, lives, options, in_flight, messages: JoinSet::new() };
+    let mut engine = Engine { queue, lease, lives, options, in_flight, poll: None, messages: JoinSet::new() };
 
     tokio::select! {
-        () = shutdown.cancelled() => info!(
-            videos = *engine.in_flight.borrow(),
-            "shutting down: running tasks go on, the next consumer takes them over"
-        ),
+        () = shutdown.cancelled() => info!("shutting down: running tasks go on without this consumer"),
         () = engine.receive_all() => info!("the queue is empty"),
     }
 
@@ -133,9 +134,13 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         engine.messages.shutdown().await;
     }
     drop((watching, holding));
-    if timeout(SHUTDOWN_PATIENCE, engine.lease.give_back()).await.is_err() {
-        let seconds = VISIBILITY.as_secs();
-        warn!("not every message was given back: those become visible within {seconds} seconds");
+    match timeout(SHUTDOWN_PATIENCE, engine.give_back()).await {
+        Ok(0) => {}
+        Ok(messages) => info!(messages, "messages were given back for the next consumer"),
+        Err(_) => warn!(
+            visible_in_seconds = VISIBILITY.as_secs(),
+            "not every message was given back: those become visible by themselves"
+        ),
     }
 }
 
@@ -146,6 +151,9 @@ struct Engine {
     options: Options,
     /// Videos of messages that are held, waiting for a slot or in work.
     in_flight: watch::Sender<usize>,
+    /// The receive that is on its way. Never dropped before its answer: SQS would go on with it, and
+    /// hand messages to nobody.
+    poll: Option<JoinHandle<Result<Vec<Message>, CallError>>>,
     messages: JoinSet<()>,
 }
 
@@ -158,7 +166,7 @@ impl Engine {
         loop {
             let free = self.free().await;
             self.lives.gate.may_receive().await;
-            let received = self.queue.receive(free.min(BATCH), wait, VISIBILITY).await;
+            let received = self.receive(free.min(BATCH), wait).await;
             self.reap();
             match received {
                 Ok(messages) => {
@@ -188,6 +196,32 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// One receive. When this is dropped at its wait, the receive itself goes on.
+    async fn receive(&mut self, most: usize, wait: Duration) -> Result<Vec<Message>, CallError> {
+        let queue = self.queue.clone();
+        let poll = self.poll.insert(tokio::spawn(async move { queue.receive(most, wait, VISIBILITY).await }));
+        let answer = poll.await;
+        self.poll = None;
+        answer.unwrap_or_else(|panic| {
+            Err(CallError::Passing { call: "ReceiveMessage", reason: panic.to_string() })
+        })
+    }
+
+    /// Makes all messages visible for the next consumer. A poll that is still open gets some of them at
+    /// once, which then are given back a second time; an empty queue's poll is not waited for.
+    async fn give_back(&mut self) -> usize {
+        let given = self.lease.give_back().await;
+        if let Some(poll) = self.poll.take()
+            && let Ok(Ok(Ok(messages))) = timeout(LAST_POLL, poll).await
+        {
+            for message in messages {
+                self.lease.hold(message.receipt).until_given_back();
+            }
+            self.lease.give_back().await;
+        }
+        given
     }
 
     /// How many more videos may be in flight; waits until it is at least one.

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 use tracing::{debug, warn};
 
 use crate::{
-    lease::{Held, VISIBILITY},
+    lease::Held,
     queue::{Message, Queue, Receipt},
 };
 
@@ -39,13 +39,16 @@ pub enum Settlement {
 /// dead-letter queue within a minute or so, but not in a hot loop.
 const LEFT_FOR_REDRIVE: Duration = Duration::from_secs(5);
 
+/// Until a message whose record is another version's is delivered again: its receives have to last for a
+/// rolling upgrade.
+const LEFT_FOR_UPGRADE: Duration = Duration::from_mins(5);
+
 /// A message is deleted only when every record in it was dealt with.
 pub fn settlement(ends: &[End]) -> Settlement {
     if ends.contains(&End::Interrupted) {
         Settlement::GiveBack
     } else if ends.contains(&End::Unreadable) {
-        // As long as possible: the receives must last for a rolling upgrade.
-        Settlement::Leave(VISIBILITY)
+        Settlement::Leave(LEFT_FOR_UPGRADE)
     } else if ends.contains(&End::Failed) {
         Settlement::Leave(LEFT_FOR_REDRIVE)
     } else {
@@ -104,7 +107,7 @@ mod tests {
         assert_eq!(settlement(&[]), Settlement::Delete);
         assert_eq!(settlement(&[Settled, Settled]), Settlement::Delete);
         assert_eq!(settlement(&[Settled, Failed]), Settlement::Leave(LEFT_FOR_REDRIVE));
-        assert_eq!(settlement(&[Failed, Unreadable]), Settlement::Leave(VISIBILITY));
+        assert_eq!(settlement(&[Failed, Unreadable]), Settlement::Leave(LEFT_FOR_UPGRADE));
         assert_eq!(settlement(&[Failed, Unreadable, Interrupted]), Settlement::GiveBack);
     }
 }

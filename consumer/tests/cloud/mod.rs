@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, Weak},
     time::Duration,
 };
 
@@ -62,6 +62,7 @@ pub struct Cloud {
     state: Mutex<State>,
     script: Script,
     start: Instant,
+    this: Weak<Self>,
 }
 
 #[derive(Default)]
@@ -100,7 +101,12 @@ impl Task {
 
 impl Cloud {
     pub fn new(script: impl Fn(&str, usize) -> Play + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), script: Box::new(script), start: Instant::now() })
+        Arc::new_cyclic(|this| Self {
+            state: Mutex::default(),
+            script: Box::new(script),
+            start: Instant::now(),
+            this: this.clone(),
+        })
     }
 
     pub fn world(self: &Arc<Self>) -> World {
@@ -209,17 +215,23 @@ impl Queue for Cloud {
         visibility: Duration,
     ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
         Box::pin(async move {
-            let deadline = Instant::now() + wait;
-            self.state().receives += 1;
-            sleep(LATENCY).await;
-            loop {
-                let now = Instant::now();
-                let messages = self.take_visible(most, now + visibility);
-                if !messages.is_empty() || now >= deadline {
-                    return Ok(messages);
+            // On the server's side a poll goes on when its client is gone.
+            let server = self.this.upgrade().unwrap();
+            tokio::spawn(async move {
+                let deadline = Instant::now() + wait;
+                server.state().receives += 1;
+                sleep(LATENCY).await;
+                loop {
+                    let now = Instant::now();
+                    let messages = server.take_visible(most, now + visibility);
+                    if !messages.is_empty() || now >= deadline {
+                        return Ok(messages);
+                    }
+                    sleep_until((now + Duration::from_millis(100)).min(deadline)).await;
                 }
-                sleep_until((now + Duration::from_millis(100)).min(deadline)).await;
-            }
+            })
+            .await
+            .unwrap()
         })
     }
 
