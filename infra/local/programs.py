@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -21,30 +22,42 @@ TRANSCODER = "transcoder-task"
 
 def build() -> Path:
     """Builds both in release mode; gives the folder they are in."""
-    start = time.monotonic()
-    line: Line | None = None
-    crates = 0
-    messages: list[str] = []
+    # Always the whole workspace: one package alone would have its dependencies with other features,
+    # and everything would be built twice.
     cargo = subprocess.Popen(
         ["cargo", "build", "--release", "--locked", "--color=never"],
-        cwd=REPO, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert cargo.stderr is not None
-    for text in cargo.stderr:
-        if re.match(r"\s*(Compiling|Downloading|Downloaded|Updating|Blocking)", text):
-            line = line or Line("build the programs (cargo build --release)", every_seconds=20)
-            crates += "Compiling" in text
-            line.update(f"{crates} crates, {time.monotonic() - start:.0f} s")
-        else:
+        cwd=REPO,
+        env={**os.environ, "CARGO_TERM_PROGRESS_WHEN": "always", "CARGO_TERM_PROGRESS_WIDTH": "80"},
+        stderr=subprocess.PIPE,
+    )
+    start = time.monotonic()
+    line: Line | None = None
+    messages: list[str] = []
+    for text in _pieces(cargo.stderr):
+        bar = re.match(r"\s*Building \[.*\] (\d+)/(\d+)", text)
+        if bar and line:
+            line.update(f"{bar[1]} of {bar[2]}, {time.monotonic() - start:.0f} s")
+        elif re.match(r"\s*(Compiling|Downloading|Downloaded|Updating|Blocking)\b", text):
+            line = line or Line("cargo build --release", every_seconds=20)
+        elif text.strip() and not bar:
             messages.append(text)
     if cargo.wait() != 0:
         if line:
             line.clear()
-        sys.stderr.write("".join(messages))
+        sys.stderr.write("\n".join(messages) + "\n")
         raise Problem("cargo build --release failed: its messages are above")
     if line:
         line.end()
     return _target_folder() / "release"
+
+
+def _pieces(stream):
+    """Lines of a stream in which some are only redrawn."""
+    pending = b""
+    while chunk := stream.read1(65536):
+        *done, pending = re.split(rb"[\r\n]+", pending + chunk)
+        yield from (piece.decode(errors="replace") for piece in done)
+    yield pending.decode(errors="replace")
 
 
 def _target_folder() -> Path:
