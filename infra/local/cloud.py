@@ -9,7 +9,8 @@ hands out credentials that belong to no role, from an address that the SDKs refu
 - the endpoint as an address, for which the SDKs put bucket names into the path.
 
 IAM policies see ECS calls as AWS presents them: by task definition or task, with ecs:cluster as a
-condition. Ministack by itself checks all of them against the cluster.
+condition. Ministack by itself checks all of them against the cluster. SQS's batch calls need the
+permission of the single call, as in AWS; ministack asks for one that does not exist there.
 
 The consumer gets its role's credentials the same way, as it does when it runs as an ECS service:
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
@@ -40,6 +41,7 @@ _port = os.environ["GATEWAY_PORT"]
 _ministack_register_metadata = ecs._register_metadata
 _ministack_build_run_kwargs = ecs._build_run_kwargs
 _ministack_imds = imds.handle_request
+_ministack_action = iam_actions.extract_iam_action
 _ministack_resource_arn = iam_actions.extract_resource_arn
 _ministack_request_context = iam_actions.request_tag_context
 
@@ -142,6 +144,11 @@ def _build_run_kwargs(cdef, td, env, port_bindings, ecs_network, host_mode, task
     return kwargs
 
 
+def _action(service, *request):
+    action = _ministack_action(service, *request)
+    return action.removesuffix("Batch") if service == "sqs" and action else action
+
+
 def _resource_arn(service, method, path, headers, body, params, region, account_id):
     """What a call is about, for policies: as the service authorization reference has it for ECS."""
     if service == "ecs":
@@ -181,6 +188,7 @@ def _name(reference: str) -> str:
     return reference.rpartition("/")[2]
 
 
+iam_actions.extract_iam_action = _action
 iam_actions.extract_resource_arn = _resource_arn
 iam_actions.request_tag_context = _request_context
 ecs._register_metadata = _register_metadata
