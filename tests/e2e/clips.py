@@ -1,0 +1,54 @@
+"""The files that are uploaded: from the corpus where it is there, else made on the spot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from settings import REPO
+
+_CORPUS = Path(os.environ.get("VIDSTREAMX_CORPUS") or REPO.parent / "shared" / "corpus")
+
+
+@dataclass(frozen=True)
+class Clips:
+    full_hd: Path  # 1080p, a little over ten seconds
+    small: Path  # 360p, three seconds: two rungs, quickly made
+    truncated: Path
+    text: Path
+    empty: Path
+
+    @classmethod
+    def gather(cls, folder: Path) -> Clips:
+        folder.mkdir(parents=True, exist_ok=True)
+        small = _film(folder / "small.mp4", "640x360", 3)
+        return cls(
+            full_hd=_from_corpus("derived_1080p30_park_11s_h264_aac.mp4")
+            or _film(folder / "full-hd.mp4", "1920x1080", 11),
+            small=small,
+            truncated=_from_corpus("synth_truncated_mdat.mp4")
+            or _file(folder / "truncated.mp4", small.read_bytes()[: small.stat().st_size * 2 // 3]),
+            text=_from_corpus("synth_text_named_mp4.mp4") or _file(folder / "text.mp4", b"this is not a video\n"),
+            empty=_file(folder / "empty.mp4", b""),
+        )
+
+
+def _from_corpus(name: str) -> Path | None:
+    path = _CORPUS / name
+    return path if path.is_file() else None
+
+
+def _file(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+def _film(path: Path, size: str, seconds: int) -> Path:
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-y"]
+    command += ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=30", "-f", "lavfi", "-i", "sine=frequency=330"]
+    command += ["-t", str(seconds), "-c:v", "libx264", "-preset", "ultrafast", "-crf", "24", "-g", "60"]
+    command += ["-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart", str(path)]
+    subprocess.run(command, check=True)
+    return path
