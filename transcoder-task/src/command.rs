@@ -125,9 +125,10 @@ fn graph(picture: &Picture, rungs: &[VideoRendition]) -> String {
         ));
         from = format!("[s{index}]");
     }
-    // The most typical of one frame a second over the first ten: a first frame is often black.
+    // The most typical of one frame a second over the first ten: a first frame is often black. It has no
+    // time of its own, as one before 0 would be dropped.
     chains.push(
-        "[still]select='isnan(prev_selected_t)+gte(t-prev_selected_t,1)',thumbnail=n=10,\
+        "[still]select='isnan(prev_selected_t)+gte(t-prev_selected_t,1)',thumbnail=n=10,setpts=0,\
          scale=out_range=pc,format=yuvj420p[poster]"
             .into(),
     );

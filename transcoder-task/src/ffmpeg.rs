@@ -157,14 +157,16 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
     let complains_of = |patterns: &[&str]| {
         complaints.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
     };
-    if complains_of(&["encoder", "output", "Cannot allocate memory"]).is_none()
+    // What FFmpeg 5 to 7 say when no frame or sample could be decoded.
+    if complains_of(&["Error while opening encoder", "Cannot allocate memory", "No space left"]).is_none()
         && let Some(line) = complains_of(&[
             "no decoder found",
             "Decoder (codec",
             "Invalid data found",
-            "Error marking filters as finished",
-            "Cannot determine format of input",
             "partial file",
+            "Error marking filters as finished",
+            "Could not open encoder before EOF",
+            "received no packets",
         ])
     {
         return FfmpegError::Source(line);
@@ -223,7 +225,7 @@ mod tests {
         let failed = ExitStatus::from_raw(256);
         let lines = |text: &str| VecDeque::from([text.to_owned()]);
         assert!(matches!(failure(failed, &lines("Decoder (codec vvc) not found")), FfmpegError::Source(_)));
-        for ours in ["Error while opening encoder: Invalid data found", "Conversion failed!"] {
+        for ours in ["Error while opening encoder", "Conversion failed!"] {
             assert!(matches!(failure(failed, &lines(ours)), FfmpegError::Failed { .. }));
         }
         assert!(matches!(failure(ExitStatus::from_raw(9), &lines("")), FfmpegError::Killed));
