@@ -130,7 +130,7 @@ struct RedrivePolicy {
 }
 
 /// Receives that a message should survive: each restart of the consumer spends one.
-const FEWEST_RECEIVES: u64 = 3;
+const FEWEST_RECEIVES: u64 = 5;
 
 async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
     let subject = format!("queue {}", settings.queue_url);
@@ -181,7 +181,7 @@ fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: Option<&Qu
         return Finding::wrong(
             subject,
             format!("a message is set aside after {receives} receives, and each restart spends one"),
-            "raise maxReceiveCount to at least 3, better 10",
+            "raise maxReceiveCount to at least 5, better 10",
         );
     }
     Finding::ok(subject, format!("after {receives} receives to {target}"))
@@ -414,6 +414,6 @@ mod tests {
         assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", 10.into())).is_wrong());
         assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", "10".into())).is_wrong());
         assert!(look(&policy("arn:aws:sqs:eu-central-1:1:other", 10.into())).is_wrong());
-        assert!(look(&policy("arn:aws:sqs:eu-central-1:1:dead", 1.into())).is_wrong());
+        assert!(look(&policy("arn:aws:sqs:eu-central-1:1:dead", 4.into())).is_wrong());
     }
 }

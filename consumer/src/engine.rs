@@ -8,8 +8,8 @@ use std::{
 use futures::future::join_all;
 use tokio::{
     sync::{Semaphore, watch},
-    task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, error, info, warn};
@@ -92,8 +92,8 @@ const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 /// How long calls that have begun may take at shutdown, before it goes on without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long an open poll may take to get what was given back.
-const LAST_POLL: Duration = Duration::from_secs(1);
+/// Added to the time that an open poll has left, for its way to SQS.
+const POLL_MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown`, or until the queue is empty when draining. Running tasks are left alone; their
 /// messages are made visible for the next consumer.
@@ -121,7 +121,8 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         async move { lease.run().await }
     }));
     let (in_flight, _) = watch::channel(0);
-    let mut engine = Engine { queue, lease, lives, options, in_flight, poll: None, messages: JoinSet::new() };
+    let mut engine =
+        Engine { queue, lease, lives, options, in_flight, poll_ends: None, messages: JoinSet::new() };
 
     tokio::select! {
         () = shutdown.cancelled() => info!("shutting down: running tasks go on without this consumer"),
@@ -151,9 +152,8 @@ struct Engine {
     options: Options,
     /// Videos of messages that are held, waiting for a slot or in work.
     in_flight: watch::Sender<usize>,
-    /// The receive that is on its way. Never dropped before its answer: SQS would go on with it, and
-    /// hand messages to nobody.
-    poll: Option<JoinHandle<Result<Vec<Message>, CallError>>>,
+    /// When the open poll runs out, if there is one. SQS goes on with it when its caller is gone.
+    poll_ends: Option<Instant>,
     messages: JoinSet<()>,
 }
 
@@ -198,30 +198,19 @@ impl Engine {
         }
     }
 
-    /// One receive. When this is dropped at its wait, the receive itself goes on.
+    /// One receive.
     async fn receive(&mut self, most: usize, wait: Duration) -> Result<Vec<Message>, CallError> {
-        let queue = self.queue.clone();
-        let poll = self.poll.insert(tokio::spawn(async move { queue.receive(most, wait, VISIBILITY).await }));
-        let answer = poll.await;
-        self.poll = None;
-        answer.unwrap_or_else(|panic| {
-            Err(CallError::Passing { call: "ReceiveMessage", reason: panic.to_string() })
-        })
+        self.poll_ends = Some(Instant::now() + wait);
+        let answer = self.queue.receive(most, wait, VISIBILITY).await;
+        self.poll_ends = None;
+        answer
     }
 
-    /// Makes all messages visible for the next consumer. A poll that is still open gets some of them at
-    /// once, which then are given back a second time; an empty queue's poll is not waited for.
-    async fn give_back(&mut self) -> usize {
-        let given = self.lease.give_back().await;
-        if let Some(poll) = self.poll.take()
-            && let Ok(Ok(Ok(messages))) = timeout(LAST_POLL, poll).await
-        {
-            for message in messages {
-                self.lease.hold(message.receipt).until_given_back();
-            }
-            self.lease.give_back().await;
-        }
-        given
+    /// Makes all messages visible for the next consumer: at once, or when an open poll has run out, which
+    /// would otherwise get them and hand them to nobody.
+    async fn give_back(&self) -> usize {
+        let left = self.poll_ends.map(|end| end.saturating_duration_since(Instant::now()));
+        self.lease.give_back(left.map_or(Duration::ZERO, |left| left + POLL_MARGIN)).await
     }
 
     /// How many more videos may be in flight; waits until it is at least one.

@@ -54,11 +54,10 @@ impl Lease {
         }
     }
 
-    /// Makes every message that is still held visible, so that others can have it at once, and says how
-    /// many those were. At once, because the records keep two consumers from doing the same: there is
-    /// nothing to wait for.
-    pub async fn give_back(&self) -> usize {
-        self.set_all(Duration::ZERO).await;
+    /// Lets go of every message that is still held, to be visible after `wait`, and says how many those
+    /// were. Nothing else has to be waited for: the records keep two consumers from doing the same.
+    pub async fn give_back(&self, wait: Duration) -> usize {
+        self.set_all(wait).await;
         std::mem::take(&mut *self.held()).len()
     }
 
@@ -196,7 +195,7 @@ mod tests {
         lease.hold(Receipt("kept".into())).until_given_back();
         sleep(EXTEND_EVERY).await;
         running.abort();
-        assert_eq!(lease.give_back().await, 1);
+        assert_eq!(lease.give_back(Duration::ZERO).await, 1);
         let kept = vec![Receipt("kept".into())];
         assert_eq!(*queue.0.lock().unwrap(), [(kept.clone(), VISIBILITY), (kept, Duration::ZERO)]);
         drop(lost);

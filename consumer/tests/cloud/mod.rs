@@ -23,6 +23,8 @@ use vidstreamx_job::{Job, JobId, Layout, Outcome, Record, Report, Source, Timing
 
 /// What every call takes.
 const LATENCY: Duration = Duration::from_millis(50);
+/// DescribeTasks and ListTasks show a new task with a delay.
+const SHOWN_AFTER: Duration = Duration::from_secs(3);
 /// As the template has it.
 const MAX_RECEIVES: u32 = 10;
 
@@ -96,6 +98,11 @@ struct Task {
 impl Task {
     fn ends_at(&self) -> Instant {
         self.started_at + self.play.lasts
+    }
+
+    /// ECS forgets stopped tasks after an hour.
+    fn is_forgotten(&self, now: Instant) -> bool {
+        now > self.ends_at() + Duration::from_hours(1)
     }
 }
 
@@ -351,11 +358,9 @@ impl Tasks for Cloud {
             let state = self.state();
             let now = Instant::now();
             let status = |arn| match state.tasks.get(arn) {
-                // ECS forgets stopped tasks after an hour.
-                Some(task) if now > task.ends_at() + Duration::from_hours(1) => Status::Missing,
+                Some(task) if task.is_forgotten(now) => Status::Missing,
                 Some(task) if now >= task.ends_at() => Status::Stopped(task.play.stopped.clone()),
-                // Shown with a delay.
-                Some(task) if now < task.started_at + Duration::from_secs(3) => Status::Missing,
+                Some(task) if now < task.started_at + SHOWN_AFTER => Status::Missing,
                 Some(_) => Status::Alive,
                 None => Status::Missing,
             };
@@ -367,7 +372,9 @@ impl Tasks for Cloud {
         Box::pin(async move {
             sleep(LATENCY).await;
             let state = self.state();
-            let tasks = state.tasks.iter().filter(|(_, task)| task.job.id == *job);
+            let now = Instant::now();
+            let shown = |task: &Task| task.started_at + SHOWN_AFTER <= now && !task.is_forgotten(now);
+            let tasks = state.tasks.iter().filter(|(_, task)| task.job.id == *job && shown(task));
             Ok(tasks.map(|(arn, _)| arn.clone()).collect())
         })
     }
