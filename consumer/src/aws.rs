@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use aws_config::{SdkConfig, timeout::TimeoutConfig};
-use aws_sdk_sqs::config::ProvideCredentials;
+use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
 };
+use tracing::warn;
+
+use crate::call::chain;
 
 /// What AWS can't be reached without.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +21,7 @@ pub enum SetupError {
     Region,
     /// The credentials chain ends without any.
     #[error("there are no AWS credentials (environment, profile, container or instance role): {0}")]
-    Credentials(String),
+    Credentials(CredentialsError),
 }
 
 /// To connect, and between bytes of an answer.
@@ -42,13 +45,17 @@ pub async fn configuration() -> Result<SdkConfig, SetupError> {
     if config.region().is_none() {
         return Err(SetupError::Region);
     }
-    let provider = config
-        .credentials_provider()
-        .ok_or_else(|| SetupError::Credentials("the SDK has no credentials chain".to_owned()))?;
-    provider.provide_credentials().await.map_err(|error| {
-        let cause = std::error::Error::source(&error).map(ToString::to_string);
-        SetupError::Credentials(cause.unwrap_or_else(|| error.to_string()))
-    })?;
+    if let Some(provider) = config.credentials_provider() {
+        match provider.provide_credentials().await {
+            Ok(_) => {}
+            Err(
+                missing @ (CredentialsError::CredentialsNotLoaded(_)
+                | CredentialsError::InvalidConfiguration(_)),
+            ) => return Err(SetupError::Credentials(missing)),
+            // A source that does not answer yet, as on an instance that boots: the SDK asks again.
+            Err(error) => warn!(error = chain(&error), "no AWS credentials yet"),
+        }
+    }
     Ok(config)
 }
 

@@ -95,6 +95,12 @@ where
     if let Some((code, message)) = meta.and_then(code_and_message) {
         return if message.is_empty() { code.to_owned() } else { format!("{code}: {message}") };
     }
+    chain(error)
+}
+
+/// An error with all its causes, as one line.
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -72,6 +72,12 @@ impl Finding {
     pub const fn is_wrong(&self) -> bool {
         matches!(self.state, State::Wrong { .. })
     }
+
+    /// Whether it could not be looked at.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self.state, State::Unknown(_))
+    }
 }
 
 impl fmt::Display for Finding {

@@ -45,7 +45,7 @@ struct Cli {
     log_format: LogFormat,
 
     /// What is logged: a level, or levels by module such as info,vidstreamx_consumer=debug
-    #[arg(long, global = true, env = "VIDSTREAMX_LOG", hide_env_values = true, default_value = "info", value_name = "FILTER", value_parser = log_filter)]
+    #[arg(long, global = true, env = "VIDSTREAMX_LOG", hide_env_values = true, default_value = "info,aws_config=error", value_name = "FILTER", value_parser = log_filter)]
     log: LogFilter,
 }
 
@@ -76,8 +76,9 @@ Settings are flags or environment variables; a file .env in the working director
 way to the real environment. Region, endpoint and credentials come from the AWS SDK's own settings
 (AWS_REGION, AWS_ENDPOINT_URL, AWS_PROFILE, roles).
 
-Exit codes: 0 done or shut down; 1 a bug; 78 wrong usage, a setting that is missing or wrong, or a queue,
-cluster, task definition, bucket or permission that is missing; 130 ended by a second signal.";
+Exit codes: 0 done or shut down; 1 a bug; 75 check could not look at everything; 78 wrong usage, a setting
+that is missing or wrong, or a queue, cluster, task definition, bucket or permission that is missing;
+130 ended by a second signal.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
@@ -99,9 +100,10 @@ fn log_filter(text: &str) -> Result<LogFilter, String> {
 /// Why the program ends with something other than success.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// The `.env` file is not one.
+    /// The `.env` file can't be read, or holds something else. Only a line's name is shown:
+    /// its value may be a secret.
     #[error(".env: {0}")]
-    DotEnv(dotenvy::Error),
+    DotEnv(String),
     /// One line of clap's about flags or variables.
     #[error("{0}")]
     Usage(String),
@@ -115,6 +117,9 @@ enum Failure {
     /// `check` has said what.
     #[error("{0} of these are wrong")]
     Findings(usize),
+    /// `check` has said why.
+    #[error("{0} of these could not be looked at")]
+    Unknown(usize),
     #[error("the program could not be started: {0}")]
     System(#[from] io::Error),
 }
@@ -129,6 +134,7 @@ impl Failure {
             | Self::Setup(_)
             | Self::Wrong { .. }
             | Self::Findings(_) => 78,
+            Self::Unknown(_) => 75,
             Self::System(_) => 1,
         }
     }
@@ -152,7 +158,13 @@ pub fn main() -> ExitCode {
 fn start() -> Result<(), Failure> {
     // Before any thread is there, as it changes the environment.
     match dotenvy::from_path(".env") {
-        Err(error) if !error.not_found() => return Err(Failure::DotEnv(error)),
+        Err(dotenvy::Error::LineParse(line, at)) => {
+            let name = line.split('=').next().unwrap_or_default().trim();
+            return Err(Failure::DotEnv(format!(
+                "the line of \"{name}\" is not of the form NAME=VALUE (character {at})"
+            )));
+        }
+        Err(error) if !error.not_found() => return Err(Failure::DotEnv(error.to_string())),
         _ => {}
     }
     let cli = match Cli::try_parse() {
@@ -223,9 +235,12 @@ async fn check(settings: Settings) -> Result<(), Failure> {
     for finding in &findings {
         writeln!(out, "{finding}")?;
     }
-    match findings.iter().filter(|finding| finding.is_wrong()).count() {
-        0 => Ok(()),
-        wrong => Err(Failure::Findings(wrong)),
+    let wrong = findings.iter().filter(|finding| finding.is_wrong()).count();
+    let unknown = findings.iter().filter(|finding| finding.is_unknown()).count();
+    match (wrong, unknown) {
+        (0, 0) => Ok(()),
+        (0, unknown) => Err(Failure::Unknown(unknown)),
+        (wrong, _) => Err(Failure::Findings(wrong)),
     }
 }
 

@@ -1,0 +1,132 @@
+//! The program and its settings: every mistake is one line that names the setting, and exit code 78.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::{fs, path::PathBuf, process::Command};
+
+const GOOD: [(&str, &str); 8] = [
+    ("VIDSTREAMX_QUEUE_URL", "http://localhost:1/1/uploads"),
+    ("VIDSTREAMX_CLUSTER", "videos"),
+    ("VIDSTREAMX_TASK_DEFINITION", "videos-transcoder"),
+    ("VIDSTREAMX_SUBNETS", "subnet-0a,subnet-0b"),
+    ("VIDSTREAMX_SECURITY_GROUPS", "sg-0a"),
+    ("VIDSTREAMX_ASSIGN_PUBLIC_IP", "true"),
+    ("VIDSTREAMX_UPLOAD_BUCKET", "uploads"),
+    ("VIDSTREAMX_OUTPUT_BUCKET", "streams"),
+];
+
+/// Without a Region, a program whose settings are right gets exactly as far as this.
+const NO_REGION: &str = "AWS_REGION is not set, and no profile or instance says which Region to use";
+
+/// Runs `check` in a folder of its own with these variables and nothing else; exit code and last line.
+fn check(name: &str, dot_env: &str, variables: &[(&str, &str)], flags: &[&str]) -> (Option<i32>, String) {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(".env"), dot_env).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_vidstreamx-consumer"))
+        .arg("check")
+        .args(flags)
+        .current_dir(&folder)
+        .env_clear()
+        .env("HOME", &folder)
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    let line = told.trim_end().strip_prefix("vidstreamx-consumer: ").unwrap_or(&told).to_owned();
+    assert!(!line.contains('\n'), "more than one line: {told}");
+    (output.status.code(), line)
+}
+
+fn with(variable: (&'static str, &'static str)) -> Vec<(&'static str, &'static str)> {
+    GOOD.into_iter().filter(|(name, _)| *name != variable.0).chain([variable]).collect()
+}
+
+#[test]
+fn right_settings_pass_from_the_environment_from_dot_env_and_as_flags() {
+    assert_eq!(check("environment", "", &GOOD, &[]), (Some(78), NO_REGION.into()));
+    let dot_env: String = GOOD.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    assert_eq!(check("dot-env", &dot_env, &[], &[]), (Some(78), NO_REGION.into()));
+    let flags: Vec<_> = GOOD
+        .iter()
+        .map(|(name, value)| {
+            let name = name.trim_start_matches("VIDSTREAMX_").to_lowercase().replace('_', "-");
+            format!("--{name}={value}")
+        })
+        .collect();
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    assert_eq!(check("flags", "", &[], &flags), (Some(78), NO_REGION.into()));
+}
+
+#[test]
+fn the_environment_goes_before_dot_env() {
+    let dot_env = "VIDSTREAMX_CAPACITY=rubbish\n";
+    let variables = with(("VIDSTREAMX_CAPACITY", "spot"));
+    assert_eq!(check("precedence", dot_env, &variables, &[]), (Some(78), NO_REGION.into()));
+    let (code, line) = check("dot-env-rubbish", dot_env, &GOOD, &[]);
+    assert_eq!(code, Some(78));
+    assert!(line.contains("--capacity (VIDSTREAMX_CAPACITY): \"rubbish\""), "{line}");
+}
+
+#[test]
+fn every_setting_that_is_missing_is_named() {
+    let (code, line) = check("nothing", "", &[], &[]);
+    assert_eq!(code, Some(78));
+    for (name, _) in GOOD {
+        assert!(line.contains(&format!("({name})")), "{name} is not in: {line}");
+    }
+}
+
+#[test]
+fn every_setting_that_is_empty_is_named() {
+    for name in GOOD.iter().map(|(name, _)| *name).chain([
+        "VIDSTREAMX_DEAD_LETTER_QUEUE_URL",
+        "VIDSTREAMX_CONTAINER",
+        "VIDSTREAMX_PROFILE",
+        "VIDSTREAMX_MAX_TASKS",
+        "VIDSTREAMX_MAX_ATTEMPTS",
+        "VIDSTREAMX_CAPACITY",
+        "VIDSTREAMX_LAUNCHES_PER_SECOND",
+        "VIDSTREAMX_LOG_FORMAT",
+        "VIDSTREAMX_LOG",
+    ]) {
+        let (code, line) = check("empty", "", &with((name, "")), &[]);
+        assert_eq!(code, Some(78), "{name}: {line}");
+        assert!(line.contains(&format!("({name})")) && line.contains("is empty"), "{name}: {line}");
+    }
+}
+
+#[test]
+fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
+    for (name, value, expected) in [
+        ("VIDSTREAMX_QUEUE_URL", "uploads", "a queue's URL like"),
+        ("VIDSTREAMX_SUBNETS", "subnet-0a,vpc-1", "\"vpc-1\": it should be subnet ids"),
+        ("VIDSTREAMX_SECURITY_GROUPS", "default", "security group ids like"),
+        ("VIDSTREAMX_ASSIGN_PUBLIC_IP", "yes", "it should be one of: true, false"),
+        ("VIDSTREAMX_UPLOAD_BUCKET", "Uploads", "is not a bucket name"),
+        ("VIDSTREAMX_OUTPUT_BUCKET", "uploads", "is also an upload bucket"),
+        ("VIDSTREAMX_MAX_TASKS", "0", "zero"),
+        ("VIDSTREAMX_MAX_TASKS", "many", "invalid digit"),
+        ("VIDSTREAMX_CAPACITY", "cheap", "it should be one of: on-demand, spot"),
+        ("VIDSTREAMX_LOG", "a=b=c", "level"),
+    ] {
+        let (code, line) = check("wrong", "", &with((name, value)), &[]);
+        assert_eq!(code, Some(78), "{name}: {line}");
+        assert!(line.contains(&format!("({name})")) && line.contains(expected), "{name}: {line}");
+    }
+}
+
+#[test]
+fn a_line_of_dot_env_that_is_none_is_named_without_its_value() {
+    let (code, line) = check("bad-line", "MY SECRET=hush\n", &GOOD, &[]);
+    assert_eq!(code, Some(78));
+    assert!(line.starts_with(".env: ") && line.contains("MY SECRET") && !line.contains("hush"), "{line}");
+}
+
+#[test]
+fn unknown_flags_are_wrong_settings_too() {
+    let (code, line) = check("flag", "", &GOOD, &["--max-task=1"]);
+    assert_eq!(code, Some(78));
+    assert!(line.contains("--max-task"), "{line}");
+}
