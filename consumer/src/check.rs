@@ -102,16 +102,17 @@ pub async fn essentials(config: &SdkConfig, settings: &Settings) -> Vec<Finding>
         task_definition(&ecs, settings),
         output_bucket(&s3, &settings.output_bucket),
     );
-    [queue.findings, cluster, definition, output].concat()
+    [vec![queue.finding], cluster, definition, output].concat()
 }
 
 /// Looks at everything.
 pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
     let sqs = aws_sdk_sqs::Client::new(config);
     let s3 = crate::aws::s3(config);
-    // A second look at the queue, for its ARN: cheaper than carrying it through.
-    let arn = queue(&sqs, settings).await.arn;
     let mut findings = essentials(config, settings).await;
+    // A second look at the queue, for what the essentials leave out.
+    let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
+    findings.extend(redrive);
     findings.extend(dead_letter_queue(&sqs, settings.dead_letter_queue_url.as_ref()).await);
     let uploads = settings.upload_bucket.iter().map(|bucket| upload_bucket(&s3, bucket, arn.as_deref()));
     findings.extend(join_all(uploads).await.concat());
@@ -123,7 +124,8 @@ pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding>
 }
 
 struct QueueLook {
-    findings: Vec<Finding>,
+    finding: Finding,
+    redrive: Option<Finding>,
     arn: Option<String>,
 }
 
@@ -145,7 +147,8 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
     let attributes = match attributes(sqs, &settings.queue_url).await {
         Ok(attributes) => attributes,
         Err(error) => {
-            return QueueLook { findings: vec![Finding::call(subject, &error, remedy)], arn: None };
+            let finding = Finding::call(subject, &error, remedy);
+            return QueueLook { finding, redrive: None, arn: None };
         }
     };
     let arn = attributes.get(&QueueAttributeName::QueueArn).cloned();
@@ -164,7 +167,7 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
     };
     let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout).map_or("?", String::as_str);
     let detail = format!("exists, visibility {visibility} s (messages that are held have their own)");
-    QueueLook { findings: vec![Finding::ok(subject, detail), redrive], arn }
+    QueueLook { finding: Finding::ok(subject, detail), redrive: Some(redrive), arn }
 }
 
 fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: Option<&QueueUrl>) -> Finding {
