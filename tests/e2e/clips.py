@@ -15,7 +15,7 @@ _CORPUS = Path(os.environ.get("VIDSTREAMX_CORPUS") or REPO.parent / "shared" / "
 @dataclass(frozen=True)
 class Clips:
     full_hd: Path  # 1080p, a little over ten seconds
-    small: Path  # 360p, three seconds: two rungs, quickly made
+    small: Path  # 360p, two seconds: two rungs, quickly made
     truncated: Path
     text: Path
     empty: Path
@@ -23,7 +23,7 @@ class Clips:
     @classmethod
     def gather(cls, folder: Path) -> Clips:
         folder.mkdir(parents=True, exist_ok=True)
-        small = _film(folder / "small.mp4", "640x360", 3)
+        small = _film(folder / "small.mp4", "640x360", 2)
         return cls(
             full_hd=_from_corpus("derived_1080p30_park_11s_h264_aac.mp4")
             or _film(folder / "full-hd.mp4", "1920x1080", 11),

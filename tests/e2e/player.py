@@ -33,11 +33,12 @@ class Screen:
         return self.page.evaluate(_STATE)
 
     def until(self, condition, within: float) -> dict:
-        """The state when the condition holds, an error is shown, or time is up."""
+        """The state when the condition holds, playing has failed for good, or time is up."""
 
         def look():
             state = self.state()
-            return state if condition(state) or state["errors"] else None
+            failed = any(error.startswith("fatal") for error in state["errors"])
+            return state if failed or condition(state) else None
 
         return until(look, within, every=0.1) or self.state()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 
 import events
 from clips import Clips
-from terminal import table
 from waiting import until
 from world import Upload, World, is_about
 
@@ -55,9 +55,9 @@ class Case:
 
     @property
     def reason(self) -> str:
-        told = [line["reason"] for line in self.lines if line.get("reason") and line["level"] != "DEBUG"]
-        warnings = (self.report or {}).get("warnings", [])
-        return (self.record or {}).get("reason") or next(iter([*warnings, *told]), "")
+        if self.record:
+            return self.record.get("reason") or "; ".join((self.report or {}).get("warnings", []))
+        return next((line["reason"] for line in self.lines if "reason" in line), "")
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Story:
     messages: int  # that were in the queue, in all
     consumer_survived: bool
     consumer_exit: int | None
+    seconds_to_exit: float
     consumer_lines: list[dict]
     queue_emptied: bool
     dead_letters: list[str]
@@ -78,10 +79,11 @@ class Story:
     def message_end(self, case: Case) -> str:
         if any(_speaks_of(body, case) for body in self.dead_letters):
             return "dead-letter queue"
-        return "deleted" if self.queue_emptied else "still there"
+        of_its_own = [line["message"] for line in case.lines if line.get("message.id") == case.message_id]
+        return "deleted" if self.queue_emptied or "message deleted" in of_its_own else "still there"
 
     def table(self) -> str:
-        rows = []
+        rows = [["What arrived", "Job", "Tasks", "Exit", "Message", "Why"]]
         for case in self.cases.values():
             exits = [str(task["containers"][0].get("exitCode")) for task in case.tasks]
             rows.append([
@@ -92,7 +94,8 @@ class Story:
                 self.message_end(case),
                 _short(case.reason),
             ])  # fmt: skip
-        return table(rows, ["What arrived", "Job", "Tasks", "Exit", "Message", "Why"])
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def tell(world: World, clips: Clips) -> Story:
@@ -116,11 +119,14 @@ def tell(world: World, clips: Clips) -> Story:
     until(has_settled, within=30)
 
     survived = consumer.is_running
+    told_to_end = time.monotonic()
+    exit_code = consumer.terminate(within=15)
     story = Story(
         cases=cases,
         messages=messages + 1,
         consumer_survived=survived,
-        consumer_exit=consumer.terminate(within=10),
+        consumer_exit=exit_code,
+        seconds_to_exit=time.monotonic() - told_to_end,
         consumer_lines=consumer.lines,
         queue_emptied=world.is_queue_empty(),
         dead_letters=world.take_dead_letters(),

@@ -16,6 +16,12 @@ NO_JOB = [*DEAD, "s3:TestEvent", "a removal's event"]
 def test_the_consumer_outlives_everything_and_ends_when_it_is_told_to(story):
     assert story.consumer_survived
     assert story.consumer_exit == 0
+    assert story.seconds_to_exit < 5
+
+
+def test_the_consumer_has_no_trouble_with_its_permissions_or_the_services(story):
+    trouble = [line for line in story.consumer_lines if line["level"] == "ERROR" or "error" in line]
+    assert trouble == []
 
 
 def test_the_queue_is_empty_in_the_end(story):

@@ -3,7 +3,6 @@
 import json
 
 import botocore.exceptions
-import engine
 import pytest
 
 
@@ -106,15 +105,3 @@ def test_the_task_can_not_delete_streams_receive_messages_or_start_tasks(world, 
 
 def test_the_task_reads_no_bucket_but_its_own(task, elsewhere):
     refused(task("s3").get_object, Bucket=elsewhere, Key="private.mp4")
-
-
-def test_neither_program_was_given_a_key(world, story):
-    """Their roles' temporary credentials are all they had."""
-    role = world.stack.outputs["TaskRoleArn"].rpartition("/")[2]
-    container = story["1080p clip"].tasks[0]["containers"][0]["runtimeId"]
-    settings = json.loads(engine.docker("inspect", "--format", "{{json .Config.Env}}", container))
-    variables = dict(setting.split("=", 1) for setting in settings)
-    for environment in (variables, world.stack.consumer_environment()):
-        assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} & environment.keys()
-    if "AWS_CONTAINER_CREDENTIALS_FULL_URI" in variables:
-        assert f"/{role}/" in variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"]

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,9 @@ import stack
 import viewer
 from settings import Settings
 from waiting import until
+
+
+_LONGEST_POLL = 21  # seconds
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Consumer:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path):
         self.log = log
+        self.ended_at: float | None = None
         self._out = log.open("wb")
         # A group of its own: Ctrl-C is for the tests, which then end it.
         self._process = subprocess.Popen(
@@ -54,7 +59,9 @@ class Consumer:
     def wait(self, within: float) -> int | None:
         """The exit code; None if it is still running when time is up."""
         with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(within)
+            code = self._process.wait(within)
+            self.ended_at = self.ended_at or time.monotonic()
+            return code
         return None
 
     def terminate(self, within: float) -> int | None:
@@ -119,6 +126,11 @@ class World:
         )
         self._consumers.append(started)
         return started
+
+    def until_no_poll_is_left(self) -> None:
+        """SQS goes on with a long poll whose consumer has ended, and would hand it the next message."""
+        ended = max((consumer.ended_at or 0 for consumer in self._consumers), default=0)
+        until(lambda: time.monotonic() > ended + _LONGEST_POLL, within=_LONGEST_POLL + 1)
 
     def role_credentials(self, role: str) -> dict[str, str]:
         """The variable that makes a consumer run with another role's rights."""
@@ -198,6 +210,12 @@ class World:
             (task for task in tasks if task["lastStatus"] == "RUNNING" and task["containers"][0].get("runtimeId")),
             None,
         )
+
+    def environment(self, task: dict) -> dict[str, str]:
+        """What a running task's container was started with."""
+        container = task["containers"][0]["runtimeId"]
+        settings = json.loads(engine.docker("inspect", "--format", "{{json .Config.Env}}", container))
+        return dict(setting.split("=", 1) for setting in settings)
 
     def task_log(self, task_arn: str) -> list[str]:
         stream = f"transcoder/{self.stack.outputs['ContainerName']}/{task_arn.rpartition('/')[2]}"
