@@ -7,6 +7,7 @@ As a library: `up(settings)` gives a `Stack` with the template's outputs, client
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import sys
@@ -132,11 +133,16 @@ def _saved(settings: Settings) -> dict:
 
 
 def _client(settings: Settings, service: str, credentials: dict[str, str]):
-    session = boto3.Session(region_name=settings.region)
+    return _cached_client(settings.endpoint, settings.region, service, tuple(sorted(credentials.items())))
+
+
+@functools.cache  # making one takes longer than most calls
+def _cached_client(endpoint: str, region: str, service: str, credentials: tuple):
     config = botocore.config.Config(
         retries={"max_attempts": 3, "mode": "standard"}, s3={"addressing_style": "path"}, max_pool_connections=50
     )
-    return session.client(service, endpoint_url=settings.endpoint, config=config, **credentials)
+    session = boto3.Session(region_name=region)
+    return session.client(service, endpoint_url=endpoint, config=config, **dict(credentials))
 
 
 def _start_cloud(settings: Settings) -> None:
