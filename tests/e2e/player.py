@@ -42,16 +42,15 @@ class Screen:
 
         return until(look, within, every=0.1) or self.state()
 
-    def show_level(self, height: int) -> None:
-        """From the beginning, in this quality (hls.js)."""
+    def show_level(self, height: int, at: float) -> None:
+        """From there on in this quality (hls.js)."""
         self.page.evaluate(
-            """(height) => {
-              const index = player.levels.findIndex((level) => level.height === height);
-              player.currentLevel = index;
-              video.currentTime = 0;
+            """([height, at]) => {
+              player.currentLevel = player.levels.findIndex((level) => level.height === height);
+              video.currentTime = at;
               return video.play();
             }""",
-            height,
+            [height, at],
         )
 
 
