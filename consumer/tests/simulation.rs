@@ -285,21 +285,26 @@ async fn a_poll_that_is_open_at_shutdown_swallows_nothing() {
     assert_eq!((cloud.visible(), cloud.most_receives(), cloud.queued()), (3, 1, 3));
 }
 
-/// Crashes a consumer at every tenth of a second of a video's life; the next one must find or start
-/// exactly one task, whatever the first one had come to.
+/// Crashes a consumer between and within all its calls for a video; the next one must find or start
+/// exactly one task, whatever the first one had come to: by its token, or without.
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_moment_costs_no_second_task() {
-    for tenth in 0..50 {
+    // The first calls, 50 ms each, in steps of 10 ms; the rest of the video's life in larger ones.
+    let milliseconds = (0..50).map(|n| 10 * n + 5).chain((5..50).map(|n| 100 * n + 20));
+    for (crash, with_tokens) in milliseconds.flat_map(|crash| [(crash, true), (crash, false)]) {
+        let moment = format!("crash after {crash} ms, with tokens: {with_tokens}");
         let cloud = Cloud::new(|_, _| Play::exit(0, 3));
+        if !with_tokens {
+            cloud.forget_tokens();
+        }
         cloud.send(event(&["a.mp4"]));
         let (crashed, _) = start(&cloud);
-        sleep(Duration::from_millis(100 * tenth + 20)).await;
+        sleep(Duration::from_millis(crash)).await;
         crashed.abort();
         assert!(crashed.await.is_err());
         drain(&cloud).await;
-        let task_count = cloud.launches().len();
-        assert_eq!((task_count, cloud.queued(), cloud.dead().len()), (1, 0, 0), "crash at {tenth}/10 s");
-        assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 1), "crash at {tenth}/10 s");
+        assert_eq!((cloud.launches().len(), cloud.queued(), cloud.dead().len()), (1, 0, 0), "{moment}");
+        assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 1), "{moment}");
     }
 }
 

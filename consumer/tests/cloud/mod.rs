@@ -73,6 +73,7 @@ struct State {
     dead: Vec<String>,
     next: u64,
     tokens: HashMap<String, String>,
+    forgets_tokens: bool,
     tasks: BTreeMap<String, Task>,
     refuse_until: Option<Instant>,
     launches: Vec<Launch>,
@@ -142,6 +143,11 @@ impl Cloud {
     /// Refuses RunTask with `failures` for so long.
     pub fn refuse_for(&self, duration: Duration) {
         self.state().refuse_until = Some(Instant::now() + duration);
+    }
+
+    /// Takes every RunTask for a new one, as after a token's 24 hours.
+    pub fn forget_tokens(&self) {
+        self.state().forgets_tokens = true;
     }
 
     pub fn delete_object(&self, key: &str) {
@@ -336,7 +342,7 @@ impl Tasks for Cloud {
             if state.refuse_until.is_some_and(|until| now < until) {
                 return Err(LaunchError::Refused("Capacity is unavailable at this time.".into()));
             }
-            if let Some(arn) = state.tokens.get(&launch.token) {
+            if let Some(arn) = state.tokens.get(&launch.token).filter(|_| !state.forgets_tokens) {
                 return Ok(arn.clone());
             }
             let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
