@@ -68,6 +68,10 @@ def test_the_1080p_clip_gets_every_rung_below_it_and_none_above(story):
 def test_a_bad_upload_is_recorded_with_its_reason_and_told_in_one_line(story, what):
     case = story[what]
     assert case.state in case.ends
+    is_told_in_one_line(case)
+
+
+def is_told_in_one_line(case):
     assert case.record["reason"]
     [line] = [line for line in case.lines if line["level"] in ("WARN", "ERROR")]
     assert (line["s3.bucket"], line["s3.key"]) == (case.upload.bucket, case.upload.key)
@@ -96,7 +100,8 @@ def test_a_truncated_file_ends_done_with_a_warning_or_rejected(story):
     if case.state == "done":
         assert case.report["warnings"]
     else:
-        assert case.report["reason"]
+        assert case.report["reason"] == case.record["reason"]
+        is_told_in_one_line(case)
 
 
 def test_a_duplicate_starts_no_second_task_at_once_or_afterwards(story):
