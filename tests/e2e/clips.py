@@ -23,13 +23,12 @@ class Clips:
     @classmethod
     def gather(cls, folder: Path) -> Clips:
         folder.mkdir(parents=True, exist_ok=True)
-        small = _film(folder / "small.mp4", "640x360", 2)
         return cls(
             full_hd=_from_corpus("derived_1080p30_park_11s_h264_aac.mp4")
             or _film(folder / "full-hd.mp4", "1920x1080", 11),
-            small=small,
+            small=_film(folder / "small.mp4", "640x360", 2),
             truncated=_from_corpus("synth_truncated_mdat.mp4")
-            or _file(folder / "truncated.mp4", small.read_bytes()[: small.stat().st_size * 2 // 3]),
+            or _cut(_film(folder / "truncated.mp4", "640x360", 6)),
             text=_from_corpus("synth_text_named_mp4.mp4") or _file(folder / "text.mp4", b"this is not a video\n"),
             empty=_file(folder / "empty.mp4", b""),
         )
@@ -42,6 +41,12 @@ def _from_corpus(name: str) -> Path | None:
 
 def _file(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
+    return path
+
+
+def _cut(path: Path) -> Path:
+    """A third is missing, the last one."""
+    os.truncate(path, path.stat().st_size * 2 // 3)
     return path
 
 
