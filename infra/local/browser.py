@@ -16,7 +16,7 @@ def chromium(settings: Settings):
     found = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
     if found is None:
         os.environ.setdefault("PLAYWRIGHT_BROWSERS_PATH", str(settings.tools / "browsers"))
-    arguments = ["--disable-gpu", "--autoplay-policy=no-user-gesture-required"]
+    arguments = ["--disable-gpu", "--disable-quic", "--autoplay-policy=no-user-gesture-required"]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # Chromium's sandbox refuses to start as root
     with sync_playwright() as playwright:

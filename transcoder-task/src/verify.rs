@@ -5,7 +5,7 @@ use crate::{error::TaskError, plan::Plan, playlist::Published};
 /// Less than this share of a video is no stream of it.
 const LEAST_SHARE: f64 = 0.5;
 /// Missing seconds and share that are worth a warning; containers round durations.
-const NOTABLE: (f64, f64) = (1.0, 0.02);
+const NOTABLE: (f64, f64) = (0.3, 0.02);
 /// Two rungs' segments begin at the same instant to within the rounding of their clocks.
 const SAME_INSTANT_SECONDS: f64 = 0.002;
 
@@ -134,6 +134,8 @@ mod tests {
     fn half_a_video_is_published_with_a_warning_and_less_is_refused() {
         let segments = segments(3);
         let of = |seconds| verify(&plan(seconds), &[&segments, &segments], &[]);
+        assert!(of(12.2).unwrap().is_empty());
+        assert_eq!(of(12.4).unwrap().len(), 1);
         assert_eq!(of(20.0).unwrap(), ["the file is damaged: 8.0 of 20.0 seconds of video are missing"]);
         assert!(matches!(of(25.0), Err(TaskError::Unusable(_))));
         assert!(matches!(verify(&plan(1.0), &[&[], &[]], &[]), Err(TaskError::Unusable(_))));
