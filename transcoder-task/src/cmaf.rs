@@ -4,6 +4,8 @@
 //! one keyframe to the next, one of audio half a second. Fragments that begin in the same interval between
 //! the plan's boundaries make one segment.
 
+use std::collections::VecDeque;
+
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
 use mp4_atom::{Codec, Decode, DecodeMaybe, Header, Moof, Moov};
@@ -66,7 +68,8 @@ pub fn pieces<R: AsyncRead + Unpin>(
     reader: R,
     boundaries: Boundaries,
 ) -> impl Stream<Item = Result<Piece, CmafError>> {
-    let cutter = Cutter { reader, boundaries, track: None, open: None, next_number: 0 };
+    let cutter =
+        Cutter { reader, boundaries, track: None, open: None, ready: VecDeque::new(), next_number: 0 };
     stream::try_unfold(
         cutter,
         |mut cutter| async move { Ok(cutter.next().await?.map(|piece| (piece, cutter))) },
@@ -78,6 +81,7 @@ struct Cutter<R> {
     boundaries: Boundaries,
     track: Option<Track>,
     open: Option<Open>,
+    ready: VecDeque<Segment>,
     next_number: usize,
 }
 
@@ -92,7 +96,7 @@ struct Track {
 struct Open {
     interval: u64,
     start_seconds: f64,
-    ticks: u64,
+    duration_seconds: f64,
     samples: usize,
     bytes: BytesMut,
 }
@@ -106,7 +110,11 @@ struct Fragment {
 impl<R: AsyncRead + Unpin> Cutter<R> {
     async fn next(&mut self) -> Result<Option<Piece>, CmafError> {
         let mut pending = BytesMut::new();
-        while let Some((kind, bytes)) = read_box(&mut self.reader).await? {
+        loop {
+            if let Some(segment) = self.ready.pop_front() {
+                return Ok(Some(Piece::Segment(segment)));
+            }
+            let Some((kind, bytes)) = read_box(&mut self.reader).await? else { break };
             match &kind {
                 b"ftyp" => pending.extend_from_slice(&bytes),
                 b"moov" => {
@@ -123,53 +131,52 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
                     if &kind != b"mdat" {
                         return Err(CmafError::Unexpected("a fragment without its samples"));
                     }
-                    if let Some(segment) = self.add(&fragment, track, &bytes, &data) {
-                        return Ok(Some(Piece::Segment(segment)));
-                    }
+                    self.add(&fragment, track, &bytes, &data);
                 }
                 // mfra and the like: of no use in segments.
                 _ => {}
             }
         }
-        let last = self.open.take();
-        Ok(last.and_then(|open| self.close(open)).map(Piece::Segment))
+        self.close();
+        Ok(self.ready.pop_front().map(Piece::Segment))
     }
 
-    /// Adds a fragment; returns the segment that it does not belong to any more.
-    fn add(&mut self, fragment: &Fragment, track: Track, moof: &[u8], mdat: &[u8]) -> Option<Segment> {
-        let start_seconds = fragment.start_ticks as f64 / track.ticks_per_second;
+    /// Adds a fragment to the open segment, or to a new one if it begins behind a boundary. A fragment that
+    /// reaches the next boundary closes its segment at once: waiting for the next fragment would hold every
+    /// segment back by the length of another.
+    fn add(&mut self, fragment: &Fragment, track: Track, moof: &[u8], mdat: &[u8]) {
+        let seconds = |ticks: u64| ticks as f64 / track.ticks_per_second;
+        let start_seconds = seconds(fragment.start_ticks);
         let interval = self.boundaries.interval(start_seconds);
-        let finished = match self.open.take() {
-            Some(open) if open.interval == interval => {
-                self.open = Some(open);
-                None
-            }
-            other => other,
-        };
+        if self.open.as_ref().is_some_and(|open| open.interval != interval) {
+            self.close();
+        }
         let open = self.open.get_or_insert_with(|| Open {
             interval,
             start_seconds,
-            ticks: 0,
+            duration_seconds: 0.0,
             samples: 0,
             bytes: BytesMut::new(),
         });
-        open.ticks += fragment.ticks;
+        open.duration_seconds += seconds(fragment.ticks);
         open.samples += fragment.samples;
         open.bytes.extend_from_slice(moof);
         open.bytes.extend_from_slice(mdat);
-        finished.and_then(|finished| self.close(finished))
+        if self.boundaries.interval(seconds(fragment.start_ticks + fragment.ticks)) > interval {
+            self.close();
+        }
     }
 
-    fn close(&mut self, open: Open) -> Option<Segment> {
-        let number = self.next_number;
-        self.next_number += 1;
-        Some(Segment {
-            number,
+    fn close(&mut self) {
+        let Some(open) = self.open.take() else { return };
+        self.ready.push_back(Segment {
+            number: self.next_number,
             start_seconds: open.start_seconds,
-            duration_seconds: open.ticks as f64 / self.track?.ticks_per_second,
+            duration_seconds: open.duration_seconds,
             samples: open.samples,
             bytes: open.bytes.freeze(),
-        })
+        });
+        self.next_number += 1;
     }
 }
 
@@ -238,6 +245,7 @@ fn measure(moof: &[u8], track: Track) -> Result<Fragment, CmafError> {
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -292,6 +300,29 @@ mod tests {
             assert!((segment.start_seconds - expected_start).abs() < 1e-6);
             expected_start += segment.duration_seconds;
         }
+    }
+
+    #[tokio::test]
+    async fn a_segment_is_there_as_soon_as_its_last_fragment_is() {
+        let (mut writer, reader) = tokio::io::duplex(1 << 20);
+        let output = crate::ffmpeg::command("ffmpeg")
+            .args(
+                "-loglevel error -f lavfi -i testsrc2=size=64x64:rate=25:duration=2 -c:v libx264 -g 25"
+                    .split(' '),
+            )
+            .args("-sc_threshold 0 -movflags +frag_keyframe+empty_moov+default_base_moof".split(' '))
+            .args(["-f", "mp4", "pipe:1"])
+            .output()
+            .await
+            .unwrap();
+        let second_moof =
+            output.stdout.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
+        writer.write_all(&output.stdout[..second_moof - 4]).await.unwrap();
+        // The pipe stays open, and nothing of the second segment is in it.
+        let mut pieces = std::pin::pin!(pieces(reader, BOUNDARIES));
+        assert!(matches!(pieces.try_next().await, Ok(Some(Piece::Init(_)))));
+        let Ok(Some(Piece::Segment(segment))) = pieces.try_next().await else { panic!("no segment") };
+        assert_eq!((segment.number, segment.samples), (0, 25));
     }
 
     #[tokio::test]

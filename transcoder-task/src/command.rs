@@ -7,6 +7,8 @@ use crate::plan::{AudioRendition, Picture, Plan, VideoRendition};
 /// Length of an audio fragment. A segment is made of whole fragments, so audio segments begin at most this
 /// much after video's; shorter fragments cost a header of some 300 bytes each.
 const AUDIO_FRAGMENT_MICROSECONDS: u32 = 500_000;
+/// Frames that the poster is chosen from, a second apart.
+const STILLS: u32 = 10;
 /// Shorter side of the poster at most.
 const POSTER_SIZE: u32 = 720;
 
@@ -19,18 +21,18 @@ pub enum Pipe {
     Video(usize),
     /// Fragmented MP4 of an audio track, by its index in the plan.
     Audio(usize),
-    /// One JPEG.
-    Poster,
+    /// A few JPEGs, one behind the other, to choose the poster from.
+    Stills,
 }
 
 /// The pipes of a plan, in the order of their file descriptors.
 pub fn pipes(plan: &Plan) -> Vec<Pipe> {
-    let poster = plan.picture.as_ref().map(|_| Pipe::Poster);
+    let stills = plan.picture.as_ref().map(|_| Pipe::Stills);
     [Pipe::Progress]
         .into_iter()
         .chain((0..plan.rungs.len()).map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
-        .chain(poster)
+        .chain(stills)
         .collect()
 }
 
@@ -65,9 +67,9 @@ pub fn arguments(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> 
                 args.pair("-frag_duration", AUDIO_FRAGMENT_MICROSECONDS.to_string());
                 fragments(&mut args, fd, "");
             }
-            Pipe::Poster => {
-                args.pair("-map", "[poster]");
-                args.pair("-frames:v", "1");
+            Pipe::Stills => {
+                args.pair("-map", "[stills]");
+                args.pair("-frames:v", STILLS.to_string());
                 args.pair("-fps_mode", "vfr");
                 args.pair("-c:v", "mjpeg");
                 args.pair("-q:v", "3");
@@ -125,11 +127,12 @@ fn graph(picture: &Picture, rungs: &[VideoRendition]) -> String {
         ));
         from = format!("[s{index}]");
     }
-    // The most typical of one frame a second over the first ten: a first frame is often black. It has no
-    // time of its own, as one before 0 would be dropped.
+    // One frame a second, for a choice: a first frame is often black. The first one comes at once, because
+    // FFmpeg 7 holds back all outputs, in memory, until each has begun (a `thumbnail` filter would take
+    // seconds). Times are new, as a frame before 0 would be dropped.
     chains.push(
-        "[still]select='isnan(prev_selected_t)+gte(t-prev_selected_t,1)',thumbnail=n=10,setpts=0,\
-         scale=out_range=pc,format=yuvj420p[poster]"
+        "[still]select='isnan(prev_selected_t)+gte(t-prev_selected_t,1)',setpts=N/TB,\
+         scale=out_range=pc,format=yuvj420p[stills]"
             .into(),
     );
     chains.join(";")

@@ -10,6 +10,7 @@ mod ffmpeg;
 mod input;
 mod plan;
 mod playlist;
+mod poster;
 mod probe;
 mod profile;
 mod progress;

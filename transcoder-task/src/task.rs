@@ -18,6 +18,7 @@ use crate::{
     ffmpeg::{self, Ffmpeg},
     input::{Input, ServedObject},
     plan::Plan,
+    poster,
     probe::probe,
     profile::Profile,
     progress,
@@ -31,8 +32,8 @@ use crate::{
 
 const REPORT: &str = "job.json";
 const POSTER: &str = "images/poster.jpg";
-/// No poster is larger; one that is would be FFmpeg gone wrong.
-const LARGEST_POSTER: u64 = 8 << 20;
+/// All stills together are smaller: ten JPEGs of 720p.
+const MOST_STILLS_BYTES: u64 = 32 << 20;
 
 /// Does the work, writes the report, and says how the process should exit.
 pub async fn run(settings: Settings) -> Exit {
@@ -280,12 +281,12 @@ async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result
     tracing::debug!("ffmpeg {}", arguments.join(" "));
     let pipes = command::pipes(plan);
     let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, pipes.len())?;
-    let (mut renditions, mut poster, mut reports) = (Vec::new(), None, None);
+    let (mut renditions, mut stills, mut reports) = (Vec::new(), None, None);
     for (pipe, receiver) in pipes.into_iter().zip(receivers) {
         match pipe {
             Pipe::Progress => reports = Some(receiver),
             Pipe::Video(_) | Pipe::Audio(_) => renditions.push(receiver),
-            Pipe::Poster => poster = Some(receiver),
+            Pipe::Stills => stills = Some(receiver),
         }
     }
     let follow = async {
@@ -294,11 +295,11 @@ async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result
             None => Ok(()),
         }
     };
-    let outputs = async { tokio::try_join!(publisher.stream(renditions), read_poster(poster), follow) };
+    let outputs = async { tokio::try_join!(publisher.stream(renditions), read_stills(stills), follow) };
     match outputs.await {
-        Ok(((), poster, ())) => {
+        Ok(((), stills, ())) => {
             ffmpeg.wait().await?;
-            if !poster.is_empty() {
+            if let Some(poster) = poster::choose(&stills) {
                 publisher.put_own(POSTER, "image/jpeg", poster).await?;
             }
             Ok(())
@@ -315,15 +316,15 @@ async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result
     }
 }
 
-async fn read_poster(pipe: Option<pipe::Receiver>) -> Result<Bytes, TaskError> {
-    let mut image = Vec::new();
+async fn read_stills(pipe: Option<pipe::Receiver>) -> Result<Bytes, TaskError> {
+    let mut stills = Vec::new();
     if let Some(pipe) = pipe {
-        pipe.take(LARGEST_POSTER)
-            .read_to_end(&mut image)
+        pipe.take(MOST_STILLS_BYTES)
+            .read_to_end(&mut stills)
             .await
             .map_err(|error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() })?;
     }
-    Ok(image.into())
+    Ok(stills.into())
 }
 
 /// Below the job's folder always; at the stable address only what its visitors should know: the stream that
