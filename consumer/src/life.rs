@@ -114,6 +114,9 @@ impl Lives {
             Some(stored) => stored,
             None => self.first_look(job, &mut begun_here).await?,
         };
+        if stored.record.state == State::Obsolete && begun_here.is_none() {
+            stored = self.look_again(stored).await?;
+        }
         if stored.record.state.is_end() && begun_here.is_none() {
             return Ok(ended_before(&stored.record));
         }
@@ -203,6 +206,30 @@ impl Lives {
             );
         }
         Ok(stored)
+    }
+
+    /// An obsolete job that S3 tells of again: what was deleted or replaced may have been uploaded again.
+    async fn look_again(&self, stored: Stored) -> Result<Stored, GivenUp> {
+        match self.until_done(|| self.records.presence(&stored.record.source)).await? {
+            Presence::Gone | Presence::Replaced => Ok(stored),
+            Presence::Present => {
+                let mut record = stored.record;
+                record.state = State::Running;
+                record.reason = None;
+                record.updated_at = (self.clock)();
+                let (stored, won) = self.put(record, Some(stored.etag)).await?;
+                if won {
+                    let Record { job_id, source, .. } = &stored.record;
+                    info!(
+                        job.id = job_id.as_str(),
+                        s3.bucket = source.bucket.as_str(),
+                        s3.key = source.key.as_str(),
+                        "an obsolete video is there again"
+                    );
+                }
+                Ok(stored)
+            }
+        }
     }
 
     fn begin(&self, record: &mut Record, number: u32) {

@@ -156,6 +156,33 @@ async fn no_task_is_paid_for_an_empty_or_deleted_object() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_deleted_and_is_uploaded_again_is_transcoded() {
+    let cloud = Cloud::new(|_, nth| Play::exit(if nth == 1 { 66 } else { 0 }, 10));
+    cloud.delete_object("early.mp4");
+    cloud.send(event(&["early.mp4", "late.mp4"]));
+    drain(&cloud).await;
+    assert_eq!(ends(&cloud, "early.mp4"), (State::Obsolete, 0));
+    assert_eq!(ends(&cloud, "late.mp4"), (State::Obsolete, 1));
+    cloud.delete_object("late.mp4");
+
+    // Told of again while it is gone: as before.
+    cloud.send(event(&["early.mp4", "late.mp4"]));
+    drain(&cloud).await;
+    assert_eq!((cloud.launches().len(), cloud.queued()), (1, 0));
+    assert_eq!(ends(&cloud, "late.mp4"), (State::Obsolete, 1));
+
+    // There again, though S3 does not answer at once.
+    cloud.upload_object("late.mp4");
+    cloud.fail_looks(3);
+    cloud.send(event(&["late.mp4"]));
+    drain(&cloud).await;
+    assert_eq!((cloud.launches().len(), cloud.queued(), cloud.dead().len()), (2, 0, 0));
+    let record = cloud.record("late.mp4");
+    assert_eq!((record.state, record.reason, record.attempts.len()), (State::Done, None, 2));
+    assert_eq!(record.attempts[1].number, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_another_task() {
     let cloud = Cloud::new(|_, _| Play::exit(75, 10));
     cloud.send(event(&["a.mp4"]));

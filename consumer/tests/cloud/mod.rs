@@ -81,6 +81,7 @@ struct State {
     receives: usize,
     records: HashMap<JobId, (Record, u64)>,
     gone: HashSet<String>,
+    failing_looks: usize,
 }
 
 struct Queued {
@@ -152,6 +153,15 @@ impl Cloud {
 
     pub fn delete_object(&self, key: &str) {
         self.state().gone.insert(key.to_owned());
+    }
+
+    pub fn upload_object(&self, key: &str) {
+        self.state().gone.remove(key);
+    }
+
+    /// The next so many looks at a source object fail.
+    pub fn fail_looks(&self, times: usize) {
+        self.state().failing_looks = times;
     }
 
     pub fn put_record(&self, record: Record) {
@@ -453,7 +463,12 @@ impl Records for Cloud {
     fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
         Box::pin(async move {
             sleep(LATENCY).await;
-            let gone = self.state().gone.contains(source.key.as_str());
+            let mut state = self.state();
+            if state.failing_looks > 0 {
+                state.failing_looks -= 1;
+                return Err(CallError::Passing { call: "HeadObject", reason: "SlowDown".into() });
+            }
+            let gone = state.gone.contains(source.key.as_str());
             Ok(if gone { Presence::Gone } else { Presence::Present })
         })
     }
