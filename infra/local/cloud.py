@@ -12,19 +12,27 @@ IAM policies see ECS calls as AWS presents them: by task definition or task, wit
 condition. Ministack by itself checks all of them against the cluster. SQS's batch calls need the
 permission of the single call, as in AWS; ministack asks for one that does not exist there.
 
+Whoever reaches the local AWS owns this machine: its administrator's key is known to all, and it can
+mount any folder in a container. So it listens where its own tasks and this machine's programs reach
+it and nowhere else, and answers nobody else: others on the same network could still send packets for
+the gateway's address through one of this machine's other interfaces.
+
 The consumer gets its role's credentials the same way, as it does when it runs as an ECS service:
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
 
 Written against the version of ministack that requirements.txt pins. Settings come by environment:
-GATEWAY_PORT, AUTH (ministack's own), TASK_HOST and TASK_NETWORK (set by stack.py).
+GATEWAY_PORT, AUTH, BIND_HOST (ministack's own), TASK_HOST and TASK_NETWORK (set by stack.py).
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import socket
 import time
 
+import hypercorn.config
 from ministack import app
 from ministack.core import iam_actions
 from ministack.core.responses import get_account_id, get_region
@@ -38,12 +46,52 @@ _host = os.environ["TASK_HOST"]
 _network = os.environ.get("TASK_NETWORK", "")
 _port = os.environ["GATEWAY_PORT"]
 
+_task_addresses = ipaddress.ip_network(f"{AGENT_ADDRESS}/24", strict=False)  # see engine.py
+
+_ministack_app = app.app
 _ministack_register_metadata = ecs._register_metadata
 _ministack_build_run_kwargs = ecs._build_run_kwargs
 _ministack_imds = imds.handle_request
 _ministack_action = iam_actions.extract_iam_action
 _ministack_resource_arn = iam_actions.extract_resource_arn
 _ministack_request_context = iam_actions.request_tag_context
+
+
+def _listening_addresses() -> list[str]:
+    """Loopback, and what tasks are told to be this host, where that is an address of this machine.
+
+    It is none with Docker Desktop, which forwards tasks' connections to loopback. A rootless engine does
+    the same if it was set up to let containers reach the host's loopback at all; one set up with
+    another address of the host's (host-gateway-ip) gets that one, guarded by `_only_for_this_machine`.
+    """
+    if _host == AGENT_ADDRESS or _is_own_address(_host):
+        return ["127.0.0.1", _host]
+    return ["127.0.0.1"]
+
+
+def _is_own_address(address: str) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+async def _only_for_this_machine(scope, receive, send):
+    client = scope.get("client")
+    if client is None or _is_of_this_machine(client[0]):
+        await _ministack_app(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+    else:
+        await send({"type": "http.response.start", "status": 403, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+def _is_of_this_machine(client: str) -> bool:
+    address = ipaddress.ip_address(client)
+    return address.is_loopback or address in _task_addresses or client == _host
 
 
 def role_credentials(role_name: str, session_name: str) -> dict | None:
@@ -194,6 +242,11 @@ iam_actions.request_tag_context = _request_context
 ecs._register_metadata = _register_metadata
 ecs._build_run_kwargs = _build_run_kwargs
 imds.handle_request = _imds
+app.app = _only_for_this_machine
+# Ministack itself sets one address.
+hypercorn.config.Config.bind = property(
+    lambda _: [f"{address}:{_port}" for address in _listening_addresses()], lambda *_: None
+)
 
 if __name__ == "__main__":
     app.main()

@@ -163,6 +163,8 @@ def _start_cloud(settings: Settings) -> None:
         **plain_environment(),
         "DOCKER_HOST": engine.host(),
         "GATEWAY_PORT": str(settings.port),
+        "BIND_HOST": "127.0.0.1",  # cloud.py adds the address that tasks use
+        "IOT_MTLS_ENABLED": "0",  # it would listen on every address
         "AUTH": "true",
         "LOG_LEVEL": "INFO",
         "TMPDIR": str(settings.state),
