@@ -65,6 +65,9 @@ def test_the_consumer_can_not_delete_purge_or_fill_its_queue(world, consumer):
     refused(sqs.delete_queue, QueueUrl=world.queue)
     refused(sqs.purge_queue, QueueUrl=world.queue)
     refused(sqs.send_message, QueueUrl=world.queue, MessageBody="{}")
+    dead = world.stack.outputs["DeadLetterQueueUrl"]
+    refused(sqs.send_message, QueueUrl=dead, MessageBody="{}")
+    refused(sqs.receive_message, QueueUrl=dead)
 
 
 def test_the_consumer_runs_no_task_of_another_family(world, consumer, elsewhere):
@@ -92,6 +95,7 @@ def test_the_task_can_not_touch_uploads(world, story, task):
 
 def test_the_task_can_not_touch_the_consumers_records(world, story, task):
     key = f".vidstreamx/jobs/{story['1080p clip'].record['job_id']}.json"
+    refused(task("s3").get_object, Bucket=world.streams, Key=key)
     refused(task("s3").put_object, Bucket=world.streams, Key=key, Body=b"{}")
     refused(task("s3").delete_object, Bucket=world.streams, Key=key)
 
