@@ -2,7 +2,10 @@
 
 use std::os::fd::RawFd;
 
-use crate::plan::{AudioRendition, Picture, Plan, VideoRendition};
+use crate::{
+    plan::{AudioRendition, Picture, Plan, VideoRendition},
+    probe::{LONGEST_SIDE, MOST_SECONDS},
+};
 
 /// Length of an audio fragment. A segment is made of whole fragments, so audio segments begin at most this
 /// much after video's; shorter fragments cost a header of some 300 bytes each.
@@ -47,6 +50,9 @@ pub fn arguments(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> 
     // Progress comes as key=value on its own pipe, not as a line for people on stderr.
     args.flag("-nostats");
     args.pair("-stats_period", "1");
+    // A header may lie: what is decoded is bounded, too.
+    args.pair("-t", MOST_SECONDS.to_string());
+    args.pair("-max_pixels", (u64::from(LONGEST_SIDE) * u64::from(LONGEST_SIDE)).to_string());
     args.0.extend(input.iter().cloned());
     if let Some(picture) = &plan.picture {
         args.pair("-filter_complex", graph(picture, &plan.rungs));
@@ -224,7 +230,9 @@ mod tests {
                 sample_rate: 44_100,
                 language: None,
                 title: None,
+                duration_seconds: 11.4,
             }],
+            warnings: Vec::new(),
         };
         let plan = Plan::new(&media, &Profile::default());
         let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
@@ -246,7 +254,9 @@ mod tests {
                     sample_rate: 8000,
                     language: None,
                     title: None,
+                    duration_seconds: 1.0,
                 }],
+                warnings: Vec::new(),
             },
             &Profile::default(),
         );

@@ -154,6 +154,13 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
     if status.signal() == Some(Signal::KILL.as_raw()) {
         return FfmpegError::Killed;
     }
+    let failed = || FfmpegError::Failed {
+        status,
+        complaint: complaints.back().cloned().unwrap_or_else(|| "it said nothing".into()),
+    };
+    if status.signal().is_some() {
+        return failed();
+    }
     let complains_of = |patterns: &[&str]| {
         complaints.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
     };
@@ -171,10 +178,7 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
     {
         return FfmpegError::Source(line);
     }
-    FfmpegError::Failed {
-        status,
-        complaint: complaints.back().cloned().unwrap_or_else(|| "it said nothing".into()),
-    }
+    failed()
 }
 
 #[cfg(test)]
@@ -229,5 +233,7 @@ mod tests {
             assert!(matches!(failure(failed, &lines(ours)), FfmpegError::Failed { .. }));
         }
         assert!(matches!(failure(ExitStatus::from_raw(9), &lines("")), FfmpegError::Killed));
+        let crashed = failure(ExitStatus::from_raw(11), &lines("Invalid data found"));
+        assert!(matches!(crashed, FfmpegError::Failed { .. }));
     }
 }

@@ -25,7 +25,10 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::{s3::S3Error, source::PinnedObject};
+use crate::{
+    s3::{READ, S3Error},
+    source::PinnedObject,
+};
 
 /// A body that breaks is read again from where it broke, this often in a row without a byte.
 const READ_TRIES: u32 = 6;
@@ -192,7 +195,7 @@ fn read(
                         return Ok(Some((chunk, (reading, object, failure))));
                     }
                     broken => S3Error::Trouble {
-                        action: "read",
+                        action: READ,
                         object: object.uri(),
                         detail: broken.map_or_else(
                             || format!("the body ended at byte {} of {end}", reading.at),
@@ -223,6 +226,18 @@ fn give_up(failure: &Failure, error: S3Error) -> std::io::Error {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_s3::{
+        Client,
+        operation::{
+            get_object::{GetObjectError, GetObjectOutput},
+            head_object::HeadObjectOutput,
+        },
+    };
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use vidstreamx_job::{Exit, Source};
+
     use super::*;
 
     #[test]
@@ -234,5 +249,63 @@ mod tests {
         for wrong in ["bytes=10-", "bytes=-5", "bytes=5-3", "items=0-1", "bytes=a-b"] {
             assert_eq!(parse_range(Some(wrong), 10), None, "{wrong}");
         }
+    }
+
+    /// What a client gets for bytes 2 to 9 of ten, and the input with what it remembers.
+    async fn fetch(reads: aws_smithy_mocks::Rule) -> (String, Input) {
+        let head = mock!(Client::head_object)
+            .then_output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(10).build());
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &reads]);
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a.mp4".parse().unwrap(),
+            version_id: None,
+            etag: None,
+            size: None,
+        };
+        let object = PinnedObject::open(client, source).await.unwrap();
+        let served = ServedObject::start(object).await.unwrap();
+        let (host, path) = served.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let mut connection = tokio::net::TcpStream::connect(host).await.unwrap();
+        let request =
+            format!("GET /{path} HTTP/1.1\r\nHost: a\r\nRange: bytes=2-\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // Broken off when the object cannot be read to its end.
+        let _ = connection.read_to_end(&mut answer).await;
+        (String::from_utf8(answer).unwrap(), Input::Served(served))
+    }
+
+    fn body(bytes: &'static [u8]) -> GetObjectOutput {
+        GetObjectOutput::builder().body(ByteStream::from_static(bytes)).build()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_body_is_read_on_from_where_it_broke() {
+        let reads = mock!(Client::get_object)
+            .match_requests(|request| matches!(request.range(), Some("bytes=2-9" | "bytes=5-9")))
+            .sequence()
+            .output(|| body(b"cde"))
+            .output(|| body(b"fghij"))
+            .build();
+        let (answer, input) = fetch(reads).await;
+        assert!(answer.starts_with("HTTP/1.1 206") && answer.ends_with("cdefghij"), "{answer}");
+        assert!(answer.contains("content-range: bytes 2-9/10"), "{answer}");
+        assert!(input.failure().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_is_replaced_while_it_is_read_is_remembered_as_the_cause() {
+        let reads = mock!(Client::get_object)
+            .sequence()
+            .output(|| body(b"cde"))
+            .error(|| {
+                let meta = ErrorMetadata::builder().code("PreconditionFailed").message("it changed");
+                GetObjectError::generic(meta.build())
+            })
+            .build();
+        let (answer, input) = fetch(reads).await;
+        assert!(answer.ends_with("cde"), "{answer}");
+        assert_eq!(input.failure().map(|error| error.exit()), Some(Exit::Obsolete));
     }
 }

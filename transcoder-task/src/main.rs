@@ -25,6 +25,7 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -33,6 +34,10 @@ async fn main() -> ExitCode {
         Err(error) => return settings::usage_exit(&error),
     };
     flags.init_logging();
+    // FFmpeg runs as the same user: it must not read credentials out of this process.
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!("this process's memory stays readable to FFmpeg: {error}");
+    }
     let exit = match settings::Settings::from_flags(flags) {
         Ok(settings) => task::run(settings).await,
         Err(error) => {

@@ -75,6 +75,8 @@ pub struct AudioRendition {
     pub sample_rate: u32,
     /// AAC bit rate in kbit/s.
     pub kbps: u32,
+    /// Of the source's track, in seconds; 0 if the file does not say.
+    pub duration_seconds: f64,
 }
 
 /// The instants at which segments of every rendition begin: multiples of one duration.
@@ -166,25 +168,38 @@ fn even_down(pixels: f64) -> u32 {
 fn audio(tracks: &[Audio], profile: &Profile) -> Vec<AudioRendition> {
     let mut renditions: Vec<AudioRendition> = Vec::with_capacity(tracks.len());
     for track in tracks {
-        let base = track.language.as_deref().unwrap_or("und");
-        let twins = renditions.iter().filter(|other| other.language == track.language).count();
-        let suffix =
-            |separator: &str| if twins == 0 { String::new() } else { format!("{separator}{}", twins + 1) };
+        let language = track.language.as_deref();
+        // Quotes and control characters have no place in a playlist's attribute.
+        let title = track.title.as_deref().filter(|title| !title.contains(['"', '\n', '\r']));
+        let name = numbered(language.unwrap_or("und"), '-', |name| {
+            renditions.iter().any(|other| other.name == name)
+        });
+        let label = numbered(title.or(language).unwrap_or("Audio"), ' ', |label| {
+            renditions.iter().any(|other| other.label == label)
+        });
         renditions.push(AudioRendition {
-            name: format!("{base}{}", suffix("-")),
-            // Quotes and control characters have no place in a playlist's attribute.
-            label: match &track.title {
-                Some(title) if !title.contains(['"', '\n', '\r']) => format!("{title}{}", suffix(" ")),
-                _ => format!("{}{}", track.language.as_deref().unwrap_or("Audio"), suffix(" ")),
-            },
+            name,
+            label,
             language: track.language.clone(),
             stream: track.index,
             // What AAC players are sure to take.
             sample_rate: if track.sample_rate == 44_100 { 44_100 } else { 48_000 },
             kbps: profile.audio_kbps,
+            duration_seconds: track.duration_seconds,
         });
     }
     renditions
+}
+
+/// The text itself, or with the first number from 2 on that makes it unique.
+fn numbered(text: &str, separator: char, taken: impl Fn(&str) -> bool) -> String {
+    let mut unique = text.to_owned();
+    let mut number = 1;
+    while taken(&unique) {
+        number += 1;
+        unique = format!("{text}{separator}{number}");
+    }
+    unique
 }
 
 #[cfg(test)]
@@ -250,6 +265,7 @@ mod tests {
             sample_rate: 8000,
             language: language.map(str::to_owned),
             title: None,
+            duration_seconds: 1.0,
         };
         let renditions =
             audio(&[track(Some("eng")), track(None), track(Some("eng")), track(None)], &Profile::default());
@@ -257,6 +273,12 @@ mod tests {
             renditions.iter().map(|audio| (audio.name.as_str(), audio.label.as_str())).collect();
         assert_eq!(names, [("eng", "eng"), ("und", "Audio"), ("eng-2", "eng 2"), ("und-2", "Audio 2")]);
         assert_eq!(renditions[0].sample_rate, 48_000);
+        let titled = |language| Audio { title: Some("Stereo".into()), ..track(Some(language)) };
+        let labels: Vec<_> = audio(&[titled("eng"), titled("deu")], &Profile::default())
+            .into_iter()
+            .map(|audio| audio.label)
+            .collect();
+        assert_eq!(labels, ["Stereo", "Stereo 2"]);
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What the source is: ffprobe's answer, reduced to what the plan needs.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
@@ -15,9 +19,9 @@ const OUTPUT_LIMIT: u64 = 4 << 20;
 /// More tracks than any real video has.
 const MOST_TRACKS: usize = 100;
 /// Longer side, in pixels: 8K and a half. FFmpeg's frames take memory in proportion to the area.
-const LONGEST_SIDE: u32 = 8192;
+pub const LONGEST_SIDE: u32 = 8192;
 /// Longest video accepted.
-const MOST_SECONDS: f64 = 24.0 * 3600.0;
+pub const MOST_SECONDS: f64 = 24.0 * 3600.0;
 
 /// A source's usable tracks.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +32,10 @@ pub struct Media {
     pub duration_seconds: f64,
     /// The first video track that is no cover art.
     pub video: Option<Video>,
-    /// Every audio track.
+    /// Every audio track that can be decoded.
     pub audio: Vec<Audio>,
+    /// What was left out, for people.
+    pub warnings: Vec<String>,
 }
 
 /// A video track as it is stored.
@@ -82,6 +88,8 @@ pub struct Audio {
     pub language: Option<String>,
     /// The track's own title.
     pub title: Option<String>,
+    /// 0 if the file does not say.
+    pub duration_seconds: f64,
 }
 
 /// Why there is nothing to transcode.
@@ -93,6 +101,15 @@ pub enum ProbeError {
     /// ffprobe could not be run.
     #[error("cannot run ffprobe: {0} (is FFmpeg installed?)")]
     Run(std::io::Error),
+    /// The object came too slowly.
+    #[error("the file's header could not be read from S3 within a minute")]
+    Slow,
+    /// ffprobe was killed, most likely for want of memory.
+    #[error("ffprobe was killed, most likely for want of memory")]
+    Killed,
+    /// ffprobe crashed.
+    #[error("ffprobe crashed ({0})")]
+    Crashed(ExitStatus),
 }
 
 impl ProbeError {
@@ -101,6 +118,9 @@ impl ProbeError {
         match self {
             Self::Unusable(_) => Exit::Unusable,
             Self::Run(_) => Exit::Misconfigured,
+            Self::Slow => Exit::Transient,
+            Self::Killed => Exit::OutOfMemory,
+            Self::Crashed(_) => Exit::Internal,
         }
     }
 }
@@ -134,12 +154,13 @@ pub async fn probe(input: &Input) -> Result<Media, ProbeError> {
     };
     let status = match tokio::time::timeout(TIME_LIMIT, read).await {
         Ok(status) => status.map_err(ProbeError::Run)?,
+        Err(_) if matches!(input, Input::Served(_)) => return Err(ProbeError::Slow),
         Err(_) => return Err(unusable("the file's header could not be read within a minute")),
     };
     if !status.success() {
         let complaints = String::from_utf8_lossy(&complaints);
         tracing::debug!("ffprobe: {}", complaints.trim());
-        return Err(unusable(complaint(&complaints)));
+        return Err(failure(status, &complaints));
     }
     let answer = serde_json::from_slice(&json)
         .map_err(|_| unusable("the file's header holds more than any video's does"))?;
@@ -148,6 +169,21 @@ pub async fn probe(input: &Input) -> Result<Media, ProbeError> {
 
 fn unusable(reason: impl Into<String>) -> ProbeError {
     ProbeError::Unusable(reason.into())
+}
+
+/// Only an ffprobe that works can say that a file is no video.
+fn failure(status: ExitStatus, complaints: &str) -> ProbeError {
+    const BROKEN: [&str; 3] =
+        ["error while loading shared libraries", "Unrecognized option", "symbol lookup error"];
+    match status.signal() {
+        Some(9) => return ProbeError::Killed,
+        Some(_) => return ProbeError::Crashed(status),
+        None => {}
+    }
+    if matches!(status.code(), Some(126 | 127)) || BROKEN.iter().any(|words| complaints.contains(words)) {
+        return ProbeError::Run(std::io::Error::other(complaints.trim().to_owned()));
+    }
+    unusable(complaint(complaints))
 }
 
 /// ffprobe's complaint in words for the person who uploaded the file.
@@ -241,11 +277,33 @@ fn media(answer: Answer) -> Result<Media, ProbeError> {
         .find(|stream| stream.disposition.attached_pic == 0 && stream.width > 0 && stream.height > 0)
         .map(video)
         .transpose()?;
-    let audio = of_type("audio").filter(|stream| stream.channels > 0).map(audio).collect::<Vec<_>>();
+    // Phones add tracks of codecs of their own (spatial sound) beside an ordinary one.
+    let (playable, unknown): (Vec<_>, Vec<_>) =
+        of_type("audio").partition(|stream| stream.channels > 0 && known(stream).is_some());
+    let audio = playable.into_iter().map(audio).collect::<Vec<_>>();
+    let warnings = unknown
+        .into_iter()
+        .map(|stream| {
+            format!("audio track {} is in a codec that is not known here and was left out", stream.index)
+        })
+        .collect();
     if video.is_none() && audio.is_empty() {
         return Err(unusable("the file holds neither a picture nor sound that can be played"));
     }
-    Ok(Media { format: answer.format.format_name, duration_seconds, video, audio })
+    let video = video.map(|video| Video {
+        duration_seconds: if video.duration_seconds > 0.0 {
+            video.duration_seconds
+        } else {
+            duration_seconds
+        },
+        ..video
+    });
+    Ok(Media { format: answer.format.format_name, duration_seconds, video, audio, warnings })
+}
+
+/// The codec's name, if FFmpeg knows the codec.
+fn known(stream: &Stream) -> Option<&str> {
+    stream.codec_name.as_deref().filter(|name| !matches!(*name, "unknown" | "none"))
 }
 
 fn video(stream: &Stream) -> Result<Video, ProbeError> {
@@ -295,6 +353,7 @@ fn audio(stream: &Stream) -> Audio {
             .filter(|code| code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase()))
             .filter(|code| code != "und"),
         title: stream.tags.title.clone(),
+        duration_seconds: seconds(stream.duration.as_deref()),
     }
 }
 
@@ -370,6 +429,36 @@ mod tests {
         assert_eq!((video.index, video.rotation, video.pixel_aspect), (2, 90, 1.0));
         assert_eq!(video.display_size(), (320.0, 568.0));
         assert_eq!((media.audio[0].index, &media.audio[0].language), (1, &None));
+    }
+
+    #[test]
+    fn a_track_of_unknown_sound_is_left_out_with_a_warning() {
+        let media = of(serde_json::json!({
+            "format": {"duration": "4"},
+            "streams": [
+                {"index": 0, "codec_type": "video", "codec_name": "h264", "width": 64, "height": 64},
+                {"index": 1, "codec_type": "audio", "codec_name": "aac", "channels": 2},
+                {"index": 2, "codec_type": "audio", "codec_tag_string": "apac", "channels": 4}
+            ]
+        }))
+        .unwrap();
+        assert_eq!(media.audio.iter().map(|audio| audio.index).collect::<Vec<_>>(), [1]);
+        assert!(media.warnings[0].contains("track 2"));
+        assert_eq!(media.video.unwrap().duration_seconds, 4.0);
+    }
+
+    #[test]
+    fn a_broken_ffprobe_says_nothing_about_the_file() {
+        let exited = |code: i32| ExitStatus::from_raw(code << 8);
+        let of = |status, complaints| failure(status, complaints).exit();
+        assert_eq!(
+            of(exited(127), "ffprobe: error while loading shared libraries: libx"),
+            Exit::Misconfigured
+        );
+        assert_eq!(of(exited(1), "Unrecognized option 'format_whitelist'"), Exit::Misconfigured);
+        assert_eq!(of(ExitStatus::from_raw(9), ""), Exit::OutOfMemory);
+        assert_eq!(of(ExitStatus::from_raw(11), ""), Exit::Internal);
+        assert_eq!(of(exited(1), "moov atom not found"), Exit::Unusable);
     }
 
     #[test]

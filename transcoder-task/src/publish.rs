@@ -16,6 +16,7 @@ use crate::{
     error::TaskError,
     plan::{Boundaries, Plan},
     playlist::{self, Published, Rates, Sound, Variant},
+    source::PinnedObject,
     store::{Kind, PLAYLIST, Store, StoreError},
 };
 
@@ -26,6 +27,8 @@ const UPLOADS_PER_RENDITION: usize = 2;
 const GROW_EVERY: Duration = Duration::from_secs(4);
 /// The stable address's playlist.
 pub const MASTER: &str = "master.m3u8";
+/// In the job's folder: the master playlist that this job's took the place of.
+const REPLACED: &str = "replaced.m3u8";
 const VIDEO: &str = "video/mp4";
 const AUDIO: &str = "audio/mp4";
 
@@ -38,6 +41,8 @@ pub struct Publisher {
     started: Instant,
     tracks: Vec<Track>,
     master: Master,
+    /// What must still be current for the stream to take the stable address; absent for plain files.
+    source: Option<PinnedObject>,
 }
 
 /// A rendition and what of it is published.
@@ -62,8 +67,26 @@ enum Facts {
 enum Master {
     /// Whatever was there before.
     Untouched,
-    /// Ours, since the stream was playable; `before` is what it replaced.
-    Switched { before: Option<Bytes>, playable_seconds: f64 },
+    /// Ours, since the stream was playable.
+    Switched { playable_seconds: f64 },
+}
+
+/// Gives the stable address back to what was there before this job, for a stream that will never be whole.
+/// Leaves it alone if it is not this job's (any more).
+pub async fn retract(store: &Store, job_id: &JobId) -> Result<(), StoreError> {
+    match store.get(MASTER).await? {
+        Some(current) if is_of(&current, job_id) => {}
+        _ => return Ok(()),
+    }
+    match store.get(&format!("{job_id}/{REPLACED}")).await? {
+        Some(before) => store.put(MASTER, Kind::Stable(PLAYLIST), before).await,
+        None => store.delete(MASTER).await,
+    }
+}
+
+/// Whether a master playlist points into the job's folder.
+fn is_of(master: &Bytes, job_id: &JobId) -> bool {
+    String::from_utf8_lossy(master).contains(&format!("{job_id}/"))
 }
 
 enum Event {
@@ -73,7 +96,13 @@ enum Event {
 
 impl Publisher {
     /// A publisher for the plan's renditions; `started` is the task's start.
-    pub fn new(store: Store, job_id: JobId, plan: &Plan, started: Instant) -> Self {
+    pub fn new(
+        store: Store,
+        job_id: JobId,
+        source: Option<PinnedObject>,
+        plan: &Plan,
+        started: Instant,
+    ) -> Self {
         let video = plan.rungs.iter().map(|rung| {
             (
                 format!("video/{}", rung.name),
@@ -107,7 +136,15 @@ impl Publisher {
                 playlist_written: None,
             })
             .collect();
-        Self { store, job_id, boundaries: plan.boundaries, started, tracks, master: Master::Untouched }
+        Self {
+            store,
+            job_id,
+            boundaries: plan.boundaries,
+            started,
+            tracks,
+            master: Master::Untouched,
+            source,
+        }
     }
 
     /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end.
@@ -159,13 +196,27 @@ impl Publisher {
     }
 
     async fn switch_master(&mut self) -> Result<(), TaskError> {
-        let before = self.store.get(MASTER).await?;
+        self.check_source().await?;
+        if let Some(before) = self.store.get(MASTER).await?
+            && !is_of(&before, &self.job_id)
+        {
+            let kept = format!("{}/{REPLACED}", self.job_id);
+            self.store.put(&kept, Kind::Stable(PLAYLIST), before).await?;
+        }
         let text = self.master_playlist(Rating::Planned);
         self.store.put(MASTER, Kind::GrowingPlaylist, text).await?;
         let playable_seconds = self.started.elapsed().as_secs_f64();
         tracing::info!(playable_seconds, master = self.store.locate(MASTER), "playable");
-        self.master = Master::Switched { before, playable_seconds };
+        self.master = Master::Switched { playable_seconds };
         Ok(())
+    }
+
+    /// A stream of content that is not there any more must not take the address from a newer one's.
+    async fn check_source(&self) -> Result<(), TaskError> {
+        match &self.source {
+            Some(source) => Ok(source.check_current().await?),
+            None => Ok(()),
+        }
     }
 
     /// Writes an object below the job's folder.
@@ -180,6 +231,7 @@ impl Publisher {
 
     /// Final playlists; returns what was published. Renditions without a sample are left out.
     pub async fn finish(&mut self) -> Result<Vec<job::Rendition>, TaskError> {
+        self.check_source().await?;
         self.tracks.retain(|track| track.init.is_some() && !track.segments.is_empty());
         for index in 0..self.tracks.len() {
             self.write_media(index, true).await?;
@@ -187,17 +239,6 @@ impl Publisher {
         let text = self.master_playlist(Rating::Measured);
         self.store.put(MASTER, Kind::Stable(PLAYLIST), text).await?;
         Ok(self.tracks.iter().map(Track::report).collect())
-    }
-
-    /// Gives the stable address back to what was there before, for a stream that will never be whole.
-    pub async fn retract(&mut self) -> Result<(), TaskError> {
-        if let Master::Switched { before, .. } = std::mem::replace(&mut self.master, Master::Untouched) {
-            match before {
-                Some(text) => self.store.put(MASTER, Kind::Stable(PLAYLIST), text).await?,
-                None => self.store.delete(MASTER).await?,
-            }
-        }
-        Ok(())
     }
 
     /// The published segments of each rung, largest rung first, and of each audio track.
@@ -215,7 +256,7 @@ impl Publisher {
     /// Seconds from the task's start until the stream was playable while it grew.
     pub fn playable_seconds(&self) -> Option<f64> {
         match self.master {
-            Master::Switched { playable_seconds, .. } => Some(playable_seconds),
+            Master::Switched { playable_seconds } => Some(playable_seconds),
             Master::Untouched => None,
         }
     }
@@ -347,5 +388,43 @@ impl Uploader {
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), TaskError> {
         Ok(self.store.put(&format!("{}/{name}", self.path), self.kind, bytes).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(digit: &str) -> JobId {
+        digit.repeat(32).parse().unwrap()
+    }
+
+    fn master(job: &JobId) -> Bytes {
+        format!("#EXTM3U\n{job}/video/720p/index.m3u8\n").into()
+    }
+
+    async fn at_the_stable_address(
+        now: &JobId,
+        replaced: Option<&JobId>,
+        retracted: &JobId,
+    ) -> Option<Bytes> {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::Folder(folder.path().to_owned());
+        store.put(MASTER, Kind::Stable(PLAYLIST), master(now)).await.unwrap();
+        if let Some(replaced) = replaced {
+            let kept = format!("{retracted}/{REPLACED}");
+            store.put(&kept, Kind::Stable(PLAYLIST), master(replaced)).await.unwrap();
+        }
+        retract(&store, retracted).await.unwrap();
+        store.get(MASTER).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_taken_back_leaves_what_was_there_before() {
+        let (old, ours, newer) = (job("a"), job("b"), job("c"));
+        assert_eq!(at_the_stable_address(&ours, Some(&old), &ours).await, Some(master(&old)));
+        assert_eq!(at_the_stable_address(&ours, None, &ours).await, None);
+        // A newer upload's stream has taken the address in the meantime.
+        assert_eq!(at_the_stable_address(&newer, Some(&old), &ours).await, Some(master(&newer)));
     }
 }

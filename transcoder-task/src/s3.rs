@@ -32,6 +32,9 @@ pub async fn client() -> Client {
     Client::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build())
 }
 
+/// What is done with a source.
+pub const READ: &str = "read";
+
 /// Why a call to S3 failed for good.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum S3Error {
@@ -44,6 +47,12 @@ pub enum S3Error {
     /// The object has another ETag than the job asked for.
     #[error("{object} was replaced by another upload")]
     Replaced {
+        /// `s3://bucket/key`.
+        object: String,
+    },
+    /// In a storage class that cannot be read before it is restored.
+    #[error("{object} is archived: restore it and upload it again")]
+    Archived {
         /// `s3://bucket/key`.
         object: String,
     },
@@ -81,13 +90,18 @@ impl S3Error {
             _ => DisplayErrorContext(error).to_string(),
         };
         match (status, error.code()) {
+            (_, Some("InvalidObjectState")) => Self::Archived { object },
+            // One object with a key of its own: no other video is concerned.
+            (Some(403), _) if action == READ && detail.contains("kms:") => {
+                Self::Trouble { action, object, detail }
+            }
             (
                 _,
                 Some("NoSuchBucket" | "AccessDenied" | "PermanentRedirect" | "AuthorizationHeaderMalformed"),
             )
             | (Some(401 | 403), _) => Self::Refused { action, object, detail },
             (_, Some("NoSuchKey" | "NotFound")) | (Some(404), _) => Self::Gone { object },
-            (Some(412), _) => Self::Replaced { object },
+            (_, Some("PreconditionFailed")) | (Some(412), _) => Self::Replaced { object },
             (None, _) if detail.contains("no providers in chain provided credentials") => {
                 Self::Refused { action, object, detail: "no AWS credentials were found".into() }
             }
@@ -99,6 +113,7 @@ impl S3Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Gone { .. } | Self::Replaced { .. } => Exit::Obsolete,
+            Self::Archived { .. } => Exit::Unusable,
             Self::Refused { .. } => Exit::Misconfigured,
             Self::Trouble { .. } => Exit::Transient,
         }

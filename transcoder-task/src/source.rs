@@ -3,7 +3,7 @@
 use aws_sdk_s3::{Client, primitives::ByteStream};
 use vidstreamx_job::{S3Uri, Source};
 
-use crate::s3::S3Error;
+use crate::s3::{READ, S3Error};
 
 /// One content of one object. All reads name its version, or else its ETag.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ impl PinnedObject {
             .set_version_id(source.version_id.clone())
             .send()
             .await
-            .map_err(|error| S3Error::new("read", uri(&source), &error))?;
+            .map_err(|error| S3Error::new(READ, uri(&source), &error))?;
         let etag = head.e_tag().map(unquoted);
         if source.version_id.is_none() && source.etag.is_some() && source.etag.as_deref() != etag {
             return Err(S3Error::Replaced { object: uri(&source) });
@@ -63,7 +63,7 @@ impl PinnedObject {
             Some(version) => request.version_id(version),
             None => request.set_if_match(source.etag.as_deref().map(|etag| format!("\"{etag}\""))),
         };
-        let answer = request.send().await.map_err(|error| S3Error::new("read", self.uri(), &error))?;
+        let answer = request.send().await.map_err(|error| S3Error::new(READ, self.uri(), &error))?;
         Ok(answer.body)
     }
 

@@ -6,7 +6,7 @@ use aws_sdk_s3::{Client, primitives::ByteStream};
 use bytes::Bytes;
 use vidstreamx_job::{BucketName, Exit};
 
-use crate::s3::S3Error;
+use crate::s3::{READ, S3Error};
 
 /// A place for objects, addressed by their paths below it.
 #[derive(Debug, Clone)]
@@ -81,7 +81,9 @@ impl StoreError {
     pub fn exit(&self) -> Exit {
         match self {
             // A vanished output bucket is no obsolete source.
-            Self::S3(S3Error::Gone { .. } | S3Error::Replaced { .. }) => Exit::Misconfigured,
+            Self::S3(S3Error::Gone { .. } | S3Error::Replaced { .. } | S3Error::Archived { .. }) => {
+                Exit::Misconfigured
+            }
             Self::S3(error) => error.exit(),
             Self::File { error, .. } => match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::Transient,
@@ -141,14 +143,14 @@ impl Store {
                 let object = match client.get_object().bucket(bucket.as_str()).key(&key).send().await {
                     Ok(object) => object,
                     Err(error) => {
-                        return match S3Error::new("read", uri, &error) {
+                        return match S3Error::new(READ, uri, &error) {
                             S3Error::Gone { .. } => Ok(None),
                             error => Err(error.into()),
                         };
                     }
                 };
                 let content = object.body.collect().await.map_err(|error| S3Error::Trouble {
-                    action: "read",
+                    action: READ,
                     object: uri,
                     detail: error.to_string(),
                 })?;

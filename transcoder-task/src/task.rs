@@ -22,7 +22,7 @@ use crate::{
     probe::probe,
     profile::Profile,
     progress,
-    publish::{MASTER, Publisher},
+    publish::{MASTER, Publisher, retract},
     s3,
     settings::{self, Settings, Work},
     source::PinnedObject,
@@ -64,8 +64,14 @@ async fn transcode(opened: Opened, profile: Profile, clock: Clock) -> Exit {
     if let Some(reason) = &reason {
         tracing::error!(exit_code = exit.code(), "{reason}");
     }
-    if exit == Exit::Terminated {
-        return exit;
+    match exit {
+        Exit::Terminated => return exit,
+        Exit::Unusable | Exit::Obsolete | Exit::Internal => {
+            if let Err(error) = retract(&opened.store, &opened.job_id).await {
+                tracing::warn!("the stable address still has the stream that is not complete: {error}");
+            }
+        }
+        _ => {}
     }
     let report = found.report(&opened, exit.into(), reason, &clock);
     match write_report(&opened, &report).await {
@@ -233,41 +239,28 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
         "planned"
     );
 
-    let mut publisher = Publisher::new(opened.store.clone(), opened.job_id.clone(), &plan, clock.instant);
+    found.warnings.clone_from(&media.warnings);
+    let object = object.map(|object| PinnedObject::clone(object));
+    let mut publisher =
+        Publisher::new(opened.store.clone(), opened.job_id.clone(), object, &plan, clock.instant);
     let encoding = Instant::now();
-    let result = match encode(&plan, &input, &mut publisher).await {
-        Ok(()) => {
-            found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
-            let (rungs, audio) = publisher.published();
-            verify(&plan, &rungs, &audio)
-        }
-        Err(error) => Err(cause(&input, error)),
-    };
-    let checked = match (result, object) {
-        (Ok(warnings), Some(object)) => {
-            object.check_current().await.map(|()| warnings).map_err(TaskError::from)
-        }
-        (result, _) => result,
-    };
+    let result = encode(&plan, &input, &mut publisher).await;
+    found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
     found.playable_seconds = publisher.playable_seconds();
-    match checked {
-        Ok(warnings) => {
-            for warning in &warnings {
-                tracing::warn!("{warning}");
-            }
-            found.warnings = warnings;
-            found.renditions = publisher.finish().await?;
-            // A stream too short to grow is playable when it is finished.
-            found.playable_seconds.get_or_insert_with(|| clock.instant.elapsed().as_secs_f64());
-            Ok(())
-        }
-        Err(error) => {
-            if matches!(error.exit(), Exit::Unusable | Exit::Obsolete) {
-                publisher.retract().await?;
-            }
-            Err(error)
-        }
+    result.map_err(|error| cause(&input, error))?;
+    // FFmpeg takes a source that cannot be read any further for one that ends.
+    if let Some(error) = input.failure() {
+        return Err(error.into());
     }
+    let (rungs, audio) = publisher.published();
+    found.warnings.extend(verify(&plan, &rungs, &audio)?);
+    for warning in &found.warnings {
+        tracing::warn!("{warning}");
+    }
+    found.renditions = publisher.finish().await?;
+    // A stream too short to grow is playable when it is finished.
+    found.playable_seconds.get_or_insert_with(|| clock.instant.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// FFmpeg only sees a file that ends early; if reading the object failed, that is the cause.
@@ -333,7 +326,15 @@ async fn write_report(opened: &Opened, report: &Report) -> Result<(), TaskError>
     let json: Bytes =
         serde_json::to_vec_pretty(report).map_err(|error| TaskError::Verify(error.to_string()))?.into();
     opened.store.put(&format!("{}/{REPORT}", opened.job_id), Kind::Stable(JSON), json.clone()).await?;
-    if matches!(report.outcome, Outcome::Complete | Outcome::Rejected) {
+    let of_the_latest = match report.outcome {
+        Outcome::Complete => true,
+        Outcome::Rejected => match &opened.input {
+            InputKind::Object(object) => object.check_current().await.is_ok(),
+            InputKind::File(_) | InputKind::Lost(_) => true,
+        },
+        Outcome::Obsolete | Outcome::Failed => false,
+    };
+    if of_the_latest {
         opened.store.put(REPORT, Kind::Stable(JSON), json).await?;
     }
     Ok(())

@@ -35,6 +35,12 @@ pub fn verify(plan: &Plan, rungs: &[&[Published]], audio: &[&[Published]]) -> Re
                 "audio track {} holds no sound that can be decoded and was left out",
                 track.name
             ));
+        } else if plan.picture.is_some() {
+            warnings.extend(missing(
+                &format!("audio track {}", track.name),
+                segments,
+                track.duration_seconds,
+            ));
         }
     }
     Ok(warnings)
@@ -56,17 +62,24 @@ fn same_segments(first: &[Published], other: &[Published]) -> Result<(), String>
 }
 
 fn coverage(what: &str, segments: &[Published], expected_seconds: f64) -> Result<Option<String>, TaskError> {
-    let seconds: f64 = segments.iter().map(|segment| segment.duration_seconds).sum();
-    let missing = expected_seconds - seconds;
+    let seconds = total(segments);
     if seconds < expected_seconds * LEAST_SHARE {
         return Err(TaskError::Unusable(format!(
             "the file is damaged: only {seconds:.1} of {expected_seconds:.1} seconds of {what} can be decoded"
         )));
     }
-    let notable = missing > NOTABLE.0 && missing > expected_seconds * NOTABLE.1;
-    Ok(notable.then(|| {
+    Ok(missing(what, segments, expected_seconds))
+}
+
+fn missing(what: &str, segments: &[Published], expected_seconds: f64) -> Option<String> {
+    let missing = expected_seconds - total(segments);
+    (missing > NOTABLE.0 && missing > expected_seconds * NOTABLE.1).then(|| {
         format!("the file is damaged: {missing:.1} of {expected_seconds:.1} seconds of {what} are missing")
-    }))
+    })
+}
+
+fn total(segments: &[Published]) -> f64 {
+    segments.iter().map(|segment| segment.duration_seconds).sum()
 }
 
 #[cfg(test)]
@@ -128,6 +141,24 @@ mod tests {
             assert!(error.to_string().contains(expected), "{error}");
             assert!(matches!(error, TaskError::Verify(_)));
         }
+    }
+
+    #[test]
+    fn sound_that_ends_early_is_told_of() {
+        let track = crate::plan::AudioRendition {
+            name: "eng".into(),
+            label: "eng".into(),
+            language: None,
+            stream: 1,
+            sample_rate: 48_000,
+            kbps: 128,
+            duration_seconds: 12.0,
+        };
+        let plan = Plan { audio: vec![track], ..plan(12.0) };
+        let (video, audio) = (segments(3), segments(1));
+        let warnings = verify(&plan, &[&video, &video], &[&audio]).unwrap();
+        assert_eq!(warnings, ["the file is damaged: 8.0 of 12.0 seconds of audio track eng are missing"]);
+        assert!(verify(&plan, &[&video, &video], &[&[]]).unwrap()[0].contains("left out"));
     }
 
     #[test]
