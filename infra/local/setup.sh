@@ -201,21 +201,25 @@ need_rust() {
 
 # Ubuntu has no Chromium package outside of snap, which does not run everywhere.
 install_own_chromium() {
-    as_root env PLAYWRIGHT_BROWSERS_PATH="$tools/browsers" \
-        "$tools/venv/bin/python" -m playwright install --with-deps chromium
+    rm -f "$tools/browsers.txt" &&
+        as_root env PLAYWRIGHT_BROWSERS_PATH="$tools/browsers" \
+            "$tools/venv/bin/python" -m playwright install --with-deps chromium &&
+        printf '%s\n' "$1" >"$tools/browsers.txt"
 }
 
 need_chromium() {
-    local name
+    local name playwright
     for name in chromium google-chrome; do # see browser.py
         if have "$name"; then return; fi
     done
-    if [[ -d $tools/browsers ]]; then return; fi
     if [[ $(distribution) == debian ]]; then
         apt_install chromium
-    else
-        step "Chromium for the end-to-end test" install_own_chromium
+        return
     fi
+    # Each version of Playwright has its own browser, and a download that was broken off is none.
+    playwright=$(grep '^playwright==' "$repo/infra/local/requirements.txt")
+    if [[ -d $tools/browsers && $(cat "$tools/browsers.txt" 2>/dev/null) == "$playwright" ]]; then return; fi
+    step "Chromium for the end-to-end test" install_own_chromium "$playwright"
 }
 
 main() {
