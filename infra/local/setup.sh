@@ -10,6 +10,8 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=${VIDSTREAMX_TOOLS_DIR:-$repo/.local}
 log=$tools/setup.log
+own_engine=$tools/engine-installed # there if the engine is of this script's installing
+user=$(id -un)
 base_image=debian:trixie-slim
 oldest_python=3.10
 
@@ -67,7 +69,11 @@ apt_install() {
 
 docker_answers() { docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
 
-docker_refuses() { docker info 2>&1 >/dev/null | grep -q 'permission denied'; }
+docker_refuses() {
+    local said # not in a pipe to grep, whose early end would be the pipe's failure
+    said=$(docker info 2>&1 >/dev/null) || true
+    [[ $said == *"permission denied"* ]]
+}
 
 # wait_for SECONDS COMMAND…
 wait_for() {
@@ -91,30 +97,56 @@ start_dockerd() {
     }
 }
 
-docker_group_hint() {
-    fail "the Docker engine refuses this user" \
-        "Let it in with: sudo usermod -aG docker \"\$USER\"    (then log in again, or: newgrp docker)"
+# The engine's socket is for root and the group docker, which a session that is open has not joined.
+let_this_user_in() {
+    as_root usermod -aG docker "$user" && # for later sessions
+        as_root chown "$user" /run/docker.sock && # until the next boot; the group stays
+        docker_answers
+}
+
+# Only an engine that this script installed is changed.
+need_access_to_docker() {
+    if [[ -e $own_engine ]]; then
+        if ((EUID != 0)); then as_root true; fi
+        step "let $user use the Docker engine" let_this_user_in
+    elif [[ " $(id -nG "$user") " == *" docker "* ]]; then
+        fail "the Docker engine refuses this session, which is older than $user's membership in the group docker" \
+            "Log in again, or run: newgrp docker"
+    else
+        fail "the Docker engine refuses $user" \
+            "Let $user in with: sudo usermod -aG docker $user" "Then log in again, or run: newgrp docker"
+    fi
 }
 
 need_docker() {
+    if docker_answers; then return; fi
     if have docker; then
-        if docker_answers; then return; fi
+        if docker_refuses; then
+            need_access_to_docker
+            return
+        fi
         [[ -z ${DOCKER_HOST:-} ]] ||
             fail "no Docker engine answers at DOCKER_HOST=$DOCKER_HOST" "Start it, or unset DOCKER_HOST to use a local one."
-        if docker_refuses; then docker_group_hint; fi
     fi
-    if ! have docker || ! have dockerd; then
+    if ! have docker || ! have_engine; then
+        if ! have_engine && [[ ! -S /run/docker.sock ]]; then : >"$own_engine"; fi
         apt_install docker.io
         # Where there is an init system the package starts the engine.
         if [[ -d /run/systemd/system ]]; then wait_for 20 docker_is_up || true; fi
-        if docker_answers; then return; fi
-        if docker_refuses; then docker_group_hint; fi
     fi
-    if [[ -d /run/systemd/system ]] && as_root systemctl start docker >>"$log" 2>&1; then
-        if wait_for 20 docker_answers; then return; fi
+    if ! docker_is_up && [[ -d /run/systemd/system ]] && as_root systemctl start docker >>"$log" 2>&1; then
+        wait_for 20 docker_is_up || true
     fi
-    step "start Docker engine" start_dockerd
+    if docker_answers; then return; fi
+    if docker_refuses; then
+        need_access_to_docker
+    else
+        step "start Docker engine" start_dockerd
+    fi
 }
+
+# Debian's users don't have /usr/sbin on PATH.
+have_engine() { have dockerd || [[ -x /usr/sbin/dockerd ]]; }
 
 docker_is_up() { docker_answers || docker_refuses; }
 
