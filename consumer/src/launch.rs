@@ -7,6 +7,7 @@ use aws_sdk_ecs::{
         KeyValuePair, NetworkConfiguration, PropagateTags, Tag, TaskOverride,
     },
 };
+use jiff::Timestamp;
 use serde_json::json;
 use vidstreamx_job::Job;
 
@@ -18,7 +19,8 @@ use crate::settings::{Capacity, Settings};
 pub struct Launch {
     /// The job's id: `startedBy`, by which a task can be found again.
     pub started_by: String,
-    /// `<job id>-<attempt>`: makes asking twice harmless for 24 hours.
+    /// `<job id>-<seconds of the record's beginning>-<attempt>`: makes asking twice harmless for 24
+    /// hours. A record that was deleted for a new start leads to tokens of its own.
     pub token: String,
     /// The job.
     pub environment: Vec<(&'static str, String)>,
@@ -29,12 +31,12 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// An attempt at a job.
+    /// An attempt at a job, whose record is from `since`.
     #[must_use]
-    pub fn new(job: &Job, number: u32, capacity: Capacity) -> Self {
+    pub fn new(job: &Job, since: Timestamp, number: u32, capacity: Capacity) -> Self {
         Self {
             started_by: job.id.to_string(),
-            token: format!("{}-{number}", job.id),
+            token: format!("{}-{}-{number}", job.id, since.as_second()),
             environment: job.to_env(),
             tags: vec![
                 ("vidstreamx:job-id", job.id.to_string()),
@@ -231,6 +233,9 @@ mod tests {
 
     use super::*;
 
+    /// The seconds of a record's beginning have ten digits until 2286.
+    const SINCE: Timestamp = Timestamp::constant(1_777_885_200, 0);
+
     fn job(key: &str, version_id: Option<String>) -> Job {
         let source = Source {
             bucket: "uploads".parse().unwrap(),
@@ -255,7 +260,7 @@ mod tests {
 
     #[test]
     fn the_whole_request() {
-        let launch = Launch::new(&job("my films/a&b#c.mp4", None), 2, Capacity::Spot);
+        let launch = Launch::new(&job("my films/a&b#c.mp4", None), SINCE, 2, Capacity::Spot);
         let request = placement().request(&launch).build().unwrap();
         // The SDK redacts the environment when it prints the request.
         let container = &request.overrides().unwrap().container_overrides()[0];
@@ -277,13 +282,16 @@ mod tests {
     #[test]
     fn all_that_s3_allows_fits() {
         let key = "\u{1}".repeat(1024);
-        assert!(Launch::new(&job(&key, Some("v".repeat(1024))), 1, Capacity::OnDemand).fits("transcoder"));
-        assert!(!Launch::new(&job(&key, Some("v".repeat(2048))), 1, Capacity::OnDemand).fits("transcoder"));
+        let fits = |version: usize| {
+            let job = job(&key, Some("v".repeat(version)));
+            Launch::new(&job, SINCE, 1, Capacity::OnDemand).fits("transcoder")
+        };
+        assert!(fits(1024) && !fits(2048));
     }
 
     #[test]
     fn token_and_started_by_are_within_ecss_limits() {
-        let launch = Launch::new(&job("a.mp4", None), u32::MAX, Capacity::OnDemand);
+        let launch = Launch::new(&job("a.mp4", None), SINCE, u32::MAX, Capacity::OnDemand);
         assert!(launch.token.len() <= 64 && launch.started_by.len() <= 128);
     }
 

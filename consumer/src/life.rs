@@ -70,6 +70,8 @@ enum GivenUp {
 /// An attempt that another consumer has begun and not started yet is left alone for this long: RunTask
 /// and the record of its answer take seconds.
 const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
+/// How far this consumer's clock may be ahead of ECS's.
+const CLOCK_SKEW: Duration = Duration::from_secs(10);
 /// Between looks at what another consumer does.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts at a call that has to succeed.
@@ -169,7 +171,7 @@ impl Lives {
         let mut record = Record::new(job, (self.clock)());
         let hopeless = if job.source.size == Some(0) {
             Some((State::Rejected, "the file is empty"))
-        } else if !Launch::new(job, 1, Capacity::OnDemand).fits(&self.container) {
+        } else if !Launch::new(job, record.created_at, 1, Capacity::OnDemand).fits(&self.container) {
             Some((State::Rejected, "key and version id are too long for ECS's 8,192 characters of overrides"))
         } else {
             match self.records.presence(&job.source).await {
@@ -256,7 +258,7 @@ impl Lives {
         capacity: Capacity,
         mut maybe_started: bool,
     ) -> Result<String, GivenUp> {
-        let launch = Launch::new(job, number, capacity);
+        let launch = Launch::new(job, record.created_at, number, capacity);
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
         loop {
             // The token alone would do, within its 24 hours and with unchanged settings.
@@ -305,9 +307,11 @@ impl Lives {
         }
     }
 
-    /// A task of this job that no attempt in the record is known to have started.
+    /// A task of this job that no attempt in the record is known to have started, and that is not of
+    /// an earlier record, which a person has deleted.
     async fn find_task(&self, job: &Job, record: &Record) -> Result<Option<String>, GivenUp> {
-        let arns = self.until_done(|| self.tasks.started_for(&job.id)).await?;
+        let since = record.created_at - CLOCK_SKEW;
+        let arns = self.until_done(|| self.tasks.started_for(&job.id, since)).await?;
         Ok(arns.into_iter().find(|arn| is_new(record, arn)))
     }
 

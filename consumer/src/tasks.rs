@@ -7,6 +7,7 @@ use aws_sdk_ecs::{
     types::{DesiredStatus, Task},
 };
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use vidstreamx_job::JobId;
 
 use crate::{
@@ -53,11 +54,15 @@ pub trait Tasks: Send + Sync {
     /// The call failed.
     fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
 
-    /// All tasks that were started for a job and are not forgotten yet, running ones first.
+    /// All tasks that were started for a job since then and are not forgotten yet, running ones first.
     ///
     /// # Errors
     /// The call failed.
-    fn started_for<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Vec<String>, CallError>>;
+    fn started_for<'a>(
+        &'a self,
+        job: &'a JobId,
+        since: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<String>, CallError>>;
 }
 
 /// The real cluster.
@@ -75,6 +80,18 @@ impl Ecs {
         // Launches are not retried by the SDK: that would bypass the launch rate and the backpressure.
         let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
         Self { client, launcher: Client::from_conf(once), placement }
+    }
+
+    async fn tasks(&self, arns: &[String]) -> Result<Vec<Task>, CallError> {
+        let answer = self
+            .client
+            .describe_tasks()
+            .cluster(&self.placement.cluster)
+            .set_tasks(Some(arns.to_vec()))
+            .send()
+            .await
+            .map_err(|error| CallError::new("DescribeTasks", &error))?;
+        Ok(answer.tasks.unwrap_or_default())
     }
 }
 
@@ -98,15 +115,7 @@ impl Tasks for Ecs {
 
     fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
         Box::pin(async move {
-            let answer = self
-                .client
-                .describe_tasks()
-                .cluster(&self.placement.cluster)
-                .set_tasks(Some(arns.to_vec()))
-                .send()
-                .await
-                .map_err(|error| CallError::new("DescribeTasks", &error))?;
-            let tasks = answer.tasks();
+            let tasks = self.tasks(arns).await?;
             // What is not among the tasks is among the failures, with the reason MISSING.
             let status = |arn: &String| {
                 let task = tasks.iter().find(|task| task.task_arn() == Some(arn));
@@ -116,7 +125,11 @@ impl Tasks for Ecs {
         })
     }
 
-    fn started_for<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
+    fn started_for<'a>(
+        &'a self,
+        job: &'a JobId,
+        since: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
         Box::pin(async move {
             let mut arns = Vec::new();
             for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
@@ -133,9 +146,22 @@ impl Tasks for Ecs {
                     arns.push(arn.map_err(|error| CallError::new("ListTasks", &error))?);
                 }
             }
-            Ok(arns)
+            let mut recent = Vec::new();
+            for page in arns.chunks(BATCH) {
+                let tasks = self.tasks(page).await?;
+                recent.extend(page.iter().filter(|arn| was_created_since(&tasks, arn, since)).cloned());
+            }
+            Ok(recent)
         })
     }
+}
+
+/// A task that ECS can't date counts; one that it does not describe is forgotten, or not shown yet.
+fn was_created_since(tasks: &[Task], arn: &str, since: Timestamp) -> bool {
+    tasks.iter().any(|task| {
+        task.task_arn() == Some(arn)
+            && task.created_at().is_none_or(|created| created.secs() >= since.as_second())
+    })
 }
 
 fn status(task: &Task, container: &str) -> Status {
@@ -190,7 +216,7 @@ mod tests {
             size: None,
         };
         let job = Job::new(source, "streams".parse().unwrap(), "default".into());
-        Launch::new(&job, 1, Capacity::OnDemand)
+        Launch::new(&job, Timestamp::UNIX_EPOCH, 1, Capacity::OnDemand)
     }
 
     #[tokio::test]
@@ -293,9 +319,19 @@ mod tests {
         };
         let first = page(DesiredStatus::Running, None, "one", Some("more"));
         let second = page(DesiredStatus::Running, Some("more"), "two", None);
-        let stopped = page(DesiredStatus::Stopped, None, "three", None);
+        let stopped = page(DesiredStatus::Stopped, None, "three", Some("older"));
+        let older = page(DesiredStatus::Stopped, Some("older"), "four", None);
+        let described = mock!(Client::describe_tasks).then_output(|| {
+            let task = |arn, created| {
+                let created = aws_sdk_ecs::primitives::DateTime::from_secs(created);
+                Task::builder().task_arn(arn).created_at(created).build()
+            };
+            let tasks = vec![task("four", 99), task("three", 100), task("two", 200), task("one", 300)];
+            DescribeTasksOutput::builder().set_tasks(Some(tasks)).build()
+        });
+        let ecs = ecs(&[&first, &second, &stopped, &older, &described]);
         let job = "0123456789abcdef0123456789abcdef".parse().unwrap();
-        let found = ecs(&[&first, &second, &stopped]).started_for(&job).await.unwrap();
+        let found = ecs.started_for(&job, Timestamp::from_second(100).unwrap()).await.unwrap();
         assert_eq!(found, ["one", "two", "three"]);
     }
 }

@@ -195,6 +195,47 @@ async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_ano
     assert!(record.attempts.iter().all(|attempt| attempt.counts && attempt.exit_code == Some(75)));
 }
 
+/// What the operations guide says about the dead-letter queue: delete the record, redrive.
+#[tokio::test(start_paused = true)]
+async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {
+    for changed_settings in [false, true] {
+        let cloud = Cloud::new(|_, nth| Play::exit(if nth <= 3 { 75 } else { 0 }, 10));
+        cloud.send(event(&["a.mp4"]));
+        drain(&cloud).await;
+        assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Failed, 3), 3));
+
+        cloud.delete_record("a.mp4");
+        cloud.send(event(&["a.mp4"]));
+        let mut options = options(true);
+        if changed_settings {
+            // The same token with another request is a conflict.
+            options.policy.capacity = Capacity::OnDemand;
+        }
+        let run = engine::run(cloud.world(), options, CancellationToken::new());
+        timeout(Duration::from_hours(24), run).await.expect("the queue never became empty");
+        assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 4));
+        assert_eq!((cloud.queued(), cloud.dead().len()), (0, 1));
+    }
+}
+
+/// As above, and the first try of the new life is found in ECS, not the old ones.
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_a_new_start_does_not_bring_old_tasks_back() {
+    for crash in (0..60).map(|n| 10 * n + 5) {
+        let cloud = Cloud::new(|_, nth| Play::exit(if nth <= 3 { 75 } else { 0 }, 10));
+        cloud.send(event(&["a.mp4"]));
+        drain(&cloud).await;
+        cloud.delete_record("a.mp4");
+        cloud.send(event(&["a.mp4"]));
+        let (crashed, _) = start(&cloud);
+        sleep(Duration::from_millis(crash)).await;
+        crashed.abort();
+        assert!(crashed.await.is_err());
+        drain(&cloud).await;
+        assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 4), "{crash} ms");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_failing_video_keeps_its_message_but_not_the_others_from_being_done() {
     let cloud = Cloud::new(|key, _| Play::exit(if key == "bad.mp4" { 1 } else { 0 }, 10));

@@ -72,7 +72,7 @@ struct State {
     messages: BTreeMap<u64, Queued>,
     dead: Vec<String>,
     next: u64,
-    tokens: HashMap<String, String>,
+    tokens: HashMap<String, (Launch, String)>,
     forgets_tokens: bool,
     tasks: BTreeMap<String, Task>,
     refuse_until: Option<Instant>,
@@ -120,12 +120,11 @@ impl Cloud {
 
     pub fn world(self: &Arc<Self>) -> World {
         let start = self.start;
-        let epoch: Timestamp = "2026-05-04T09:00:00Z".parse().unwrap();
         World {
             queue: self.clone(),
             tasks: self.clone(),
             records: self.clone(),
-            clock: Arc::new(move || epoch + start.elapsed()),
+            clock: Arc::new(move || epoch() + start.elapsed()),
         }
     }
 
@@ -162,6 +161,10 @@ impl Cloud {
     /// The next so many looks at a source object fail.
     pub fn fail_looks(&self, times: usize) {
         self.state().failing_looks = times;
+    }
+
+    pub fn delete_record(&self, key: &str) {
+        self.state().records.retain(|_, (record, _)| record.source.key.as_str() != key);
     }
 
     pub fn put_record(&self, record: Record) {
@@ -334,6 +337,10 @@ impl Cloud {
     }
 }
 
+fn epoch() -> Timestamp {
+    "2026-05-04T09:00:00Z".parse().unwrap()
+}
+
 /// The message of a receipt, if it was not received again since.
 fn current(state: &State, receipt: &Receipt) -> Option<u64> {
     let (id, receipt) = receipt.0.split_once(':').unwrap();
@@ -352,15 +359,17 @@ impl Tasks for Cloud {
             if state.refuse_until.is_some_and(|until| now < until) {
                 return Err(LaunchError::Refused("Capacity is unavailable at this time.".into()));
             }
-            if let Some(arn) = state.tokens.get(&launch.token).filter(|_| !state.forgets_tokens) {
-                return Ok(arn.clone());
+            let known = state.tokens.get(&launch.token).filter(|_| !state.forgets_tokens);
+            if let Some((same, arn)) = known {
+                let arn = arn.clone();
+                return if same == launch { Ok(arn) } else { Err(LaunchError::Conflict(vec![arn])) };
             }
             let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
             let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
             let nth = state.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
             let play = (self.script)(job.source.key.as_str(), nth);
             let arn = format!("arn:task/{}", state.tasks.len());
-            state.tokens.insert(launch.token.clone(), arn.clone());
+            state.tokens.insert(launch.token.clone(), (launch.clone(), arn.clone()));
             state.launches.push(launch.clone());
             state.tasks.insert(arn.clone(), Task { job, started_at: now, play });
             Ok(arn)
@@ -384,13 +393,19 @@ impl Tasks for Cloud {
         })
     }
 
-    fn started_for<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
+    fn started_for<'a>(
+        &'a self,
+        job: &'a JobId,
+        since: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
         Box::pin(async move {
             sleep(LATENCY).await;
             let state = self.state();
             let now = Instant::now();
             let shown = |task: &Task| task.started_at + SHOWN_AFTER <= now && !task.is_forgotten(now);
-            let tasks = state.tasks.iter().filter(|(_, task)| task.job.id == *job && shown(task));
+            let recent = |task: &Task| epoch() + (task.started_at - self.start) >= since;
+            let tasks =
+                state.tasks.iter().filter(|(_, task)| task.job.id == *job && shown(task) && recent(task));
             Ok(tasks.map(|(arn, _)| arn.clone()).collect())
         })
     }
