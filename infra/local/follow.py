@@ -17,6 +17,8 @@ from terminal import Line
 _RECORDS = ".vidstreamx/jobs/"
 _PATIENCE = 60  # seconds until the consumer has to have written a record
 _POLL = 0.4
+_MISCONFIGURED = 78  # the task's exit code, see docs/ARCHITECTURE.md
+_FAILED_STARTS = 3
 
 
 @dataclass
@@ -82,6 +84,9 @@ def follow(stack: Stack, consumer: Process, uploaded: Upload) -> Result:
                     raise Problem(f"the consumer has not taken the upload in {_PATIENCE} s: see {consumer.log}")
                 line.update("waiting for the consumer")
             else:
+                hindrance = _hindrance(record["attempts"])
+                if hindrance is not None:
+                    raise Problem(f"{uploaded.key} can't be transcoded: {hindrance} (log: {consumer.log})")
                 arn = record["attempts"][-1].get("task_arn") if record["attempts"] else None
                 line.update(_progress(stack, task_log, arn, len(record["attempts"]), started))
             time.sleep(_POLL)
@@ -91,6 +96,19 @@ def follow(stack: Stack, consumer: Process, uploaded: Upload) -> Result:
     result = read_result(stack, record)
     line.end(record["state"])
     return result
+
+
+def _hindrance(attempts: list[dict]) -> str | None:
+    """Why no attempt will succeed. The consumer goes on trying, for what is wrong is not the video."""
+    last = attempts[-_FAILED_STARTS:]
+    if not last or not last[-1].get("ended_at"):
+        return None
+    reason = " ".join((last[-1].get("reason") or "no reason given").split())
+    if last[-1].get("exit_code") == _MISCONFIGURED:
+        return f"the task's settings are wrong: {reason}"
+    if len(last) == _FAILED_STARTS and all(attempt.get("stop_code") == "TaskFailedToStart" for attempt in last):
+        return f"its task failed to start {_FAILED_STARTS} times: {reason}"
+    return None
 
 
 def read_result(stack: Stack, record: dict) -> Result:
