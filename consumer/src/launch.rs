@@ -70,7 +70,7 @@ const LONGEST_TAG: usize = 256;
 ///
 /// AWS allows letters, spaces and digits of all scripts and `+-=._:/@`, and refuses the whole launch
 /// over any other character. Its idea of a letter is not quite Rust's, so only blocks that hold nothing
-/// but letters are let through.
+/// but letters are let through. A value that begins with `aws:`, in any case, is reserved.
 fn tag_value(text: &str) -> String {
     let allowed = |c: char| {
         c.is_ascii_alphanumeric()
@@ -80,7 +80,9 @@ fn tag_value(text: &str) -> String {
                 | 'А'..='я' | 'Ё' | 'ё' // Cyrillic
                 | 'ぁ'..='ゖ' | 'ァ'..='ヺ' | '一'..='鿿' | '가'..='힣') // Japanese, Chinese, Korean
     };
-    text.chars().map(|c| if allowed(c) { c } else { '_' }).take(LONGEST_TAG).collect()
+    let reserved = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
+    let harmless = |(n, c)| if allowed(c) && !(reserved && n == 3) { c } else { '_' };
+    text.chars().enumerate().map(harmless).take(LONGEST_TAG).collect()
 }
 
 /// Where and how tasks run: the part of a request that is the same for all jobs.
@@ -166,6 +168,10 @@ pub enum LaunchError {
     /// A setting or permission is wrong: nothing was started, and nothing will be until it is right.
     #[error("ECS refuses to start tasks: {0}")]
     Misconfigured(String),
+    /// What the request says about this one job is refused: nothing was started, and nothing ever will
+    /// be for this job; others are not concerned.
+    #[error("ECS refuses this video's request: {0}")]
+    Invalid(String),
     /// The token was used before with another request; these are the tasks that it started.
     #[error("the attempt was started before, with other settings")]
     Conflict(Vec<String>),
@@ -211,6 +217,9 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
             LaunchError::Refused(described)
         }
         Some("LimitExceededException") => LaunchError::Refused(described),
+        Some("ClientException" | "InvalidParameterException") if is_about_the_job(&described) => {
+            LaunchError::Invalid(described)
+        }
         Some(
             "AccessDeniedException"
             | "BlockedException"
@@ -225,6 +234,19 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
         ) => LaunchError::Misconfigured(described),
         _ => LaunchError::Unknown(described),
     }
+}
+
+/// Whether a refusal names a part of the request that is different for every job. The same codes are
+/// given for a wrong subnet or task definition, and those must fail no video: only what is known to be
+/// about the job counts, and not if it is about a resource as well.
+fn is_about_the_job(described: &str) -> bool {
+    let text = described.to_ascii_lowercase();
+    // Names like `my-tags` are one word.
+    let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)).collect();
+    let names = |parts: &[&str]| words.iter().any(|word| parts.contains(word));
+    names(&["tag", "tags", "override", "overrides", "environment", "startedby", "clienttoken"])
+        // "The new ARN format must be enabled to add tags", "Override for container named x is not…"
+        && !names(&["arn", "named", "policy"])
 }
 
 #[cfg(test)]
@@ -276,6 +298,12 @@ mod tests {
     fn tags_keep_to_awss_letters() {
         assert_eq!(tag_value("a b+c-d=e.f_g:h/i@j"), "a b+c-d=e.f_g:h/i@j");
         assert_eq!(tag_value("a&b#c\n\u{1}(d)ⓐ×é映画.mp4"), "a_b_c___d___é映画.mp4");
+        assert_eq!(tag_value("aws:a.mp4"), "aws_a.mp4");
+        assert_eq!(tag_value("AwS:a/aws:b.mp4"), "AwS_a/aws:b.mp4");
+        assert_eq!(
+            (tag_value("aws"), tag_value("äws:"), tag_value("aw")),
+            ("aws".into(), "äws:".into(), "aw".into())
+        );
         assert_eq!(tag_value(&"é".repeat(300)).chars().count(), 256);
     }
 
@@ -306,6 +334,21 @@ mod tests {
             meaning("ClientException", "TaskDefinition not found."),
             LaunchError::Misconfigured(_)
         ));
+        for text in [
+            "Override for container named x is not a container in the TaskDefinition.",
+            "The new ARN and resource ID format must be enabled to add tags to the task.",
+            "The subnet ID 'subnet-tags' does not exist.",
+            "No Fargate configuration exists for given values.",
+        ] {
+            assert!(matches!(meaning("InvalidParameterException", text), LaunchError::Misconfigured(_)));
+        }
+        for text in [
+            "Some tags contain invalid characters. Valid characters: UTF-8 letters, spaces, numbers.",
+            "Container Overrides length must be at most 8192",
+        ] {
+            assert!(matches!(meaning("InvalidParameterException", text), LaunchError::Invalid(_)));
+            assert!(matches!(meaning("AccessDeniedException", text), LaunchError::Misconfigured(_)));
+        }
         assert!(matches!(meaning("ServerException", "oops"), LaunchError::Unknown(_)));
         assert!(matches!(error_meaning(None, "timeout".into()), LaunchError::Unknown(_)));
     }

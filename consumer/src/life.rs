@@ -145,12 +145,20 @@ impl Lives {
                 }
                 Next::Launch { number, capacity } => {
                     let found_first = begun_here != Some(number);
-                    let arn = self.launch(job, &record, number, capacity, found_first).await?;
+                    let launched = self.launch(job, &record, number, capacity, found_first).await?;
                     begun_here = Some(number);
-                    if let Some(attempt) = record.attempts.last_mut() {
-                        attempt.task_arn = Some(arn);
+                    let now = (self.clock)();
+                    match launched {
+                        Ok(arn) => {
+                            if let Some(attempt) = record.attempts.last_mut() {
+                                attempt.task_arn = Some(arn);
+                            }
+                            record.updated_at = now;
+                        }
+                        Err(refusal) => {
+                            verdict::conclude(&mut record, verdict::refused(refusal), now, &self.policy);
+                        }
                     }
-                    record.updated_at = (self.clock)();
                     (stored, _) = self.put(record, Some(stored.etag)).await?;
                 }
                 Next::Watch { arn } => {
@@ -249,7 +257,8 @@ impl Lives {
         });
     }
 
-    /// Starts the attempt's task, or finds the one that was started for it. Returns its ARN.
+    /// Starts the attempt's task, or finds the one that was started for it. Returns its ARN, or why
+    /// there can't be one for this job.
     async fn launch(
         &self,
         job: &Job,
@@ -257,14 +266,14 @@ impl Lives {
         number: u32,
         capacity: Capacity,
         mut maybe_started: bool,
-    ) -> Result<String, GivenUp> {
+    ) -> Result<Result<String, String>, GivenUp> {
         let launch = Launch::new(job, record.created_at, number, capacity);
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
         loop {
             // The token alone would do, within its 24 hours and with unchanged settings.
             if maybe_started && let Some(arn) = self.find_task(job, record).await? {
                 info!(job.id = id, s3.bucket = bucket, s3.key = key, ecs.task_arn = arn, "task taken over");
-                return Ok(arn);
+                return Ok(Ok(arn));
             }
             let turn = self.unless_shutdown(self.gate.enter()).await?;
             // From here on nothing is given up: RunTask's answer has to get into the record.
@@ -279,7 +288,7 @@ impl Lives {
                         attempt = number,
                         "task started"
                     );
-                    return Ok(arn);
+                    return Ok(Ok(arn));
                 }
                 Err(LaunchError::Conflict(arns)) => {
                     turn.accepted();
@@ -291,7 +300,7 @@ impl Lives {
                             ecs.task_arn = arn,
                             "task taken over"
                         );
-                        return Ok(arn);
+                        return Ok(Ok(arn));
                     }
                     // ListTasks is asked next; it may not show the task yet.
                     maybe_started = true;
@@ -299,6 +308,13 @@ impl Lives {
                 }
                 Err(LaunchError::Refused(reason)) => turn.refused(&reason),
                 Err(LaunchError::Misconfigured(reason)) => turn.misconfigured(&reason),
+                Err(refusal @ LaunchError::Invalid(_)) => {
+                    // Says nothing about other launches: neither that they would be refused, nor accepted.
+                    drop(turn);
+                    let reason = refusal.to_string();
+                    info!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "launch refused");
+                    return Ok(Err(reason));
+                }
                 Err(LaunchError::Unknown(reason)) => {
                     turn.refused(&reason);
                     maybe_started = true;

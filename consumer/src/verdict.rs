@@ -226,6 +226,12 @@ pub fn judge(end: End, report: Option<&Report>) -> Judgement {
     Judgement { verdict, stopped, reason }
 }
 
+/// An attempt that ECS refused for what its request says about this very job: the video is why.
+#[must_use]
+pub fn refused(reason: String) -> Judgement {
+    Judgement { verdict: Verdict::Again(Cause::Crashed), stopped: Stopped::default(), reason: Some(reason) }
+}
+
 /// Notes an attempt's end in the record, and the job's if this is it.
 pub fn conclude(record: &mut Record, judgement: Judgement, now: Timestamp, policy: &Policy) {
     let Judgement { verdict, stopped, reason } = judgement;

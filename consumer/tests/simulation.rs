@@ -195,6 +195,28 @@ async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_ano
     assert!(record.attempts.iter().all(|attempt| attempt.counts && attempt.exit_code == Some(75)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_video_whose_launch_is_refused_for_itself_fails_and_blocks_nobody() {
+    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    cloud.refuse_key("odd.mp4");
+    cloud.send(event(&["odd.mp4"]));
+    let (consumer, shutdown) = start(&cloud);
+    sleep(Duration::from_secs(5)).await;
+    cloud.send(event(&["a.mp4"]));
+    sleep(Duration::from_secs(20)).await;
+    assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 1));
+    shutdown.cancel();
+    consumer.await.unwrap();
+
+    drain(&cloud).await;
+    let record = cloud.record("odd.mp4");
+    assert_eq!((record.state, record.attempts.len(), cloud.run_task_calls()), (State::Failed, 3, 4));
+    let reason = record.reason.unwrap();
+    assert!(reason.starts_with("all 3 attempts failed, the last one: ECS refuses"), "{reason}");
+    assert!(reason.ends_with("Some tags contain invalid characters."), "{reason}");
+    assert_eq!(cloud.dead(), [event(&["odd.mp4"])]);
+}
+
 /// What the operations guide says about the dead-letter queue: delete the record, redrive.
 #[tokio::test(start_paused = true)]
 async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {

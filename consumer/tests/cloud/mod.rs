@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use vidstreamx_consumer::{
     call::CallError,
     engine::World,
-    launch::{Launch, LaunchError},
+    launch::{self, Launch, LaunchError},
     queue::{Backlog, Message, Queue, Receipt, Refused},
     records::{LoadError, Presence, Records, SaveError, Stored},
     tasks::{Status, Stopped, Tasks},
@@ -82,6 +82,7 @@ struct State {
     records: HashMap<JobId, (Record, u64)>,
     gone: HashSet<String>,
     failing_looks: usize,
+    refused_keys: HashSet<String>,
 }
 
 struct Queued {
@@ -143,6 +144,11 @@ impl Cloud {
     /// Refuses RunTask with `failures` for so long.
     pub fn refuse_for(&self, duration: Duration) {
         self.state().refuse_until = Some(Instant::now() + duration);
+    }
+
+    /// Refuses RunTask for this video, as a mistake in the request.
+    pub fn refuse_key(&self, key: &str) {
+        self.state().refused_keys.insert(key.to_owned());
     }
 
     /// Takes every RunTask for a new one, as after a token's 24 hours.
@@ -366,6 +372,10 @@ impl Tasks for Cloud {
             }
             let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
             let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
+            if state.refused_keys.contains(job.source.key.as_str()) {
+                let told = "InvalidParameterException: Some tags contain invalid characters.";
+                return Err(launch::error_meaning(Some("InvalidParameterException"), told.into()));
+            }
             let nth = state.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
             let play = (self.script)(job.source.key.as_str(), nth);
             let arn = format!("arn:task/{}", state.tasks.len());
