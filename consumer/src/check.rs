@@ -6,7 +6,6 @@ use aws_config::SdkConfig;
 use aws_sdk_ecs::{error::ProvideErrorMetadata as _, types::Compatibility};
 use aws_sdk_s3::{error::SdkError, primitives::ByteStream};
 use aws_sdk_sqs::types::QueueAttributeName;
-use futures::future::join_all;
 use serde::Deserialize;
 use vidstreamx_job::{BucketName, RECORDS_PREFIX};
 
@@ -114,8 +113,7 @@ pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding>
     let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
     findings.extend(redrive);
     findings.extend(dead_letter_queue(&sqs, settings.dead_letter_queue_url.as_ref()).await);
-    let uploads = settings.upload_bucket.iter().map(|bucket| upload_bucket(&s3, bucket, arn.as_deref()));
-    findings.extend(join_all(uploads).await.concat());
+    findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
     findings.push(Finding::ok(
         "subnets and security groups",
         "well-formed; whether they exist and lead to S3 and the registry shows at the first launch",

@@ -281,7 +281,7 @@ fn usage(error: &clap::Error) -> String {
         ErrorKind::MissingRequiredArgument => format!("not set: {settings}"),
         _ if value.is_empty() && !settings.is_empty() => {
             let cause = error.to_string();
-            if matches!(error.kind(), ErrorKind::UnknownArgument) {
+            if matches!(error.kind(), ErrorKind::UnknownArgument | ErrorKind::ArgumentConflict) {
                 first_line(&cause).to_owned()
             } else {
                 format!("{settings} is empty")

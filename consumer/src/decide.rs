@@ -9,8 +9,8 @@ use crate::event::{self, Notice, Place};
 /// What every decision depends on beside the message.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// Buckets whose uploads are transcoded.
-    pub uploads: Vec<BucketName>,
+    /// The bucket whose uploads are transcoded.
+    pub upload: BucketName,
     /// Where streams go.
     pub output: BucketName,
     /// The profile's name.
@@ -48,8 +48,8 @@ pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
             Notice::Created(source) => {
                 let place =
                     Place { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
-                if !rules.uploads.contains(&source.bucket) {
-                    let reason = "the bucket is not an upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
+                if source.bucket != rules.upload {
+                    let reason = "the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
                     return Decision::SetAside { reason, place };
                 }
                 let job = Job::new(source, rules.output.clone(), rules.profile.clone());
@@ -78,7 +78,7 @@ mod tests {
 
     fn rules() -> Rules {
         Rules {
-            uploads: vec!["uploads".parse().unwrap(), "more-uploads".parse().unwrap()],
+            upload: "uploads".parse().unwrap(),
             output: "streams".parse().unwrap(),
             profile: "default".into(),
         }
@@ -95,7 +95,7 @@ mod tests {
     fn every_record_gets_its_own_decision() {
         let body = json!({"Records": [
             record("ObjectCreated:Put", "uploads", "a.mp4"),
-            record("ObjectCreated:Copy", "more-uploads", "a.mp4"),
+            record("ObjectCreated:Copy", "uploads", "b.mp4"),
             record("ObjectCreated:Put", "uploads", "a.mp4"),
             record("ObjectCreated:Put", "somebody-elses", "a.mp4"),
             record("ObjectRemoved:Delete", "uploads", "b.mp4"),
@@ -114,9 +114,9 @@ mod tests {
             told,
             [
                 "run uploads/a.mp4",
-                "run more-uploads/a.mp4",
+                "run uploads/b.mp4",
                 "ignore: the message names the same video twice",
-                "set aside Some(\"a.mp4\"): the bucket is not an upload bucket (VIDSTREAMX_UPLOAD_BUCKET)",
+                "set aside Some(\"a.mp4\"): the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)",
                 "ignore: ObjectRemoved:Delete is not about a new object",
                 "set aside Some(\"%FF.mp4\"): the key is not UTF-8 text",
             ]

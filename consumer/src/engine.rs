@@ -67,7 +67,7 @@ impl Options {
     pub fn new(settings: &Settings, drain: bool) -> Self {
         Self {
             rules: Rules {
-                uploads: settings.upload_bucket.clone(),
+                upload: settings.upload_bucket.clone(),
                 output: settings.output_bucket.clone(),
                 profile: settings.profile.clone(),
             },

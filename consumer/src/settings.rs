@@ -54,18 +54,12 @@ pub struct Settings {
     #[arg(long, env = "VIDSTREAMX_ASSIGN_PUBLIC_IP", hide_env_values = true, value_name = "true|false", action = clap::ArgAction::Set)]
     pub assign_public_ip: bool,
 
-    /// Buckets whose uploads are transcoded, separated by commas. Events of any other bucket start
-    /// nothing and go to the dead-letter queue
-    #[arg(
-        long,
-        env = "VIDSTREAMX_UPLOAD_BUCKET",
-        hide_env_values = true,
-        value_delimiter = ',',
-        required = true
-    )]
-    pub upload_bucket: Vec<BucketName>,
+    /// Bucket whose uploads are transcoded; one only, as streams are published under their uploads'
+    /// keys alone. Events of any other bucket start nothing and go to the dead-letter queue
+    #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
+    pub upload_bucket: BucketName,
 
-    /// Bucket that streams and job records are written to. It can't be an upload bucket: streams
+    /// Bucket that streams and job records are written to. It can't be the upload bucket: streams
     /// would be taken for uploads
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
@@ -106,9 +100,9 @@ pub enum Capacity {
 /// Settings that are each valid but do not go together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
-    /// Streams written to an upload bucket would be transcoded again, without end.
+    /// Streams written to the upload bucket would be transcoded again, without end.
     #[error(
-        "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also an upload bucket, so that streams \
+        "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also the upload bucket, so that streams \
          would be taken for uploads: use two buckets"
     )]
     OutputIsUpload(BucketName),
@@ -134,7 +128,7 @@ impl Settings {
     /// # Errors
     /// The settings contradict each other or go beyond ECS's limits.
     pub fn validate(self) -> Result<Self, Contradiction> {
-        if self.upload_bucket.contains(&self.output_bucket) {
+        if self.upload_bucket == self.output_bucket {
             return Err(Contradiction::OutputIsUpload(self.output_bucket));
         }
         for (setting, count, most) in [

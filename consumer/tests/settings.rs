@@ -105,7 +105,8 @@ fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
         ("VIDSTREAMX_SECURITY_GROUPS", "default", "security group ids like"),
         ("VIDSTREAMX_ASSIGN_PUBLIC_IP", "yes", "it should be one of: true, false"),
         ("VIDSTREAMX_UPLOAD_BUCKET", "Uploads", "is not a bucket name"),
-        ("VIDSTREAMX_OUTPUT_BUCKET", "uploads", "is also an upload bucket"),
+        ("VIDSTREAMX_UPLOAD_BUCKET", "uploads,more-uploads", "is not a bucket name"),
+        ("VIDSTREAMX_OUTPUT_BUCKET", "uploads", "is also the upload bucket"),
         ("VIDSTREAMX_MAX_TASKS", "0", "zero"),
         ("VIDSTREAMX_MAX_TASKS", "many", "invalid digit"),
         ("VIDSTREAMX_CAPACITY", "cheap", "it should be one of: on-demand, spot"),
@@ -115,6 +116,13 @@ fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
         assert_eq!(code, Some(78), "{name}: {line}");
         assert!(line.contains(&format!("({name})")) && line.contains(expected), "{name}: {line}");
     }
+}
+
+#[test]
+fn there_is_one_upload_bucket() {
+    let (code, line) = check("buckets", "", &GOOD, &["--upload-bucket=uploads", "--upload-bucket=more"]);
+    assert_eq!(code, Some(78));
+    assert!(line.contains("--upload-bucket") && line.contains("multiple times"), "{line}");
 }
 
 #[test]

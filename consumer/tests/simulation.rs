@@ -27,7 +27,7 @@ const MAX_TASKS: usize = 10;
 fn options(drain: bool) -> Options {
     Options {
         rules: Rules {
-            uploads: vec!["uploads".parse().unwrap()],
+            upload: "uploads".parse().unwrap(),
             output: "streams".parse().unwrap(),
             profile: "default".into(),
         },
