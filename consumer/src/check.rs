@@ -11,7 +11,7 @@ use vidstreamx_job::{BucketName, RECORDS_PREFIX};
 
 use crate::{
     call::{CallError, describe},
-    settings::{QueueUrl, Settings},
+    settings::{QueueUrl, SecurityGroupId, Settings, SubnetId},
 };
 
 /// What a look at one thing showed.
@@ -30,6 +30,13 @@ pub enum State {
     Ok(String),
     /// It can't be looked at for the moment, or not with these permissions: no reason not to run.
     Unknown(String),
+    /// Nobody tries to look at it: a person has to. No reason not to run.
+    NotChecked {
+        /// What is known all the same.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
     /// It can't work like this.
     Wrong {
         /// What is wrong.
@@ -85,6 +92,9 @@ impl fmt::Display for Finding {
         match &self.state {
             State::Ok(detail) => write!(f, "ok       {subject}: {detail}"),
             State::Unknown(why) => write!(f, "unknown  {subject}: {why}"),
+            State::NotChecked { why, remedy } => {
+                write!(f, "not checked  {subject}: {why}\n         -> {remedy}")
+            }
             State::Wrong { fault, remedy } => write!(f, "wrong    {subject}: {fault}\n         -> {remedy}"),
         }
     }
@@ -114,11 +124,23 @@ pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding>
     findings.extend(redrive);
     findings.extend(dead_letter_queue(&sqs, settings.dead_letter_queue_url.as_ref()).await);
     findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
-    findings.push(Finding::ok(
-        "subnets and security groups",
-        "well-formed; whether they exist and lead to S3 and the registry shows at the first launch",
-    ));
+    findings.push(network(&settings.subnets, &settings.security_groups));
     findings
+}
+
+/// The consumer has no right to look at these, and needs none.
+fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
+    let subnets: Vec<_> = subnets.iter().map(SubnetId::as_str).collect();
+    let groups: Vec<_> = groups.iter().map(SecurityGroupId::as_str).collect();
+    Finding {
+        subject: format!("subnets {}; security groups {}", subnets.join(", "), groups.join(", ")),
+        state: State::NotChecked {
+            why: "well-formed, but not looked at".to_owned(),
+            remedy: "make sure that they exist, in one VPC, and lead to S3, the image's registry and \
+                     CloudWatch Logs; if not, the first launch shows it"
+                .to_owned(),
+        },
+    }
 }
 
 struct QueueLook {
@@ -412,6 +434,19 @@ mod tests {
 
     fn policy(target: &str, receives: serde_json::Value) -> RedrivePolicy {
         RedrivePolicy { dead_letter_target_arn: target.into(), max_receive_count: receives }
+    }
+
+    #[test]
+    fn what_is_not_looked_at_is_not_called_ok_and_is_no_fault() {
+        let subnets = ["subnet-0a", "subnet-0b"].map(|id| id.parse().unwrap());
+        let finding = network(&subnets, &["sg-0a".parse().unwrap()]);
+        let line = finding.to_string();
+        assert!(
+            line.starts_with("not checked  subnets subnet-0a, subnet-0b; security groups sg-0a: "),
+            "{line}"
+        );
+        assert!(line.contains("-> ") && !line.contains("ok ") && !line.contains("wrong"), "{line}");
+        assert!(!finding.is_wrong() && !finding.is_unknown());
     }
 
     #[test]
