@@ -162,6 +162,11 @@ impl Lives {
                     (stored, _) = self.put(record, Some(stored.etag)).await?;
                 }
                 Next::Watch { arn } => {
+                    let number = record.attempts.last().map(|attempt| attempt.number);
+                    if begun_here != number {
+                        log_taken_over(job, &arn);
+                        begun_here = number;
+                    }
                     let end = self.unless_shutdown(self.watcher.end_of(&arn)).await?;
                     let report = self.report(job).await?;
                     let judgement = verdict::judge(end, report.as_ref());
@@ -272,7 +277,7 @@ impl Lives {
         loop {
             // The token alone would do, within its 24 hours and with unchanged settings.
             if maybe_started && let Some(arn) = self.find_task(job, record).await? {
-                info!(job.id = id, s3.bucket = bucket, s3.key = key, ecs.task_arn = arn, "task taken over");
+                log_taken_over(job, &arn);
                 return Ok(Ok(arn));
             }
             let turn = self.unless_shutdown(self.gate.enter()).await?;
@@ -293,13 +298,7 @@ impl Lives {
                 Err(LaunchError::Conflict(arns)) => {
                     turn.accepted();
                     if let Some(arn) = arns.into_iter().find(|arn| is_new(record, arn)) {
-                        info!(
-                            job.id = id,
-                            s3.bucket = bucket,
-                            s3.key = key,
-                            ecs.task_arn = arn,
-                            "task taken over"
-                        );
+                        log_taken_over(job, &arn);
                         return Ok(Ok(arn));
                     }
                     // ListTasks is asked next; it may not show the task yet.
@@ -448,6 +447,17 @@ fn is_stale(stored: &Stored, seen: &mut Option<(String, Instant)>) -> bool {
             false
         }
     }
+}
+
+/// The line about a task that another consumer started, or this one without getting to know of it.
+fn log_taken_over(job: &Job, arn: &str) {
+    info!(
+        job.id = job.id.as_str(),
+        s3.bucket = job.source.bucket.as_str(),
+        s3.key = job.source.key.as_str(),
+        ecs.task_arn = arn,
+        "task taken over"
+    );
 }
 
 fn log_stopped(job: &Job, arn: &str, judgement: &Judgement) {

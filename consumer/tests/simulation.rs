@@ -5,7 +5,12 @@
 
 mod cloud;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use cloud::{Cloud, Play};
 use serde_json::{Value, json};
@@ -358,6 +363,57 @@ async fn shutdown_leaves_tasks_alone_and_hands_their_messages_over_within_second
     drain(&cloud).await;
     assert_eq!((cloud.launches().len(), cloud.dead().len(), cloud.queued()), (15, 0, 0));
     assert_eq!(cloud.most_at_once().1, 1);
+}
+
+/// The log's lines, of this test's thread alone.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let log = Self::default();
+        let writer = log.clone();
+        let lines = tracing_subscriber::fmt().json().flatten_event(true);
+        let lines = lines.with_writer(move || writer.clone()).finish();
+        (log, tracing::subscriber::set_default(lines))
+    }
+
+    fn lines(&self, message: &str) -> Vec<Value> {
+        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["message"] == message).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_adopted_is_told_of_once_by_the_consumer_that_did_not_start_it() {
+    let (log, _guard) = Log::start();
+    let cloud = Cloud::new(|_, nth| Play::exit(if nth == 1 { 75 } else { 0 }, 600));
+    cloud.send(event(&["a.mp4"]));
+    let (first, shutdown) = start(&cloud);
+    sleep(Duration::from_mins(1)).await;
+    shutdown.cancel();
+    first.await.unwrap();
+    assert!(log.lines("task taken over").is_empty());
+
+    drain(&cloud).await;
+    let arn = cloud.record("a.mp4").attempts[0].task_arn.clone().unwrap();
+    let [line] = &log.lines("task taken over")[..] else { panic!("{:?}", log.lines("task taken over")) };
+    assert_eq!((&line["level"], &line["ecs.task_arn"]), (&json!("INFO"), &json!(arn)));
+    assert_eq!((&line["s3.bucket"], &line["s3.key"]), (&json!("uploads"), &json!("a.mp4")));
+    assert_eq!(line["job.id"], cloud.record("a.mp4").job_id.as_str());
+    // The second attempt is this consumer's own.
+    assert_eq!((ends(&cloud, "a.mp4"), log.lines("task started").len()), ((State::Done, 2), 2));
 }
 
 #[tokio::test(start_paused = true)]
