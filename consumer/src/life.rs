@@ -250,16 +250,7 @@ impl Lives {
     fn begin(&self, record: &mut Record, number: u32) {
         let now = (self.clock)();
         record.updated_at = now;
-        record.attempts.push(Attempt {
-            number,
-            started_at: now,
-            task_arn: None,
-            ended_at: None,
-            exit_code: None,
-            stop_code: None,
-            reason: None,
-            counts: false,
-        });
+        record.attempts.push(Attempt::new(number, now));
     }
 
     /// Starts the attempt's task, or finds the one that was started for it. Returns its ARN, or why

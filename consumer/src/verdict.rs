@@ -375,16 +375,7 @@ mod tests {
 
     fn begin(record: &mut Record) -> u32 {
         let Next::Begin { number, at } = next(record, &POLICY) else { panic!("{record:?}") };
-        record.attempts.push(Attempt {
-            number,
-            started_at: at,
-            task_arn: None,
-            ended_at: None,
-            exit_code: None,
-            stop_code: None,
-            reason: None,
-            counts: false,
-        });
+        record.attempts.push(Attempt::new(number, at));
         number
     }
 

@@ -56,6 +56,23 @@ pub struct Attempt {
     pub counts: bool,
 }
 
+impl Attempt {
+    /// An attempt that is about to start its task.
+    #[must_use]
+    pub const fn new(number: u32, started_at: Timestamp) -> Self {
+        Self {
+            number,
+            started_at,
+            task_arn: None,
+            ended_at: None,
+            exit_code: None,
+            stop_code: None,
+            reason: None,
+            counts: false,
+        }
+    }
+}
+
 /// Everything known about a job; one object per job, written by the consumer alone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {

@@ -225,7 +225,7 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
         InputKind::Lost(error) => return Err(error.clone().into()),
     };
     let probing = Instant::now();
-    let media = probe(&input).await.map_err(|error| cause(&input, error.into()))?;
+    let media = unless_unread(&input, probe(&input).await.map_err(TaskError::from))?;
     found.probe_seconds = Some(probing.elapsed().as_secs_f64());
     found.probe = Some((&media).into());
 
@@ -247,11 +247,7 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
     let result = encode(&plan, &input, &mut publisher).await;
     found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
     found.playable_seconds = publisher.playable_seconds();
-    result.map_err(|error| cause(&input, error))?;
-    // FFmpeg takes a source that cannot be read any further for one that ends.
-    if let Some(error) = input.failure() {
-        return Err(error.into());
-    }
+    unless_unread(&input, result)?;
     let (rungs, audio) = publisher.published();
     found.warnings.extend(verify(&plan, &rungs, &audio)?);
     for warning in &found.warnings {
@@ -263,9 +259,13 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
     Ok(())
 }
 
-/// FFmpeg only sees a file that ends early; if reading the object failed, that is the cause.
-fn cause(input: &Input, error: TaskError) -> TaskError {
-    input.failure().map_or(error, TaskError::from)
+/// What FFmpeg made of the input, unless reading it failed: FFmpeg takes that for the file's end, and says that
+/// all is well, or that the file is damaged.
+fn unless_unread<T>(input: &Input, result: Result<T, TaskError>) -> Result<T, TaskError> {
+    match input.failure() {
+        Some(error) => Err(error.into()),
+        None => result,
+    }
 }
 
 /// Runs FFmpeg and publishes what comes out of it.
