@@ -78,7 +78,10 @@ def follow(stack: Stack, consumer: Process, uploaded: Upload) -> Result:
             if record is not None and record["state"] != "running":
                 break
             if consumer.pid is None:
-                raise Problem(f"the consumer ended: {consumer.last_line()} (log: {consumer.log})")
+                raise Problem(
+                    f"the consumer ended: {consumer.last_line()} (log: {consumer.log}); "
+                    "make demo starts another, which goes on with the video"
+                )
             if record is None:
                 if time.monotonic() - started > _PATIENCE:
                     raise Problem(f"the consumer has not taken the upload in {_PATIENCE} s: see {consumer.log}")
