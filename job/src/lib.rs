@@ -20,5 +20,8 @@ pub use job::{EnvError, Job, Source, env};
 pub use layout::{Layout, RECORDS_PREFIX};
 pub use location::{BucketName, InvalidLocation, ObjectKey, S3Uri};
 pub use record::{Attempt, Record, State};
-pub use report::{AudioTrack, Outcome, Probe, Rendition, RenditionKind, Report, Timings, VideoTrack};
+pub use report::{
+    AudioTrack, Chapter, Outcome, Probe, Rendition, RenditionKind, Report, SubtitleTrack, Timings, Verified,
+    VideoTrack,
+};
 pub use schema::SchemaError;

@@ -86,6 +86,12 @@ pub struct Probe {
     /// All of them.
     #[serde(default)]
     pub audio: Vec<AudioTrack>,
+    /// All that are text.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subtitles: Vec<SubtitleTrack>,
+    /// In order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub chapters: Vec<Chapter>,
 }
 
 /// A source's video track.
@@ -103,6 +109,12 @@ pub struct VideoTrack {
     pub rotation: u32,
     /// FFmpeg's name of the pixel format.
     pub pixel_format: String,
+    /// `sdr`, `hdr10`, `hlg`, or `dolby-vision-8.4` with Dolby's profile and base layer.
+    #[serde(default)]
+    pub dynamic_range: String,
+    /// In bits per second; 0 when the file does not say.
+    #[serde(default)]
+    pub bit_rate: u64,
 }
 
 /// A source's audio track.
@@ -117,9 +129,40 @@ pub struct AudioTrack {
     /// ISO 639-2 code; absent when the file does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
+    /// The name that a person gave it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
 }
 
-/// Video or audio.
+/// A source's track of text to be shown with the picture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SubtitleTrack {
+    /// FFmpeg's name of the codec.
+    pub codec: String,
+    /// ISO 639-2 code; absent when the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// The name that a person gave it, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Shown even without being asked for.
+    #[serde(default)]
+    pub forced: bool,
+}
+
+/// A named part of a source. Times count from the stream's start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Chapter {
+    /// Where it begins.
+    pub start_seconds: f64,
+    /// Where it ends.
+    pub end_seconds: f64,
+    /// Its name, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+}
+
+/// What a rendition carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RenditionKind {
@@ -127,31 +170,65 @@ pub enum RenditionKind {
     Video,
     /// An audio track.
     Audio,
+    /// A track of subtitles, as WebVTT.
+    Subtitles,
+    /// A rung and its sound as one progressive file.
+    Mp4,
 }
 
 /// One published rendition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rendition {
-    /// `1080p`, or the language for audio.
+    /// `1080p`, `1080p-av1`, or the language for sound and subtitles.
     pub name: String,
-    /// Video or audio.
+    /// What it carries.
     pub kind: RenditionKind,
     /// RFC 6381 codecs string.
     pub codecs: String,
-    /// In pixels; 0 for audio.
+    /// Whether it is the source's own track, not encoded again.
+    #[serde(default)]
+    pub copied: bool,
+    /// In pixels; 0 for other kinds than video.
     pub width: u32,
-    /// In pixels; 0 for audio.
+    /// In pixels; 0 for other kinds than video.
     pub height: u32,
+    /// How many; 0 for other kinds than audio.
+    #[serde(default)]
+    pub channels: u32,
+    /// ISO 639-2 code; absent when the file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
     /// How many media segments.
     pub segments: usize,
+    /// Video frames or audio frames, of which one of AAC-LC is 1024 samples.
+    #[serde(default)]
+    pub frames: usize,
     /// From the first sample to the end of the last.
     pub duration_seconds: f64,
-    /// Init segment and media segments.
+    /// Init segment and media segments, or the file.
     pub bytes: u64,
     /// Of the busiest segment, in bits per second.
     pub peak_bandwidth: u64,
     /// Over all segments, in bits per second.
     pub average_bandwidth: u64,
+    /// What was seen when it was read back, before it was published as complete.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verified: Option<Verified>,
+}
+
+/// What ffprobe says of a published rendition's first and last segment, read back from where they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verified {
+    /// FFmpeg's name.
+    pub codec: String,
+    /// In pixels; 0 for audio.
+    pub width: u32,
+    /// In pixels; 0 for audio.
+    pub height: u32,
+    /// Segments that begin with a keyframe; all of them, for video.
+    pub keyframes_at_boundaries: usize,
+    /// Frames in the two segments.
+    pub frames_read: usize,
 }
 
 /// When the task ran, and how long its parts took.

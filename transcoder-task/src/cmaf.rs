@@ -1,20 +1,24 @@
 //! Cuts FFmpeg's fragmented MP4 into an init segment and media segments as it comes.
 //!
 //! FFmpeg writes `ftyp moov (moof mdat)*` into a pipe; a fragment (`moof` and `mdat`) of video is everything from
-//! one keyframe to the next, one of audio half a second. Fragments that begin in the same interval between
+//! one keyframe to the next, one of audio a quarter of a second. Fragments that begin in the same interval between
 //! the plan's boundaries make one segment.
+//!
+//! Times are those of presentation. Decoding times of variable frame rates run ahead of them by as much as the
+//! longest frame lasts, and players that line segments up by decoding times (hls.js does) would see gaps. So
+//! such fragments get new decoding times: the presentation times in ascending order.
 
 use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
-use mp4_atom::{Codec, Decode, DecodeMaybe, Header, Moof, Moov};
+use mp4_atom::{Codec, Decode, DecodeMaybe, Encode, Header, Hvcc, Moof, Moov, Traf, TrunEntry};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-use crate::plan::Boundaries;
+use crate::boundaries::Boundaries;
 
-/// No box of a segment is larger: 10 seconds at 200 Mbit/s.
-const LARGEST_BOX: usize = 256 << 20;
+/// No segment is larger: 10 seconds at 200 Mbit/s.
+const LARGEST_SEGMENT: usize = 256 << 20;
 
 /// Why FFmpeg's output cannot be cut.
 #[derive(Debug, thiserror::Error)]
@@ -44,8 +48,10 @@ pub enum Piece {
 pub struct Init {
     /// As published.
     pub bytes: Bytes,
-    /// RFC 6381: `avc1.64001f`, `mp4a.40.2`.
+    /// RFC 6381: `avc1.64001f`, `hvc1.1.6.L93.90`, `av01.0.04M.08`, `mp4a.40.2`.
     pub codecs: String,
+    /// Ticks per second of the segments' times.
+    pub timescale: u32,
 }
 
 /// A media segment.
@@ -53,12 +59,16 @@ pub struct Init {
 pub struct Segment {
     /// From 0.
     pub number: usize,
-    /// When its first sample is decoded, in seconds.
-    pub start_seconds: f64,
-    /// Of all its samples, in seconds.
-    pub duration_seconds: f64,
+    /// When its first sample is presented, in ticks.
+    pub start_ticks: u64,
+    /// From there to the end of its last sample, in ticks.
+    pub duration_ticks: u64,
     /// How many samples (frames).
     pub samples: usize,
+    /// From its beginning to the end of its first sample.
+    pub key_bytes: u64,
+    /// Whether its first sample is a sync sample.
+    pub starts_with_keyframe: bool,
     /// As published.
     pub bytes: Bytes,
 }
@@ -88,24 +98,44 @@ struct Cutter<R> {
 /// What the init segment says about the samples.
 #[derive(Clone, Copy)]
 struct Track {
-    ticks_per_second: f64,
-    default_sample_ticks: u32,
+    timescale: u32,
+    is_sound: bool,
+    defaults: Defaults,
+}
+
+/// Of samples whose fragment says nothing else.
+#[derive(Clone, Copy, Default)]
+struct Defaults {
+    ticks: u32,
+    size: u32,
+    flags: u32,
 }
 
 /// The segment that is being put together.
 struct Open {
-    interval: u64,
-    start_seconds: f64,
-    duration_seconds: f64,
+    interval: i64,
+    start_ticks: u64,
+    end_ticks: u64,
     samples: usize,
+    key_bytes: u64,
+    starts_with_keyframe: bool,
     bytes: BytesMut,
 }
 
 struct Fragment {
+    /// As published.
+    moof: Bytes,
     start_ticks: u64,
-    ticks: u64,
+    /// Of the sample that is shown last.
+    last_ticks: u64,
+    end_ticks: u64,
     samples: usize,
+    first_size: u64,
+    starts_with_keyframe: bool,
 }
+
+/// Set in a sample's flags if it is no sync sample (ISO/IEC 14496-12, 8.8.3.1).
+const IS_NON_SYNC: u32 = 0x0001_0000;
 
 impl<R: AsyncRead + Unpin> Cutter<R> {
     async fn next(&mut self) -> Result<Option<Piece>, CmafError> {
@@ -121,17 +151,18 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
                     pending.extend_from_slice(&bytes);
                     let (track, codecs) = describe(&bytes)?;
                     self.track = Some(track);
-                    return Ok(Some(Piece::Init(Init { bytes: pending.freeze(), codecs })));
+                    let init = Init { bytes: pending.freeze(), codecs, timescale: track.timescale };
+                    return Ok(Some(Piece::Init(init)));
                 }
                 b"moof" => {
                     let track =
                         self.track.ok_or(CmafError::Unexpected("a fragment before the init segment"))?;
-                    let fragment = measure(&bytes, track)?;
+                    let fragment = measure(bytes, track.defaults)?;
                     let Some((kind, data)) = read_box(&mut self.reader).await? else { break };
                     if &kind != b"mdat" {
                         return Err(CmafError::Unexpected("a fragment without its samples"));
                     }
-                    self.add(&fragment, track, &bytes, &data);
+                    self.add(&fragment, track, &data)?;
                 }
                 // mfra and the like: of no use in segments.
                 _ => {}
@@ -144,41 +175,59 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
     /// Adds a fragment to the open segment, or to a new one if it begins behind a boundary. A fragment that
     /// reaches the next boundary closes its segment at once: waiting for the next fragment would hold every
     /// segment back by the length of another.
-    fn add(&mut self, fragment: &Fragment, track: Track, moof: &[u8], mdat: &[u8]) {
-        let seconds = |ticks: u64| ticks as f64 / track.ticks_per_second;
-        let start_seconds = seconds(fragment.start_ticks);
-        let interval = self.boundaries.interval(start_seconds);
-        if self.open.as_ref().is_some_and(|open| open.interval != interval) {
+    fn add(&mut self, fragment: &Fragment, track: Track, mdat: &[u8]) -> Result<(), CmafError> {
+        let seconds = |ticks: u64| ticks as f64 / f64::from(track.timescale);
+        let interval = if track.is_sound {
+            // There are no keyframes to go by: the boundary goes to the fragment that is nearest to it.
+            let middle = u64::midpoint(fragment.start_ticks, fragment.end_ticks);
+            self.boundaries.interval_of_sound(seconds(middle))
+        } else {
+            self.boundaries.interval(seconds(fragment.start_ticks))
+        };
+        if let Some(open) = self.open.as_mut().filter(|open| open.interval != interval) {
+            // Exactly, whatever the last frame is said to last.
+            open.end_ticks = fragment.start_ticks.max(open.start_ticks);
             self.close();
         }
         let open = self.open.get_or_insert_with(|| Open {
             interval,
-            start_seconds,
-            duration_seconds: 0.0,
+            start_ticks: fragment.start_ticks,
+            end_ticks: fragment.end_ticks,
             samples: 0,
+            key_bytes: fragment.moof.len() as u64 + BOX_HEADER + fragment.first_size,
+            starts_with_keyframe: fragment.starts_with_keyframe,
             bytes: BytesMut::new(),
         });
-        open.duration_seconds += seconds(fragment.ticks);
+        if open.bytes.len() + fragment.moof.len() + mdat.len() > LARGEST_SEGMENT {
+            return Err(CmafError::Unexpected("a segment that is too large"));
+        }
+        open.end_ticks = fragment.end_ticks;
         open.samples += fragment.samples;
-        open.bytes.extend_from_slice(moof);
+        open.bytes.extend_from_slice(&fragment.moof);
         open.bytes.extend_from_slice(mdat);
-        if self.boundaries.interval(seconds(fragment.start_ticks + fragment.ticks)) > interval {
+        if !track.is_sound && self.boundaries.filled(interval, seconds(fragment.last_ticks)) {
             self.close();
         }
+        Ok(())
     }
 
     fn close(&mut self) {
         let Some(open) = self.open.take() else { return };
         self.ready.push_back(Segment {
             number: self.next_number,
-            start_seconds: open.start_seconds,
-            duration_seconds: open.duration_seconds,
+            start_ticks: open.start_ticks,
+            duration_ticks: open.end_ticks.saturating_sub(open.start_ticks),
             samples: open.samples,
+            key_bytes: open.key_bytes,
+            starts_with_keyframe: open.starts_with_keyframe,
             bytes: open.bytes.freeze(),
         });
         self.next_number += 1;
     }
 }
+
+/// Of a box under 4 GB.
+const BOX_HEADER: u64 = 8;
 
 /// A whole box with its header, and its type; `None` at the end of the pipe.
 async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<([u8; 4], Bytes)>, CmafError> {
@@ -196,7 +245,7 @@ async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<([u8; 4
     let header = Header::decode_maybe(&mut bytes.as_slice())?;
     let size = header
         .and_then(|header| header.size)
-        .filter(|size| *size <= LARGEST_BOX)
+        .filter(|size| *size <= LARGEST_SEGMENT)
         .ok_or(CmafError::Unexpected("a box without a sensible size"))?;
     let body = bytes.len();
     bytes.resize(body + size, 0);
@@ -209,14 +258,34 @@ fn describe(moov: &[u8]) -> Result<(Track, String), CmafError> {
     let trak = moov.trak.first().ok_or(CmafError::Unexpected("an init segment without a track"))?;
     let trex = moov.mvex.as_ref().and_then(|mvex| mvex.trex.first());
     let track = Track {
-        ticks_per_second: f64::from(trak.mdia.mdhd.timescale.max(1)),
-        default_sample_ticks: trex.map_or(0, |trex| trex.default_sample_duration),
+        timescale: trak.mdia.mdhd.timescale.max(1),
+        is_sound: <[u8; 4]>::from(trak.mdia.hdlr.handler) == *b"soun",
+        defaults: trex.map_or(Defaults::default(), |trex| Defaults {
+            ticks: trex.default_sample_duration,
+            size: trex.default_sample_size,
+            flags: trex.default_sample_flags,
+        }),
     };
     let codecs = match trak.mdia.minf.stbl.stsd.codecs.first() {
         Some(Codec::Avc1(avc1)) => format!(
             "avc1.{:02x}{:02x}{:02x}",
             avc1.avcc.avc_profile_indication, avc1.avcc.profile_compatibility, avc1.avcc.avc_level_indication
         ),
+        Some(Codec::Hvc1(hvc1)) => hevc_codecs(&hvc1.hvcc),
+        Some(Codec::Av01(av01)) => {
+            let config = &av01.av1c;
+            format!(
+                "av01.{}.{:02}{}.{:02}",
+                config.seq_profile,
+                config.seq_level_idx_0,
+                if config.seq_tier_0 { 'H' } else { 'M' },
+                match (config.high_bitdepth, config.twelve_bit) {
+                    (false, _) => 8,
+                    (true, false) => 10,
+                    (true, true) => 12,
+                }
+            )
+        }
         Some(Codec::Mp4a(mp4a)) => {
             let config = &mp4a.esds.es_desc.dec_config;
             let audio_object_type = config.dec_specific.as_ref().map_or(2, |specific| specific.profile);
@@ -227,19 +296,106 @@ fn describe(moov: &[u8]) -> Result<(Track, String), CmafError> {
     Ok((track, codecs))
 }
 
-fn measure(moof: &[u8], track: Track) -> Result<Fragment, CmafError> {
-    let moof = Moof::decode(&mut &*moof)?;
-    let [traf] = moof.traf.as_slice() else {
+/// ISO/IEC 14496-15, annex E.3: profile, compatibility with its bits reversed, tier and level, constraints
+/// without trailing zero bytes.
+fn hevc_codecs(hvcc: &Hvcc) -> String {
+    let space = ["", "A", "B", "C"].get(usize::from(hvcc.general_profile_space)).copied().unwrap_or("");
+    let compatibility = u32::from_be_bytes(hvcc.general_profile_compatibility_flags).reverse_bits();
+    let constraints = &hvcc.general_constraint_indicator_flags;
+    let used = constraints.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    let mut text = format!(
+        "hvc1.{space}{}.{compatibility:X}.{}{}",
+        hvcc.general_profile_idc,
+        if hvcc.general_tier_flag { 'H' } else { 'L' },
+        hvcc.general_level_idc
+    );
+    for byte in constraints.iter().take(used) {
+        text.push_str(&format!(".{byte:X}"));
+    }
+    text
+}
+
+/// Reads a fragment's times, and corrects them where decoding and presentation run apart.
+fn measure(bytes: Bytes, track: Defaults) -> Result<Fragment, CmafError> {
+    let mut moof = Moof::decode(&mut bytes.as_ref())?;
+    let size = bytes.len();
+    let [traf] = moof.traf.as_mut_slice() else {
         return Err(CmafError::Unexpected("a fragment of other than one track"));
     };
-    let start_ticks = traf.tfdt.as_ref().ok_or(CmafError::Unexpected("a fragment without a time"))?;
-    let default = traf.tfhd.default_sample_duration.unwrap_or(track.default_sample_ticks);
-    let mut fragment = Fragment { start_ticks: start_ticks.base_media_decode_time, ticks: 0, samples: 0 };
+    let defaults = Defaults {
+        ticks: traf.tfhd.default_sample_duration.unwrap_or(track.ticks),
+        size: traf.tfhd.default_sample_size.unwrap_or(track.size),
+        flags: traf.tfhd.default_sample_flags.unwrap_or(track.flags),
+    };
+    let start = traf.tfdt.as_ref().ok_or(CmafError::Unexpected("a fragment without a time"))?;
+    let mut decoded = start.base_media_decode_time;
+    let mut shown = Vec::new();
+    let mut first = None;
+    let mut last = (0, 0);
     for sample in traf.trun.iter().flat_map(|trun| trun.samples.iter()) {
-        fragment.ticks += u64::from(sample.duration.unwrap_or(default));
-        fragment.samples += 1;
+        let ticks = sample.duration.unwrap_or(defaults.ticks);
+        let at = decoded.saturating_add_signed(sample.cts.unwrap_or(0));
+        shown.push(at);
+        last = last.max((at, u64::from(ticks)));
+        first.get_or_insert(sample);
+        decoded += u64::from(ticks);
     }
-    Ok(fragment)
+    let Some(first) = first else { return Err(CmafError::Unexpected("a fragment without samples")) };
+    let mut ascending = shown.clone();
+    ascending.sort_unstable();
+    let (last_ticks, last_duration) = last;
+    let fragment = Fragment {
+        start_ticks: ascending.first().copied().unwrap_or(0),
+        last_ticks,
+        end_ticks: last_ticks + last_duration,
+        samples: shown.len(),
+        first_size: first.size.unwrap_or(defaults.size).into(),
+        starts_with_keyframe: first.flags.unwrap_or(defaults.flags) & IS_NON_SYNC == 0,
+        moof: bytes,
+    };
+    if !retime(traf, defaults, &shown, &ascending, last_duration) {
+        return Ok(fragment);
+    }
+    let mut retimed = Vec::with_capacity(size);
+    moof.encode(&mut retimed)?;
+    // Samples begin behind this box, whose size may have changed.
+    let grown = retimed.len() as i64 - size as i64;
+    for trun in moof.traf.iter_mut().flat_map(|traf| &mut traf.trun) {
+        trun.data_offset = trun.data_offset.and_then(|offset| i32::try_from(i64::from(offset) + grown).ok());
+    }
+    retimed.clear();
+    moof.encode(&mut retimed)?;
+    Ok(Fragment { moof: retimed.into(), ..fragment })
+}
+
+/// Makes decoding times of the presentation times in ascending order; false if they are that already, or if
+/// that cannot be said in this fragment.
+fn retime(traf: &mut Traf, defaults: Defaults, shown: &[u64], ascending: &[u64], last_duration: u64) -> bool {
+    let [trun] = traf.trun.as_mut_slice() else { return false };
+    let Some(tfdt) = &mut traf.tfdt else { return false };
+    let mut decoded = tfdt.base_media_decode_time;
+    let mut right = true;
+    let samples: Option<Vec<TrunEntry>> = trun
+        .samples
+        .iter()
+        .enumerate()
+        .map(|(index, sample)| {
+            let at = ascending.get(index).copied()?;
+            let next = ascending.get(index + 1).copied().unwrap_or(at + last_duration);
+            right &= decoded == at;
+            decoded += u64::from(sample.duration.unwrap_or(defaults.ticks));
+            Some(TrunEntry {
+                duration: Some(u32::try_from(next - at).ok()?),
+                size: Some(sample.size.unwrap_or(defaults.size)),
+                flags: Some(sample.flags.unwrap_or(defaults.flags)),
+                cts: Some(shown.get(index)?.checked_signed_diff(at)?),
+            })
+        })
+        .collect();
+    let (false, Some(samples), Some(first)) = (right, samples, ascending.first()) else { return false };
+    trun.samples = samples.into();
+    tfdt.base_media_decode_time = *first;
+    true
 }
 
 #[cfg(test)]
@@ -249,7 +405,8 @@ mod tests {
 
     use super::*;
 
-    const BOUNDARIES: Boundaries = Boundaries { segment_seconds: 1.0, tolerance_seconds: 0.02 };
+    const BOUNDARIES: Boundaries =
+        Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02, frame_seconds: 0.04 };
 
     async fn cut(arguments: &str) -> Vec<Piece> {
         let output = crate::ffmpeg::command("ffmpeg")
@@ -281,9 +438,67 @@ mod tests {
             .await,
         );
         assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
-        let timeline: Vec<_> = segments.iter().map(|s| (s.number, s.start_seconds, s.samples)).collect();
-        assert_eq!(timeline, [(0, 0.0, 25), (1, 1.0, 25), (2, 2.0, 15)]);
-        assert_eq!(segments.iter().map(|s| (s.duration_seconds * 25.0).round() as u32).sum::<u32>(), 65);
+        let frame = u64::from(init.timescale) / 25;
+        let timeline: Vec<_> = segments
+            .iter()
+            .map(|s| (s.number, s.start_ticks / frame, s.duration_ticks / frame, s.samples))
+            .collect();
+        assert_eq!(timeline, [(0, 0, 25, 25), (1, 25, 25, 25), (2, 50, 15, 15)]);
+        for segment in &segments {
+            assert!(segment.starts_with_keyframe);
+            // What is left out are the other frames.
+            let mdat = segment.bytes.windows(4).position(|four| four == b"mdat").unwrap() as u64 + 4;
+            assert!(mdat < segment.key_bytes && segment.key_bytes < segment.bytes.len() as u64);
+        }
+    }
+
+    #[tokio::test]
+    async fn variable_frame_rate_decodes_in_the_order_of_time() {
+        // Frames last 40 ms and 1 s, and are reordered.
+        let (init, segments) = split(
+            cut("-f lavfi -i testsrc2=size=64x64:rate=25:duration=8 \
+                 -vf select='lt(n,20)+not(mod(n,25))' -fps_mode vfr -enc_time_base 1:1000 \
+                 -c:v libx264 -bf 3 -b_strategy 0 -g 1000 -video_track_timescale 1000 \
+                 -movflags +frag_keyframe+empty_moov+default_base_moof+frag_discont+negative_cts_offsets \
+                 -avoid_negative_ts disabled")
+            .await,
+        );
+        assert_eq!((init.timescale, segments.len()), (1000, 1));
+        let segment = &segments[0];
+        assert_eq!((segment.start_ticks, segment.samples), (0, 27));
+        let mut moof = segment.bytes.as_ref();
+        let moof = Moof::decode(&mut moof).unwrap();
+        let traf = &moof.traf[0];
+        let mut decoded = traf.tfdt.as_ref().unwrap().base_media_decode_time;
+        let mut shown = Vec::new();
+        let mut all_decoded = Vec::new();
+        for sample in traf.trun[0].samples.iter() {
+            all_decoded.push(decoded);
+            shown.push(decoded.checked_add_signed(sample.cts.unwrap()).unwrap());
+            decoded += u64::from(sample.duration.unwrap());
+        }
+        assert_ne!(shown, all_decoded, "frames are reordered");
+        shown.sort_unstable();
+        assert_eq!(shown, all_decoded);
+        let expected: Vec<u64> = (0..20).map(|n| n * 40).chain((1..8).map(|n| n * 1000)).collect();
+        assert_eq!(shown, expected);
+        // Samples are where the box says they are: it is whole, and decodes.
+        let mut file = init.bytes.to_vec();
+        file.extend(&segment.bytes);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("whole.mp4");
+        std::fs::write(&path, file).unwrap();
+        let output = crate::ffmpeg::command("ffmpeg")
+            .args(["-loglevel", "error", "-xerror", "-i"])
+            .arg(&path)
+            .args(["-fps_mode", "vfr", "-f", "framecrc", "-"])
+            .output()
+            .await
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let frames =
+            String::from_utf8(output.stdout).unwrap().lines().filter(|line| !line.starts_with('#')).count();
+        assert_eq!(frames, 27);
     }
 
     #[tokio::test]
@@ -295,10 +510,10 @@ mod tests {
         );
         assert_eq!(init.codecs, "mp4a.40.2");
         assert!((3..=4).contains(&segments.len()), "{}", segments.len());
-        let mut expected_start = segments[0].start_seconds;
+        let mut expected_start = segments[0].start_ticks;
         for segment in &segments {
-            assert!((segment.start_seconds - expected_start).abs() < 1e-6);
-            expected_start += segment.duration_seconds;
+            assert_eq!(segment.start_ticks, expected_start);
+            expected_start += segment.duration_ticks;
         }
     }
 

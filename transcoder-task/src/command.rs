@@ -3,17 +3,19 @@
 use std::os::fd::RawFd;
 
 use crate::{
-    plan::{AudioRendition, Picture, Plan, VideoRendition},
-    probe::{LONGEST_SIDE, MOST_SECONDS},
+    images,
+    plan::{AudioRendition, Encoding, Picture, Plan, VideoRendition},
+    probe::{MOST_PIXELS, MOST_SECONDS},
+    profile::Codec,
 };
 
-/// Length of an audio fragment. A segment is made of whole fragments, so audio segments begin at most this
-/// much after video's; shorter fragments cost a header of some 300 bytes each.
-const AUDIO_FRAGMENT_MICROSECONDS: u32 = 500_000;
-/// Frames that the poster is chosen from, a second apart.
-const STILLS: u32 = 10;
-/// Shorter side of the poster at most.
-const POSTER_SIZE: u32 = 720;
+/// Length of an audio fragment. A segment is made of whole fragments, so audio segments begin at most half of
+/// this before or after video's; shorter fragments cost a header of some 300 bytes each.
+const AUDIO_FRAGMENT_MICROSECONDS: u32 = 250_000;
+/// Sharp without ringing.
+const SCALER: &str = "bicubic";
+/// Shorter side of a still at most.
+const STILL_SIZE: u32 = 720;
 
 /// What a pipe out of FFmpeg carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +26,9 @@ pub enum Pipe {
     Video(usize),
     /// Fragmented MP4 of an audio track, by its index in the plan.
     Audio(usize),
-    /// A few JPEGs, one behind the other, to choose the poster from.
+    /// WebVTT of a subtitle track, by its index in the plan.
+    Subtitles(usize),
+    /// JPEGs, one behind the other, for poster and storyboard.
     Stills,
 }
 
@@ -35,13 +39,15 @@ pub fn pipes(plan: &Plan) -> Vec<Pipe> {
         .into_iter()
         .chain((0..plan.rungs.len()).map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
+        .chain((0..plan.subtitles.len()).map(Pipe::Subtitles))
         .chain(stills)
         .collect()
 }
 
-/// FFmpeg's arguments. `input` comes from [`crate::input::Input::arguments`]; the pipes of [`pipes`] are open
-/// from file descriptor `first_fd` on.
-pub fn arguments(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> {
+/// FFmpeg's arguments. `input` comes from [`crate::input::Input::arguments`]; the text of the picture's
+/// [`crate::colour::Colour::cube`] is in the file `cube`; the pipes of [`pipes`] are open from file descriptor
+/// `first_fd` on.
+pub fn arguments(plan: &Plan, input: &[String], cube: &str, first_fd: RawFd) -> Vec<String> {
     let mut args = Arguments::default();
     args.flag("-hide_banner");
     // Never waits for a key.
@@ -52,10 +58,13 @@ pub fn arguments(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> 
     args.pair("-stats_period", "1");
     // A header may lie: what is decoded is bounded, too.
     args.pair("-t", MOST_SECONDS.to_string());
-    args.pair("-max_pixels", (u64::from(LONGEST_SIDE) * u64::from(LONGEST_SIDE)).to_string());
+    args.pair("-max_pixels", MOST_PIXELS.to_string());
     args.0.extend(input.iter().cloned());
     if let Some(picture) = &plan.picture {
-        args.pair("-filter_complex", graph(picture, &plan.rungs));
+        if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
+            args.pair("-filter_complex", graph(picture, plan, cube));
+        }
+        args.pair("-filter_complex", stills(picture, plan, cube));
     }
     for (pipe, fd) in pipes(plan).into_iter().zip(first_fd..) {
         match pipe {
@@ -73,12 +82,19 @@ pub fn arguments(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> 
                 args.pair("-frag_duration", AUDIO_FRAGMENT_MICROSECONDS.to_string());
                 fragments(&mut args, fd, "");
             }
+            Pipe::Subtitles(index) => {
+                if let Some(track) = plan.subtitles.get(index) {
+                    args.pair("-map", format!("0:{}", track.stream));
+                }
+                args.pair("-c:s", "webvtt");
+                args.pair("-f", "webvtt");
+                args.flag(format!("pipe:{fd}"));
+            }
             Pipe::Stills => {
                 args.pair("-map", "[stills]");
-                args.pair("-frames:v", STILLS.to_string());
                 args.pair("-fps_mode", "vfr");
                 args.pair("-c:v", "mjpeg");
-                args.pair("-q:v", "3");
+                args.pair("-q:v", "4");
                 args.pair("-f", "image2pipe");
                 args.flag(format!("pipe:{fd}"));
             }
@@ -101,79 +117,162 @@ impl Arguments {
     }
 }
 
-/// One decode for everything: each rung is scaled from the next larger one, which costs a fraction of
-/// scaling the source again, and the poster comes from the largest rung of at most [`POSTER_SIZE`].
-fn graph(picture: &Picture, rungs: &[VideoRendition]) -> String {
+/// Width and height of the stills: those of the largest rung that is encoded of at most [`STILL_SIZE`], or else
+/// of the smallest; of a rung that is published as it is, if there is no other.
+pub fn still_size(rungs: &[VideoRendition]) -> (u32, u32) {
+    let sizes = sizes(rungs);
+    let fits = |(width, height): &&(u32, u32)| *width.min(height) <= STILL_SIZE;
+    let copied = rungs.first().map_or((2, 2), |rung| (rung.width, rung.height));
+    sizes.iter().find(fits).or(sizes.last()).copied().unwrap_or(copied)
+}
+
+/// Of the rungs that are encoded, each once, largest first.
+fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
+    let encoded = rungs.iter().filter(|rung| rung.encoding.is_some());
+    let mut sizes: Vec<_> = encoded.map(|rung| (rung.width, rung.height)).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes.reverse();
+    sizes
+}
+
+/// One decode for everything: each size is scaled from the next larger one, which costs a fraction of scaling
+/// the source again.
+fn graph(picture: &Picture, plan: &Plan, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
     // FFmpeg turns the picture upright by itself, before this graph.
     if picture.deinterlace {
-        chains.push(format!("{from}bwdif=mode=send_frame:deint=all[frames]"));
+        // Frames that say they are progressive stay as they are.
+        chains.push(format!("{from}bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
     }
-    let poster_rung = rungs
-        .iter()
-        .position(|rung| rung.width.min(rung.height) <= POSTER_SIZE)
-        .unwrap_or(rungs.len().saturating_sub(1));
-    for (index, rung) in rungs.iter().enumerate() {
-        let mut takers = vec![format!("[v{index}]")];
-        if index == poster_rung {
-            takers.push("[still]".into());
-        }
-        if index + 1 < rungs.len() {
+    let sizes = sizes(&plan.rungs);
+    for (index, size) in sizes.iter().enumerate() {
+        let (width, height) = *size;
+        let of_this_size =
+            |rung: &&VideoRendition| rung.encoding.is_some() && (rung.width, rung.height) == *size;
+        let rungs = plan.rungs.iter().enumerate().filter(|(_, rung)| of_this_size(rung));
+        let mut takers: Vec<String> = rungs.map(|(rung, _)| format!("[v{rung}]")).collect();
+        if index + 1 < sizes.len() {
             takers.push(format!("[s{index}]"));
         }
-        // Limited range and 8-bit 4:2:0 is what every player decodes. Sizes are already in square pixels.
-        chains.push(format!(
-            "{from}scale={}:{}:flags=bicubic:out_range=tv,setsar=1,format=yuv420p,split={}{}",
-            rung.width,
-            rung.height,
-            takers.len(),
-            takers.concat()
-        ));
+        // Colours are changed once, for the largest size. Sizes are already in square pixels.
+        let filters = if index == 0 {
+            picture.colour.filters(width, height, SCALER, cube)
+        } else {
+            format!("scale={width}:{height}:flags={SCALER}")
+        };
+        let scale = format!("{from}{filters},setsar=1");
+        match takers.as_slice() {
+            [only] => chains.push(format!("{scale}{only}")),
+            several => chains.push(format!("{scale},split={}{}", several.len(), several.concat())),
+        }
         from = format!("[s{index}]");
     }
-    // One frame a second, for a choice: a first frame is often black. The first one comes at once, because
-    // FFmpeg 7 holds back all outputs, in memory, until each has begun (a `thumbnail` filter would take
-    // seconds). Times are new, as a frame before 0 would be dropped.
-    chains.push(
-        "[still]select='isnan(prev_selected_t)+gte(t-prev_selected_t,1)',setpts=N/TB,\
-         scale=out_range=pc,format=yuvj420p[stills]"
-            .into(),
-    );
     chains.join(";")
 }
 
+fn stills(picture: &Picture, plan: &Plan, cube: &str) -> String {
+    let (width, height) = still_size(&plan.rungs);
+    let interval = images::interval_seconds(plan.duration_seconds);
+    let colours = picture.colour.filters(width, height, SCALER, cube);
+    // One field is enough for a small picture.
+    let corrections = [picture.deinterlace.then_some("field=top"), Some(colours.as_str())];
+    let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
+    format!("[0:{}]{}[stills]", picture.stream, images::filters(interval, (width, height), &corrections))
+}
+
 fn video(args: &mut Arguments, index: usize, rung: &VideoRendition, picture: &Picture, plan: &Plan) {
+    let Some(encoding) = &rung.encoding else {
+        args.pair("-map", format!("0:{}", picture.stream));
+        args.pair("-c:v", "copy");
+        return;
+    };
     args.pair("-map", format!("[v{index}]"));
-    args.pair("-c:v", "libx264");
-    args.pair("-preset", &rung.preset);
-    // Constant quality under a maximum rate: easy content costs few bits. A buffer of two seconds is what
-    // Apple's authoring rules allow for.
-    args.pair("-crf", rung.crf.to_string());
-    args.pair("-maxrate", format!("{}k", rung.max_kbps));
-    args.pair("-bufsize", format!("{}k", rung.max_kbps * 2));
-    // Keyframes stand where segments begin and nowhere else, so that every rung has the same segments:
-    // none by scene cuts, none by distance (x264 takes a large -g as it is), all closed.
-    args.pair("-sc_threshold", "0");
-    args.pair("-g", "100000");
-    args.pair("-x264-params", "open-gop=0");
-    args.pair(
-        "-force_key_frames",
-        format!("expr:gte(t,n_forced*{}-{:.6})", plan.boundaries.segment_seconds, picture.half_frame_seconds),
-    );
+    match rung.codec {
+        Codec::H264 => h264(args, rung, encoding),
+        Codec::Hevc => hevc(args, rung, encoding),
+        Codec::Av1 => av1(args, rung, encoding),
+    }
+    args.pair("-force_key_frames", plan.boundaries.forced_keyframes());
     // The source's own clock: with FFmpeg's guess (1/frame rate) frames of variable rate would move.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
     // Every frame once at its own time; the default may repeat frames until the rate is constant.
     args.pair("-fps_mode", "vfr");
 }
 
+/// Constant quality under a maximum rate: easy content costs few bits. A buffer of two seconds is what
+/// Apple's authoring rules allow for. Keyframes stand where segments begin and nowhere else, so that every rung
+/// has the same segments: none by scene cuts, none by distance, all closed.
+fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
+    args.pair("-c:v", "libx264");
+    args.pair("-preset", &encoding.preset);
+    args.pair("-crf", encoding.crf.to_string());
+    args.pair("-maxrate", format!("{}k", rung.max_kbps));
+    args.pair("-bufsize", format!("{}k", rung.max_kbps * 2));
+    args.pair("-sc_threshold", "0");
+    // x264 takes a large distance as it is.
+    args.pair("-g", "100000");
+    args.pair("-x264-params", join(&["open-gop=0", &encoding.params]));
+}
+
+/// As [`h264`].
+fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
+    args.pair("-c:v", "libx265");
+    args.pair("-preset", &encoding.preset);
+    args.pair("-crf", encoding.crf.to_string());
+    args.pair("-forced-idr", "1");
+    args.pair(
+        "-x265-params",
+        join(&[
+            &format!("vbv-maxrate={}:vbv-bufsize={}", rung.max_kbps, rung.max_kbps * 2),
+            "scenecut=0:keyint=100000:min-keyint=1:open-gop=0:log-level=1",
+            &encoding.params,
+        ]),
+    );
+    // Apple's players take no other.
+    args.pair("-tag:v", "hvc1");
+}
+
+/// As [`h264`].
+fn av1(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
+    args.pair("-c:v", "libsvtav1");
+    args.pair("-preset", &encoding.preset);
+    args.pair("-crf", encoding.crf.to_string());
+    args.pair("-g", "100000");
+    // SVT-AV1 before 2.0 takes forced keyframes only if told to; later ones always do.
+    let params = format!("enable-force-key-frames=1:scd=0:mbr={}", rung.max_kbps);
+    args.pair("-svtav1-params", join(&[&params, &encoding.params]));
+}
+
+/// Encoders' parameters in one list.
+fn join(lists: &[&str]) -> String {
+    lists.iter().filter(|list| !list.is_empty()).copied().collect::<Vec<_>>().join(":")
+}
+
 fn audio(args: &mut Arguments, track: &AudioRendition) {
     args.pair("-map", format!("0:{}", track.stream));
-    args.pair("-c:a", "aac");
-    args.pair("-b:a", format!("{}k", track.kbps));
-    args.pair("-ac", "2");
-    args.pair("-ar", track.sample_rate.to_string());
+    match track.layout {
+        None => args.pair("-c:a", "copy"),
+        Some(layout) => {
+            args.pair("-c:a", "aac");
+            args.pair("-b:a", format!("{}k", track.kbps));
+            // Holes in a damaged or odd source become silence (without that, all behind them would come early),
+            // and so does what is missing at the picture's beginning and end: some players, Shaka Player among
+            // them, end a stream with its shortest track. (Where nothing is missing at the beginning, a 0 would
+            // only do harm: FFmpeg begins anew when the channels change.)
+            let from = if track.begins_late { ":first_pts=0" } else { "" };
+            let mut filters =
+                vec![format!("aresample=async=1{from}"), format!("aformat=channel_layouts={layout}")];
+            filters.extend(track.change.map(|change| change.filter()));
+            if track.at_least_seconds > 0.0 {
+                filters.push(format!("apad=whole_dur={:.3}", track.at_least_seconds));
+            }
+            args.pair("-af", filters.join(","));
+            args.pair("-ar", track.sample_rate.to_string());
+        }
+    }
     // The encoder's priming frame lies before time 0, where fragments cannot say so without an edit
     // list, which players treat differently: leaving it out keeps audio exactly on time.
     args.pair("-bsf:a", "noise=drop='lt(pts,0)'");
@@ -201,13 +300,14 @@ fn fragments(args: &mut Arguments, fd: RawFd, extra: &str) {
 mod tests {
     use super::*;
     use crate::{
-        probe::{Audio, Media, Video},
+        boundaries::{Boundaries, Boundary},
+        plan::{Copyable, CopyableVideo},
+        probe::{Audio, Media, Subtitle, Video},
         profile::Profile,
     };
 
-    #[test]
-    fn the_whole_command() {
-        let media = Media {
+    fn media() -> Media {
+        Media {
             format: "mov".into(),
             duration_seconds: 11.4,
             video: Some(Video {
@@ -216,51 +316,81 @@ mod tests {
                 width: 1280,
                 height: 720,
                 pixel_aspect: 1.0,
-                rotation: 0,
                 frame_rate: 30.0,
                 time_base: "1/15360".into(),
                 pixel_format: "yuv420p".into(),
-                interlaced: true,
                 duration_seconds: 11.4,
+                ..Video::default()
             }),
             audio: vec![Audio {
                 index: 1,
                 codec: "aac".into(),
                 channels: 2,
                 sample_rate: 44_100,
-                language: None,
-                title: None,
+                bit_rate: 128_000,
                 duration_seconds: 11.4,
+                ..Audio::default()
             }],
-            warnings: Vec::new(),
-        };
-        let plan = Plan::new(&media, &Profile::default());
+            ..Media::default()
+        }
+    }
+
+    fn lines(plan: &Plan) -> String {
         let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
-        let lines = arguments(&plan, &input, 3).join(" ").replace(" -map", "\n-map").replace(';', ";\n");
-        insta::assert_snapshot!(lines);
+        let arguments = arguments(plan, &input, "colours.cube", 3).join(" ");
+        arguments.replace(" -map", "\n-map").replace(';', ";\n")
+    }
+
+    #[test]
+    fn everything_is_encoded() {
+        let mut media = media();
+        if let Some(video) = &mut media.video {
+            video.interlaced = true;
+            video.colour.transfer = Some("smpte2084".into());
+        }
+        media.subtitles.push(Subtitle { index: 2, codec: "mov_text".into(), ..Subtitle::default() });
+        insta::assert_snapshot!(lines(&Plan::new(&media, &Copyable::default(), &Profile::default())));
+    }
+
+    #[test]
+    fn what_may_be_copied_is() {
+        let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
+        let keyframes = vec![keyframe(0.0, 0.0), keyframe(8.3, 8.266_667)];
+        let boundaries = Boundaries::at(keyframes, 11.4, 4.0).unwrap();
+        let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
+        let copyable = Copyable { video: Some(video), audio: vec![1] };
+        insta::assert_snapshot!(lines(&Plan::new(&media(), &copyable, &Profile::default())));
+    }
+
+    #[test]
+    fn other_codecs_share_the_scaled_frames() {
+        let rung =
+            |codec: &str| format!("[[rung]]\nsize = 360\ncodec = \"{codec}\"\ncrf = 30\nmax_kbps = 900\n");
+        let profile: Profile = toml::from_str(&["h264", "hevc", "av1"].map(rung).concat()).unwrap();
+        insta::assert_snapshot!(lines(&Plan::new(&media(), &Copyable::default(), &profile)));
     }
 
     #[test]
     fn audio_alone_needs_no_graph() {
-        let plan = Plan::new(
-            &Media {
-                format: "mov".into(),
-                duration_seconds: 1.0,
-                video: None,
-                audio: vec![Audio {
-                    index: 0,
-                    codec: "aac".into(),
-                    channels: 1,
-                    sample_rate: 8000,
-                    language: None,
-                    title: None,
-                    duration_seconds: 1.0,
-                }],
-                warnings: Vec::new(),
-            },
-            &Profile::default(),
-        );
+        let plan = Plan::new(&Media { video: None, ..media() }, &Copyable::default(), &Profile::default());
         assert_eq!(pipes(&plan), [Pipe::Progress, Pipe::Audio(0)]);
-        assert!(!arguments(&plan, &[], 3).iter().any(|argument| argument == "-filter_complex"));
+        assert!(!arguments(&plan, &[], "", 3).iter().any(|argument| argument == "-filter_complex"));
+    }
+
+    #[test]
+    fn stills_are_of_the_largest_encoded_rung_up_to_720p() {
+        let plan = |width, height| {
+            let mut media = media();
+            if let Some(video) = &mut media.video {
+                (video.width, video.height) = (width, height);
+            }
+            Plan::new(&media, &Copyable::default(), &Profile::default())
+        };
+        assert_eq!(still_size(&plan(3840, 2160).rungs), (1280, 720));
+        assert_eq!(still_size(&plan(1080, 1920).rungs), (720, 1280));
+        assert_eq!(still_size(&plan(426, 240).rungs), (426, 240));
+        let mut copied = plan(426, 240).rungs;
+        copied[0].encoding = None;
+        assert_eq!(still_size(&copied), (426, 240));
     }
 }

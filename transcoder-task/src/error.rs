@@ -2,7 +2,7 @@
 
 use vidstreamx_job::Exit;
 
-use crate::{ffmpeg::FfmpegError, probe::ProbeError, s3::S3Error, store::StoreError};
+use crate::{ffmpeg::FfmpegError, mp4::Mp4Error, probe::ProbeError, s3::S3Error, store::StoreError};
 
 /// Why the task could not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,9 @@ pub enum TaskError {
     /// Writing the output failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A progressive file could not be made.
+    #[error(transparent)]
+    Mp4(#[from] Mp4Error),
     /// FFmpeg wrote something that is not the fragmented MP4 it was asked for.
     #[error("FFmpeg's output for {rendition} is not as it should be: {reason}")]
     Output {
@@ -52,6 +55,7 @@ impl TaskError {
         match self {
             Self::S3(error) => error.exit(),
             Self::Store(error) => error.exit(),
+            Self::Mp4(error) => error.exit(),
             Self::Probe(error) => error.exit(),
             Self::Ffmpeg(error) => error.exit(),
             Self::Unusable(_) => Exit::Unusable,

@@ -8,10 +8,11 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::unix::pipe,
     process::{Child, ChildStderr, Command},
     task::JoinHandle,
@@ -35,8 +36,8 @@ pub enum FfmpegError {
     /// It could not be started, or its pipes not be made.
     #[error("cannot run ffmpeg: {0} (is it installed?)")]
     Run(std::io::Error),
-    /// It ended with an error for which the source is to blame.
-    #[error("nothing in the file can be decoded (FFmpeg says: {0})")]
+    /// It ended with an error for which the source is to blame; the text is for its uploader.
+    #[error("{0}")]
     Source(String),
     /// It was killed, most likely by the kernel for want of memory.
     #[error("ffmpeg was killed, most likely for want of memory")]
@@ -84,7 +85,39 @@ pub fn command(program: &str) -> Command {
 #[derive(Debug)]
 pub struct Ffmpeg {
     child: Child,
-    complaints: JoinHandle<VecDeque<String>>,
+    complaints: JoinHandle<Complaints>,
+}
+
+/// What FFmpeg said on stderr.
+#[derive(Debug, Default)]
+struct Complaints {
+    /// The last lines.
+    lines: VecDeque<String>,
+    /// Packets and frames that could not be decoded, or only in part.
+    damaged: u64,
+    /// Whether the last line told of one: FFmpeg then counts repetitions.
+    last_was_damage: bool,
+}
+
+impl Complaints {
+    fn hear(&mut self, line: String) {
+        // The first is of a frame that was patched up, the others are of a packet that gave none (FFmpeg 5; 7).
+        const DAMAGE: [&str; 3] =
+            ["corrupt decoded frame", "Error while decoding stream", "Error submitting packet to decoder"];
+        let repetitions = line.strip_prefix("Last message repeated ").and_then(|rest| rest.split(' ').next());
+        if let Some(times) = repetitions.and_then(|times| times.parse::<u64>().ok()) {
+            if self.last_was_damage {
+                self.damaged = self.damaged.saturating_add(times);
+            }
+        } else {
+            self.last_was_damage = DAMAGE.iter().any(|words| line.contains(words));
+            self.damaged += u64::from(self.last_was_damage);
+        }
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
 }
 
 impl Ffmpeg {
@@ -104,15 +137,26 @@ impl Ffmpeg {
         let mut child = command.spawn().map_err(FfmpegError::Run)?;
         // Holds the pipes' writing ends: while it lives, no pipe ends.
         drop(command);
-        let complaints = tokio::spawn(last_lines(child.stderr.take()));
+        let complaints = tokio::spawn(listen(child.stderr.take()));
         Ok((Self { child, complaints }, receivers))
     }
 
-    /// Waits for FFmpeg's end.
-    pub async fn wait(mut self) -> Result<(), FfmpegError> {
+    /// Waits for FFmpeg's end. Returns how many places in the source could not be decoded, or only in part: they
+    /// show faults, or are missing.
+    pub async fn wait(mut self) -> Result<u64, FfmpegError> {
         let status = self.child.wait().await.map_err(FfmpegError::Run)?;
         let complaints = self.complaints.await.unwrap_or_default();
-        if status.success() { Ok(()) } else { Err(failure(status, &complaints)) }
+        if status.success() {
+            return Ok(complaints.damaged);
+        }
+        let error = failure(status, &complaints.lines);
+        if matches!(error, FfmpegError::Source(_)) {
+            // The error is for the uploader; this is for whoever looks after the service.
+            for line in &complaints.lines {
+                tracing::info!("ffmpeg: {line}");
+            }
+        }
+        Err(error)
     }
 
     /// Ends FFmpeg: first asked, then killed. If it had already failed by itself, that is the error.
@@ -128,13 +172,54 @@ impl Ffmpeg {
                 return Ok(());
             }
         }
-        self.wait().await
+        self.wait().await.map(|_| ())
     }
 }
 
-async fn last_lines(stderr: Option<ChildStderr>) -> VecDeque<String> {
-    let mut kept = VecDeque::with_capacity(KEPT_LINES);
-    let Some(stderr) = stderr else { return kept };
+/// Runs FFmpeg from memory to memory: it reads `input`, piece by piece, on `pipe:0` and writes to `pipe:1`.
+///
+/// # Errors
+/// It failed, or did not end within `limit`. The input is our own, so no source is to blame.
+pub async fn convert(arguments: &[String], input: &[Bytes], limit: Duration) -> Result<Bytes, FfmpegError> {
+    let mut command = command("ffmpeg");
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(FfmpegError::Run)?;
+    let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            for piece in input {
+                // It ended early: its exit code says why.
+                if stdin.write_all(piece).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let collect = async {
+        let mut output = Vec::new();
+        if let Some(mut stdout) = stdout {
+            stdout.read_to_end(&mut output).await?;
+        }
+        Ok(output)
+    };
+    let complaints = listen(child.stderr.take());
+    // Dropping the child kills it.
+    let work = async { tokio::join!(feed, collect, complaints, child.wait()) };
+    let ((), output, complaints, status) =
+        tokio::time::timeout(limit, work).await.map_err(|_| FfmpegError::Stalled(limit.as_secs()))?;
+    let (output, status) = (output.map_err(FfmpegError::Run)?, status.map_err(FfmpegError::Run)?);
+    if status.success() {
+        return Ok(output.into());
+    }
+    Err(match failure(status, &complaints.lines) {
+        FfmpegError::Source(complaint) => FfmpegError::Failed { status, complaint },
+        error => error,
+    })
+}
+
+async fn listen(stderr: Option<ChildStderr>) -> Complaints {
+    let mut complaints = Complaints::default();
+    let Some(stderr) = stderr else { return complaints };
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
     // A longer line comes in pieces.
@@ -142,12 +227,9 @@ async fn last_lines(stderr: Option<ChildStderr>) -> VecDeque<String> {
         let text = String::from_utf8_lossy(&line).trim().to_owned();
         line.clear();
         tracing::debug!("ffmpeg: {text}");
-        if kept.len() == KEPT_LINES {
-            kept.pop_front();
-        }
-        kept.push_back(text);
+        complaints.hear(text);
     }
-    kept
+    complaints
 }
 
 fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
@@ -164,21 +246,39 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
     let complains_of = |patterns: &[&str]| {
         complaints.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
     };
-    // What FFmpeg 5 to 7 say when no frame or sample could be decoded.
-    if complains_of(&["Error while opening encoder", "Cannot allocate memory", "No space left"]).is_none()
-        && let Some(line) = complains_of(&[
-            "no decoder found",
-            "Decoder (codec",
-            "Invalid data found",
-            "partial file",
-            "Error marking filters as finished",
-            "Could not open encoder before EOF",
-            "received no packets",
-        ])
-    {
-        return FfmpegError::Source(line);
+    if complains_of(&["Error while opening encoder", "Cannot allocate memory", "No space left"]).is_some() {
+        return failed();
+    }
+    if let Some(line) = complains_of(&["no decoder found for", "Decoder (codec"]) {
+        return FfmpegError::Source(match missing_decoder(&line) {
+            Some(name) => {
+                format!("the video or its sound is in a format ({name}) that this service cannot read")
+            }
+            None => "the video or its sound is in a format that this service cannot read".into(),
+        });
+    }
+    // What FFmpeg 5 to 7 say when no frame or sample could be decoded, or (the first) less than a third.
+    let nothing = [
+        "Decode error rate",
+        "Invalid data found",
+        "partial file",
+        "Error marking filters as finished",
+        "Could not open encoder before EOF",
+        "received no packets",
+    ];
+    if complains_of(&nothing).is_some() {
+        return FfmpegError::Source(
+            "the file is damaged: nothing in it, or next to nothing, can be shown or heard".into(),
+        );
     }
     failed()
+}
+
+/// `Decoder (codec vvc) not found…` (FFmpeg 5) or `…no decoder found for: vvc` (7).
+fn missing_decoder(line: &str) -> Option<&str> {
+    let (_, rest) = line.split_once("(codec ").or_else(|| line.split_once("found for: "))?;
+    let name = rest.split([')', ' ']).next()?;
+    (!matches!(name, "" | "none" | "unknown")).then_some(name)
 }
 
 #[cfg(test)]
@@ -224,11 +324,58 @@ mod tests {
         assert!(error.to_string().contains("No such file"), "{error}");
     }
 
+    #[tokio::test]
+    async fn from_memory_to_memory_within_a_time_limit() {
+        let run = async |arguments: &str, input: &'static [u8], limit| {
+            let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
+            convert(&arguments, &[input.into(), input.into()], limit).await
+        };
+        let copy = "-loglevel error -f s16le -ar 8000 -ac 1 -i pipe:0 -f s16le pipe:1";
+        let minute = Duration::from_secs(60);
+        assert_eq!(run(copy, b"abcd", minute).await.unwrap(), &b"abcdabcd"[..]);
+        let garbage =
+            run("-loglevel error -f mov -i pipe:0 -f null -", b"garbage", minute).await.unwrap_err();
+        assert_eq!(garbage.exit(), Exit::Internal, "{garbage}");
+        let endless = "-loglevel error -f lavfi -i color -f null -";
+        assert!(matches!(run(endless, b"", Duration::ZERO).await, Err(FfmpegError::Stalled(0))));
+    }
+
+    #[test]
+    fn damaged_places_are_counted() {
+        let count = |lines: &[&str]| {
+            let mut complaints = Complaints::default();
+            lines.iter().for_each(|line| complaints.hear((*line).to_owned()));
+            complaints.damaged
+        };
+        let of_5 = [
+            "[h264 @ 0x5] error while decoding MB 12 3, bytestream -5",
+            "file:a.mp4: corrupt decoded frame in stream 0",
+            "Last message repeated 2 times",
+            "Error while decoding stream #0:1: Invalid data found when processing input",
+        ];
+        let of_7 = [
+            "[vist#0:0/h264 @ 0x5] [dec:h264 @ 0x6] corrupt decoded frame",
+            "[vist#0:0/av1 @ 0x5] [dec:libdav1d @ 0x6] Error submitting packet to decoder: Invalid data found",
+            "[vist#0:0/av1 @ 0x5] [dec:libdav1d @ 0x6] Decoding error: Invalid data found",
+            "Last message repeated 7 times",
+        ];
+        assert_eq!((count(&of_5), count(&of_7), count(&["Last message repeated 9 times"])), (4, 2, 0));
+    }
+
     #[test]
     fn who_is_to_blame() {
         let failed = ExitStatus::from_raw(256);
         let lines = |text: &str| VecDeque::from([text.to_owned()]);
-        assert!(matches!(failure(failed, &lines("Decoder (codec vvc) not found")), FfmpegError::Source(_)));
+        for (line, expected) in [
+            ("Decoder (codec vvc) not found for input stream #0:0", "format (vvc) that this service"),
+            ("Decoding requested, but no decoder found for: vvc", "format (vvc) that this service"),
+            ("Decoder (codec none) not found for input stream #0:0", "in a format that this service"),
+            ("Decode error rate 0.9 exceeds maximum 0.666667", "next to nothing, can be shown"),
+            ("a.mp4: Invalid data found when processing input", "next to nothing, can be shown"),
+        ] {
+            let error = failure(failed, &lines(line));
+            assert!(matches!(&error, FfmpegError::Source(text) if text.contains(expected)), "{error}");
+        }
         for ours in ["Error while opening encoder", "Conversion failed!"] {
             assert!(matches!(failure(failed, &lines(ours)), FfmpegError::Failed { .. }));
         }

@@ -6,15 +6,16 @@
 
 use std::{
     convert::Infallible,
+    io::SeekFrom,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -23,7 +24,12 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpListener, task::JoinHandle};
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+    net::TcpListener,
+    task::JoinHandle,
+};
 
 use crate::{
     s3::{READ, S3Error},
@@ -55,6 +61,23 @@ impl Input {
             .into()
     }
 
+    /// In bytes; `None` if a file on this machine cannot be looked at.
+    pub async fn size(&self) -> Option<u64> {
+        match self {
+            Self::File(path) => tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len()),
+            Self::Served(served) => Some(served.object.size),
+        }
+    }
+
+    /// The bytes from `start` up to and without `end`, or up to the source's end if that is nearer; `None`
+    /// if a file on this machine cannot be read.
+    pub async fn bytes(&self, start: u64, end: u64) -> Result<Option<Bytes>, S3Error> {
+        match self {
+            Self::File(path) => Ok(read_file(path, start, end).await.ok()),
+            Self::Served(served) => served.bytes(start, end).await.map(Some),
+        }
+    }
+
     /// Why the source could not be read, if it could not: FFmpeg itself only sees a file that ends early.
     pub fn failure(&self) -> Option<S3Error> {
         match self {
@@ -67,6 +90,7 @@ impl Input {
 /// An object behind a loopback server that lives as long as this value.
 #[derive(Debug)]
 pub struct ServedObject {
+    object: PinnedObject,
     url: String,
     failure: Failure,
     server: JoinHandle<()>,
@@ -85,9 +109,30 @@ impl ServedObject {
         let path: Arc<str> = format!("/{:032x}", u128::from_be_bytes(secret)).into();
         let url = format!("http://{}{path}", listener.local_addr()?);
         let failure = Failure::default();
-        let server = tokio::spawn(serve(listener, path, object, failure.clone()));
-        Ok(Self { url, failure, server })
+        let server = tokio::spawn(serve(listener, path, object.clone(), failure.clone()));
+        Ok(Self { object, url, failure, server })
     }
+
+    async fn bytes(&self, start: u64, end: u64) -> Result<Bytes, S3Error> {
+        let end = end.min(self.object.size);
+        let failure = Failure::default();
+        let chunks: Result<Vec<_>, _> =
+            read(self.object.clone(), start, end, failure.clone()).try_collect().await;
+        let chunks = chunks.map_err(|error| {
+            let cause = failure.lock().ok().and_then(|mut failure| failure.take());
+            let detail = error.to_string();
+            cause.unwrap_or_else(|| S3Error::Trouble { action: READ, object: self.object.uri(), detail })
+        })?;
+        Ok(chunks.concat().into())
+    }
+}
+
+async fn read_file(path: &Path, start: u64, end: u64) -> std::io::Result<Bytes> {
+    let mut file = File::open(path).await?;
+    file.seek(SeekFrom::Start(start)).await?;
+    let mut bytes = Vec::new();
+    file.take(end.saturating_sub(start)).read_to_end(&mut bytes).await?;
+    Ok(bytes.into())
 }
 
 impl Drop for ServedObject {
@@ -235,7 +280,7 @@ mod tests {
     };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::io::AsyncWriteExt;
     use vidstreamx_job::{Exit, Source};
 
     use super::*;

@@ -1,16 +1,25 @@
 //! `transcoder-task`: reads one video, transcodes it into an adaptive stream, publishes it, exits.
 //!
-//! In the order the data flows: [`settings`] → [`source`] → [`probe`] → [`plan`] → [`command`] →
-//! [`ffmpeg`] → [`cmaf`] → [`publish`] (to a [`store`]) → [`verify`]; [`task`] ties them together.
+//! In the order the data flows: [`settings`] → [`source`] (read by FFmpeg through an [`input`]) → [`probe`] and
+//! [`index`] → [`plan`] (with [`boundaries`], [`loudness`]) → [`command`] (with [`colour`]) → [`ffmpeg`] → [`cmaf`]
+//! → [`publish`] (to a [`store`]; [`playlist`], [`dash`], [`images`], [`subtitles`], [`mp4`]) → [`verify`]; [`task`]
+//! ties them together.
 
+mod boundaries;
 mod cmaf;
+mod colour;
 mod command;
+mod dash;
 mod error;
 mod ffmpeg;
+mod images;
+mod index;
 mod input;
+mod language;
+mod loudness;
+mod mp4;
 mod plan;
 mod playlist;
-mod poster;
 mod probe;
 mod profile;
 mod progress;
@@ -19,7 +28,9 @@ mod s3;
 mod settings;
 mod source;
 mod store;
+mod subtitles;
 mod task;
+mod tone;
 mod verify;
 
 use std::process::ExitCode;

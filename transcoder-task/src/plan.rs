@@ -1,24 +1,44 @@
-//! What is made of a source, decided before anything is: a pure function of probe and profile.
+//! What is made of a source, decided before anything is: a pure function of probe, index and profile.
 
 use crate::{
-    probe::{Audio, Media, Video},
-    profile::{Profile, Rung},
+    boundaries::{Boundaries, Boundary},
+    colour::{Colour, Tags},
+    index::{Content, Index},
+    language,
+    loudness::Change,
+    probe::{Audio, Media, Subtitle, Video},
+    profile::{Codec, Profile, Rung},
 };
 
 /// Above this many frames per second a rung's cap is raised by half.
 const HIGH_FRAME_RATE: f64 = 31.0;
 /// Longest side of a rung: the widest picture of H.264 level 5.2 at 16:9.
 const LONGEST_SIDE: f64 = 4096.0;
+/// How much of a rung's cap a source may have on average to be published as it is: 8 Mbit/s for 1080p, which is
+/// Mux's limit for what it copies. More would make viewers pay for what they do not see.
+const COPY_AVERAGE: f64 = 0.7;
+/// As [`COPY_AVERAGE`], for the busiest part.
+const COPY_PEAK: f64 = 1.2;
+/// Beside a copied rung the others have the source's keyframes, which are fewer as a rule. Frames live on the better
+/// quality of keyframes; without those, this much less of the rate factor gives the same (VMAF, measured).
+const CRF_WITH_FEWER_KEYFRAMES: f64 = -0.5;
+/// Sound up to this rate is published as it is: what encoders make of stereo at their highest settings.
+const COPY_STEREO_KBPS: u64 = 260;
+/// Seconds at the picture's beginning and end that sound may lack before silence has to be added: players do
+/// not stop for less.
+const HOLE: f64 = 0.1;
 
 /// The renditions of one source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// What all rungs share; absent for audio alone.
     pub picture: Option<Picture>,
-    /// Largest first; empty for audio alone.
+    /// H.264 first, in each codec largest first; empty for audio alone.
     pub rungs: Vec<VideoRendition>,
-    /// One per source track.
+    /// One per source track in stereo, then those in their original layout.
     pub audio: Vec<AudioRendition>,
+    /// One per source track of text.
+    pub subtitles: Vec<SubtitleRendition>,
     /// Where segments begin.
     pub boundaries: Boundaries,
     /// Of the source, in seconds; 0 if the file does not say.
@@ -32,38 +52,50 @@ pub struct Picture {
     pub stream: usize,
     /// Whether fields must be made frames first.
     pub deinterlace: bool,
+    /// What must be done to its colours.
+    pub colour: Colour,
     /// The source's clock, which the rungs keep, so that no frame moves.
     pub time_base: String,
-    /// Half a frame in seconds: keyframes are forced this much early, because FFmpeg takes the first
-    /// frame at or after the forced time and times are rounded.
-    pub half_frame_seconds: f64,
     /// Of this track, in seconds; 0 if the file does not say.
     pub duration_seconds: f64,
+    /// How many, if the file says.
+    pub frames: Option<u64>,
 }
 
 /// One rung.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VideoRendition {
-    /// `1080p`: the shorter side.
+    /// Unique in the stream, part of its address: `1080p` (the shorter side), `1080p-av1`.
     pub name: String,
+    /// What it is published in.
+    pub codec: Codec,
     /// Even, in square pixels.
     pub width: u32,
     /// Even, in square pixels.
     pub height: u32,
-    /// x264's constant rate factor.
-    pub crf: f64,
-    /// Cap of the rate in kbit/s.
-    pub max_kbps: u32,
-    /// x264's preset.
-    pub preset: String,
     /// Frames per second, on average.
     pub frame_rate: f64,
+    /// Cap of the rate in kbit/s.
+    pub max_kbps: u32,
+    /// How it is encoded; absent if the source is published as it is.
+    pub encoding: Option<Encoding>,
+}
+
+/// How a rung is encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Encoding {
+    /// The encoder's constant rate factor.
+    pub crf: f64,
+    /// The encoder's preset.
+    pub preset: String,
+    /// Further parameters of the encoder, as `name=value:name=value`; may be empty.
+    pub params: String,
 }
 
 /// One audio track of the stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AudioRendition {
-    /// Unique in the stream, part of its address: `eng`, `und`, `eng-2`.
+    /// Unique in the stream, part of its address: `eng`, `und`, `eng-2`, `eng-5.1`.
     pub name: String,
     /// For people.
     pub label: String,
@@ -71,71 +103,202 @@ pub struct AudioRendition {
     pub language: Option<String>,
     /// FFmpeg's stream index.
     pub stream: usize,
+    /// Whether it plays if nobody chooses.
+    pub default: bool,
     /// In Hz.
     pub sample_rate: u32,
-    /// AAC bit rate in kbit/s.
+    /// One or two, or the source's in its original layout.
+    pub channels: u32,
+    /// The channel layout it is encoded in, by FFmpeg's name: `stereo`, `5.1`; absent if the source is published
+    /// as it is.
+    pub layout: Option<&'static str>,
+    /// In kbit/s.
     pub kbps: u32,
+    /// What brings it to the profile's loudness, once it has been measured.
+    pub change: Option<Change>,
     /// Of the source's track, in seconds; 0 if the file does not say.
     pub duration_seconds: f64,
+    /// Whether there has to be silence before it.
+    pub begins_late: bool,
+    /// When the picture ends, in seconds: until then there is silence if there is nothing else. 0 without a
+    /// picture.
+    pub at_least_seconds: f64,
 }
 
-/// The instants at which segments of every rendition begin: multiples of one duration.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Boundaries {
-    /// In seconds.
-    pub segment_seconds: f64,
-    /// A sample this much before a boundary belongs to the segment behind it.
-    pub tolerance_seconds: f64,
+/// One track of subtitles.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubtitleRendition {
+    /// Unique in the stream, part of its address: `eng`, `und-2`.
+    pub name: String,
+    /// For people.
+    pub label: String,
+    /// ISO 639-2 code.
+    pub language: Option<String>,
+    /// FFmpeg's stream index.
+    pub stream: usize,
+    /// Whether it is shown if nobody chooses.
+    pub default: bool,
+    /// Only what everybody must read.
+    pub forced: bool,
 }
 
-impl Boundaries {
-    /// Which interval between boundaries an instant lies in.
-    pub fn interval(&self, seconds: f64) -> u64 {
-        ((seconds + self.tolerance_seconds) / self.segment_seconds).floor().max(0.0) as u64
+/// What of a source may be published as it is, by its index.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Copyable {
+    /// The picture.
+    pub video: Option<CopyableVideo>,
+    /// FFmpeg's stream indices of AAC-LC tracks.
+    pub audio: Vec<usize>,
+}
+
+/// A picture that may be published as it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CopyableVideo {
+    /// Keyframes that segments can begin with.
+    pub boundaries: Boundaries,
+    /// Over all of it.
+    pub average_kbps: f64,
+    /// Of its busiest part.
+    pub peak_kbps: f64,
+}
+
+impl Copyable {
+    /// What the index allows for, on the clock that FFmpeg's outputs have. Says in the log what it does not.
+    pub fn new(index: &Index, media: &Media, segment_seconds: f64) -> Self {
+        let content = |id: Option<u32>| id.and_then(|id| index.track(id)).map(|track| &track.content);
+        let video = media.video.as_ref().and_then(|video| match content(video.id)? {
+            Content::Video(Ok(copy)) => Some(copy),
+            Content::Video(Err(reason)) => {
+                tracing::info!("the picture has to be encoded: {reason}");
+                None
+            }
+            Content::Audio(_) | Content::Other => None,
+        });
+        let on_the_streams_clock = |keyframe: Boundary| Boundary {
+            at_seconds: keyframe.at_seconds - media.start_seconds,
+            before_seconds: keyframe.before_seconds - media.start_seconds,
+        };
+        let video = video.and_then(|copy| match copy.boundaries(segment_seconds) {
+            Ok(keyframes) => Some(CopyableVideo {
+                boundaries: Boundaries::at(
+                    keyframes.into_iter().map(on_the_streams_clock).collect(),
+                    copy.seconds(copy.end) - media.start_seconds,
+                    segment_seconds,
+                )?,
+                average_kbps: copy.average_bitrate() as f64 / 1000.0,
+                peak_kbps: copy.peak_bitrate() as f64 / 1000.0,
+            }),
+            Err(reason) => {
+                tracing::info!("the picture has to be encoded: {reason}");
+                None
+            }
+        });
+        let copyable = |track: &&Audio| matches!(content(track.id), Some(Content::Audio(Ok(_))));
+        let audio = media.audio.iter().filter(copyable).map(|track| track.index).collect();
+        Self { video, audio }
     }
 }
 
 impl Plan {
+    /// Whether anything is published as it is.
+    pub fn copies(&self) -> bool {
+        self.rungs.iter().any(|rung| rung.encoding.is_none())
+            || self.audio.iter().any(|track| track.layout.is_none())
+    }
+
     /// The plan for a source.
-    pub fn new(media: &Media, profile: &Profile) -> Self {
-        let picture = media.video.as_ref().map(picture);
-        let boundaries = Boundaries {
-            segment_seconds: profile.segment_seconds,
-            tolerance_seconds: picture.as_ref().map_or(0.0, |picture| picture.half_frame_seconds),
+    pub fn new(media: &Media, copyable: &Copyable, profile: &Profile) -> Self {
+        let video = media.video.as_ref();
+        let mut rungs = video.map(|video| ladder(video, profile)).unwrap_or_default();
+        let copied = match (video, &copyable.video, rungs.first_mut()) {
+            (Some(video), Some(copy), Some(top)) if is_what_it_wants(video, copy, top) => {
+                top.encoding = None;
+                top.max_kbps = copy.peak_kbps.ceil() as u32;
+                for encoding in rungs.iter_mut().filter_map(|rung| rung.encoding.as_mut()) {
+                    encoding.crf = (encoding.crf + CRF_WITH_FEWER_KEYFRAMES).max(0.0);
+                }
+                Some(copy.boundaries.clone())
+            }
+            _ => None,
         };
+        let grid = || Boundaries::every(profile.segment_seconds, video.map_or(0.0, |video| video.frame_rate));
         Self {
-            rungs: media.video.as_ref().map(|video| ladder(video, profile)).unwrap_or_default(),
-            audio: audio(&media.audio, profile),
-            picture,
-            boundaries,
+            picture: video.map(picture),
+            rungs,
+            audio: audio(media, &copyable.audio, profile),
+            subtitles: subtitles(&media.subtitles),
+            boundaries: copied.unwrap_or_else(grid),
             duration_seconds: media.duration_seconds,
         }
     }
+}
+
+/// Whether a source is already what a rung would be made into.
+fn is_what_it_wants(video: &Video, copy: &CopyableVideo, rung: &VideoRendition) -> bool {
+    let cap = f64::from(rung.max_kbps);
+    rung.codec == Codec::H264
+        && (rung.width, rung.height) == (video.width, video.height)
+        && video.rotation == 0
+        && !video.interlaced
+        && video.pixel_format == "yuv420p"
+        && colour(video).is_ordinary()
+        && copy.average_kbps <= cap * COPY_AVERAGE
+        && copy.peak_kbps <= cap * COPY_PEAK
 }
 
 fn picture(video: &Video) -> Picture {
     Picture {
         stream: video.index,
         deinterlace: video.interlaced,
-        time_base: video.time_base.clone(),
-        // At most 1/50 s, so that a slide show's long frames do not pull boundaries forward.
-        half_frame_seconds: if video.frame_rate > 25.0 { 0.5 / video.frame_rate } else { 0.02 },
+        colour: colour(video),
+        time_base: fine(&video.time_base),
         duration_seconds: video.duration_seconds,
+        frames: video.frames,
     }
 }
 
-/// Every rung of the profile that the source fills, or else one at the source's own size.
+/// The same clock with ticks short enough for an instant between two frames: some have one tick per frame.
+fn fine(time_base: &str) -> String {
+    const TICKS_PER_SECOND: u64 = 10_000;
+    let parsed =
+        time_base.split_once('/').and_then(|(n, d)| Some((n.parse::<u64>().ok()?, d.parse::<u64>().ok()?)));
+    match parsed {
+        Some((numerator @ 1.., denominator @ 1..)) => {
+            let times = (TICKS_PER_SECOND.saturating_mul(numerator)).div_ceil(denominator);
+            format!("{numerator}/{}", denominator.saturating_mul(times))
+        }
+        _ => "1/90000".to_owned(),
+    }
+}
+
+fn colour(video: &Video) -> Colour {
+    let colour = &video.colour;
+    Colour::of(&Tags {
+        pixel_format: &video.pixel_format,
+        matrix: colour.space.as_deref(),
+        transfer: colour.transfer.as_deref(),
+        primaries: colour.primaries.as_deref(),
+        full_range: colour.full_range == Some(true),
+        width: video.width,
+        height: video.height,
+        dolby_vision: colour.dolby_vision,
+        peak: colour.peak_nits,
+    })
+}
+
+/// For each codec every rung of the profile that the source fills, or else one at the source's own size.
 fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
     let (width, height) = video.display_size();
     let (short, long) = (width.min(height), width.max(height));
-    let mut rungs: Vec<&Rung> = profile.rungs.iter().collect();
-    rungs.sort_by_key(|rung| std::cmp::Reverse(rung.size));
-    let fits = |rung: &&Rung| f64::from(rung.size) <= short.round();
-    let smallest = rungs.last().copied();
-    let mut chosen: Vec<(u32, &Rung)> =
-        rungs.into_iter().filter(fits).map(|rung| (rung.size, rung)).collect();
-    if chosen.is_empty() {
-        chosen.extend(smallest.map(|rung| (even_down(short), rung)));
+    let mut wanted: Vec<&Rung> = profile.rungs.iter().collect();
+    wanted.sort_by_key(|rung| (rung.codec, std::cmp::Reverse(rung.size)));
+    let mut chosen: Vec<(u32, &Rung)> = Vec::with_capacity(wanted.len());
+    for rungs in wanted.chunk_by(|one, other| one.codec == other.codec) {
+        let too_large = rungs.partition_point(|rung| f64::from(rung.size) > short.round());
+        match (rungs.split_at(too_large), rungs.last()) {
+            ((_, []), Some(smallest)) => chosen.push((even_down(short), smallest)),
+            ((_, fitting), _) => chosen.extend(fitting.iter().map(|rung| (rung.size, *rung))),
+        }
     }
     chosen
         .into_iter()
@@ -143,61 +306,150 @@ fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
             let scale = (f64::from(size) / short).min(LONGEST_SIDE / long);
             let high_rate = video.frame_rate > HIGH_FRAME_RATE;
             VideoRendition {
-                name: format!("{size}p"),
+                name: match rung.codec {
+                    Codec::H264 => format!("{size}p"),
+                    codec => format!("{size}p-{}", codec.name()),
+                },
+                codec: rung.codec,
                 width: even(width * scale, width),
                 height: even(height * scale, height),
-                crf: rung.crf,
-                max_kbps: if high_rate { rung.max_kbps * 3 / 2 } else { rung.max_kbps },
-                preset: profile.preset.clone(),
                 frame_rate: video.frame_rate,
+                max_kbps: if high_rate { rung.max_kbps * 3 / 2 } else { rung.max_kbps },
+                encoding: Some(Encoding {
+                    crf: rung.crf,
+                    preset: rung.preset().to_owned(),
+                    params: rung.params().to_owned(),
+                }),
             }
         })
-        .collect()
+        // Very long pictures have the same size in several rungs.
+        .fold(Vec::new(), |mut rungs: Vec<VideoRendition>, rung| {
+            let same = |other: &VideoRendition| {
+                (other.codec, other.width, other.height) == (rung.codec, rung.width, rung.height)
+            };
+            if !rungs.iter().any(same) {
+                rungs.push(rung);
+            }
+            rungs
+        })
 }
 
-/// The nearest even size that is not above the source's.
+/// The nearest even size that is not above the source's, of which a part of a pixel counts as one.
 fn even(pixels: f64, source: f64) -> u32 {
     let nearest = ((pixels / 2.0).round() * 2.0) as u32;
-    nearest.min(even_down(source)).max(2)
+    nearest.min(even_down(source.ceil())).max(2)
 }
 
 fn even_down(pixels: f64) -> u32 {
     ((pixels / 2.0 + 1e-6).floor() * 2.0).max(2.0) as u32
 }
 
-fn audio(tracks: &[Audio], profile: &Profile) -> Vec<AudioRendition> {
+/// Every track in stereo, and those of more channels in their own layout too.
+fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendition> {
+    let tracks = &media.audio;
+    let picture = media.video.as_ref().filter(|video| video.duration_seconds > 0.0);
+    // Some files count what comes before the first frame in its track's length.
+    let at_least_seconds = picture
+        .map_or(0.0, |video| (video.start_seconds + video.duration_seconds).min(media.duration_seconds));
     let mut renditions: Vec<AudioRendition> = Vec::with_capacity(tracks.len());
-    for track in tracks {
-        let language = track.language.as_deref();
-        // Quotes and control characters have no place in a playlist's attribute.
-        let title = track.title.as_deref().filter(|title| !title.contains(['"', '\n', '\r']));
-        let name = numbered(language.unwrap_or("und"), '-', |name| {
-            renditions.iter().any(|other| other.name == name)
-        });
-        let label = numbered(title.or(language).unwrap_or("Audio"), ' ', |label| {
-            renditions.iter().any(|other| other.label == label)
-        });
-        renditions.push(AudioRendition {
-            name,
+    let described: Vec<_> =
+        tracks.iter().map(|track| (track.language.as_deref(), track.title.as_deref())).collect();
+    for (track, label) in tracks.iter().zip(language::labels(&described, "Audio")) {
+        let end_seconds = track.start_seconds + track.duration_seconds;
+        let covers_the_picture = track.start_seconds <= HOLE && end_seconds >= at_least_seconds - HOLE;
+        // As it is only if nothing is to be changed, and if players are sure to take it.
+        let copied = |most_kbps: u64| {
+            profile.loudness.is_none()
+                && covers_the_picture
+                && copyable.contains(&track.index)
+                // FFmpeg has looked into the frames, where HE-AAC may hide from the header.
+                && track.profile.as_deref() == Some("LC")
+                && (32_000..=48_000).contains(&track.sample_rate)
+                && (1..=most_kbps * 1000).contains(&track.bit_rate)
+        };
+        let sample_rate = |copied: bool| match track.sample_rate {
+            rate if copied => rate,
+            44_100 => 44_100,
+            _ => 48_000,
+        };
+        let (layout, channels, kbps) = match track.channels {
+            // Half of what two channels take, and what they save by what they have in common.
+            1 => ("mono", 1, profile.audio_kbps * 3 / 4),
+            _ => ("stereo", 2, profile.audio_kbps),
+        };
+        let as_it_is = track.channels <= 2 && copied(COPY_STEREO_KBPS);
+        let stereo = AudioRendition {
+            name: numbered(track.language.as_deref(), |name| {
+                renditions.iter().any(|other| other.name == name)
+            }),
             label,
             language: track.language.clone(),
             stream: track.index,
-            // What AAC players are sure to take.
-            sample_rate: if track.sample_rate == 44_100 { 44_100 } else { 48_000 },
-            kbps: profile.audio_kbps,
+            default: track.role.default,
+            sample_rate: sample_rate(as_it_is),
+            channels,
+            layout: (!as_it_is).then_some(layout),
+            kbps,
+            change: None,
             duration_seconds: track.duration_seconds,
+            begins_late: track.start_seconds > HOLE,
+            at_least_seconds,
+        };
+        let surround = surround(track.channel_layout.as_deref()).map(|(layout, channels, pairs)| {
+            let as_it_is = copied(COPY_STEREO_KBPS * u64::from(pairs));
+            AudioRendition {
+                name: format!("{}-{layout}", stereo.name),
+                sample_rate: sample_rate(as_it_is),
+                channels,
+                layout: (!as_it_is).then_some(layout),
+                kbps: profile.audio_kbps * pairs,
+                ..stereo.clone()
+            }
+        });
+        renditions.push(stereo);
+        renditions.extend(surround);
+    }
+    renditions.sort_by_key(|rendition| rendition.channels > 2);
+    renditions
+}
+
+/// The layouts that AAC carries and players know: FFmpeg's name, channels, and how many times stereo's rate
+/// they need.
+fn surround(layout: Option<&str>) -> Option<(&'static str, u32, u32)> {
+    match layout? {
+        "5.1" | "5.1(side)" => Some(("5.1", 6, 3)),
+        "7.1" | "7.1(wide)" | "7.1(wide-side)" => Some(("7.1", 8, 4)),
+        _ => None,
+    }
+}
+
+fn subtitles(tracks: &[Subtitle]) -> Vec<SubtitleRendition> {
+    let described: Vec<_> =
+        tracks.iter().map(|track| (track.language.as_deref(), track.title.as_deref())).collect();
+    let mut renditions: Vec<SubtitleRendition> = Vec::with_capacity(tracks.len());
+    for (track, label) in tracks.iter().zip(language::labels(&described, "Subtitles")) {
+        renditions.push(SubtitleRendition {
+            name: numbered(track.language.as_deref(), |name| {
+                renditions.iter().any(|other| other.name == name)
+            }),
+            label,
+            language: track.language.clone(),
+            stream: track.index,
+            default: track.role.default,
+            forced: track.role.forced,
         });
     }
     renditions
 }
 
-/// The text itself, or with the first number from 2 on that makes it unique.
-fn numbered(text: &str, separator: char, taken: impl Fn(&str) -> bool) -> String {
+/// A track's name in addresses: its language's code, with the first number from 2 on that makes it unique.
+fn numbered(language: Option<&str>, taken: impl Fn(&str) -> bool) -> String {
+    let text = language.unwrap_or("und");
     let mut unique = text.to_owned();
     let mut number = 1;
     while taken(&unique) {
         number += 1;
-        unique = format!("{text}{separator}{number}");
+        unique = format!("{text}-{number}");
     }
     unique
 }
@@ -210,17 +462,15 @@ mod tests {
 
     fn video(width: u32, height: u32) -> Video {
         Video {
-            index: 0,
             codec: "h264".into(),
             width,
             height,
             pixel_aspect: 1.0,
-            rotation: 0,
             frame_rate: 30.0,
             time_base: "1/15360".into(),
             pixel_format: "yuv420p".into(),
-            interlaced: false,
             duration_seconds: 10.0,
+            ..Video::default()
         }
     }
 
@@ -253,38 +503,128 @@ mod tests {
     #[test]
     fn high_frame_rates_get_a_higher_cap() {
         let fast = Video { frame_rate: 59.94, ..video(1920, 1080) };
-        assert_eq!(ladder(&fast, &Profile::default())[0].max_kbps, 8_250);
+        assert_eq!(ladder(&fast, &Profile::default())[0].max_kbps, 18_000);
+    }
+
+    fn track(language: Option<&str>, channel_layout: &str, channels: u32) -> Audio {
+        Audio {
+            index: 1,
+            codec: "aac".into(),
+            channels,
+            channel_layout: Some(channel_layout.into()),
+            sample_rate: 48_000,
+            bit_rate: 128_000,
+            profile: Some("LC".into()),
+            language: language.map(str::to_owned),
+            ..Audio::default()
+        }
+    }
+
+    fn sound(tracks: impl Into<Vec<Audio>>) -> Media {
+        Media { audio: tracks.into(), ..Media::default() }
     }
 
     #[test]
     fn audio_names_are_unique() {
-        let track = |language: Option<&str>| Audio {
-            index: 1,
-            codec: "aac".into(),
-            channels: 2,
-            sample_rate: 8000,
-            language: language.map(str::to_owned),
-            title: None,
-            duration_seconds: 1.0,
-        };
-        let renditions =
-            audio(&[track(Some("eng")), track(None), track(Some("eng")), track(None)], &Profile::default());
+        let stereo = |language| track(language, "stereo", 2);
+        let tracks = [stereo(Some("eng")), stereo(None), stereo(Some("eng")), stereo(None)];
+        let renditions = audio(&sound(tracks), &[], &Profile::default());
         let names: Vec<_> =
             renditions.iter().map(|audio| (audio.name.as_str(), audio.label.as_str())).collect();
-        assert_eq!(names, [("eng", "eng"), ("und", "Audio"), ("eng-2", "eng 2"), ("und-2", "Audio 2")]);
-        assert_eq!(renditions[0].sample_rate, 48_000);
-        let titled = |language| Audio { title: Some("Stereo".into()), ..track(Some(language)) };
-        let labels: Vec<_> = audio(&[titled("eng"), titled("deu")], &Profile::default())
-            .into_iter()
-            .map(|audio| audio.label)
-            .collect();
-        assert_eq!(labels, ["Stereo", "Stereo 2"]);
+        let expected = [("eng", "English"), ("und", "Audio"), ("eng-2", "English 2"), ("und-2", "Audio 2")];
+        assert_eq!(names, expected);
+        let telephone = Audio { sample_rate: 8000, ..track(None, "mono", 1) };
+        let telephone = &audio(&sound([telephone]), &[1], &Profile::default())[0];
+        assert_eq!((telephone.sample_rate, telephone.channels, telephone.layout), (48_000, 1, Some("mono")));
     }
 
     #[test]
-    fn a_frame_just_before_a_boundary_belongs_behind_it() {
-        let boundaries = Boundaries { segment_seconds: 4.0, tolerance_seconds: 0.0166 };
-        assert_eq!([0.0, 3.95, 3.99, 4.0, 8.1].map(|at| boundaries.interval(at)), [0, 0, 1, 1, 2]);
+    fn surround_is_there_in_stereo_too() {
+        let tracks =
+            [track(Some("eng"), "5.1(side)", 6), track(Some("deu"), "stereo", 2), track(None, "4.0", 4)];
+        let names = |copyable: &[usize]| -> Vec<_> {
+            let renditions = audio(&sound(tracks.clone()), copyable, &Profile::default());
+            renditions.into_iter().map(|audio| (audio.name, audio.channels, audio.layout)).collect()
+        };
+        let stereo = |name: &str| (name.to_owned(), 2, Some("stereo"));
+        assert_eq!(
+            names(&[]),
+            [stereo("eng"), stereo("deu"), stereo("und"), ("eng-5.1".into(), 6, Some("5.1"))]
+        );
+        assert_eq!(
+            names(&[1]),
+            [stereo("eng"), ("deu".into(), 2, None), stereo("und"), ("eng-5.1".into(), 6, None)]
+        );
+    }
+
+    #[test]
+    fn sound_is_copied_only_if_nothing_is_to_be_changed() {
+        let copied = |track: Audio, loudness| {
+            let profile = Profile { loudness, ..Profile::default() };
+            let media = Media { video: Some(video(640, 360)), duration_seconds: 10.0, ..sound([track]) };
+            audio(&media, &[1], &profile)[0].layout.is_none()
+        };
+        let stereo = Audio { duration_seconds: 9.95, ..track(None, "stereo", 2) };
+        assert!(copied(stereo.clone(), None));
+        assert!(!copied(stereo.clone(), Some(-16.0)));
+        assert!(!copied(Audio { profile: Some("HE-AAC".into()), ..stereo.clone() }, None));
+        assert!(!copied(Audio { bit_rate: 320_000, ..stereo.clone() }, None));
+        assert!(!copied(Audio { sample_rate: 96_000, ..stereo.clone() }, None));
+        assert!(!copied(Audio { duration_seconds: 9.5, ..stereo.clone() }, None), "the picture lasts 10 s");
+        assert!(!copied(Audio { start_seconds: 0.2, ..stereo }, None));
+    }
+
+    fn copyable(average_kbps: f64) -> Copyable {
+        let keyframe = |at_seconds| Boundary { at_seconds, before_seconds: at_seconds };
+        let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], 10.0, 4.0).unwrap();
+        let video = CopyableVideo { boundaries, average_kbps, peak_kbps: average_kbps };
+        Copyable { video: Some(video), audio: Vec::new() }
+    }
+
+    #[test]
+    fn the_top_rung_is_the_source_where_it_is_what_the_rung_wants() {
+        let copies = |video: Video, kbps: f64| {
+            let media = Media { video: Some(video), ..Media::default() };
+            let plan = Plan::new(&media, &copyable(kbps), &Profile::default());
+            assert!(plan.rungs.iter().skip(1).all(|rung| rung.encoding.is_some()));
+            let copied = plan.rungs[0].encoding.is_none();
+            assert_eq!(copied, matches!(plan.boundaries, Boundaries::At { .. }));
+            copied
+        };
+        let good = video(1920, 1080);
+        assert!(copies(good.clone(), 8_300.0));
+        assert!(!copies(good.clone(), 8_500.0), "more than the rung needs");
+        assert!(!copies(video(1918, 1078), 3_000.0), "between two rungs");
+        assert!(!copies(Video { rotation: 90, ..good.clone() }, 3_000.0));
+        assert!(!copies(Video { rotation: 180, ..good.clone() }, 3_000.0));
+        assert!(!copies(Video { interlaced: true, ..good.clone() }, 3_000.0));
+        assert!(!copies(Video { pixel_aspect: 4.0 / 3.0, ..video(1440, 1080) }, 3_000.0));
+        assert!(!copies(Video { pixel_format: "yuv420p10le".into(), ..good.clone() }, 3_000.0));
+        let tagged = |change: fn(&mut crate::probe::Colour)| {
+            let mut video = good.clone();
+            change(&mut video.colour);
+            video
+        };
+        assert!(!copies(tagged(|colour| colour.full_range = Some(true)), 3_000.0));
+        assert!(!copies(tagged(|colour| colour.transfer = Some("smpte2084".into())), 3_000.0));
+        assert!(copies(tagged(|colour| colour.space = Some("bt709".into())), 3_000.0));
+    }
+
+    #[test]
+    fn each_codec_has_a_ladder_of_its_own_and_h264_is_first() {
+        let rung = |size: u32, codec: &str| {
+            format!("[[rung]]\nsize = {size}\ncodec = \"{codec}\"\ncrf = 30\nmax_kbps = 900\n")
+        };
+        let text = [rung(720, "av1"), rung(1080, "hevc"), rung(360, "h264"), rung(720, "h264")].concat();
+        let profile: Profile = toml::from_str(&text).unwrap();
+        let names = |video: &Video| -> Vec<_> {
+            ladder(video, &profile).into_iter().map(|rung| (rung.name, rung.width)).collect()
+        };
+        let expected = [("720p", 1280), ("360p", 640), ("1080p-hevc", 1920), ("720p-av1", 1280)]
+            .map(|(n, w)| (n.into(), w));
+        assert_eq!(names(&video(1920, 1080)), expected);
+        let expected = [("240p", 320), ("240p-hevc", 320), ("240p-av1", 320)].map(|(n, w)| (n.into(), w));
+        assert_eq!(names(&video(320, 240)), expected);
     }
 
     proptest! {

@@ -22,7 +22,7 @@ const STALL_LIMIT: Duration = Duration::from_secs(600);
 /// Follows FFmpeg's progress until the pipe ends.
 ///
 /// # Errors
-/// Stalled, if the position does not move for [`STALL_LIMIT`].
+/// Stalled, if neither position nor frames move for [`STALL_LIMIT`].
 pub async fn follow(pipe: pipe::Receiver, duration_seconds: f64) -> Result<(), FfmpegError> {
     let mut display = Display::new(duration_seconds);
     let mut lines = BufReader::new(pipe).lines();
@@ -36,11 +36,11 @@ pub async fn follow(pipe: pipe::Receiver, duration_seconds: f64) -> Result<(), F
             Ok(Ok(Some(line))) => line,
             Ok(_) => break,
         };
-        let before = latest.seconds;
+        let before = (latest.seconds, latest.frames);
         if latest.read(&line) {
             display.show(&latest);
         }
-        if latest.seconds > before {
+        if latest.seconds > before.0 || latest.frames > before.1 {
             moved = Instant::now();
         }
     }
@@ -50,7 +50,10 @@ pub async fn follow(pipe: pipe::Receiver, duration_seconds: f64) -> Result<(), F
 
 #[derive(Debug, Default, PartialEq)]
 struct Latest {
+    /// The furthest that any output is.
     seconds: f64,
+    /// Of the picture.
+    frames: u64,
     speed: f64,
 }
 
@@ -64,6 +67,7 @@ impl Latest {
                     self.seconds = microseconds.max(0) as f64 / 1e6;
                 }
             }
+            Some(("frame", value)) => self.frames = value.parse().unwrap_or(self.frames),
             Some(("speed", value)) => {
                 if let Ok(speed) = value.trim_end_matches('x').trim().parse() {
                     self.speed = speed;
@@ -130,10 +134,10 @@ mod tests {
             assert!(!latest.read(line));
         }
         assert!(latest.read("progress=continue"));
-        assert_eq!(latest, Latest::default());
+        assert_eq!(latest, Latest { frames: 10, ..Latest::default() });
         for line in ["out_time_us=1500000", "speed= 3.2x", "progress=end"] {
             latest.read(line);
         }
-        assert_eq!(latest, Latest { seconds: 1.5, speed: 3.2 });
+        assert_eq!(latest, Latest { seconds: 1.5, frames: 10, speed: 3.2 });
     }
 }

@@ -12,12 +12,17 @@ use tokio::{net::unix::pipe, sync::mpsc};
 use vidstreamx_job::{self as job, JobId, RenditionKind};
 
 use crate::{
+    boundaries::Boundaries,
     cmaf::{self, Init, Piece},
+    dash,
     error::TaskError,
-    plan::{Boundaries, Plan},
-    playlist::{self, Published, Rates, Sound, Variant},
+    language, mp4,
+    plan::{AudioRendition, Plan, SubtitleRendition, VideoRendition},
+    playlist::{self, Layout, Presentation, Published, Rates, Rendition, Sound, Text, Timeline, Variant},
+    profile::Format,
     source::PinnedObject,
     store::{Kind, PLAYLIST, Store, StoreError},
+    subtitles,
 };
 
 /// Uploads at a time for each rendition: enough to hide a round trip, few enough to bound memory.
@@ -27,19 +32,27 @@ const UPLOADS_PER_RENDITION: usize = 2;
 const GROW_EVERY: Duration = Duration::from_secs(4);
 /// The stable address's playlist.
 pub const MASTER: &str = "master.m3u8";
+/// The stable address's MPD.
+const MANIFEST: &str = "manifest.mpd";
 /// In the job's folder: the master playlist that this job's took the place of.
 const REPLACED: &str = "replaced.m3u8";
 const VIDEO: &str = "video/mp4";
 const AUDIO: &str = "audio/mp4";
+const MPD: &str = "application/dash+xml";
+const WEBVTT: &str = "text/vtt";
 
 /// A stream on its way into the store.
 #[derive(Debug)]
 pub struct Publisher {
     store: Store,
     job_id: JobId,
+    formats: Vec<Format>,
     boundaries: Boundaries,
+    /// The longest segment, as planned.
+    longest_seconds: f64,
     started: Instant,
     tracks: Vec<Track>,
+    texts: Vec<SubtitleTrack>,
     master: Master,
     /// What must still be current for the stream to take the stable address; absent for plain files.
     source: Option<PinnedObject>,
@@ -47,19 +60,37 @@ pub struct Publisher {
 
 /// A rendition and what of it is published.
 #[derive(Debug)]
-struct Track {
-    /// Below the job's folder: `video/1080p`.
-    folder: String,
-    facts: Facts,
-    init: Option<(String, u64)>,
-    segments: Vec<Published>,
+pub struct Track {
+    /// Below the store: `<job id>/video/1080p`.
+    pub folder: String,
+    /// As planned.
+    pub rendition: Planned,
+    /// RFC 6381; empty before the init segment is published.
+    pub codecs: String,
+    init_bytes: u64,
+    /// What is published.
+    pub timeline: Timeline,
+    /// How many segments begin with a keyframe.
+    pub keyframes_at_boundaries: usize,
     playlist_written: Option<Instant>,
+    verified: Option<job::Verified>,
 }
 
+/// A rendition of the plan that has segments.
 #[derive(Debug)]
-enum Facts {
-    Video { name: String, width: u32, height: u32, frame_rate: f64, max_kbps: u32 },
-    Audio { name: String, label: String, language: Option<String>, kbps: u32 },
+pub enum Planned {
+    /// A rung.
+    Video(VideoRendition),
+    /// An audio track.
+    Audio(AudioRendition),
+}
+
+/// A subtitle track that is published.
+#[derive(Debug)]
+struct SubtitleTrack {
+    folder: String,
+    rendition: SubtitleRendition,
+    timeline: Timeline,
 }
 
 /// What is at the stable address.
@@ -90,58 +121,45 @@ fn is_of(master: &Bytes, job_id: &JobId) -> bool {
 }
 
 enum Event {
-    Init { track: usize, codecs: String, bytes: u64 },
-    Segment { track: usize, published: Published },
+    Init { track: usize, codecs: String, timescale: u32, bytes: u64 },
+    Segment { track: usize, published: Published, starts_with_keyframe: bool },
 }
 
 impl Publisher {
-    /// A publisher for the plan's renditions; `started` is the task's start.
+    /// A publisher for the plan's renditions; `again` if another one of this task has published some already;
+    /// `started` is the task's start.
     pub fn new(
         store: Store,
         job_id: JobId,
+        formats: Vec<Format>,
         source: Option<PinnedObject>,
         plan: &Plan,
+        again: bool,
         started: Instant,
     ) -> Self {
-        let video = plan.rungs.iter().map(|rung| {
-            (
-                format!("video/{}", rung.name),
-                Facts::Video {
-                    name: rung.name.clone(),
-                    width: rung.width,
-                    height: rung.height,
-                    frame_rate: rung.frame_rate,
-                    max_kbps: rung.max_kbps,
-                },
-            )
-        });
-        let audio = plan.audio.iter().map(|track| {
-            (
-                format!("audio/{}", track.name),
-                Facts::Audio {
-                    name: track.name.clone(),
-                    label: track.label.clone(),
-                    language: track.language.clone(),
-                    kbps: track.kbps,
-                },
-            )
-        });
+        // What was published once under an address may stay in caches for ever.
+        let folder = if again { format!("{job_id}/again") } else { job_id.to_string() };
+        let video = plan.rungs.iter().cloned().map(Planned::Video);
+        let audio = plan.audio.iter().cloned().map(Planned::Audio);
         let tracks = video
             .chain(audio)
-            .map(|(folder, facts)| Track {
-                folder,
-                facts,
-                init: None,
-                segments: Vec::new(),
-                playlist_written: None,
+            .map(|rendition| {
+                let folder = match &rendition {
+                    Planned::Video(rung) => format!("{folder}/video/{}", rung.name),
+                    Planned::Audio(audio) => format!("{folder}/audio/{}", audio.name),
+                };
+                Track::new(folder, rendition)
             })
             .collect();
         Self {
             store,
             job_id,
-            boundaries: plan.boundaries,
+            formats,
+            boundaries: plan.boundaries.clone(),
+            longest_seconds: plan.boundaries.longest_seconds(),
             started,
             tracks,
+            texts: Vec::new(),
             master: Master::Untouched,
             source,
         }
@@ -150,17 +168,20 @@ impl Publisher {
     /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end.
     pub async fn stream(&mut self, pipes: Vec<pipe::Receiver>) -> Result<(), TaskError> {
         let (events, mut inbox) = mpsc::channel(16);
-        let uploads = try_join_all(pipes.into_iter().enumerate().map(|(index, pipe)| {
-            let folder = self.tracks.get(index).map(|track| track.folder.clone()).unwrap_or_default();
-            let content_type = if folder.starts_with("video/") { VIDEO } else { AUDIO };
-            let uploader = Uploader {
-                store: self.store.clone(),
-                path: format!("{}/{folder}", self.job_id),
-                track: index,
-                kind: Kind::Immutable(content_type),
-            };
-            uploader.run(pipe, self.boundaries, events.clone())
-        }));
+        let uploads =
+            try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(|(index, (pipe, track))| {
+                let content_type = match track.rendition {
+                    Planned::Video(_) => VIDEO,
+                    Planned::Audio(_) => AUDIO,
+                };
+                let uploader = Uploader {
+                    store: self.store.clone(),
+                    folder: track.folder.clone(),
+                    track: index,
+                    kind: Kind::Immutable(content_type),
+                };
+                uploader.run(pipe, self.boundaries.clone(), events.clone())
+            }));
         drop(events);
         let playlists = async {
             while let Some(event) = inbox.recv().await {
@@ -174,23 +195,35 @@ impl Publisher {
 
     async fn apply(&mut self, event: Event) -> Result<(), TaskError> {
         match event {
-            Event::Init { track, codecs, bytes } => {
+            Event::Init { track, codecs, timescale, bytes } => {
                 if let Some(track) = self.tracks.get_mut(track) {
-                    track.init = Some((codecs, bytes));
+                    track.codecs = codecs;
+                    track.timeline.timescale = timescale;
+                    track.init_bytes = bytes;
                 }
             }
-            Event::Segment { track: index, published } => {
+            Event::Segment { track: index, published, starts_with_keyframe } => {
                 let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
-                track.segments.push(published);
-                if track.playlist_written.is_none_or(|written| written.elapsed() >= GROW_EVERY) {
-                    track.playlist_written = Some(Instant::now());
-                    self.write_media(index, false).await?;
-                }
-                let playable = self.tracks.iter().all(|track| track.playlist_written.is_some());
-                if playable && matches!(self.master, Master::Untouched) {
-                    self.switch_master().await?;
+                track.add(published);
+                track.keyframes_at_boundaries += usize::from(starts_with_keyframe);
+                if self.formats.contains(&Format::Hls) {
+                    self.grow(index).await?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Writes a track's playlist if it is time, and the master playlist when the stream becomes playable.
+    async fn grow(&mut self, index: usize) -> Result<(), TaskError> {
+        let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
+        if track.playlist_written.is_none_or(|written| written.elapsed() >= GROW_EVERY) {
+            track.playlist_written = Some(Instant::now());
+            self.write_media(index, false).await?;
+        }
+        let playable = self.tracks.iter().all(|track| track.playlist_written.is_some());
+        if playable && matches!(self.master, Master::Untouched) {
+            self.switch_master().await?;
         }
         Ok(())
     }
@@ -203,8 +236,8 @@ impl Publisher {
             let kept = format!("{}/{REPLACED}", self.job_id);
             self.store.put(&kept, Kind::Stable(PLAYLIST), before).await?;
         }
-        let text = self.master_playlist(Rating::Planned);
-        self.store.put(MASTER, Kind::GrowingPlaylist, text).await?;
+        let text = playlist::master(&self.presentation(Rating::Planned));
+        self.store.put(MASTER, Kind::GrowingPlaylist, text.into()).await?;
         let playable_seconds = self.started.elapsed().as_secs_f64();
         tracing::info!(playable_seconds, master = self.store.locate(MASTER), "playable");
         self.master = Master::Switched { playable_seconds };
@@ -229,28 +262,179 @@ impl Publisher {
         self.store.put(&format!("{}/{path}", self.job_id), Kind::Immutable(content_type), content).await
     }
 
-    /// Final playlists; returns what was published. Renditions without a sample are left out.
-    pub async fn finish(&mut self) -> Result<Vec<job::Rendition>, TaskError> {
-        self.check_source().await?;
-        self.tracks.retain(|track| track.init.is_some() && !track.segments.is_empty());
-        for index in 0..self.tracks.len() {
-            self.write_media(index, true).await?;
+    /// Publishes a track of subtitles, in segments of about the length of the stream's longest.
+    pub async fn put_subtitles(
+        &mut self,
+        rendition: SubtitleRendition,
+        track: &subtitles::Track,
+    ) -> Result<(), TaskError> {
+        let folder = format!("subtitles/{}", rendition.name);
+        self.put_own(&format!("{folder}/{}", playlist::TEXT_NAME), WEBVTT, track.whole().into()).await?;
+        let end_seconds = self.tracks.iter().map(|track| track.timeline.end_seconds()).fold(0.0, f64::max);
+        let boundaries = self.tracks.first().map_or(Vec::new(), |track| {
+            let segments = track.timeline.segments.iter();
+            segments.map(|segment| track.timeline.seconds(segment.start_ticks)).collect()
+        });
+        let mut timeline = Timeline { timescale: 1000, segments: Vec::new() };
+        for (number, segment) in track.segments(&boundaries, end_seconds).enumerate() {
+            let ticks = |seconds: f64| (seconds * f64::from(timeline.timescale)).round() as u64;
+            timeline.segments.push(Published {
+                start_ticks: ticks(segment.start_seconds),
+                duration_ticks: ticks(segment.duration_seconds),
+                samples: 0,
+                bytes: segment.text.len() as u64,
+                key_bytes: 0,
+            });
+            let name = playlist::text_segment_name(number);
+            self.put_own(&format!("{folder}/{name}"), WEBVTT, segment.text.into()).await?;
         }
-        let text = self.master_playlist(Rating::Measured);
-        self.store.put(MASTER, Kind::Stable(PLAYLIST), text).await?;
-        Ok(self.tracks.iter().map(Track::report).collect())
+        self.texts.push(SubtitleTrack { folder: format!("{}/{folder}", self.job_id), rendition, timeline });
+        Ok(())
     }
 
-    /// The published segments of each rung, largest rung first, and of each audio track.
-    pub fn published(&self) -> (Vec<&[Published]>, Vec<&[Published]>) {
-        let of = |video: bool| {
-            self.tracks
-                .iter()
-                .filter(|track| matches!(track.facts, Facts::Video { .. }) == video)
-                .map(|track| track.segments.as_slice())
-                .collect()
+    /// What has segments, rungs first, largest first; with what was seen when they were read back.
+    pub fn tracks(&self) -> &[Track] {
+        &self.tracks
+    }
+
+    /// Keeps what was seen when the tracks were read back, in their order, for the report.
+    pub fn verified(&mut self, verified: Vec<job::Verified>) {
+        for (track, verified) in self.tracks.iter_mut().zip(verified) {
+            track.verified = Some(verified);
+        }
+    }
+
+    /// Leaves out renditions without a sample: nothing of their track could be decoded.
+    pub fn drop_empty(&mut self) {
+        self.tracks.retain(|track| !track.timeline.segments.is_empty());
+    }
+
+    /// Leaves out sound behind the picture's end: there is only the silence that fills a picture of which a part is
+    /// missing.
+    pub fn drop_sound_behind_the_picture(&mut self) {
+        let is_video = |track: &&Track| matches!(track.rendition, Planned::Video(_));
+        let Some(end) = self.tracks.iter().find(is_video).map(|track| track.timeline.end_seconds()) else {
+            return;
         };
-        (of(true), of(false))
+        for track in &mut self.tracks {
+            if matches!(track.rendition, Planned::Audio(_)) {
+                let timeline = &track.timeline;
+                let kept =
+                    timeline.segments.partition_point(|s| timeline.seconds(s.start_ticks) < end).max(1);
+                track.timeline.segments.truncate(kept);
+            }
+        }
+    }
+
+    /// Final files, playlists and manifests; returns what was published. What takes the place of an earlier
+    /// upload's stream comes last.
+    pub async fn finish(&mut self) -> Result<Vec<job::Rendition>, TaskError> {
+        self.check_source().await?;
+        let mut renditions: Vec<_> = self.tracks.iter().map(Track::report).collect();
+        renditions.extend(self.texts.iter().map(SubtitleTrack::report));
+        if self.formats.contains(&Format::Mp4) {
+            renditions.extend(self.write_files().await?);
+        }
+        let presentation = self.presentation(Rating::Measured);
+        if self.formats.contains(&Format::Hls) {
+            for index in 0..self.tracks.len() {
+                self.write_media(index, true).await?;
+            }
+            self.write_side_playlists().await?;
+        }
+        if self.formats.contains(&Format::Dash) {
+            self.store.put(MANIFEST, Kind::Stable(MPD), dash::mpd(&presentation).into()).await?;
+        } else {
+            // An earlier upload's, perhaps, which is not what is at this address any more.
+            self.store.delete(MANIFEST).await?;
+        }
+        if self.formats.contains(&Format::Hls) {
+            let text = playlist::master(&presentation);
+            self.store.put(MASTER, Kind::Stable(PLAYLIST), text.into()).await?;
+        } else {
+            self.store.delete(MASTER).await?;
+        }
+        Ok(renditions)
+    }
+
+    /// I-frame playlists of the rungs, and the playlists of subtitles.
+    async fn write_side_playlists(&self) -> Result<(), TaskError> {
+        let target = self.target_duration();
+        let rungs = self.tracks.iter().filter(|track| matches!(track.rendition, Planned::Video(_)));
+        let i_frames = rungs.map(|track| {
+            let path = format!("{}/{}", track.folder, playlist::I_FRAMES_NAME);
+            (path, playlist::i_frames(&track.timeline, target))
+        });
+        let texts = self.texts.iter().map(|text| {
+            let path = format!("{}/{}", text.folder, playlist::MEDIA_NAME);
+            // Their segments are longer, and finished playlists may have targets of their own.
+            let target = playlist::target_duration(0.0, [&text.timeline].into_iter());
+            (path, playlist::subtitles(&text.timeline, target))
+        });
+        for (path, playlist) in i_frames.chain(texts) {
+            self.store.put(&path, Kind::FinalPlaylist, playlist.into()).await?;
+        }
+        Ok(())
+    }
+
+    /// One progressive file for each rung, with every track of sound in stereo.
+    async fn write_files(&self) -> Result<Vec<job::Rendition>, TaskError> {
+        let part = |track: &Track, language: Option<String>, label: &str| mp4::Part {
+            folder: track.folder.clone(),
+            segments: track.timeline.segments.len(),
+            language,
+            label: label.to_owned(),
+        };
+        let mut sounds = Vec::new();
+        let mut rungs = Vec::new();
+        for track in &self.tracks {
+            match &track.rendition {
+                Planned::Video(rung) => rungs.push((rung.name.as_str(), part(track, None, ""), track)),
+                Planned::Audio(audio) if audio.channels <= 2 => {
+                    sounds.push((part(track, audio.language.clone(), &audio.label), track));
+                }
+                Planned::Audio(_) => {}
+            }
+        }
+        let mut files = Vec::with_capacity(rungs.len());
+        let parts = |rung: &[mp4::Part]| {
+            rung.iter().cloned().chain(sounds.iter().map(|(part, _)| part.clone())).collect::<Vec<_>>()
+        };
+        if rungs.is_empty()
+            && let Some((_, track)) = sounds.first()
+        {
+            files.push(self.write_file("audio", &parts(&[]), track).await?);
+        }
+        for (name, rung, track) in rungs {
+            files.push(self.write_file(name, &parts(&[rung]), track).await?);
+        }
+        Ok(files)
+    }
+
+    async fn write_file(
+        &self,
+        name: &str,
+        parts: &[mp4::Part],
+        track: &Track,
+    ) -> Result<job::Rendition, TaskError> {
+        let path = format!("{}/mp4/{name}.mp4", self.job_id);
+        let file = mp4::remux(&self.store, parts, &path).await?;
+        let of_parts = |track: &&Track| parts.iter().any(|part| part.folder == track.folder);
+        let mut codecs: Vec<_> =
+            self.tracks.iter().filter(of_parts).map(|track| track.codecs.as_str()).collect();
+        codecs.dedup();
+        let report = track.report();
+        let seconds = report.duration_seconds.max(f64::MIN_POSITIVE);
+        Ok(job::Rendition {
+            name: name.to_owned(),
+            kind: RenditionKind::Mp4,
+            codecs: codecs.join(","),
+            segments: 0,
+            bytes: file.bytes,
+            average_bandwidth: (file.bytes as f64 * 8.0 / seconds).ceil() as u64,
+            verified: None,
+            ..report
+        })
     }
 
     /// Seconds from the task's start until the stream was playable while it grew.
@@ -261,38 +445,55 @@ impl Publisher {
         }
     }
 
+    fn target_duration(&self) -> u64 {
+        playlist::target_duration(self.longest_seconds, self.tracks.iter().map(|track| &track.timeline))
+    }
+
     async fn write_media(&self, index: usize, finished: bool) -> Result<(), TaskError> {
         let Some(track) = self.tracks.get(index) else { return Ok(()) };
-        let text = playlist::media(&track.segments, self.boundaries.segment_seconds, finished);
+        let text = playlist::media(&track.timeline, self.target_duration(), finished);
         let kind = if finished { Kind::FinalPlaylist } else { Kind::GrowingPlaylist };
-        let path = format!("{}/{}/{}", self.job_id, track.folder, playlist::MEDIA_NAME);
+        let path = format!("{}/{}", track.folder, playlist::MEDIA_NAME);
         Ok(self.store.put(&path, kind, text.into()).await?)
     }
 
-    fn master_playlist(&self, rating: Rating) -> Bytes {
-        let uri = |track: &Track| format!("{}/{}/{}", self.job_id, track.folder, playlist::MEDIA_NAME);
-        let (mut variants, mut sounds) = (Vec::new(), Vec::new());
+    fn presentation(&self, rating: Rating) -> Presentation {
+        let target = self.target_duration();
+        let mut presentation = Presentation::default();
         for track in &self.tracks {
-            let codecs = track.init.as_ref().map(|(codecs, _)| codecs.clone()).unwrap_or_default();
-            match &track.facts {
-                Facts::Video { width, height, frame_rate, max_kbps, .. } => variants.push(Variant {
-                    uri: uri(track),
-                    codecs,
-                    width: *width,
-                    height: *height,
-                    frame_rate: *frame_rate,
-                    rates: rating.of(track, *max_kbps),
+            match &track.rendition {
+                Planned::Video(rung) => presentation.rungs.push(Variant {
+                    rendition: track.describe(rating, rung.max_kbps, target),
+                    width: rung.width,
+                    height: rung.height,
+                    frame_rate: match rating {
+                        Rating::Planned => rung.frame_rate,
+                        Rating::Measured => track.frames() as f64 / track.timeline.duration_seconds(),
+                    },
+                    key_rates: match rating {
+                        Rating::Planned => None,
+                        Rating::Measured => Some(track.timeline.key_rates(target)),
+                    },
                 }),
-                Facts::Audio { label, language, kbps, .. } => sounds.push(Sound {
-                    uri: uri(track),
-                    label: label.clone(),
-                    language: language.clone(),
-                    codecs,
-                    rates: rating.of(track, *kbps),
+                Planned::Audio(audio) if audio.channels <= 2 => presentation.sounds.push(Sound {
+                    label: audio.label.clone(),
+                    language: audio.language.as_deref().and_then(language::tag),
+                    default: audio.default,
+                    stereo: track.layout(audio, rating, target),
+                    surround: self.tracks.iter().find_map(|other| match &other.rendition {
+                        Planned::Audio(surround)
+                            if surround.channels > 2 && surround.stream == audio.stream =>
+                        {
+                            Some(other.layout(surround, rating, target))
+                        }
+                        _ => None,
+                    }),
                 }),
+                Planned::Audio(_) => {}
             }
         }
-        playlist::master(&variants, &sounds).into()
+        presentation.texts = self.texts.iter().map(SubtitleTrack::describe).collect();
+        presentation
     }
 }
 
@@ -304,41 +505,144 @@ enum Rating {
     Measured,
 }
 
-impl Rating {
-    fn of(self, track: &Track, max_kbps: u32) -> Rates {
-        match self {
-            Self::Planned => Rates { peak: u64::from(max_kbps) * 1000, average: u64::from(max_kbps) * 1000 },
-            Self::Measured => Rates::measured(&track.segments),
+impl Track {
+    /// A rendition that is published already.
+    #[cfg(test)]
+    pub fn published(folder: &str, rendition: Planned, timeline: Timeline, keyframes: usize) -> Self {
+        Self { timeline, keyframes_at_boundaries: keyframes, ..Self::new(folder.to_owned(), rendition) }
+    }
+
+    fn new(folder: String, rendition: Planned) -> Self {
+        Self {
+            folder,
+            rendition,
+            codecs: String::new(),
+            init_bytes: 0,
+            timeline: Timeline::default(),
+            keyframes_at_boundaries: 0,
+            playlist_written: None,
+            verified: None,
         }
+    }
+
+    /// Adds a segment, and corrects the one before: only now is it known when that ends, if frames last
+    /// differently long.
+    fn add(&mut self, published: Published) {
+        if let Some(last) = self.timeline.segments.last_mut() {
+            last.duration_ticks = published.start_ticks.saturating_sub(last.start_ticks).max(1);
+        }
+        self.timeline.segments.push(published);
+    }
+
+    fn describe(&self, rating: Rating, max_kbps: u32, target_seconds: u64) -> Rendition {
+        let planned = u64::from(max_kbps) * 1000;
+        Rendition {
+            folder: self.folder.clone(),
+            codecs: self.codecs.clone(),
+            timeline: self.timeline.clone(),
+            rates: match rating {
+                Rating::Planned => Rates { peak: planned, average: planned },
+                Rating::Measured => self.timeline.rates(target_seconds),
+            },
+        }
+    }
+
+    fn layout(&self, audio: &AudioRendition, rating: Rating, target_seconds: u64) -> Layout {
+        Layout {
+            rendition: self.describe(rating, audio.kbps, target_seconds),
+            channels: audio.channels,
+            sample_rate: audio.sample_rate,
+        }
+    }
+
+    fn report(&self) -> job::Rendition {
+        let bytes: u64 = self.timeline.segments.iter().map(|segment| segment.bytes).sum();
+        let longest = self.timeline.longest_seconds().ceil() as u64;
+        let rates = self.timeline.rates(longest);
+        let blank = job::Rendition {
+            name: String::new(),
+            kind: RenditionKind::Video,
+            codecs: self.codecs.clone(),
+            copied: false,
+            width: 0,
+            height: 0,
+            channels: 0,
+            language: None,
+            segments: self.timeline.segments.len(),
+            frames: self.frames(),
+            duration_seconds: self.timeline.duration_seconds(),
+            bytes: self.init_bytes + bytes,
+            peak_bandwidth: rates.peak,
+            average_bandwidth: rates.average,
+            verified: self.verified.clone(),
+        };
+        match &self.rendition {
+            Planned::Video(rung) => job::Rendition {
+                name: rung.name.clone(),
+                copied: rung.encoding.is_none(),
+                width: rung.width,
+                height: rung.height,
+                ..blank
+            },
+            Planned::Audio(audio) => job::Rendition {
+                name: audio.name.clone(),
+                kind: RenditionKind::Audio,
+                copied: audio.layout.is_none(),
+                channels: audio.channels,
+                language: audio.language.clone(),
+                ..blank
+            },
+        }
+    }
+
+    /// Of all segments.
+    pub fn frames(&self) -> usize {
+        self.timeline.segments.iter().map(|segment| segment.samples).sum()
     }
 }
 
-impl Track {
+impl SubtitleTrack {
+    fn describe(&self) -> Text {
+        let folder = self.folder.clone();
+        Text {
+            rendition: Rendition {
+                folder,
+                codecs: String::new(),
+                timeline: self.timeline.clone(),
+                rates: self.timeline.rates(self.timeline.longest_seconds().ceil() as u64),
+            },
+            label: self.rendition.label.clone(),
+            language: self.rendition.language.as_deref().and_then(language::tag),
+            default: self.rendition.default,
+            forced: self.rendition.forced,
+        }
+    }
+
     fn report(&self) -> job::Rendition {
-        let (codecs, init_bytes) = self.init.clone().unwrap_or_default();
-        let rates = Rates::measured(&self.segments);
-        let (kind, name, width, height) = match &self.facts {
-            Facts::Video { name, width, height, .. } => (RenditionKind::Video, name, *width, *height),
-            Facts::Audio { name, .. } => (RenditionKind::Audio, name, 0, 0),
-        };
+        let rates = self.timeline.rates(self.timeline.longest_seconds().ceil() as u64);
         job::Rendition {
-            name: name.clone(),
-            kind,
-            codecs,
-            width,
-            height,
-            segments: self.segments.len(),
-            duration_seconds: self.segments.iter().map(|segment| segment.duration_seconds).sum(),
-            bytes: init_bytes + self.segments.iter().map(|segment| segment.bytes).sum::<u64>(),
+            name: self.rendition.name.clone(),
+            kind: RenditionKind::Subtitles,
+            codecs: "wvtt".into(),
+            copied: false,
+            width: 0,
+            height: 0,
+            channels: 0,
+            language: self.rendition.language.clone(),
+            segments: self.timeline.segments.len(),
+            frames: 0,
+            duration_seconds: self.timeline.duration_seconds(),
+            bytes: self.timeline.segments.iter().map(|segment| segment.bytes).sum(),
             peak_bandwidth: rates.peak,
             average_bandwidth: rates.average,
+            verified: None,
         }
     }
 }
 
 struct Uploader {
     store: Store,
-    path: String,
+    folder: String,
     track: usize,
     kind: Kind,
 }
@@ -351,7 +655,7 @@ impl Uploader {
         events: mpsc::Sender<Event>,
     ) -> Result<(), TaskError> {
         let broken = |error: cmaf::CmafError| TaskError::Output {
-            rendition: self.path.clone(),
+            rendition: self.folder.clone(),
             reason: error.to_string(),
         };
         cmaf::pieces(pipe, boundaries)
@@ -368,26 +672,28 @@ impl Uploader {
 
     async fn upload(&self, piece: Piece) -> Result<Event, TaskError> {
         match piece {
-            Piece::Init(Init { bytes, codecs }) => {
+            Piece::Init(Init { bytes, codecs, timescale }) => {
                 let size = bytes.len() as u64;
                 self.put(playlist::INIT_NAME, bytes).await?;
-                Ok(Event::Init { track: self.track, codecs, bytes: size })
+                Ok(Event::Init { track: self.track, codecs, timescale, bytes: size })
             }
             Piece::Segment(segment) => {
                 let published = Published {
-                    start_seconds: segment.start_seconds,
-                    duration_seconds: segment.duration_seconds,
+                    start_ticks: segment.start_ticks,
+                    duration_ticks: segment.duration_ticks,
                     samples: segment.samples,
                     bytes: segment.bytes.len() as u64,
+                    key_bytes: segment.key_bytes,
                 };
                 self.put(&playlist::segment_name(segment.number), segment.bytes).await?;
-                Ok(Event::Segment { track: self.track, published })
+                let starts_with_keyframe = segment.starts_with_keyframe;
+                Ok(Event::Segment { track: self.track, published, starts_with_keyframe })
             }
         }
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), TaskError> {
-        Ok(self.store.put(&format!("{}/{name}", self.path), self.kind, bytes).await?)
+        Ok(self.store.put(&format!("{}/{name}", self.folder), self.kind, bytes).await?)
     }
 }
 

@@ -1,12 +1,28 @@
 //! Where the output goes: a bucket or a folder, with the same names in both.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use aws_sdk_s3::{Client, primitives::ByteStream};
-use bytes::Bytes;
+use aws_sdk_s3::{
+    Client,
+    primitives::ByteStream,
+    types::{CompletedMultipartUpload, CompletedPart},
+};
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt, stream};
+use tokio::io::AsyncWriteExt;
 use vidstreamx_job::{BucketName, Exit};
 
 use crate::s3::{READ, S3Error};
+
+/// Size of a part of a large object; what is not larger is written at once. S3 takes parts from 5 MiB on.
+const PART_BYTES: u64 = 16 << 20;
+/// S3 takes no more parts than this for one object: for more than 156 GiB they must be larger.
+const MOST_PARTS: u64 = 10_000;
+/// Parts on their way at a time: enough to hide a round trip, few enough to bound memory.
+const PARTS_AT_A_TIME: usize = 3;
 
 /// A place for objects, addressed by their paths below it.
 #[derive(Debug, Clone)]
@@ -126,6 +142,37 @@ impl Store {
         }
     }
 
+    /// Writes an object of `size` bytes as they come, whole or not at all.
+    pub async fn put_stream<E: From<StoreError>>(
+        &self,
+        path: &str,
+        kind: Kind,
+        size: u64,
+        content: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<(), E> {
+        match self {
+            Self::Folder(folder) => {
+                let file = folder.join(path);
+                let partial = file.with_added_extension("partial");
+                let written = write_file(&file, &partial, content).await;
+                if written.is_err() {
+                    // What stays behind is found by nobody.
+                    let _ = tokio::fs::remove_file(&partial).await;
+                }
+                written
+            }
+            Self::Bucket { client, bucket, prefix } => {
+                let part_bytes = part_bytes(size);
+                let parts = parts(content, usize::try_from(part_bytes).unwrap_or(usize::MAX));
+                if size <= part_bytes {
+                    let whole = parts.try_collect::<Vec<_>>().await?.concat();
+                    return Ok(self.put(path, kind, whole.into()).await?);
+                }
+                put_parts(client, bucket, &join(prefix, path), kind, parts).await
+            }
+        }
+    }
+
     /// Reads a small object; `None` if there is none.
     pub async fn get(&self, path: &str) -> Result<Option<Bytes>, StoreError> {
         match self {
@@ -194,6 +241,324 @@ impl Store {
     }
 }
 
+/// Writes a large object, if all of its parts come.
+async fn put_parts<E: From<StoreError>>(
+    client: &Client,
+    bucket: &BucketName,
+    key: &str,
+    kind: Kind,
+    parts: impl Stream<Item = Result<Bytes, E>>,
+) -> Result<(), E> {
+    let upload = Upload::begin(client, bucket, key, kind).await?;
+    let written = async { Ok(upload.complete(upload.send(parts).await?).await?) }.await;
+    if written.is_err() {
+        upload.abort().await;
+    }
+    written
+}
+
+/// A large object on its way in parts, which nobody sees before it is complete. One that is neither completed nor
+/// aborted, because the task was killed, is for the bucket's lifecycle rule to remove.
+struct Upload<'a> {
+    client: &'a Client,
+    bucket: &'a BucketName,
+    key: &'a str,
+    id: String,
+}
+
+impl<'a> Upload<'a> {
+    async fn begin(
+        client: &'a Client,
+        bucket: &'a BucketName,
+        key: &'a str,
+        kind: Kind,
+    ) -> Result<Self, StoreError> {
+        let mut upload = Self { client, bucket, key, id: String::new() };
+        let created = client
+            .create_multipart_upload()
+            .bucket(bucket.as_str())
+            .key(key)
+            .content_type(kind.content_type())
+            .cache_control(kind.cache_control())
+            .send()
+            .await
+            .map_err(|error| S3Error::new("write", upload.uri(), &error))?;
+        upload.id = created.upload_id.unwrap_or_default();
+        Ok(upload)
+    }
+
+    fn uri(&self) -> String {
+        format!("s3://{}/{}", self.bucket, self.key)
+    }
+
+    async fn send<E: From<StoreError>>(
+        &self,
+        parts: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<Vec<CompletedPart>, E> {
+        parts
+            .zip(stream::iter(1..))
+            .map(|(part, number)| Ok(self.send_part(number, part?)))
+            .try_buffered(PARTS_AT_A_TIME)
+            .try_collect()
+            .await
+    }
+
+    async fn send_part<E: From<StoreError>>(&self, number: i32, content: Bytes) -> Result<CompletedPart, E> {
+        let sent = self
+            .client
+            .upload_part()
+            .bucket(self.bucket.as_str())
+            .key(self.key)
+            .upload_id(&self.id)
+            .part_number(number)
+            .body(ByteStream::from(content))
+            .send()
+            .await
+            .map_err(|error| StoreError::from(S3Error::new("write", self.uri(), &error)))?;
+        // The SDK gives every part a checksum, and S3 wants it again in the end.
+        Ok(CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(sent.e_tag)
+            .set_checksum_crc32(sent.checksum_crc32)
+            .build())
+    }
+
+    async fn complete(&self, parts: Vec<CompletedPart>) -> Result<(), StoreError> {
+        self.client
+            .complete_multipart_upload()
+            .bucket(self.bucket.as_str())
+            .key(self.key)
+            .upload_id(&self.id)
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
+            .send()
+            .await
+            .map_err(|error| S3Error::new("write", self.uri(), &error))?;
+        Ok(())
+    }
+
+    /// The error to report is the one that led here.
+    async fn abort(&self) {
+        let aborted = self
+            .client
+            .abort_multipart_upload()
+            .bucket(self.bucket.as_str())
+            .key(self.key)
+            .upload_id(&self.id)
+            .send()
+            .await;
+        if let Err(error) = aborted {
+            let error = S3Error::new("abort the upload of", self.uri(), &error);
+            tracing::warn!("{error}; its parts stay until the bucket's lifecycle rule removes them");
+        }
+    }
+}
+
+/// Size of the parts of an object.
+fn part_bytes(size: u64) -> u64 {
+    size.div_ceil(MOST_PARTS).max(PART_BYTES)
+}
+
+/// The content in parts of one size; only the last one may be smaller.
+fn parts<E>(
+    content: impl Stream<Item = Result<Bytes, E>>,
+    part_bytes: usize,
+) -> impl Stream<Item = Result<Bytes, E>> {
+    let state = (Box::pin(content.fuse()), BytesMut::new());
+    stream::try_unfold(state, move |(mut content, mut filling)| async move {
+        while filling.len() < part_bytes {
+            match content.try_next().await? {
+                Some(bytes) => filling.extend_from_slice(&bytes),
+                None => break,
+            }
+        }
+        if filling.is_empty() {
+            return Ok(None);
+        }
+        let part = filling.split_to(filling.len().min(part_bytes)).freeze();
+        Ok(Some((part, (content, filling))))
+    })
+}
+
+/// Writes the content into the partial file, which then becomes the file.
+async fn write_file<E: From<StoreError>>(
+    file: &Path,
+    partial: &Path,
+    content: impl Stream<Item = Result<Bytes, E>>,
+) -> Result<(), E> {
+    let failed = |error| StoreError::File { path: file.display().to_string(), error };
+    if let Some(parent) = file.parent() {
+        tokio::fs::create_dir_all(parent).await.map_err(failed)?;
+    }
+    let mut writer = tokio::fs::File::create(partial).await.map_err(failed)?;
+    let mut content = std::pin::pin!(content);
+    while let Some(bytes) = content.try_next().await? {
+        writer.write_all(&bytes).await.map_err(failed)?;
+    }
+    writer.flush().await.map_err(failed)?;
+    Ok(tokio::fs::rename(partial, file).await.map_err(failed)?)
+}
+
 fn join(prefix: &str, path: &str) -> String {
     if prefix.is_empty() { path.to_owned() } else { format!("{prefix}/{path}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aws_sdk_s3::operation::{
+        abort_multipart_upload::AbortMultipartUploadOutput,
+        complete_multipart_upload::{CompleteMultipartUploadError, CompleteMultipartUploadOutput},
+        create_multipart_upload::CreateMultipartUploadOutput,
+        put_object::PutObjectOutput,
+        upload_part::{UploadPartError, UploadPartOutput},
+    };
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MP4: Kind = Kind::Immutable("video/mp4");
+    const PATH: &str = "mp4/1080p.mp4";
+
+    fn bucket(rules: &[&Rule]) -> Store {
+        Store::Bucket {
+            client: mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules),
+            bucket: "streams".parse().unwrap(),
+            prefix: "a.mp4".into(),
+        }
+    }
+
+    /// `ab`, `cd`, `e`, and then perhaps an error.
+    fn content(breaks: bool) -> impl Stream<Item = Result<Bytes, StoreError>> {
+        let error =
+            breaks.then(|| Err(StoreError::File { path: "x".into(), error: io::Error::other("torn") }));
+        stream::iter(["ab", "cd", "e"].map(|part| Ok(part.into())).into_iter().chain(error))
+    }
+
+    async fn put_in_parts(rules: &[&Rule], breaks: bool) -> Result<(), StoreError> {
+        let Store::Bucket { client, bucket, .. } = bucket(rules) else { unreachable!() };
+        put_parts(&client, &bucket, "a.mp4/mp4/1080p.mp4", MP4, content(breaks)).await
+    }
+
+    fn begun() -> Rule {
+        mock!(Client::create_multipart_upload)
+            .match_requests(|request| {
+                request.key() == Some("a.mp4/mp4/1080p.mp4")
+                    && request.content_type() == Some("video/mp4")
+                    && request.cache_control().is_some_and(|control| control.ends_with("immutable"))
+            })
+            .then_output(|| CreateMultipartUploadOutput::builder().upload_id("id").build())
+    }
+
+    fn part(number: i32, content: &'static str) -> Rule {
+        mock!(Client::upload_part)
+            .match_requests(move |request| {
+                request.part_number() == Some(number)
+                    && request.upload_id() == Some("id")
+                    && request.body().bytes() == Some(content.as_bytes())
+            })
+            .then_output(move || UploadPartOutput::builder().e_tag(format!("etag {number}")).build())
+    }
+
+    fn completed() -> Rule {
+        mock!(Client::complete_multipart_upload)
+            .match_requests(|request| {
+                let parts = request.multipart_upload().map(|upload| upload.parts()).unwrap_or_default();
+                let parts = parts.iter().map(|part| (part.part_number(), part.e_tag()));
+                parts.eq([(Some(1), Some("etag 1")), (Some(2), Some("etag 2")), (Some(3), Some("etag 3"))])
+            })
+            .then_output(|| CompleteMultipartUploadOutput::builder().build())
+    }
+
+    fn aborted() -> Rule {
+        mock!(Client::abort_multipart_upload)
+            .match_requests(|request| request.upload_id() == Some("id"))
+            .then_output(|| AbortMultipartUploadOutput::builder().build())
+    }
+
+    #[tokio::test]
+    async fn a_large_object_is_completed_from_its_parts_in_their_order() {
+        let rules = [begun(), part(1, "ab"), part(2, "cd"), part(3, "e"), completed(), aborted()];
+        put_in_parts(&rules.each_ref(), false).await.unwrap();
+        assert_eq!(rules.map(|rule| rule.num_calls()), [1, 1, 1, 1, 1, 0]);
+    }
+
+    #[tokio::test]
+    async fn a_large_object_whose_parts_content_or_completion_fails_is_aborted() {
+        let denied = || ErrorMetadata::builder().code("AccessDenied").message("not yours").build();
+        let no_part = mock!(Client::upload_part).then_error(move || UploadPartError::generic(denied()));
+        let rules = [begun(), no_part, completed(), aborted()];
+        let error = put_in_parts(&rules.each_ref(), false).await.unwrap_err();
+        let expected = "may not write s3://streams/a.mp4/mp4/1080p.mp4: AccessDenied: not yours";
+        assert_eq!((error.to_string().as_str(), error.exit()), (expected, Exit::Misconfigured));
+        let [.., completions, aborts] = rules.map(|rule| rule.num_calls());
+        assert_eq!((completions, aborts), (0, 1));
+
+        let rules = [begun(), part(1, "ab"), part(2, "cd"), part(3, "e"), completed(), aborted()];
+        let error = put_in_parts(&rules.each_ref(), true).await.unwrap_err();
+        assert!(error.to_string().contains("torn"), "{error}");
+        let [.., completions, aborts] = rules.map(|rule| rule.num_calls());
+        assert_eq!((completions, aborts), (0, 1));
+
+        let no_end = mock!(Client::complete_multipart_upload)
+            .then_error(move || CompleteMultipartUploadError::generic(denied()));
+        let rules = [begun(), part(1, "ab"), part(2, "cd"), part(3, "e"), no_end, aborted()];
+        let error = put_in_parts(&rules.each_ref(), false).await.unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        assert_eq!(rules[5].num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn the_size_decides_whether_an_object_goes_at_once() {
+        let whole = mock!(Client::put_object)
+            .match_requests(|request| {
+                request.key() == Some("a.mp4/mp4/1080p.mp4")
+                    && request.content_type() == Some("video/mp4")
+                    && request.body().bytes() == Some(b"abcde")
+            })
+            .then_output(|| PutObjectOutput::builder().build());
+        let rules = [whole, begun(), aborted()];
+        let store = bucket(&rules.each_ref());
+        store.put_stream(PATH, MP4, PART_BYTES, content(false)).await.unwrap();
+        assert_eq!(rules.each_ref().map(|rule| rule.num_calls()), [1, 0, 0]);
+        assert!(store.put_stream(PATH, MP4, PART_BYTES + 1, content(true)).await.is_err());
+        assert_eq!(rules.map(|rule| rule.num_calls()), [1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_file_is_there_when_it_is_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::Folder(folder.path().to_owned());
+        assert!(store.put_stream(PATH, MP4, 5, content(true)).await.is_err());
+        assert_eq!(std::fs::read_dir(folder.path().join("mp4")).unwrap().count(), 0);
+        store.put_stream(PATH, MP4, 5, content(false)).await.unwrap();
+        assert_eq!(store.get(PATH).await.unwrap().unwrap(), "abcde");
+    }
+
+    #[test]
+    fn every_object_that_s3_takes_has_parts_that_s3_takes() {
+        for size in [1, 17 << 20, 156 << 30, 157 << 30, 5 << 40] {
+            let part = part_bytes(size);
+            assert!((5 << 20..=5 << 30).contains(&part) && size.div_ceil(part) <= 10_000, "{size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn parts_are_the_content_in_pieces_of_one_size(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20),
+            part_bytes in 1_usize..30,
+        ) {
+            let content = stream::iter(pieces.clone().into_iter().map(|piece| Ok::<_, ()>(piece.into())));
+            let parts: Vec<Bytes> =
+                futures::executor::block_on(parts(content, part_bytes).try_collect()).unwrap();
+            prop_assert_eq!(parts.concat(), pieces.concat());
+            if let Some((last, others)) = parts.split_last() {
+                prop_assert!(others.iter().all(|part| part.len() == part_bytes));
+                prop_assert!(!last.is_empty() && last.len() <= part_bytes);
+            }
+        }
+    }
 }

@@ -1,11 +1,15 @@
 //! One video from source to report.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    io::Write,
+    time::{Instant, SystemTime},
+};
 
 use bytes::Bytes;
+use futures::future::try_join_all;
 use jiff::Timestamp;
+use tempfile::NamedTempFile;
 use tokio::{
-    io::AsyncReadExt,
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
 };
@@ -16,24 +20,25 @@ use crate::{
     command::{self, Pipe},
     error::TaskError,
     ffmpeg::{self, Ffmpeg},
+    images::{self, Stills},
+    index::Index,
     input::{Input, ServedObject},
-    plan::Plan,
-    poster,
-    probe::probe,
+    loudness::{self, Change},
+    plan::{Copyable, Plan},
+    probe::{Media, probe},
     profile::Profile,
     progress,
     publish::{MASTER, Publisher, retract},
     s3,
     settings::{self, Settings, Work},
     source::PinnedObject,
-    store::{JSON, Kind, Store},
-    verify::verify,
+    store::{JSON, Kind, Store, StoreError},
+    subtitles, verify,
 };
 
 const REPORT: &str = "job.json";
 const POSTER: &str = "images/poster.jpg";
-/// All stills together are smaller: ten JPEGs of 720p.
-const MOST_STILLS_BYTES: u64 = 32 << 20;
+const STORYBOARD: &str = "images/storyboard.vtt";
 
 /// Does the work, writes the report, and says how the process should exit.
 pub async fn run(settings: Settings) -> Exit {
@@ -220,42 +225,152 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
         InputKind::Object(object) => {
             let served = ServedObject::start(PinnedObject::clone(object)).await;
             let served = served.map_err(|error| TaskError::Input { path: object.uri(), error })?;
-            (Input::Served(served), Some(object))
+            (Input::Served(served), Some(PinnedObject::clone(object)))
         }
         InputKind::Lost(error) => return Err(error.clone().into()),
     };
     let probing = Instant::now();
-    let media = unless_unread(&input, probe(&input).await.map_err(TaskError::from))?;
+    let (media, index) = tokio::join!(probe(&input), Index::read(&input));
+    let index = index?;
+    if let Some(reason) = index.as_ref().and_then(Index::refusal) {
+        return Err(TaskError::Unusable(reason));
+    }
+    let media = unless_unread(&input, media.map_err(TaskError::from))?;
     found.probe_seconds = Some(probing.elapsed().as_secs_f64());
     found.probe = Some((&media).into());
 
-    let plan = Plan::new(&media, profile);
-    let rungs: Vec<_> = plan.rungs.iter().map(|rung| rung.name.as_str()).collect();
+    let mut copyable =
+        index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
+    let mut again = false;
+    loop {
+        let plan = plan(&input, &media, &copyable, profile).await?;
+        found.warnings.clone_from(&media.warnings);
+        let mut publisher = Publisher::new(
+            opened.store.clone(),
+            opened.job_id.clone(),
+            profile.formats.clone(),
+            object.clone(),
+            &plan,
+            again,
+            clock.instant,
+        );
+        match make(opened, &plan, &input, &mut publisher, found).await {
+            // The index promised what is not there. All of it is made again, which needs no promises.
+            Err(TaskError::Verify(reason)) if plan.copies() => {
+                tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
+                copyable = Copyable::default();
+                again = true;
+            }
+            Err(error) => return Err(error),
+            Ok(()) => {
+                // A stream that did not grow is playable when it is finished.
+                let playable = publisher.playable_seconds();
+                found.playable_seconds =
+                    Some(playable.unwrap_or_else(|| clock.instant.elapsed().as_secs_f64()));
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The plan, after measuring what it needs to know.
+async fn plan(
+    input: &Input,
+    media: &Media,
+    copyable: &Copyable,
+    profile: &Profile,
+) -> Result<Plan, TaskError> {
+    let mut plan = Plan::new(media, copyable, profile);
+    let names = |copied: bool| -> String {
+        let rungs = plan.rungs.iter().filter(|rung| rung.encoding.is_none() == copied);
+        rungs.map(|rung| rung.name.as_str()).collect::<Vec<_>>().join(" ")
+    };
     tracing::info!(
         duration_seconds = media.duration_seconds,
         codec = media.video.as_ref().map_or("none", |video| video.codec.as_str()),
-        rungs = rungs.join(" "),
+        copied = names(true),
+        encoded = names(false),
         audio_tracks = plan.audio.len(),
+        subtitle_tracks = plan.subtitles.len(),
         "planned"
     );
+    if let Some(target) = profile.loudness {
+        tracing::info!("measuring loudness");
+        let measured = loudness::measure(input, &plan.audio, plan.duration_seconds).await;
+        for (track, measured) in plan.audio.iter_mut().zip(unless_unread(input, measured)?) {
+            track.change = Change::new(measured, target);
+            tracing::info!(
+                track = track.name,
+                loudness_lufs = measured.integrated_lufs,
+                true_peak_dbtp = measured.true_peak_dbtp,
+                "measured"
+            );
+        }
+    }
+    Ok(plan)
+}
 
-    found.warnings.clone_from(&media.warnings);
-    let object = object.map(|object| PinnedObject::clone(object));
-    let mut publisher =
-        Publisher::new(opened.store.clone(), opened.job_id.clone(), object, &plan, clock.instant);
+/// Makes and publishes everything of a plan.
+async fn make(
+    opened: &Opened,
+    plan: &Plan,
+    input: &Input,
+    publisher: &mut Publisher,
+    found: &mut Found,
+) -> Result<(), TaskError> {
     let encoding = Instant::now();
-    let result = encode(&plan, &input, &mut publisher).await;
+    let result = encode(plan, input, publisher).await;
     found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
-    found.playable_seconds = publisher.playable_seconds();
-    unless_unread(&input, result)?;
-    let (rungs, audio) = publisher.published();
-    found.warnings.extend(verify(&plan, &rungs, &audio)?);
+    let encoded = unless_unread(input, result)?;
+    if encoded.damaged > 0 {
+        found.warnings.push(format!(
+            "the file is damaged: {} places could not be decoded, or only in part, and show faults",
+            encoded.damaged
+        ));
+    }
+    found.warnings.extend(verify::segments(plan, publisher.tracks())?);
+    publisher.drop_empty();
+    if verify::is_picture_short(plan, publisher.tracks()) {
+        publisher.drop_sound_behind_the_picture();
+    }
+    let read_back = verify::read_back(&opened.store, publisher.tracks());
+    let images = async {
+        match &encoded.stills {
+            Some(stills) => put_images(plan, stills, publisher).await,
+            None => Ok(()),
+        }
+    };
+    let (verified, ()) = tokio::try_join!(read_back, images)?;
+    publisher.verified(verified);
+    for (rendition, track) in plan.subtitles.iter().zip(encoded.subtitles) {
+        if track.truncated {
+            let name = &rendition.name;
+            found
+                .warnings
+                .push(format!("subtitle track {name} holds more text than a video needs and was cut"));
+        }
+        if !track.is_empty() {
+            publisher.put_subtitles(rendition.clone(), &track).await?;
+        }
+    }
     for warning in &found.warnings {
         tracing::warn!("{warning}");
     }
     found.renditions = publisher.finish().await?;
-    // A stream too short to grow is playable when it is finished.
-    found.playable_seconds.get_or_insert_with(|| clock.instant.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn put_images(plan: &Plan, stills: &Stills, publisher: &Publisher) -> Result<(), TaskError> {
+    if let Some(poster) = stills.poster() {
+        publisher.put_own(POSTER, "image/jpeg", poster).await?;
+    }
+    let size = command::still_size(&plan.rungs);
+    let end_seconds = publisher.tracks().first().map_or(0.0, |track| track.timeline.end_seconds());
+    if let Some(storyboard) = stills.storyboard(size, end_seconds).await? {
+        let sheet = format!("images/{}", images::SHEET_NAME);
+        publisher.put_own(&sheet, "image/jpeg", storyboard.sheet).await?;
+        publisher.put_own(STORYBOARD, "text/vtt", storyboard.vtt.into()).await?;
+    }
     Ok(())
 }
 
@@ -268,17 +383,29 @@ fn unless_unread<T>(input: &Input, result: Result<T, TaskError>) -> Result<T, Ta
     }
 }
 
-/// Runs FFmpeg and publishes what comes out of it.
-async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result<(), TaskError> {
-    let arguments = command::arguments(plan, &input.arguments(), ffmpeg::FIRST_PIPE_FD);
+/// What came out of FFmpeg beside segments.
+struct Encoded {
+    stills: Option<Stills>,
+    /// In the plan's order.
+    subtitles: Vec<subtitles::Track>,
+    /// Places of the source that could not be decoded, or only in part.
+    damaged: u64,
+}
+
+/// Runs FFmpeg and publishes the segments that come out of it.
+async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result<Encoded, TaskError> {
+    let file = write_cube(plan).await?;
+    let cube = file.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
+    let arguments = command::arguments(plan, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
     tracing::debug!("ffmpeg {}", arguments.join(" "));
     let pipes = command::pipes(plan);
     let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, pipes.len())?;
-    let (mut renditions, mut stills, mut reports) = (Vec::new(), None, None);
+    let (mut renditions, mut texts, mut stills, mut reports) = (Vec::new(), Vec::new(), None, None);
     for (pipe, receiver) in pipes.into_iter().zip(receivers) {
         match pipe {
             Pipe::Progress => reports = Some(receiver),
             Pipe::Video(_) | Pipe::Audio(_) => renditions.push(receiver),
+            Pipe::Subtitles(_) => texts.push(receiver),
             Pipe::Stills => stills = Some(receiver),
         }
     }
@@ -288,15 +415,11 @@ async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result
             None => Ok(()),
         }
     };
-    let outputs = async { tokio::try_join!(publisher.stream(renditions), read_stills(stills), follow) };
+    let outputs = async {
+        tokio::try_join!(publisher.stream(renditions), read_stills(stills, plan), read_texts(texts), follow)
+    };
     match outputs.await {
-        Ok(((), stills, ())) => {
-            ffmpeg.wait().await?;
-            if let Some(poster) = poster::choose(&stills) {
-                publisher.put_own(POSTER, "image/jpeg", poster).await?;
-            }
-            Ok(())
-        }
+        Ok(((), stills, subtitles, ())) => Ok(Encoded { stills, subtitles, damaged: ffmpeg.wait().await? }),
         // Cut off in the middle of a box: FFmpeg's own error says why.
         Err(error @ TaskError::Output { .. }) => {
             ffmpeg.stop().await?;
@@ -309,15 +432,35 @@ async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result
     }
 }
 
-async fn read_stills(pipe: Option<pipe::Receiver>) -> Result<Bytes, TaskError> {
-    let mut stills = Vec::new();
-    if let Some(pipe) = pipe {
-        pipe.take(MOST_STILLS_BYTES)
-            .read_to_end(&mut stills)
-            .await
-            .map_err(|error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() })?;
-    }
-    Ok(stills.into())
+/// The table of colours, for FFmpeg to read, if the picture needs one.
+async fn write_cube(plan: &Plan) -> Result<Option<NamedTempFile>, TaskError> {
+    let Some(colour) = plan.picture.as_ref().map(|picture| picture.colour) else { return Ok(None) };
+    // Making it takes half a second.
+    let write = tokio::task::spawn_blocking(move || {
+        let Some(cube) = colour.cube() else { return Ok(None) };
+        let mut file = tempfile::Builder::new().suffix(".cube").tempfile()?;
+        file.write_all(cube.as_bytes())?;
+        Ok(Some(file))
+    });
+    let failed = |error| StoreError::File { path: std::env::temp_dir().display().to_string(), error };
+    Ok(write.await.unwrap_or_else(|panic| Err(panic.into())).map_err(failed)?)
+}
+
+async fn read_stills(pipe: Option<pipe::Receiver>, plan: &Plan) -> Result<Option<Stills>, TaskError> {
+    let Some(pipe) = pipe else { return Ok(None) };
+    let interval = images::interval_seconds(plan.duration_seconds);
+    let stills = Stills::read(pipe, interval).await;
+    Ok(Some(
+        stills.map_err(|error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() })?,
+    ))
+}
+
+async fn read_texts(pipes: Vec<pipe::Receiver>) -> Result<Vec<subtitles::Track>, TaskError> {
+    let failed = |error: std::io::Error| TaskError::Output {
+        rendition: "subtitles".into(),
+        reason: error.to_string(),
+    };
+    try_join_all(pipes.into_iter().map(subtitles::Track::read)).await.map_err(failed)
 }
 
 /// Below the job's folder always; at the stable address only what its visitors should know: the stream that

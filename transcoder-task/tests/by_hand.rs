@@ -34,9 +34,21 @@ struct Made {
 
 impl Made {
     fn of(input: &Path) -> Self {
+        Self::with(input, &[])
+    }
+
+    /// Made under a profile of this text.
+    fn under(profile: &str, input: &Path) -> Self {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), profile).unwrap();
+        Self::with(input, &["--profile".as_ref(), file.path().as_ref()])
+    }
+
+    fn with(input: &Path, more: &[&OsStr]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let output =
-            transcoder(&["--input".as_ref(), input.as_ref(), "--output".as_ref(), folder.path().as_ref()]);
+        let arguments: [&OsStr; 4] =
+            ["--input".as_ref(), input.as_ref(), "--output".as_ref(), folder.path().as_ref()];
+        let output = transcoder(&[&arguments, more].concat());
         Self {
             folder,
             code: output.status.code().unwrap(),
@@ -67,10 +79,18 @@ impl Made {
     }
 
     fn rungs(&self) -> Vec<String> {
-        let report = self.report();
-        let renditions = report["renditions"].as_array().unwrap();
-        let video = renditions.iter().filter(|rendition| rendition["kind"] == "video");
+        let video = self.renditions("video").into_iter();
         video.map(|rendition| rendition["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn renditions(&self, kind: &str) -> Vec<Value> {
+        let report = self.report();
+        let renditions = report["renditions"].as_array().unwrap().iter();
+        renditions.filter(|rendition| rendition["kind"] == kind).cloned().collect()
+    }
+
+    fn master(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("master.m3u8")).unwrap()
     }
 }
 
@@ -209,6 +229,164 @@ fn variable_frame_rate_keeps_every_frame_at_its_own_time() {
     }
 }
 
+/// Four GOPs as x264 makes them without being told otherwise, at a rung's size.
+const COPYABLE: &str = "-f lavfi -i testsrc2=size=640x360:rate=25:duration=21 -f lavfi -i sine=duration=21 \
+    -c:v libx264 -preset ultrafast -bf 2 -pix_fmt yuv420p -crf 40 -c:a aac -ac 2 -b:a 96k";
+
+#[test]
+fn what_a_rung_wants_is_published_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = clip(&folder, COPYABLE);
+    let made = Made::of(&file).done();
+    let rungs = made.renditions("video");
+    let facts: Vec<_> =
+        rungs.iter().map(|rung| (rung["name"].as_str().unwrap(), rung["copied"] == true)).collect();
+    assert_eq!(facts, [("360p", true), ("240p", false)]);
+    assert_eq!(made.renditions("audio")[0]["copied"], true);
+    // Every packet is the source's, and both rungs begin their segments where its keyframes are.
+    let hashes = |file: &Path, stream: &str| {
+        let file = file.to_str().unwrap();
+        let args = ["-v", "error", "-i", file, "-map", stream, "-c", "copy", "-bsf:v", "h264_mp4toannexb"];
+        let hashes = run("ffmpeg", args.into_iter().chain(["-f", "framehash", "-hash", "crc32", "-"]));
+        let lines = hashes.lines().filter(|line| !line.starts_with('#'));
+        lines.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(hashes(&made.own("video/360p/index.m3u8"), "0:v"), hashes(&file, "0:v"));
+    let keyframes = ask(&file, "v", "packet=flags").iter().filter(|flags| flags.starts_with('K')).count();
+    let segments = rungs.iter().map(|rung| rung["segments"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(segments, [keyframes as u64; 2]);
+    let first_frames = |rung: &str, number: usize| {
+        let alone = folder.path().join("alone.mp4");
+        let rendition = made.own(&format!("video/{rung}"));
+        let mut bytes = std::fs::read(rendition.join("init.mp4")).unwrap();
+        bytes.extend(std::fs::read(rendition.join(format!("seg-{number:05}.m4s"))).unwrap());
+        std::fs::write(&alone, bytes).unwrap();
+        let frames = ask(&alone, "v", "frame=key_frame,best_effort_timestamp_time");
+        (frames.len(), frames[0].clone())
+    };
+    for number in 0..keyframes {
+        let (copied, encoded) = (first_frames("360p", number), first_frames("240p", number));
+        assert_eq!(copied.0, encoded.0);
+        assert!(copied.1.starts_with("1,") && encoded.1.starts_with("1,"));
+    }
+}
+
+#[test]
+fn a_source_whose_frames_are_not_what_its_index_says_is_encoded_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = clip(&folder, COPYABLE);
+    // A frame in the middle is none: a copy carries it, a decoder drops it.
+    let frame =
+        ask(&file, "v", "packet=pos,flags").into_iter().filter(|line| !line.contains('K')).nth(100).unwrap();
+    let at: usize = frame.split(',').find_map(|field| field.parse().ok()).unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[at + 4] = 0x1f;
+    std::fs::write(&file, bytes).unwrap();
+    let made = Made::of(&file).done();
+    assert!(made.log.contains("is encoded instead"), "{}", made.log);
+    for rung in made.renditions("video") {
+        assert_eq!((&rung["copied"], &rung["frames"]), (&false.into(), &524.into()));
+    }
+}
+
+#[test]
+fn a_pause_between_frames_is_no_obstacle() {
+    let folder = tempfile::tempdir().unwrap();
+    // As screens are recorded: nothing for 12 s. High 10, so that no rung is copied.
+    let paused = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=24 -vf select='lt(t,6)+gte(t,18)' \
+        -fps_mode vfr -c:v libx264 -preset ultrafast -pix_fmt yuv420p10le";
+    let made = Made::of(&clip(&folder, paused)).done();
+    let rung = &made.renditions("video")[0];
+    assert_eq!((&rung["frames"], &rung["segments"]), (&300.into(), &4.into()), "none between 6 s and 18 s");
+}
+
+#[test]
+fn a_clock_of_one_tick_per_frame_is_fine_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let coarse = "-f lavfi -i testsrc2=size=426x240:rate=24:duration=20 -c:v libx264 -preset ultrafast -g 103 \
+        -pix_fmt yuv420p -video_track_timescale 24";
+    let profile =
+        "[[rung]]\nsize = 240\ncrf = 30\nmax_kbps = 9000\n[[rung]]\nsize = 120\ncrf = 30\nmax_kbps = 900";
+    let made = Made::under(profile, &clip(&folder, coarse)).done();
+    assert!(!made.log.contains("is encoded instead"), "{}", made.log);
+    let copied: Vec<_> = made.renditions("video").iter().map(|rung| rung["copied"] == true).collect();
+    assert_eq!(copied, [true, false]);
+}
+
+#[test]
+fn sound_may_last_longer_than_the_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mkv");
+    let arguments = format!(
+        "-loglevel error -f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -f lavfi -i sine=duration=30 \
+         -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac {}",
+        file.display()
+    );
+    run("ffmpeg", arguments.split_whitespace());
+    let report = Made::of(&file).done().report();
+    assert!(report["warnings"].is_null(), "{}", report["warnings"]);
+}
+
+#[test]
+fn every_format_is_made_on_request_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = clip(&folder, SMALL);
+    let of = |formats: &str| {
+        let made = Made::under(&format!("formats = {formats}"), &file).done();
+        let exists = |path: &str| made.folder.path().join(path).exists();
+        let segments = made.own("video/360p/seg-00000.m4s").exists();
+        let mp4s = made.renditions("mp4");
+        let names: Vec<_> = mp4s.iter().map(|file| file["name"].as_str().unwrap().to_owned()).collect();
+        for name in &names {
+            let file = made.own(&format!("mp4/{name}.mp4"));
+            assert_eq!(ask(&file, "v", "stream=nb_read_frames"), ["230"]);
+            assert_eq!(ask(&file, "a", "stream=codec_name"), ["aac"]);
+        }
+        (exists("master.m3u8"), exists("manifest.mpd"), segments, names)
+    };
+    let files = || vec!["360p".to_owned(), "240p".to_owned()];
+    assert_eq!(of(r#"["hls", "dash"]"#), (true, true, true, vec![]));
+    assert_eq!(of(r#"["dash"]"#), (false, true, true, vec![]));
+    assert_eq!(of(r#"["mp4"]"#), (false, false, true, files()), "which are made of segments");
+    assert_eq!(of(r#"["hls", "mp4"]"#), (true, false, true, files()));
+}
+
+#[test]
+fn hevc_and_av1_rungs_have_the_same_segments_as_h264() {
+    let folder = tempfile::tempdir().unwrap();
+    let rung = |codec: &str| format!("[[rung]]\nsize = 240\ncodec = \"{codec}\"\ncrf = 40\nmax_kbps = 900\n");
+    let profile = ["h264", "hevc", "av1"].map(rung).concat();
+    let made = Made::under(&profile, &clip(&folder, SMALL)).done();
+    assert_eq!(made.rungs(), ["240p", "240p-hevc", "240p-av1"]);
+    for (rendition, codecs) in made.renditions("video").iter().zip(["avc1.", "hvc1.1.6.L", "av01.0."]) {
+        assert!(rendition["codecs"].as_str().unwrap().starts_with(codecs), "{rendition}");
+        assert_eq!((&rendition["frames"], &rendition["segments"]), (&230.into(), &3.into()));
+    }
+    let master = made.master();
+    let uris: Vec<_> =
+        master.lines().filter(|line| line.contains("/video/") && !line.starts_with('#')).collect();
+    assert!(uris[0].contains("/video/240p/"), "the one that every player takes is first: {master}");
+}
+
+#[test]
+fn loudness_is_brought_to_what_the_profile_asks_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let quiet = "-f lavfi -i sine=frequency=500:duration=6 -af volume=-15dB -ac 2 -c:a aac -b:a 192k";
+    let file = clip(&folder, quiet);
+    let loudness = |made: &Made| -> f64 {
+        let playlist = made.own("audio/und/index.m3u8");
+        let args = ["-nostats", "-i", playlist.to_str().unwrap(), "-af", "ebur128", "-f", "null", "-"];
+        let output = Command::new("ffmpeg").args(args).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        let integrated = log.rsplit("I:").next().unwrap().split_whitespace().next().unwrap();
+        integrated.parse().unwrap()
+    };
+    let untouched = loudness(&Made::of(&file).done());
+    assert!(untouched < -30.0, "{untouched}");
+    let changed = loudness(&Made::under("loudness = -16", &file).done());
+    assert!((changed + 16.0).abs() < 0.5, "{changed}");
+}
+
 #[test]
 fn portrait_stays_portrait() {
     let folder = tempfile::tempdir().unwrap();
@@ -230,7 +408,7 @@ fn portrait_stays_portrait() {
 fn sound_alone_is_a_stream_too() {
     let folder = tempfile::tempdir().unwrap();
     let made = Made::of(&clip(&folder, "-f lavfi -i sine=duration=3 -c:a aac")).done();
-    let master = std::fs::read_to_string(made.folder.path().join("master.m3u8")).unwrap();
+    let master = made.master();
     assert!(master.contains("CODECS=\"mp4a.40.2\"") && !master.contains("RESOLUTION"), "{master}");
 }
 
@@ -256,8 +434,12 @@ fn a_file_cut_in_the_middle_is_published_as_far_as_it_goes() {
     let whole = std::fs::read(clip(&folder, &format!("{SMALL} -movflags +faststart"))).unwrap();
     let file = folder.path().join("cut.mp4");
     std::fs::write(&file, &whole[..whole.len() * 8 / 10]).unwrap();
-    let warnings = Made::of(&file).done().report()["warnings"].to_string();
+    let made = Made::of(&file).done();
+    let warnings = made.report()["warnings"].to_string();
     assert!(warnings.contains("the file is damaged") && warnings.contains("of 9.2 seconds"), "{warnings}");
+    // The silence that would have filled the picture to its end does not outlast what is left of it.
+    let seconds = |kind: &str| made.renditions(kind)[0]["duration_seconds"].as_f64().unwrap();
+    assert!(seconds("audio") < 9.0 && seconds("audio") > seconds("video") - 0.5);
     std::fs::write(&file, &whole[..whole.len() * 3 / 10]).unwrap();
     let reason = Made::of(&file).reason_for(65);
     assert!(reason.contains("only") && reason.contains("of 9.2 seconds"), "{reason}");
@@ -286,12 +468,20 @@ fn a_playlist_named_like_a_video_reaches_no_file_and_no_host() {
 #[test]
 fn wrong_settings_end_with_78_and_name_the_setting() {
     let nowhere = Path::new("/no/such/video.mp4");
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("wrong.toml");
+    std::fs::write(&wrong, "[[rung]]\nsize = 720\ncrf = 99\nmax_kbps = 900").unwrap();
     for (arguments, expected) in [
         (vec![], "VIDSTREAMX_SOURCE_BUCKET"),
         (vec!["--input", "a.mp4"], "--output"),
         (vec!["--input", "s3:///x", "--output", "out"], "is not a bucket name"),
         (vec!["--input", "a.mp4", "--output", "out", "--profile", "/no/profile.toml"], "/no/profile.toml"),
         (vec!["--input", nowhere.to_str().unwrap(), "--output", "out"], "/no/such/video.mp4"),
+        // Said before anything is read: there is no such object.
+        (
+            vec!["--input", "s3://none/none.mp4", "--output", "out", "--profile", wrong.to_str().unwrap()],
+            "rung[0].crf is 99, expected 0 to 51",
+        ),
     ] {
         let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
         let output = transcoder(&arguments);

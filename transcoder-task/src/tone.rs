@@ -1,0 +1,382 @@
+//! From high dynamic range or a wide gamut to what every screen shows, as a table that FFmpeg looks colours up in.
+//!
+//! FFmpeg's own way (`zscale`, then `tonemap`) takes over twice the CPU time, cuts off what BT.709 lacks, and
+//! cannot read Dolby Vision's profile 5. A table costs the same whatever it does.
+
+use std::fmt::Write;
+
+/// Points a side. Over random colours the mean error of looking up is 0.6 of 255 (1.0 for profile 5) and 99 % are
+/// within 5 (6); greys are within 0.5. Twice the points: a third of that, and eight times as long to write.
+const POINTS: u32 = 33;
+/// Luminance of diffuse white in cd/m²: BT.2408-7, section 2.1. It is SDR's peak here.
+const WHITE: f64 = 203.0;
+/// Peak of a programme that does not say, and of HLG's reference display (BT.2100-2, table 5), in cd/m².
+const USUAL_PEAK: u32 = 1000;
+/// Peak of PQ in cd/m²: SMPTE ST 2084.
+const PQ_PEAK: f64 = 10_000.0;
+/// Gamma of an SDR display: BT.1886.
+const SDR_GAMMA: f64 = 2.4;
+/// Where the tone curve leaves the straight line, as a part of white's PQ code: at 64 cd/m², above most of a
+/// face and of a room. Diffuse white comes out at 84 % of SDR's signal.
+const SHOULDER: f64 = 0.8;
+/// Colours beyond this part of the way from grey to the edge of BT.709 are drawn in to make room.
+const KNEE: f64 = 0.8;
+
+/// What the numbers of a picture mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// BT.2100 PQ in BT.2020 colours: HDR10, HDR10+, Dolby Vision profiles 8.1 and 7.
+    Pq {
+        /// In cd/m².
+        peak: u32,
+    },
+    /// BT.2100 HLG in BT.2020 colours: also Dolby Vision profile 8.4.
+    Hlg,
+    /// Dolby Vision profile 5: planes are I, P, T (see [`ipt`]), not Y, Cb, Cr.
+    DolbyVision5,
+    /// Ordinary range in more colours than BT.709 has.
+    Wide(Gamut),
+}
+
+/// Primaries other than BT.709's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gamut {
+    /// BT.2020.
+    Bt2020,
+    /// Display P3 (SMPTE EG 432-1).
+    P3,
+}
+
+type Rgb = [f64; 3];
+type Matrix = [[f64; 3]; 3];
+
+/// Chromaticities (x, y) of red, green and blue. White is D65 in all of them.
+const BT709: [[f64; 2]; 3] = [[0.640, 0.330], [0.300, 0.600], [0.150, 0.060]];
+const BT2020: [[f64; 2]; 3] = [[0.708, 0.292], [0.170, 0.797], [0.131, 0.046]];
+const P3: [[f64; 2]; 3] = [[0.680, 0.320], [0.265, 0.690], [0.150, 0.060]];
+const D65: [f64; 2] = [0.3127, 0.3290];
+
+/// BT.2100-2, table 7: linear BT.2020 to LMS, and PQ-coded LMS to ICtCp, both times 4096.
+const LMS: Matrix = [[1688.0, 2146.0, 262.0], [683.0, 2951.0, 462.0], [99.0, 309.0, 3688.0]];
+const ICTCP: Matrix = [[2048.0, 2048.0, 0.0], [6610.0, -13613.0, 7003.0], [17933.0, -17390.0, -543.0]];
+
+/// XYZ to the LMS of IPT: Hunt, Pointer and Estévez's, normalised to D65, in Ebner and Fairchild, "Development
+/// and Testing of a Color Space (IPT) with Improved Hue Uniformity", 1998.
+const IPT_LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
+/// IPT to PQ-coded LMS, times 8192: the inverse of that paper's, as every profile 5 stream carries it.
+const IPT: Matrix = [[8192.0, 799.0, 1681.0], [8192.0, -933.0, 1091.0], [8192.0, 267.0, -5545.0]];
+/// Takes the crosstalk of 2 % (IPTPQ"c2") out of linear LMS, times 16384.
+const CROSSTALK: Matrix = [[17081.0, -349.0, -349.0], [-349.0, 17081.0, -349.0], [-349.0, -349.0, 17081.0]];
+
+impl Signal {
+    /// PQ with the peak that metadata states (the programme's brightest pixel or the mastering display, in
+    /// cd/m²). What is below diffuse white or above PQ's end is a mistake of the encoder's.
+    pub fn pq(stated: Option<f64>) -> Self {
+        let sensible = stated.filter(|peak| (WHITE..=PQ_PEAK).contains(peak));
+        Self::Pq { peak: sensible.map_or(USUAL_PEAK, |peak| peak.round() as u32) }
+    }
+
+    /// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB, red fastest. It takes
+    /// full-range R'G'B' (I, P, T in place of G, B, R for profile 5, as FFmpeg's planes are G, B, R) to
+    /// full-range R'G'B' of BT.709.
+    pub fn cube(self) -> String {
+        let mapper = Mapper::new(self);
+        let mut text = format!("LUT_3D_SIZE {POINTS}\n");
+        let at = |index: u32| f64::from(index) / f64::from(POINTS - 1);
+        for blue in 0..POINTS {
+            for green in 0..POINTS {
+                for red in 0..POINTS {
+                    let [r, g, b] = mapper.map([at(red), at(green), at(blue)]);
+                    // Writing to a String does not fail.
+                    let _ = writeln!(text, "{r:.5} {g:.5} {b:.5}");
+                }
+            }
+        }
+        text
+    }
+}
+
+/// One signal's way to BT.709, with what is the same for all colours worked out.
+struct Mapper {
+    signal: Signal,
+    to_bt2020: Matrix,
+    to_bt709: Matrix,
+    lms: Matrix,
+    bt2020_of_lms: Matrix,
+    ictcp: Matrix,
+    lms_of_ictcp: Matrix,
+    /// PQ code of the source's peak.
+    peak: f64,
+    /// PQ code of SDR's peak.
+    white: f64,
+}
+
+impl Mapper {
+    fn new(signal: Signal) -> Self {
+        let bt2020 = to_xyz(BT2020);
+        let from_xyz = inverse(bt2020);
+        let to_bt2020 = match signal {
+            Signal::Pq { .. } | Signal::Hlg | Signal::Wide(Gamut::Bt2020) => product(from_xyz, bt2020),
+            Signal::Wide(Gamut::P3) => product(from_xyz, to_xyz(P3)),
+            Signal::DolbyVision5 => {
+                product(from_xyz, product(inverse(IPT_LMS), scaled(CROSSTALK, 1.0 / 16384.0)))
+            }
+        };
+        let peak = match signal {
+            Signal::Pq { peak } => f64::from(peak),
+            Signal::Hlg | Signal::DolbyVision5 => f64::from(USUAL_PEAK),
+            Signal::Wide(_) => WHITE,
+        };
+        let (lms, ictcp) = (scaled(LMS, 1.0 / 4096.0), scaled(ICTCP, 1.0 / 4096.0));
+        Self {
+            signal,
+            to_bt2020,
+            to_bt709: product(inverse(to_xyz(BT709)), bt2020),
+            lms,
+            bt2020_of_lms: inverse(lms),
+            ictcp,
+            lms_of_ictcp: inverse(ictcp),
+            peak: pq(peak),
+            white: pq(WHITE),
+        }
+    }
+
+    fn map(&self, coded: Rgb) -> Rgb {
+        let light = apply(self.to_bt2020, self.light(coded)).map(|light| light.max(0.0));
+        let ictcp = apply(self.ictcp, apply(self.lms, light).map(pq));
+        self.fitted(self.toned(ictcp)).map(|light| light.clamp(0.0, 1.0).powf(1.0 / SDR_GAMMA))
+    }
+
+    /// Light on the display in cd/m², in the signal's own primaries.
+    fn light(&self, coded: Rgb) -> Rgb {
+        match self.signal {
+            Signal::Pq { .. } => coded.map(nits),
+            Signal::Hlg => hlg(coded),
+            Signal::DolbyVision5 => ipt(coded).map(nits),
+            Signal::Wide(_) => coded.map(|code| WHITE * code.powf(SDR_GAMMA)),
+        }
+    }
+
+    /// BT.2390-10, section 5.4: the curve (EETF) on the intensity, colour reduced by as much.
+    fn toned(&self, [intensity, ct, cp]: Rgb) -> Rgb {
+        let toned = self.curve(intensity);
+        let part =
+            if intensity > 0.0 && toned > 0.0 { (toned / intensity).min(intensity / toned) } else { 0.0 };
+        [toned, ct * part, cp * part]
+    }
+
+    /// What is dark enough stays; a hyperbola (mpv's and FFmpeg's "mobius") takes the rest below SDR's peak.
+    /// BT.2390's own spline is level at its end, which makes 400 and 1000 cd/m² the same white.
+    fn curve(&self, intensity: f64) -> f64 {
+        let (code, peak) = (intensity / self.white, self.peak / self.white);
+        if code <= SHOULDER || peak <= 1.0 {
+            return code.min(1.0) * self.white;
+        }
+        let code = code.min(peak);
+        let square = SHOULDER * SHOULDER;
+        let a = -square * (peak - 1.0) / (square - 2.0 * SHOULDER + peak);
+        let b = (square - 2.0 * SHOULDER * peak + peak) / (peak - 1.0);
+        let scale = (b + SHOULDER).powi(2) / (b - a);
+        scale * (code + a) / (code + b) * self.white
+    }
+
+    /// Linear BT.709, 1 being white. A colour near or beyond the edge moves towards grey of the same hue (in
+    /// ICtCp, which is made for that) instead of being cut off, which would turn orange into yellow. A bright
+    /// one also gets darker on the way, or else every flame would be white.
+    fn fitted(&self, ictcp: Rgb) -> Rgb {
+        let [intensity, ct, cp] = ictcp;
+        let darker = 1.2 * (intensity / self.white).powi(2) * ct.hypot(cp);
+        let at = |part: f64| {
+            let moved = [intensity - darker * (1.0 - part), ct * part, cp * part];
+            let light = apply(self.bt2020_of_lms, apply(self.lms_of_ictcp, moved).map(nits));
+            apply(self.to_bt709, light).map(|light| light / WHITE)
+        };
+        let fits = |rgb: Rgb| rgb.iter().all(|light| (-1e-6..=1.0 + 1e-6).contains(light));
+        if fits(at(1.0 / KNEE)) {
+            return at(1.0);
+        }
+        let (mut inside, mut outside) = (0.0, 1.0 / KNEE);
+        for _ in 0..16 {
+            let middle = f64::midpoint(inside, outside);
+            if fits(at(middle)) {
+                inside = middle;
+            } else {
+                outside = middle;
+            }
+        }
+        if inside == 0.0 {
+            return at(0.0);
+        }
+        // How far out the colour is, 1 being the edge.
+        let out = (1.0 / inside - KNEE) / (1.0 - KNEE);
+        let drawn_in = KNEE + (1.0 - KNEE) * out / out.hypot(1.0);
+        at(drawn_in * inside)
+    }
+}
+
+/// SMPTE ST 2084: cd/m² of a PQ code.
+fn nits(code: f64) -> f64 {
+    let root = code.clamp(0.0, 1.0).powf(32.0 / 2523.0);
+    let ratio = (root - 3424.0 / 4096.0).max(0.0) / (2413.0 / 128.0 - 2392.0 / 128.0 * root);
+    PQ_PEAK * ratio.powf(16384.0 / 2610.0)
+}
+
+/// SMPTE ST 2084: PQ code of cd/m².
+fn pq(nits: f64) -> f64 {
+    let power = (nits / PQ_PEAK).clamp(0.0, 1.0).powf(2610.0 / 16384.0);
+    ((3424.0 / 4096.0 + 2413.0 / 128.0 * power) / (1.0 + 2392.0 / 128.0 * power)).powf(2523.0 / 32.0)
+}
+
+/// BT.2100-2, table 5: the HLG display of [`USUAL_PEAK`], whose system gamma is 1.2.
+fn hlg(coded: Rgb) -> Rgb {
+    const A: f64 = 0.178_832_77;
+    const B: f64 = 0.284_668_92;
+    const C: f64 = 0.559_910_73;
+    let scene =
+        coded.map(|code| if code <= 0.5 { code * code / 3.0 } else { (((code - C) / A).exp() + B) / 12.0 });
+    let [red, green, blue] = scene;
+    let luminance = 0.2627 * red + 0.6780 * green + 0.0593 * blue;
+    scene.map(|light| f64::from(USUAL_PEAK) * luminance.powf(0.2) * light)
+}
+
+/// PQ-coded LMS of profile 5's planes, which come as G (I), B (P) and R (T). What the stream's metadata would
+/// change from frame to frame (reshaping) is not applied: colours may be off in strength, not in hue.
+fn ipt([t, i, p]: Rgb) -> Rgb {
+    // 10 bits lie in the upper bits of 16, so their largest value is not quite 1, and zero is at 512.
+    let [t, i, p] = [t, i, p].map(|plane| plane * 65_535.0 / f64::from(1023 << 6));
+    apply(scaled(IPT, 1.0 / 8192.0), [i, p - 512.0 / 1023.0, t - 512.0 / 1023.0])
+}
+
+/// Linear RGB to XYZ, white being (1, 1, 1): SMPTE RP 177.
+fn to_xyz(primaries: [[f64; 2]; 3]) -> Matrix {
+    let xyz = |[x, y]: [f64; 2]| [x / y, 1.0, (1.0 - x - y) / y];
+    let [red, green, blue] = primaries.map(xyz);
+    let columns = transposed([red, green, blue]);
+    let parts = apply(inverse(columns), xyz(D65));
+    columns.map(|row| [row[0] * parts[0], row[1] * parts[1], row[2] * parts[2]])
+}
+
+fn apply(matrix: Matrix, vector: Rgb) -> Rgb {
+    matrix.map(|row| row[0] * vector[0] + row[1] * vector[1] + row[2] * vector[2])
+}
+
+fn scaled(matrix: Matrix, factor: f64) -> Matrix {
+    matrix.map(|row| row.map(|entry| entry * factor))
+}
+
+fn transposed([a, b, c]: Matrix) -> Matrix {
+    [[a[0], b[0], c[0]], [a[1], b[1], c[1]], [a[2], b[2], c[2]]]
+}
+
+/// `left` after `right`.
+fn product(left: Matrix, right: Matrix) -> Matrix {
+    transposed(transposed(right).map(|column| apply(left, column)))
+}
+
+/// Of a matrix that has one.
+fn inverse([a, b, c]: Matrix) -> Matrix {
+    let cross =
+        |u: Rgb, v: Rgb| [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
+    let (bc, ca, ab) = (cross(b, c), cross(c, a), cross(a, b));
+    let determinant = a[0] * bc[0] + a[1] * bc[1] + a[2] * bc[2];
+    scaled(transposed([bc, ca, ab]), 1.0 / determinant)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn signals() -> impl Strategy<Value = Signal> {
+        prop_oneof![
+            Just(Signal::pq(None)),
+            Just(Signal::pq(Some(4000.0))),
+            Just(Signal::pq(Some(203.0))),
+            Just(Signal::Hlg),
+            Just(Signal::DolbyVision5),
+            Just(Signal::Wide(Gamut::Bt2020)),
+            Just(Signal::Wide(Gamut::P3)),
+        ]
+    }
+
+    fn near(left: Rgb, right: Rgb, tolerance: f64) -> bool {
+        left.iter().zip(right).all(|(left, right)| (left - right).abs() <= tolerance)
+    }
+
+    #[test]
+    fn codes_of_the_standards() {
+        // BT.2408-7, table 1: diffuse white in PQ and in HLG.
+        assert!((pq(203.0) - 0.58).abs() < 0.002);
+        assert!(near(hlg([0.75; 3]), [203.0; 3], 1.0));
+        assert!(near(hlg([1.0; 3]), [1000.0; 3], 0.1));
+        assert!((nits(1.0) - PQ_PEAK).abs() < 1e-6 && nits(0.0) == 0.0);
+        // BT.2087-0: BT.2020 to BT.709.
+        let published = [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]];
+        let mapper = Mapper::new(Signal::Hlg);
+        assert!((0..3).all(|row| near(mapper.to_bt709[row], published[row], 1e-4)));
+    }
+
+    #[test]
+    fn a_peak_that_cannot_be_is_not_believed() {
+        let usual = Signal::Pq { peak: USUAL_PEAK };
+        for stated in [None, Some(0.1), Some(1e9), Some(f64::NAN)] {
+            assert_eq!(Signal::pq(stated), usual, "{stated:?}");
+        }
+        assert_eq!(Signal::pq(Some(4000.0)), Signal::Pq { peak: 4000 });
+    }
+
+    #[test]
+    fn a_table_has_every_point_in_order() {
+        let text = Signal::Hlg.cube();
+        let lines = text.lines().collect::<Vec<_>>();
+        assert_eq!(lines[0], "LUT_3D_SIZE 33");
+        assert_eq!(lines.len(), 1 + 33 * 33 * 33);
+        assert_eq!(
+            (lines[1], lines[lines.len() - 1]),
+            ("0.00000 0.00000 0.00000", "1.00000 1.00000 1.00000")
+        );
+        let red = |line: &str| line.split(' ').next().unwrap().parse::<f64>().unwrap();
+        assert!(red(lines[9]) > 0.0, "red is fastest");
+    }
+
+    #[test]
+    fn a_peak_of_sdr_changes_nothing() {
+        let mapper = Mapper::new(Signal::pq(Some(WHITE)));
+        let shown = mapper.map([pq(100.0); 3]);
+        assert!(near(shown, [(100.0 / WHITE).powf(1.0 / SDR_GAMMA); 3], 1e-3), "{shown:?}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_code_is_a_colour(signal in signals(), r in 0.0..=1.0, g in 0.0..=1.0, b in 0.0..=1.0) {
+            let shown = Mapper::new(signal).map([r, g, b]);
+            prop_assert!(shown.iter().all(|light| (0.0..=1.0).contains(light)), "{shown:?}");
+        }
+
+        #[test]
+        fn grey_stays_grey_and_in_order(signal in signals(), one in 0.0..=1.0_f64, other in 0.0..=1.0_f64) {
+            let mapper = Mapper::new(signal);
+            let zero = f64::from(512 << 6) / 65_535.0;
+            let grey = |code| match signal {
+                Signal::DolbyVision5 => mapper.map([zero, code, zero]),
+                _ => mapper.map([code; 3]),
+            };
+            let (dark, light) = (grey(one.min(other)), grey(one.max(other)));
+            prop_assert!(near(dark, [dark[1]; 3], 0.01), "{dark:?}");
+            prop_assert!(dark[1] <= light[1] + 1e-9, "{dark:?} {light:?}");
+        }
+
+        /// A colour that BT.709 lacks keeps the side of the colour circle it is on.
+        #[test]
+        fn the_strongest_channel_stays_the_strongest(
+            signal in prop_oneof![Just(Signal::pq(None)), Just(Signal::Hlg)],
+            strong in 0.3..0.75_f64, weak in 0.0..0.6_f64, channel in 0_usize..3,
+        ) {
+            let mut coded = [strong * weak; 3];
+            coded[channel] = strong;
+            let shown = Mapper::new(signal).map(coded);
+            prop_assert!(shown.iter().all(|light| *light <= shown[channel] + 1e-6), "{coded:?} {shown:?}");
+        }
+    }
+}

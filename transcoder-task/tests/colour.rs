@@ -1,0 +1,339 @@
+//! Colours after real FFmpeg: clips of known colours in, the rung's pixels and tags out.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+#![allow(dead_code, reason = "the modules are the program's; not all of each is called here")]
+
+#[path = "../src/colour.rs"]
+mod colour;
+#[path = "../src/tone.rs"]
+mod tone;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use colour::{Colour, Tags};
+use serde_json::Value;
+
+/// R'G'B' of BT.709, full range, 8 bits.
+type Rgb = [u8; 3];
+
+/// The colours of test clips, a band each, from left to right.
+const BANDS: [Rgb; 8] = [
+    [235, 235, 235],
+    [180, 180, 180],
+    [16, 16, 16],
+    [191, 32, 32],
+    [32, 191, 32],
+    [32, 32, 191],
+    [200, 150, 120],
+    [90, 130, 200],
+];
+const BAND_WIDTH: usize = 32;
+const WIDTH: usize = BANDS.len() * BAND_WIDTH;
+const HEIGHT: usize = 64;
+/// What storage in 8 bits and the quick scaler may change, of 255. BT.601 taken for BT.709 changes 20 and more.
+const ROUNDING: u8 = 6;
+
+fn ffmpeg(arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
+    let mut child = Command::new("ffmpeg")
+        .args(["-hide_banner", "-nostdin", "-loglevel", "warning", "-y"])
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Ends when FFmpeg has what it asks for.
+    let mut pipe = child.stdin.take().unwrap();
+    let stdin = stdin.to_vec();
+    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut pipe, &stdin));
+    let output = child.wait_with_output().unwrap();
+    let _ = writer.join();
+    assert!(output.status.success(), "{arguments:?}");
+    output.stdout
+}
+
+fn probe(path: &Path) -> Value {
+    let output = Command::new("ffprobe")
+        .args(["-loglevel", "error", "-of", "json", "-show_streams", "-select_streams", "v"])
+        .arg(path)
+        .output()
+        .unwrap();
+    serde_json::from_slice::<Value>(&output.stdout).unwrap()["streams"][0].take()
+}
+
+/// What the program would find out about a file.
+fn colour_of(path: &Path) -> Colour {
+    let stream = probe(path);
+    let text = |name: &str| stream[name].as_str();
+    let number = |name: &str| u32::try_from(stream[name].as_u64().unwrap()).unwrap();
+    let record = stream["side_data_list"]
+        .as_array()
+        .and_then(|list| list.iter().find(|data| data["dv_profile"].is_u64()).cloned());
+    let byte = |value: &Value| u32::try_from(value.as_u64().unwrap()).unwrap();
+    Colour::of(&Tags {
+        pixel_format: text("pix_fmt").unwrap(),
+        matrix: text("color_space"),
+        transfer: text("color_transfer"),
+        primaries: text("color_primaries"),
+        full_range: text("color_range") == Some("pc"),
+        width: number("width"),
+        height: number("height"),
+        dolby_vision: record
+            .map(|record| (byte(&record["dv_profile"]), byte(&record["dv_bl_signal_compatibility_id"]))),
+        peak: None,
+    })
+}
+
+/// A folder with a clip in it.
+struct Clip {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Clip {
+    /// One second of raw frames of `bands`, encoded.
+    fn new(input: &[&str], frame: &[u8], encode: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("clip.mp4");
+        let size = format!("{WIDTH}x{HEIGHT}");
+        let raw = ["-f", "rawvideo", "-s", &size, "-r", "5"];
+        let arguments = [&raw[..], input, &["-i", "pipe:0"], encode, &[path.to_str().unwrap()]].concat();
+        ffmpeg(&arguments, &frame.repeat(3));
+        Self { folder, path }
+    }
+
+    /// Bands of R'G'B' as BT.709 or another matrix, losslessly.
+    fn of_rgb(filter: &str, encode: &[&str]) -> Self {
+        let frame = frame(|band, _| band.to_vec());
+        let encode = [&["-vf", filter, "-c:v", "libx264", "-qp", "0"][..], encode].concat();
+        Self::new(&["-pix_fmt", "rgb24"], &frame, &encode)
+    }
+
+    /// What each band becomes in a rung, as a player with the rung's tags shows it.
+    fn shown(&self) -> Vec<Rgb> {
+        let colour = colour_of(&self.path);
+        let cube = self.folder.path().join("table.cube");
+        std::fs::write(&cube, colour.cube().unwrap_or_default()).unwrap();
+        let rung = self.folder.path().join("rung.mp4");
+        let filters = colour.filters(128, 32, "bicubic", cube.to_str().unwrap());
+        let (from, to) = (self.path.to_str().unwrap(), rung.to_str().unwrap());
+        let graph = format!("[0:v:0]{filters}[v]");
+        ffmpeg(
+            &["-i", from, "-filter_complex", &graph, "-map", "[v]", "-c:v", "libx264", "-qp", "0", to],
+            b"",
+        );
+        let stream = probe(&rung);
+        assert_eq!(stream["pix_fmt"], "yuv420p", "{filters}");
+        assert_eq!(stream["color_range"], "tv", "{filters}");
+        for tag in ["color_space", "color_transfer", "color_primaries"] {
+            assert_eq!(stream[tag], "bt709", "{tag} after {filters}");
+        }
+        let decode = "scale=flags=accurate_rnd:in_color_matrix=bt709:in_range=tv,format=rgb24";
+        let pixels = ffmpeg(&["-i", to, "-frames:v", "1", "-vf", decode, "-f", "rawvideo", "pipe:1"], b"");
+        let row = &pixels[16 * 128 * 3..][..128 * 3];
+        (0..BANDS.len()).map(|band| row[(band * 16 + 8) * 3..][..3].try_into().unwrap()).collect()
+    }
+}
+
+/// Pixels of a frame, interleaved.
+fn frame(pixel: impl Fn(Rgb, usize) -> Vec<u8>) -> Vec<u8> {
+    let row = (0..WIDTH).flat_map(|x| pixel(BANDS[x / BAND_WIDTH], x)).collect::<Vec<_>>();
+    row.repeat(HEIGHT)
+}
+
+fn assert_near(shown: &[Rgb], wanted: &[Rgb], tolerance: u8) {
+    for (shown, wanted) in shown.iter().zip(wanted) {
+        let far = shown.iter().zip(wanted).any(|(a, b)| a.abs_diff(*b) > tolerance);
+        assert!(!far, "{shown:?} instead of {wanted:?}");
+    }
+}
+
+#[test]
+fn ordinary_range_keeps_its_colours_whatever_the_storage() {
+    let bt601 = "scale=out_color_matrix=bt601:out_range=";
+    let bt709 = "scale=out_color_matrix=bt709:out_range=";
+    let tag = |matrix, range| ["-colorspace", matrix, "-color_range", range];
+    for (filter, tags) in [
+        (format!("{bt709}tv,format=yuv420p"), tag("bt709", "tv")),
+        (format!("{bt709}pc,format=yuvj420p"), tag("bt709", "pc")),
+        (format!("{bt709}tv,format=yuv444p10le"), tag("bt709", "tv")),
+        (format!("{bt709}tv,format=yuv422p"), tag("bt709", "tv")),
+        (format!("{bt601}tv,format=yuv420p"), tag("smpte170m", "tv")),
+        (format!("{bt601}pc,format=yuvj420p"), tag("bt470bg", "pc")),
+        (format!("{bt601}tv,format=yuv420p10le"), tag("bt470bg", "tv")),
+        // Without tags and small.
+        (format!("{bt601}tv,format=yuv420p"), tag("unknown", "unknown")),
+        (format!("{bt709}pc,format=yuv420p10le"), tag("bt709", "pc")),
+        (format!("{bt601}pc,format=yuvj444p"), tag("smpte170m", "pc")),
+        ("scale=out_color_matrix=smpte240m:out_range=tv,format=yuv420p".into(), tag("smpte240m", "tv")),
+        ("scale=out_color_matrix=bt2020:out_range=tv,format=yuv420p".into(), tag("bt2020nc", "tv")),
+    ] {
+        assert_near(&Clip::of_rgb(&filter, &tags).shown(), &BANDS, ROUNDING);
+    }
+}
+
+#[test]
+fn rgb_inside_h264_becomes_bt709() {
+    let encode = ["-c:v", "libx264rgb", "-pix_fmt", "rgb24"];
+    assert_near(&Clip::of_rgb("null", &encode).shown(), &BANDS, ROUNDING);
+}
+
+#[test]
+fn grey_keeps_its_levels() {
+    let grey = BANDS.map(|[r, g, b]| {
+        let luma = 0.2126 * f64::from(r) + 0.7152 * f64::from(g) + 0.0722 * f64::from(b);
+        [luma.round() as u8; 3]
+    });
+    for (range, filter) in [
+        ("tv", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,extractplanes=y"),
+        ("pc", "scale=out_color_matrix=bt709:out_range=pc,format=yuvj420p,extractplanes=y"),
+    ] {
+        let clip = Clip::of_rgb(filter, &["-color_range", range, "-colorspace", "bt709"]);
+        assert_near(&clip.shown(), &grey, ROUNDING);
+    }
+}
+
+type Matrix = [[f64; 3]; 3];
+
+/// BT.2087-0: linear BT.709 in BT.2020.
+const BT2020_OF_709: Matrix = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]];
+
+fn apply(matrix: Matrix, vector: [f64; 3]) -> [f64; 3] {
+    matrix.map(|row| row[0] * vector[0] + row[1] * vector[1] + row[2] * vector[2])
+}
+
+/// Light of an SDR display whose white is at 203 cd/m², in BT.2020.
+fn light(rgb: Rgb) -> [f64; 3] {
+    apply(BT2020_OF_709, rgb.map(|code| 203.0 * (f64::from(code) / 255.0).powf(2.4)))
+}
+
+/// SMPTE ST 2084.
+fn pq(nits: f64) -> f64 {
+    let power = (nits / 10_000.0).powf(0.159_301_758);
+    ((0.835_937_5 + 18.851_562_5 * power) / (1.0 + 18.6875 * power)).powf(78.84375)
+}
+
+/// BT.2100's HLG for a display of 1000 cd/m².
+fn hlg(light: [f64; 3]) -> [f64; 3] {
+    let light = light.map(|light| light / 1000.0);
+    let luminance = 0.2627 * light[0] + 0.6780 * light[1] + 0.0593 * light[2];
+    light.map(|light| {
+        let scene = light * luminance.powf(1.0 / 1.2 - 1.0);
+        if scene <= 1.0 / 12.0 {
+            (3.0 * scene).sqrt()
+        } else {
+            0.178_832_77 * (12.0 * scene - 0.284_668_92).ln() + 0.559_910_73
+        }
+    })
+}
+
+/// Limited-range 10-bit Y'CbCr of BT.2020.
+fn yuv([r, g, b]: [f64; 3]) -> [u16; 3] {
+    let luma = 0.2627 * r + 0.6780 * g + 0.0593 * b;
+    let chroma = |part: f64| (512.0 + 896.0 * part).round() as u16;
+    [(64.0 + 876.0 * luma).round() as u16, chroma((b - luma) / 1.8814), chroma((r - luma) / 1.4746)]
+}
+
+/// Full-range 10-bit IPTPQc2, forwards as published: IPT of Ebner and Fairchild with 2 % crosstalk.
+fn ipt(light: [f64; 3]) -> [u16; 3] {
+    const XYZ: Matrix = [[0.6370, 0.1446, 0.1689], [0.2627, 0.6780, 0.0593], [0.0, 0.0281, 1.0610]];
+    const LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
+    const CROSSTALK: Matrix = [[0.96, 0.02, 0.02], [0.02, 0.96, 0.02], [0.02, 0.02, 0.96]];
+    const IPT: Matrix = [[0.4, 0.4, 0.2], [4.455, -4.851, 0.396], [0.8056, 0.3572, -1.1628]];
+    let lms = apply(CROSSTALK, apply(LMS, apply(XYZ, light))).map(pq);
+    let [i, p, t] = apply(IPT, lms);
+    [i, p + 512.0 / 1023.0, t + 512.0 / 1023.0].map(|plane| (1023.0 * plane).round() as u16)
+}
+
+/// What the tone curve leaves alone: nothing above 64 cd/m², nothing near the edge of BT.709.
+const DIM: [Rgb; 8] = [
+    [150, 150, 150],
+    [100, 100, 100],
+    [20, 20, 20],
+    [120, 60, 60],
+    [60, 120, 70],
+    [60, 60, 130],
+    [150, 110, 90],
+    [60, 110, 140],
+];
+
+/// Planar 4:2:0 of 10 bits in 16.
+fn planes(bands: [[u16; 3]; 8]) -> Vec<u8> {
+    let plane = |plane: usize, shrunk: usize| {
+        let row = bands.iter().flat_map(move |band| vec![band[plane]; BAND_WIDTH / shrunk]);
+        row.flat_map(u16::to_le_bytes).collect::<Vec<_>>().repeat(HEIGHT / shrunk)
+    };
+    [plane(0, 1), plane(1, 2), plane(2, 2)].concat()
+}
+
+/// HEVC of 10 bits; `parameters` are x265's.
+fn hevc(bands: [[u16; 3]; 8], parameters: &str) -> Clip {
+    let parameters = format!("lossless=1:log-level=error:{parameters}");
+    let encode = ["-c:v", "libx265", "-x265-params", &parameters];
+    Clip::new(&["-pix_fmt", "yuv420p10le"], &planes(bands), &encode)
+}
+
+const PQ: &str = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:range=limited";
+const HLG: &str = "colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc:range=limited";
+
+#[test]
+fn what_sdr_can_show_survives_pq_and_hlg() {
+    let pq = hevc(DIM.map(|rgb| yuv(light(rgb).map(pq))), PQ);
+    assert_near(&pq.shown(), &DIM, ROUNDING);
+    let hlg = hevc(DIM.map(|rgb| yuv(hlg(light(rgb)))), HLG);
+    assert_near(&hlg.shown(), &DIM, ROUNDING);
+}
+
+#[test]
+fn ordinary_range_in_bt2020_becomes_bt709() {
+    let coded = |rgb| yuv(light(rgb).map(|light| (light / 203.0).powf(1.0 / 2.4)));
+    let clip = hevc(DIM.map(coded), "colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc");
+    assert_near(&clip.shown(), &DIM, ROUNDING);
+}
+
+#[test]
+fn highlights_stay_grey_and_apart() {
+    let levels = [0.0, 5.0, 50.0, 100.0, 203.0, 400.0, 700.0, 1000.0];
+    let shown = hevc(levels.map(|nits| yuv([pq(nits); 3])), PQ).shown();
+    for [red, green, blue] in &shown {
+        assert!(red.abs_diff(*green) <= 3 && blue.abs_diff(*green) <= 3, "{shown:?}");
+    }
+    let steps = shown.windows(2).map(|pair| i32::from(pair[1][1]) - i32::from(pair[0][1]));
+    assert!(steps.min() >= Some(6), "{shown:?}");
+    assert!((205..225).contains(&shown[4][1]) && shown[7][1] >= 252, "{shown:?}");
+}
+
+#[test]
+fn dolby_vision_profile_5_is_neither_green_nor_purple() {
+    let clip = hevc(DIM.map(|rgb| ipt(light(rgb))), "range=full");
+    add_dolby_vision(&clip.path, 5, 0);
+    assert!(colour_of(&clip.path).cube().is_some());
+    assert_near(&clip.shown(), &DIM, ROUNDING);
+}
+
+/// Puts a `dvcC` box ("Dolby Vision Streams within the ISO Base Media File Format", 2.1.2) into the sample entry.
+/// `moov` is behind the samples, so that no offset changes.
+fn add_dolby_vision(path: &Path, profile: u8, compatibility: u8) {
+    let mut file = std::fs::read(path).unwrap();
+    let mut record = [&32_u32.to_be_bytes()[..], b"dvcC"].concat();
+    record.extend([1, 0, profile << 1, (3 << 3) | 0b101, compatibility << 4]);
+    record.resize(32, 0);
+    let (mut start, mut end) = (0, file.len());
+    for (name, header) in
+        [(b"moov", 8), (b"trak", 8), (b"mdia", 8), (b"minf", 8), (b"stbl", 8), (b"stsd", 16), (b"hev1", 86)]
+    {
+        let size = |at: usize| u32::from_be_bytes(file[at..at + 4].try_into().unwrap());
+        let mut at = start;
+        while &file[at + 4..at + 8] != name {
+            at += size(at) as usize;
+            assert!(at < end, "no {name:?}");
+        }
+        let larger = size(at) + 32;
+        (start, end) = (at + header, at + size(at) as usize);
+        file[at..at + 4].copy_from_slice(&larger.to_be_bytes());
+    }
+    file.splice(end..end, record);
+    std::fs::write(path, file).unwrap();
+}
