@@ -3,6 +3,7 @@
 #
 #   setup.sh demo   Docker engine, base image, FFmpeg, the local AWS, hls.js
 #   setup.sh test   all of that, Chromium, Shaka Player and the linters
+#   setup.sh bench  Docker engine, base image, FFmpeg, and one that measures quality
 #
 # State is kept in .local/ (VIDSTREAMX_TOOLS_DIR elsewhere); what commands say goes to setup.log there.
 set -euo pipefail
@@ -207,6 +208,18 @@ need_venv() {
     step "Python packages (local AWS, tests)" make_venv
 }
 
+install_quality_meter() {
+    "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+        --requirement "$repo/bench/requirements.txt" &&
+        cp "$repo/bench/requirements.txt" "$tools/venv/installed-bench.txt"
+}
+
+# In the same environment, which is made anew when what else is in it changes.
+need_quality_meter() {
+    if cmp -s "$repo/bench/requirements.txt" "$tools/venv/installed-bench.txt"; then return; fi
+    step "an FFmpeg that measures quality" install_quality_meter
+}
+
 install_players() {
     mkdir -p "$tools/players" &&
         cp "$repo"/infra/local/players/package*.json "$tools/players/" &&
@@ -256,14 +269,14 @@ need_chromium() {
 
 main() {
     local purpose=${1:-demo} start=$SECONDS
-    case $purpose in demo | test) ;; *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test" ;; esac
+    case $purpose in demo | test | bench) ;; *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test|bench" ;; esac
     mkdir -p "$tools"
     : >"$log"
 
     need_rust
     need_command ffmpeg
     need_venv
-    need_players
+    if [[ $purpose == bench ]]; then need_quality_meter; else need_players; fi
     need_docker
     need_base_image
     if [[ $purpose == test ]]; then

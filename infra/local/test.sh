@@ -27,7 +27,7 @@ lint_shell() {
 lint_python() {
     "$python" - <<'PYTHON'
 import pathlib, sys
-for folder in ("infra", "tests"):
+for folder in ("infra", "tests", "bench"):
     for path in sorted(pathlib.Path(folder).rglob("*.py")):
         try:
             compile(path.read_bytes(), str(path), "exec")
@@ -58,6 +58,7 @@ else
 fi
 check 'clippy' cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 check 'unit and integration tests' rust_tests
+check 'streams of all kinds of files' "$python" -m pytest -q tests/media
 if [[ -d tests/e2e ]]; then
     check 'end to end' "$python" -m pytest -q tests/e2e
 fi

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPO / "infra" / "local"))
+sys.path[:0] = [str(REPO / "infra" / "local"), str(REPO / "tests" / "common")]
 sys.dont_write_bytecode = True
 
 import story as stories  # noqa: E402
