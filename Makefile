@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test
+.PHONY: help demo upload status down installed test bench
 
 local := infra/local
 export VIDEO
@@ -12,6 +12,7 @@ help:
 	@echo 'make status             what is running'
 	@echo 'make down               stop everything that was started'
 	@echo 'make test               formatting, lints, unit tests, and the end-to-end test with a browser'
+	@echo 'make bench              against the naive way: time, bytes, quality; writes docs/BENCHMARKS.md'
 
 demo:
 	@$(local)/setup.sh demo
@@ -29,3 +30,7 @@ installed:
 
 test:
 	@$(local)/test.sh
+
+bench:
+	@$(local)/setup.sh bench
+	@$(python) bench/bench.py $(BENCH)

@@ -1,0 +1,158 @@
+"""`make bench`: the naive way against the task, on this machine in one run.
+
+bench.py [--quick] [--runs N] [--clip NAME…]   measures, writes target/bench/results.json and the page
+bench.py --render                              only writes the page again from the results
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+
+import page
+from clips import CLIPS, CORPUS, Clip, gather
+from machine import REPO, Machine
+from settings import Problem, Settings
+from quality import is_full_range, picture, vmaf
+from ways import Rung, bare_command, naive_script, read_rungs, task_command
+
+import programs  # of infra/local
+
+_FOLDER = REPO / "target" / "bench"
+_RESULTS = _FOLDER / "results.json"
+_PAGE = REPO / "docs" / "BENCHMARKS.md"
+_FFMPEG, _TASK = "ffmpeg", "transcoder-task"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two clips, once; the page is only printed")
+    parser.add_argument("--runs", type=int, default=3, help="of each way; the median counts")
+    parser.add_argument("--clip", nargs="+", choices=[clip.name for clip in CLIPS], help="only these")
+    parser.add_argument("--render", action="store_true", help="no measuring: the page from the last results")
+    flags = parser.parse_args()
+    if flags.render:
+        if not _RESULTS.exists():
+            raise Problem(f"there is no {_RESULTS}: measure first")
+        _PAGE.write_text(page.render(json.loads(_RESULTS.read_text())))
+        return 0
+
+    chosen = [c for c in CLIPS if (c.name in flags.clip if flags.clip else c.quick or not flags.quick)]
+    whole = len(chosen) == len(CLIPS)
+    settings = Settings.from_environment()
+    programs.build_image(settings, programs.build())
+    start = time.monotonic()
+    with Machine(settings.image, _FOLDER, CORPUS) as machine:
+        results = {"about": _about(machine), "runs": 1 if flags.quick else flags.runs}
+        results["clips"] = [_measure(clip, machine, results["runs"]) for clip in chosen]
+    results["minutes"] = (time.monotonic() - start) / 60
+    (_RESULTS if whole else _FOLDER / "part.json").write_text(json.dumps(results, indent=1))
+    text = page.render(results)
+    if whole:
+        _PAGE.write_text(text)
+        print(page.summary(results))
+        print(f"\n  Written: {_PAGE.relative_to(REPO)}")
+    else:
+        print(text)
+    return 0
+
+
+def _measure(clip: Clip, machine: Machine, runs: int) -> dict:
+    """All about one clip. The ways take turns, so that what else this machine does meets them all alike."""
+    print(f"  {clip.name}: {clip.about}", flush=True)
+    machine.clear()
+    place, real = gather(clip, machine)
+    found = {"naive": [], "task": [], "bare": []}
+
+    # Once beforehand: what the task makes is what the naive way is asked for.
+    out = f"{machine.WORK}/first"
+    machine.run(*task_command(place, out))
+    rungs = read_rungs(machine.path(out))
+    bare = bare_command(machine, place, f"{machine.WORK}/shim")
+    for turn in range(runs):
+        out = f"{machine.WORK}/{turn}"
+        naive = naive_script(place, rungs, f"{out}/naive")
+        found["naive"].append(machine.measure(_FFMPEG, "bash", "-c", naive))
+        found["task"].append(machine.measure(f"{_FFMPEG},{_TASK}", *task_command(place, f"{out}/task")))
+        if bare:
+            found["bare"].append(machine.measure(_FFMPEG, "bash", "-c", bare))
+        print("   ", *(f"{way} {times[-1]['wall']:.2f} s" for way, times in found.items() if times), flush=True)
+
+    out = f"{machine.WORK}/0"
+    return {
+        "name": clip.name,
+        "about": clip.about,
+        "file": clip.file if real else None,
+        "times": clip.times if real else 1,
+        "seconds": _seconds(machine, place),
+        "ways": {way: _median(times) for way, times in found.items() if times},
+        "frames": picture(machine, place)["frames"],
+        "rungs": _rungs(machine, rungs, place, f"{out}/naive/uploaded", f"{out}/task"),
+    }
+
+
+def _median(times: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median(run[name] for run in times) for name in times[0]} | {
+        "walls": [run["wall"] for run in times]
+    }
+
+
+def _rungs(machine: Machine, rungs: list[Rung], clip: str, naive: str, task: str) -> list[dict]:
+    rows = []
+    width, height, full_range = rungs[0].width, rungs[0].height, is_full_range(machine, clip)
+    for rung in rungs:
+        row = {"name": rung.name, "width": rung.width, "height": rung.height, "copied": rung.copied}
+        for way, folder in (("naive", f"{naive}/{rung.name}"), ("task", f"{task}/{rung.folder}")):
+            playlist = f"{folder}/index.m3u8"
+            score = vmaf(machine.path(playlist), machine.path(clip), width, height, full_range)
+            row[way] = picture(machine, playlist) | {"vmaf": score}
+        rows.append(row)
+    return rows
+
+
+def _seconds(machine: Machine, place: str) -> float:
+    return float(machine.run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", place))
+
+
+def _about(machine: Machine) -> dict:
+    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu[1] if cpu else "unknown",
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": int(memory[1]) / 1e6 if memory else 0,
+        "kernel": os.uname().release,
+        "load": os.getloadavg()[0],
+        "commit": _git("describe", "--always", "--dirty"),
+        "ffmpeg": machine.run("ffmpeg", "-version").split()[2],
+        "x264": _x264(machine),
+        "vmaf": "vmaf_v0.6.1",
+    }
+
+
+def _x264(machine: Machine) -> str:
+    package = machine.run("sh", "-c", "dpkg-query -W -f '${Package} ${Version}\\n' 'libx264*'")
+    return package.split()[1] if package else "unknown"
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True).stdout.strip()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Problem as problem:
+        print(f"bench: {problem}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
