@@ -933,7 +933,6 @@ mod tests {
     use mp4_atom::{ElstEntry, Encode, StscEntry};
     use proptest::prelude::*;
     use tempfile::TempDir;
-    use vidstreamx_job::Source;
 
     use super::*;
     use crate::{input::ServedObject, source::PinnedObject};
@@ -1195,14 +1194,7 @@ mod tests {
             MockResponse::Output(GetObjectOutput::builder().body(body).build())
         });
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get]);
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: None,
-            size: None,
-        };
-        let object = PinnedObject::open(client, source).await.unwrap();
+        let object = PinnedObject::of_tests(client).await;
         (Input::Served(ServedObject::start(object).await.unwrap()), ranges)
     }
 

@@ -281,7 +281,7 @@ mod tests {
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use tokio::io::AsyncWriteExt;
-    use vidstreamx_job::{Exit, Source};
+    use vidstreamx_job::Exit;
 
     use super::*;
 
@@ -301,14 +301,7 @@ mod tests {
         let head = mock!(Client::head_object)
             .then_output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(10).build());
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &reads]);
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: None,
-            size: None,
-        };
-        let object = PinnedObject::open(client, source).await.unwrap();
+        let object = PinnedObject::of_tests(client).await;
         let served = ServedObject::start(object).await.unwrap();
         let (host, path) = served.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
         let mut connection = tokio::net::TcpStream::connect(host).await.unwrap();

@@ -171,21 +171,7 @@ mod tests {
         let mut ffmpeg = crate::ffmpeg::command("ffmpeg");
         let output = ffmpeg.args(arguments.split_whitespace()).arg(&file).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let track = |stream| AudioRendition {
-            name: "und".into(),
-            label: "Audio".into(),
-            language: None,
-            stream,
-            default: true,
-            sample_rate: 48_000,
-            channels: 2,
-            layout: Some("stereo"),
-            kbps: 128,
-            change: None,
-            duration_seconds: 6.0,
-            begins_late: false,
-            at_least_seconds: 0.0,
-        };
+        let track = |stream| AudioRendition::of_tests(stream, 6.0);
         let measured = measure(&Input::File(file), &[track(0), track(1)], 6.0).await.unwrap();
         let louder = measured[1].integrated_lufs - measured[0].integrated_lufs;
         assert!((louder - 10.0).abs() < 0.1, "{measured:?}");

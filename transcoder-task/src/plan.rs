@@ -125,6 +125,28 @@ pub struct AudioRendition {
     pub at_least_seconds: f64,
 }
 
+#[cfg(test)]
+impl AudioRendition {
+    /// Stereo that is encoded, in whatever language.
+    pub fn of_tests(stream: usize, duration_seconds: f64) -> Self {
+        Self {
+            name: "und".into(),
+            label: "Audio".into(),
+            language: None,
+            stream,
+            default: true,
+            sample_rate: 48_000,
+            channels: 2,
+            layout: Some("stereo"),
+            kbps: 128,
+            change: None,
+            duration_seconds,
+            begins_late: false,
+            at_least_seconds: 0.0,
+        }
+    }
+}
+
 /// One track of subtitles.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubtitleRendition {

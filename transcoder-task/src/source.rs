@@ -45,6 +45,13 @@ impl PinnedObject {
         Self::open(client, source).await
     }
 
+    /// `s3://uploads/a.mp4`, as the client answers for it.
+    #[cfg(test)]
+    pub async fn of_tests(client: Client) -> Self {
+        let object = S3Uri { bucket: "uploads".parse().unwrap(), path: "a.mp4".into() };
+        Self::open_latest(client, &object).await.unwrap()
+    }
+
     /// What was pinned.
     pub fn source(&self) -> &Source {
         &self.source

@@ -332,18 +332,8 @@ mod tests {
     fn sound(timeline: Timeline) -> Track {
         let rendition = Planned::Audio(AudioRendition {
             name: "eng".into(),
-            label: "English".into(),
-            language: None,
-            stream: 1,
-            default: true,
-            sample_rate: 48_000,
-            channels: 2,
-            layout: Some("stereo"),
-            kbps: 128,
-            change: None,
-            duration_seconds: 12.0,
-            begins_late: false,
             at_least_seconds: 12.0,
+            ..AudioRendition::of_tests(1, 12.0)
         });
         Track::published("audio/eng", rendition, timeline, 0)
     }
