@@ -264,8 +264,8 @@ async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding>
     let mut findings = vec![Finding::ok(&subject, "ACTIVE")];
     // The second is needed where the first one's interruptions lead to on-demand.
     let needed: &[&str] = match settings.capacity {
-        crate::settings::Capacity::OnDemand => &["FARGATE"],
-        crate::settings::Capacity::Spot => &["FARGATE_SPOT", "FARGATE"],
+        vidstreamx_job::Capacity::OnDemand => &["FARGATE"],
+        vidstreamx_job::Capacity::Spot => &["FARGATE_SPOT", "FARGATE"],
     };
     for provider in needed {
         let subject = format!("{subject}, capacity provider {provider}");

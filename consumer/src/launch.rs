@@ -9,9 +9,9 @@ use aws_sdk_ecs::{
 };
 use jiff::Timestamp;
 use serde_json::json;
-use vidstreamx_job::Job;
+use vidstreamx_job::{Capacity, Job};
 
-use crate::settings::{Capacity, Settings};
+use crate::settings::Settings;
 
 /// One attempt at a job, as ECS is to be asked for it. The same job and number give the same launch,
 /// whichever consumer asks: ECS then answers with the same task.

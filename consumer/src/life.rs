@@ -17,14 +17,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use vidstreamx_job::{Attempt, Job, JobId, Record, Report, State};
+use vidstreamx_job::{Attempt, Capacity, Job, JobId, Record, Report, State};
 
 use crate::{
     call::CallError,
     gate::Gate,
     launch::{Launch, LaunchError},
     records::{LoadError, Presence, Records, SaveError, Stored},
-    settings::Capacity,
     settle::End,
     tasks::{Stopped, Tasks},
     verdict::{self, Cause, Judgement, Next, Policy, Verdict},

@@ -14,7 +14,7 @@ use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError
 use crate::call::CallError;
 
 /// A record as it was read or written.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The record.
     pub record: Record,

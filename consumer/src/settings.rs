@@ -3,8 +3,11 @@
 
 use std::{fmt, num::NonZeroU32, str::FromStr};
 
-use clap::{Args, ValueEnum, builder::NonEmptyStringValueParser};
-use vidstreamx_job::BucketName;
+use clap::{
+    Args,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser},
+};
+use vidstreamx_job::{BucketName, Capacity};
 
 /// Everything `run` and `check` need to know. Region, endpoint and credentials are not here: they
 /// come from the AWS SDK's own chain (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
@@ -79,7 +82,7 @@ pub struct Settings {
 
     /// What tasks run on. Spot costs up to 70 % less and may be interrupted; a video that was
     /// interrupted twice goes on on-demand
-    #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand")]
+    #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand", value_parser = capacity())]
     pub capacity: Capacity,
 
     /// Most tasks started per second. AWS starts 20 a second per account and Region, for everybody in
@@ -88,13 +91,11 @@ pub struct Settings {
     pub launches_per_second: NonZeroU32,
 }
 
-/// Which Fargate capacity tasks run on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Capacity {
-    /// Full price, not interrupted.
-    OnDemand,
-    /// Cheaper, with two minutes' notice when AWS wants it back.
-    Spot,
+fn capacity() -> impl TypedValueParser<Value = Capacity> {
+    PossibleValuesParser::new(["on-demand", "spot"]).map(|text| match text.as_str() {
+        "spot" => Capacity::Spot,
+        _ => Capacity::OnDemand,
+    })
 }
 
 /// Settings that are each valid but do not go together.

@@ -193,7 +193,7 @@ mod tests {
     use vidstreamx_job::{Job, Source};
 
     use super::*;
-    use crate::settings::Capacity;
+    use vidstreamx_job::Capacity;
 
     fn ecs(rules: &[&Rule]) -> Ecs {
         let placement = Placement {

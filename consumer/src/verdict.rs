@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vidstreamx_job::{Attempt, Exit, Outcome, Record, Report, State};
+use vidstreamx_job::{Attempt, Capacity, Exit, Outcome, Record, Report, State};
 
-use crate::{settings::Capacity, tasks::Stopped, watch::End};
+use crate::{tasks::Stopped, watch::End};
 
 /// What the end of a task means for its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,10 +22,9 @@ use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
     decide::Rules,
     engine::{self, Options},
-    settings::Capacity,
     verdict::Policy,
 };
-use vidstreamx_job::{Record, State};
+use vidstreamx_job::{Capacity, Record, State};
 
 const MAX_TASKS: usize = 10;
 

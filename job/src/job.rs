@@ -120,6 +120,8 @@ pub mod env {
     pub const OUTPUT_BUCKET: &str = "VIDSTREAMX_OUTPUT_BUCKET";
     /// The profile's name.
     pub const PROFILE: &str = "VIDSTREAMX_PROFILE";
+    /// The attempt's `clientToken`, by which a consumer finds the task it may have started.
+    pub const LAUNCH: &str = "VIDSTREAMX_LAUNCH";
 }
 
 /// What is wrong with a job in the environment.

@@ -19,7 +19,7 @@ pub use identity::{InvalidJobId, JobId};
 pub use job::{EnvError, Job, Source, env};
 pub use layout::{Layout, RECORDS_PREFIX};
 pub use location::{BucketName, InvalidLocation, ObjectKey, S3Uri};
-pub use record::{Attempt, Record, State};
+pub use record::{Attempt, Capacity, Record, Restart, Size, State};
 pub use report::{
     AudioTrack, Chapter, Outcome, Probe, Rendition, RenditionKind, Report, SubtitleTrack, Timings, Verified,
     VideoTrack,

@@ -29,19 +29,55 @@ impl State {
     }
 }
 
+/// Which Fargate capacity a task runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capacity {
+    /// Full price, not interrupted.
+    OnDemand,
+    /// Cheaper, with two minutes' notice when AWS wants it back.
+    Spot,
+}
+
+/// What a task is given to work with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// CPU units, 1024 of which are one vCPU.
+    pub cpu: u32,
+    /// In MiB.
+    pub memory_mib: u32,
+    /// Ephemeral storage in GiB.
+    pub storage_gib: u32,
+}
+
 /// One task that was started for a job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// From 1.
+    /// From 1, over all of the job's lives.
     pub number: u32,
     /// When RunTask was about to be called.
     pub started_at: Timestamp,
+    /// What the task was asked to run on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
+    /// What the task was asked to have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+    /// Why this size, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_reason: Option<String>,
     /// Absent until RunTask has answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_arn: Option<String>,
     /// When the task's end was seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// From the beginning of the image's pull to the task's stop, as ECS tells: what is billed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billed_seconds: Option<f64>,
+    /// What that costs, by the prices that the consumer was given; an estimate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_usd: Option<f64>,
     /// The container's exit code, if it ran.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -63,8 +99,13 @@ impl Attempt {
         Self {
             number,
             started_at,
+            capacity: None,
+            size: None,
+            size_reason: None,
             task_arn: None,
             ended_at: None,
+            billed_seconds: None,
+            cost_usd: None,
             exit_code: None,
             stop_code: None,
             reason: None,
@@ -73,8 +114,19 @@ impl Attempt {
     }
 }
 
-/// Everything known about a job; one object per job, written by the consumer alone.
+/// A new start of a job that had ended, because a person asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    /// When.
+    pub at: Timestamp,
+    /// The number of the last attempt before it; 0 if there was none.
+    pub after_attempt: u32,
+    /// The request, as the message that asked for it named it: each is followed once.
+    pub request: String,
+}
+
+/// Everything known about a job; one object per job, written by the consumer alone.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// [`Record::SCHEMA`].
     pub schema: u32,
@@ -95,6 +147,9 @@ pub struct Record {
     pub updated_at: Timestamp,
     /// In order of their numbers.
     pub attempts: Vec<Attempt>,
+    /// In order of time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<Restart>,
 }
 
 impl Record {
@@ -114,7 +169,16 @@ impl Record {
             created_at: now,
             updated_at: now,
             attempts: Vec::new(),
+            restarts: Vec::new(),
         }
+    }
+
+    /// The attempts since the latest start.
+    #[must_use]
+    pub fn current_attempts(&self) -> &[Attempt] {
+        let before = self.restarts.last().map_or(0, |restart| restart.after_attempt);
+        let first = self.attempts.iter().position(|attempt| attempt.number > before);
+        self.attempts.get(first.unwrap_or(self.attempts.len())..).unwrap_or_default()
     }
 
     /// Reads a stored record.
