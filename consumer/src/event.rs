@@ -3,9 +3,9 @@
 //! The structs here hold the fields that are used and nothing else. Every record is read on its own,
 //! so that a bad one does not hide the others.
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{Deserialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source};
 
 /// One thing a message says.
@@ -67,6 +67,34 @@ pub enum Fault {
     /// Without either, one content can't be told from the next under the same key.
     #[error("the object has neither version id nor ETag")]
     NoContent,
+}
+
+/// The text that S3 itself would send about an object: what is put back into a queue is read like any
+/// other event.
+#[must_use]
+pub fn about(source: &Source) -> String {
+    let mut object = json!({"key": encoded_key(source.key.as_str())});
+    if let Some(fields) = object.as_object_mut() {
+        let text = |text: &Option<String>| text.clone().map(Value::from);
+        let optional = [
+            ("size", source.size.map(Value::from)),
+            ("eTag", text(&source.etag)),
+            ("versionId", text(&source.version_id)),
+        ];
+        fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
+    }
+    json!({"Records": [{
+        "eventSource": "aws:s3",
+        "eventName": "ObjectCreated:Put",
+        "s3": {"bucket": {"name": source.bucket.as_str()}, "object": object},
+    }]})
+    .to_string()
+}
+
+/// As S3 does it: all but letters, digits and a few marks percent-encoded, and a space as `+`.
+fn encoded_key(key: &str) -> String {
+    const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
+    utf8_percent_encode(key, ENCODED).to_string().replace("%20", "+")
 }
 
 /// SNS may wrap EventBridge's or S3's event, but not another notification of its own.
@@ -232,7 +260,6 @@ fn source(
 
 #[cfg(test)]
 mod tests {
-    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
     use proptest::prelude::*;
 
     use super::*;
@@ -284,23 +311,19 @@ mod tests {
         assert!(matches!(decode(&body)[..], [Notice::Unreadable { fault: Fault::NotAnEvent, .. }]));
     }
 
-    /// As S3 does it: everything but letters, digits and a few marks percent-encoded, space as `+`.
-    fn as_s3_encodes(key: &str) -> String {
-        const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
-        utf8_percent_encode(key, ENCODED).to_string().replace("%20", "+")
-    }
-
     proptest! {
         #[test]
-        fn keys_survive_s3s_encoding(key in "\\PC{1,200}") {
-            let body = serde_json::json!({"Records": [{
-                "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
-                "s3": {"bucket": {"name": "uploads"}, "object": {"key": as_s3_encodes(&key), "eTag": "e"}},
-            }]});
-            match &decode(&body.to_string())[..] {
-                [Notice::Created(source)] => prop_assert_eq!(source.key.as_str(), key),
-                other => prop_assert!(false, "{:?}", other),
-            }
+        fn what_is_written_about_an_object_is_read_as_the_same(
+            key in "\\PC{1,200}", size in any::<Option<u64>>(), version in "[a-z.]{0,9}",
+        ) {
+            let source = Source {
+                bucket: "uploads".parse().unwrap(),
+                key: key.parse().unwrap(),
+                version_id: Some(version).filter(|id| !id.is_empty() && id != "null"),
+                etag: Some("e-1".into()),
+                size,
+            };
+            prop_assert_eq!(decode(&about(&source)), [Notice::Created(source)]);
         }
 
         #[test]

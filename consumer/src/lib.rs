@@ -6,6 +6,7 @@
 //! [`launch`] of one of the [`tasks`], [`watch`]es it, and acts on the [`verdict`]; [`settle`] deletes
 //! the message or leaves it. [`check`] looks at all of it beforehand; [`cli`] is the program.
 
+pub mod again;
 pub mod aws;
 pub mod call;
 pub mod check;

@@ -1,0 +1,125 @@
+//! A person's wish that a job which has ended is started anew, as a message carries it.
+//!
+//! Each wish is followed once, however often its message is delivered: the record notes it among its
+//! restarts.
+
+use std::{fmt, str::FromStr};
+
+use vidstreamx_job::{Record, State};
+
+/// The message attribute that holds the wish.
+pub const ATTRIBUTE: &str = "vidstreamx-again";
+
+/// Why a job is to be started anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Again {
+    /// The message comes from the dead-letter queue, where it was put when the job failed.
+    Failed {
+        /// How many attempts the job had then.
+        attempts: usize,
+    },
+    /// A person wants it, however the job ended.
+    Forced {
+        /// Tells this wish from all others.
+        wish: String,
+    },
+}
+
+impl Again {
+    /// Whether a job has to be started anew for this wish, and was not before.
+    #[must_use]
+    pub fn applies_to(&self, record: &Record) -> bool {
+        let text = self.to_string();
+        let followed = record.restarts.iter().any(|restart| restart.request == text);
+        let meant = match self {
+            // Tried anew since, and failed anew: that failure has its own message.
+            Self::Failed { attempts } => record.state == State::Failed && record.attempts.len() == *attempts,
+            Self::Forced { .. } => record.state.is_end(),
+        };
+        meant && !followed
+    }
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { attempts } => write!(f, "failed-after-{attempts}"),
+            Self::Forced { wish } => write!(f, "force-{wish}"),
+        }
+    }
+}
+
+/// The text is no wish of this program's.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is neither failed-after-NUMBER nor force-NAME")]
+pub struct InvalidAgain(String);
+
+impl FromStr for Again {
+    type Err = InvalidAgain;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAgain> {
+        let failed = text.strip_prefix("failed-after-").and_then(|attempts| attempts.parse().ok());
+        let forced = text.strip_prefix("force-").filter(|wish| (1..=64).contains(&wish.len()));
+        failed
+            .map(|attempts| Self::Failed { attempts })
+            .or_else(|| forced.map(|wish| Self::Forced { wish: wish.to_owned() }))
+            .ok_or_else(|| InvalidAgain(text.chars().take(80).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use vidstreamx_job::{Attempt, Job, Restart, Source};
+
+    use super::*;
+
+    fn record(state: State, attempts: u32) -> Record {
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a.mp4".parse().unwrap(),
+            version_id: None,
+            etag: Some("e".into()),
+            size: None,
+        };
+        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
+        let mut record = Record::new(&job, Timestamp::UNIX_EPOCH);
+        record.state = state;
+        record.attempts.extend((1..=attempts).map(|number| Attempt::new(number, Timestamp::UNIX_EPOCH)));
+        record
+    }
+
+    #[test]
+    fn a_wish_survives_its_message() {
+        for again in [Again::Failed { attempts: 3 }, Again::Forced { wish: "2026-05-04/7".into() }] {
+            assert_eq!(again.to_string().parse(), Ok(again));
+        }
+        for bad in ["", "failed-after-", "failed-after-x", "force-", &format!("force-{}", "x".repeat(65))] {
+            assert!(bad.parse::<Again>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_dead_letter_is_about_one_failure_and_a_forced_start_about_any_end() {
+        let failed = Again::Failed { attempts: 3 };
+        assert!(failed.applies_to(&record(State::Failed, 3)));
+        assert!(!failed.applies_to(&record(State::Failed, 6)));
+        assert!(!failed.applies_to(&record(State::Done, 3)));
+        let forced = Again::Forced { wish: "1".into() };
+        assert!(forced.applies_to(&record(State::Done, 1)));
+        assert!(!forced.applies_to(&record(State::Running, 1)));
+    }
+
+    #[test]
+    fn no_wish_is_followed_twice() {
+        for again in [Again::Failed { attempts: 3 }, Again::Forced { wish: "1".into() }] {
+            let mut record = record(State::Failed, 3);
+            record.restarts.push(Restart {
+                at: Timestamp::UNIX_EPOCH,
+                after_attempt: 3,
+                request: again.to_string(),
+            });
+            assert!(!again.applies_to(&record), "{again}");
+        }
+    }
+}
