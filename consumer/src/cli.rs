@@ -212,7 +212,11 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         }
     }
     let world = World {
-        queue: Arc::new(Sqs::new(aws_sdk_sqs::Client::new(&config), &settings.queue_url)),
+        queue: Arc::new(Sqs::new(
+            aws_sdk_sqs::Client::new(&config),
+            &settings.queue_url,
+            settings.dead_letter_queue_url.as_ref().unwrap_or(&settings.queue_url),
+        )),
         tasks: Arc::new(Ecs::new(aws_sdk_ecs::Client::new(&config), Placement::from(&settings))),
         records: Arc::new(S3::new(aws::s3(&config), settings.output_bucket.clone())),
         clock: Arc::new(Timestamp::now),

@@ -30,12 +30,14 @@ pub enum Decision {
         /// Where, as far as known.
         place: Place,
     },
-    /// A person has to look at it; the message must not be deleted.
+    /// A person has to look at it, in the dead-letter queue.
     SetAside {
         /// For people.
         reason: String,
         /// Where, as far as known.
         place: Place,
+        /// The record alone, as a message of its own.
+        body: String,
     },
 }
 
@@ -50,7 +52,7 @@ pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
                     Place { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
                 if source.bucket != rules.upload {
                     let reason = "the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
-                    return Decision::SetAside { reason, place };
+                    return Decision::SetAside { reason, place, body: event::about(&source) };
                 }
                 let job = Job::new(source, rules.output.clone(), rules.profile.clone());
                 if seen.insert(job.id.clone()) {
@@ -65,7 +67,9 @@ pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
             Notice::Other { event, place } => {
                 Decision::Ignore { reason: format!("{event} is not about a new object"), place }
             }
-            Notice::Unreadable { fault, place } => Decision::SetAside { reason: fault.to_string(), place },
+            Notice::Unreadable { fault, place, text } => {
+                Decision::SetAside { reason: fault.to_string(), place, body: text }
+            }
         })
         .collect()
 }
@@ -107,7 +111,7 @@ mod tests {
             .map(|decision| match decision {
                 Decision::Run(job) => format!("run {}/{}", job.source.bucket, job.source.key),
                 Decision::Ignore { reason, .. } => format!("ignore: {reason}"),
-                Decision::SetAside { reason, place } => format!("set aside {:?}: {reason}", place.key),
+                Decision::SetAside { reason, place, .. } => format!("set aside {:?}: {reason}", place.key),
             })
             .collect();
         assert_eq!(

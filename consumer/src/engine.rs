@@ -12,11 +12,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{debug, error, info, warn};
-use vidstreamx_job::Job;
+use tracing::{error, info, warn};
+use vidstreamx_job::{Job, Size};
 
 use crate::{
     call::CallError,
+    dead_letter::DeadLetter,
     decide::{self, Decision, Rules},
     event::Place,
     gate::Gate,
@@ -26,6 +27,7 @@ use crate::{
     records::Records,
     settings::Settings,
     settle::{self, End},
+    sizing::Sizing,
     tasks::Tasks,
     verdict::Policy,
     watch::Watcher,
@@ -57,6 +59,12 @@ pub struct Options {
     pub max_tasks: usize,
     /// Most launches per second.
     pub launches_per_second: u32,
+    /// Which task a video gets, and what that costs.
+    pub sizing: Sizing,
+    /// The task definition's own size.
+    pub base: Size,
+    /// Whether the task definition is for ARM.
+    pub arm: bool,
     /// Whether to end when the queue is empty.
     pub drain: bool,
 }
@@ -75,6 +83,9 @@ impl Options {
             container: settings.container.clone(),
             max_tasks: usize::try_from(settings.max_tasks.get()).unwrap_or(Semaphore::MAX_PERMITS),
             launches_per_second: settings.launches_per_second.get(),
+            sizing: Sizing::default(),
+            base: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
+            arm: false,
             drain,
         }
     }
@@ -92,6 +103,10 @@ const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 /// How long calls that have begun may take at shutdown, before it goes on without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Uploads that are looked into at once: each holds up to 64 KiB, and 100 ms each are enough for hundreds
+/// a second.
+const LOOKS: usize = 64;
+
 /// Added to the time that an open poll has left, for its way to SQS.
 const POLL_MARGIN: Duration = Duration::from_secs(1);
 
@@ -105,7 +120,11 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         records,
         clock,
         gate: Gate::new(options.launches_per_second),
-        watcher: Watcher::new(tasks),
+        watcher: Watcher::new(tasks, options.launches_per_second),
+        looks: Semaphore::new(LOOKS),
+        sizing: options.sizing.clone(),
+        base: options.base,
+        arm: options.arm,
         slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
         policy: options.policy,
         container: options.container.clone(),
@@ -242,8 +261,6 @@ impl Engine {
     fn accept(&mut self, message: Message) {
         let held = self.lease.hold(message.receipt.clone());
         let decisions = decide::decide(&message.body, &self.options.rules);
-        // Only the first delivery is worth a line for people.
-        let first = message.receive_count <= 1;
         let mut ends = Vec::new();
         let mut jobs = Vec::new();
         for decision in decisions {
@@ -254,14 +271,10 @@ impl Engine {
                     info!(message.id, s3.bucket = bucket, s3.key = key, reason, "event ignored");
                     ends.push(End::Settled);
                 }
-                Decision::SetAside { reason, place } => {
+                Decision::SetAside { reason, place, body } => {
                     let Place { bucket, key } = place;
-                    if first {
-                        warn!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
-                    } else {
-                        debug!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
-                    }
-                    ends.push(End::Failed);
+                    warn!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
+                    ends.push(End::Failed(Box::new(DeadLetter { body, reason, job: None })));
                 }
             }
         }
@@ -299,9 +312,10 @@ async fn follow(
     mut ends: Vec<End>,
     counted: InFlight,
 ) {
-    ends.extend(join_all(jobs.iter().map(|job| lives.follow(job))).await);
+    let again = message.again.as_ref();
+    ends.extend(join_all(jobs.iter().map(|job| lives.follow(job, again))).await);
     drop(counted);
-    settle::settle(&*queue, &message, held, settle::settlement(&ends)).await;
+    settle::settle(&*queue, &message, held, settle::settlement(ends)).await;
 }
 
 /// Counts a message's videos as in flight for as long as it lives.

@@ -4,7 +4,7 @@
 //! so that a bad one does not hide the others.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source};
 
@@ -28,6 +28,8 @@ pub enum Notice {
         fault: Fault,
         /// Where, as far as the event says.
         place: Place,
+        /// It alone, as a message of its own.
+        text: String,
     },
 }
 
@@ -110,7 +112,8 @@ pub fn decode(body: &str) -> Vec<Notice> {
 }
 
 fn decode_within(body: &str, wrappers: usize) -> Vec<Notice> {
-    let unreadable = |fault| vec![Notice::Unreadable { fault, place: Place::default() }];
+    let unreadable =
+        |fault| vec![Notice::Unreadable { fault, place: Place::default(), text: body.to_owned() }];
     let Ok(mut message) = serde_json::from_str::<Value>(body) else {
         return unreadable(Fault::NotJson);
     };
@@ -182,12 +185,14 @@ struct EventBridgeObject {
 
 fn s3_record(record: Value) -> Notice {
     let place = place_in(record.get("s3"), |key| decoded_key(key).ok());
-    let record: S3Record = match typed(record) {
+    let unreadable =
+        |fault, place| Notice::Unreadable { fault, place, text: json!({"Records": [&record]}).to_string() };
+    let record: S3Record = match typed(&record) {
         Ok(record) => record,
-        Err(fault) => return Notice::Unreadable { fault, place },
+        Err(fault) => return unreadable(fault, place),
     };
     if record.event_source != "aws:s3" {
-        return Notice::Unreadable { fault: Fault::Foreign(record.event_source), place };
+        return unreadable(Fault::Foreign(record.event_source), place);
     }
     if !record.event_name.starts_with("ObjectCreated:") {
         return Notice::Other { event: record.event_name, place };
@@ -195,29 +200,30 @@ fn s3_record(record: Value) -> Notice {
     let S3Entity { bucket, object } = record.s3;
     decoded_key(&object.key)
         .and_then(|key| source(&bucket.name, &key, object.version_id, object.e_tag, object.size))
-        .map_or_else(|fault| Notice::Unreadable { fault, place }, Notice::Created)
+        .map_or_else(|fault| unreadable(fault, place), Notice::Created)
 }
 
 fn event_bridge(event: Value) -> Notice {
     // Unlike S3's own, EventBridge's keys are not encoded.
     let place = place_in(event.get("detail"), |key| Some(key.to_owned()));
-    let event: EventBridgeEvent = match typed(event) {
+    let unreadable = |fault, place| Notice::Unreadable { fault, place, text: event.to_string() };
+    let event: EventBridgeEvent = match typed(&event) {
         Ok(event) => event,
-        Err(fault) => return Notice::Unreadable { fault, place },
+        Err(fault) => return unreadable(fault, place),
     };
     if event.source != "aws.s3" {
-        return Notice::Unreadable { fault: Fault::Foreign(event.source), place };
+        return unreadable(Fault::Foreign(event.source), place);
     }
     if event.detail_type != "Object Created" {
         return Notice::Other { event: event.detail_type, place };
     }
     let S3Entity { bucket, object } = event.detail;
     source(&bucket.name, &object.key, object.version_id, object.etag, object.size)
-        .map_or_else(|fault| Notice::Unreadable { fault, place }, Notice::Created)
+        .map_or_else(|fault| unreadable(fault, place), Notice::Created)
 }
 
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
-    serde_json::from_value(value).map_err(|error| {
+fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Fault> {
+    T::deserialize(value).map_err(|error| {
         // The error quotes the value it met, which can be as long as the message.
         let mut text = error.to_string();
         text.truncate(text.floor_char_boundary(LONGEST_QUOTE));
@@ -298,7 +304,8 @@ mod tests {
             (r#"{"Records":[]}"#, Fault::NoRecords),
             (r#"{"Type":"Notification","Message":"rubbish"}"#, Fault::NotJson),
         ] {
-            assert_eq!(decode(body), [Notice::Unreadable { fault, place: Place::default() }], "{body}");
+            let [Notice::Unreadable { fault: found, .. }] = &decode(body)[..] else { panic!("{body}") };
+            assert_eq!(*found, fault, "{body}");
         }
     }
 

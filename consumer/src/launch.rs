@@ -3,13 +3,13 @@
 use aws_sdk_ecs::{
     operation::run_task::{RunTaskOutput, builders::RunTaskInputBuilder},
     types::{
-        AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, ContainerOverride, Failure,
-        KeyValuePair, NetworkConfiguration, PropagateTags, Tag, TaskOverride,
+        AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, ContainerOverride,
+        EphemeralStorage, Failure, KeyValuePair, NetworkConfiguration, PropagateTags, Tag, TaskOverride,
     },
 };
 use jiff::Timestamp;
 use serde_json::json;
-use vidstreamx_job::{Capacity, Job};
+use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
 
 use crate::settings::Settings;
 
@@ -28,23 +28,30 @@ pub struct Launch {
     pub tags: Vec<(&'static str, String)>,
     /// What to run on.
     pub capacity: Capacity,
+    /// What the task gets; absent for the task definition's own size.
+    pub size: Option<Size>,
 }
 
 impl Launch {
     /// An attempt at a job, whose record is from `since`.
     #[must_use]
-    pub fn new(job: &Job, since: Timestamp, number: u32, capacity: Capacity) -> Self {
+    pub fn new(job: &Job, since: Timestamp, attempt: &Attempt) -> Self {
+        let number = attempt.number;
+        let token = format!("{}-{}-{number}", job.id, since.as_second());
+        let mut environment = job.to_env();
+        environment.push((env::LAUNCH, token.clone()));
         Self {
             started_by: job.id.to_string(),
-            token: format!("{}-{}-{number}", job.id, since.as_second()),
-            environment: job.to_env(),
+            token,
+            environment,
             tags: vec![
                 ("vidstreamx:job-id", job.id.to_string()),
                 ("vidstreamx:source-bucket", tag_value(job.source.bucket.as_str())),
                 ("vidstreamx:source-key", tag_value(job.source.key.as_str())),
                 ("vidstreamx:attempt", number.to_string()),
             ],
-            capacity,
+            capacity: attempt.capacity.unwrap_or(Capacity::OnDemand),
+            size: attempt.size,
         }
     }
 
@@ -62,6 +69,9 @@ impl Launch {
 
 /// ECS's limit on `overrides`, in characters of JSON.
 const LONGEST_OVERRIDES: usize = 8192;
+
+/// What every Fargate task has, without being billed for it.
+const FREE_STORAGE_GIB: i32 = 20;
 
 /// AWS's limit on a tag's value, in characters.
 const LONGEST_TAG: usize = 256;
@@ -142,6 +152,16 @@ impl Placement {
         };
         let strategy =
             CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build().ok();
+        let mut overrides = TaskOverride::builder().container_overrides(container);
+        if let Some(Size { cpu, memory_mib, storage_gib }) = launch.size {
+            let gib = i32::try_from(storage_gib).unwrap_or(i32::MAX);
+            overrides = overrides.cpu(cpu.to_string()).memory(memory_mib.to_string());
+            // 20 GiB are there without being asked for, and are the only size that can't be.
+            if gib > FREE_STORAGE_GIB {
+                let storage = EphemeralStorage::builder().size_in_gib(gib).build();
+                overrides = overrides.ephemeral_storage(storage);
+            }
+        }
         let tags = launch.tags.iter().map(|(key, value)| Tag::builder().key(*key).value(value).build());
         RunTaskInputBuilder::default()
             .cluster(&self.cluster)
@@ -149,7 +169,7 @@ impl Placement {
             .count(1)
             .started_by(&launch.started_by)
             .client_token(&launch.token)
-            .overrides(TaskOverride::builder().container_overrides(container).build())
+            .overrides(overrides.build())
             .network_configuration(NetworkConfiguration::builder().set_awsvpc_configuration(network).build())
             .set_capacity_provider_strategy(strategy.map(|item| vec![item]))
             .enable_ecs_managed_tags(true)
@@ -269,6 +289,13 @@ mod tests {
         Job::new(source, "streams".parse().unwrap(), "default".into())
     }
 
+    fn attempt(number: u32) -> Attempt {
+        let mut attempt = Attempt::new(number, SINCE);
+        attempt.capacity = Some(Capacity::Spot);
+        attempt.size = Some(Size { cpu: 4096, memory_mib: 16_384, storage_gib: 21 });
+        attempt
+    }
+
     fn placement() -> Placement {
         Placement {
             cluster: "videos".into(),
@@ -282,7 +309,7 @@ mod tests {
 
     #[test]
     fn the_whole_request() {
-        let launch = Launch::new(&job("my films/a&b#c.mp4", None), SINCE, 2, Capacity::Spot);
+        let launch = Launch::new(&job("my films/a&b#c.mp4", None), SINCE, &attempt(2));
         let request = placement().request(&launch).build().unwrap();
         // The SDK redacts the environment when it prints the request.
         let container = &request.overrides().unwrap().container_overrides()[0];
@@ -312,14 +339,14 @@ mod tests {
         let key = "\u{1}".repeat(1024);
         let fits = |version: usize| {
             let job = job(&key, Some("v".repeat(version)));
-            Launch::new(&job, SINCE, 1, Capacity::OnDemand).fits("transcoder")
+            Launch::new(&job, SINCE, &attempt(1)).fits("transcoder")
         };
         assert!(fits(1024) && !fits(2048));
     }
 
     #[test]
     fn token_and_started_by_are_within_ecss_limits() {
-        let launch = Launch::new(&job("a.mp4", None), SINCE, u32::MAX, Capacity::OnDemand);
+        let launch = Launch::new(&job("a.mp4", None), SINCE, &attempt(u32::MAX));
         assert!(launch.token.len() <= 64 && launch.started_by.len() <= 128);
     }
 

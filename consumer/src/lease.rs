@@ -134,6 +134,7 @@ mod tests {
     use super::*;
     use crate::{
         call::CallError,
+        dead_letter::DeadLetter,
         queue::{Backlog, Message, Refused},
     };
 
@@ -151,6 +152,9 @@ mod tests {
             unimplemented!()
         }
         fn delete<'a>(&'a self, _: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
+            unimplemented!()
+        }
+        fn set_aside<'a>(&'a self, _: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
             unimplemented!()
         }
         fn set_visibility<'a>(

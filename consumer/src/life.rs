@@ -17,14 +17,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
-use vidstreamx_job::{Attempt, Capacity, Job, JobId, Record, Report, State};
+use vidstreamx_job::{Attempt, Job, JobId, Record, Report, Restart, Size, State};
 
 use crate::{
+    again::Again,
     call::CallError,
+    dead_letter::DeadLetter,
     gate::Gate,
+    header::Look,
     launch::{Launch, LaunchError},
     records::{LoadError, Presence, Records, SaveError, Stored},
     settle::End,
+    sizing::Sizing,
     tasks::{Stopped, Tasks},
     verdict::{self, Cause, Judgement, Next, Policy, Verdict},
     watch::Watcher,
@@ -47,6 +51,14 @@ pub struct Lives {
     pub watcher: Watcher,
     /// Videos that may be in work at once.
     pub slots: Semaphore,
+    /// Uploads that may be looked into at once.
+    pub looks: Semaphore,
+    /// Which task a video gets, and what that costs.
+    pub sizing: Sizing,
+    /// The task definition's own size.
+    pub base: Size,
+    /// Whether the task definition is for ARM.
+    pub arm: bool,
     /// How often to try, and on what.
     pub policy: Policy,
     /// The container that is given the job.
@@ -69,8 +81,6 @@ enum GivenUp {
 /// An attempt that another consumer has begun and not started yet is left alone for this long: RunTask
 /// and the record of its answer take seconds.
 const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
-/// How far this consumer's clock may be ahead of ECS's.
-const CLOCK_SKEW: Duration = Duration::from_secs(10);
 /// Between looks at what another consumer does.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts at a call that has to succeed.
@@ -81,9 +91,9 @@ const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 impl Lives {
     /// Takes a job to its end, or finds that it has ended. Never fails: what goes wrong is logged here
     /// and becomes part of the answer.
-    pub async fn follow(&self, job: &Job) -> End {
+    pub async fn follow(&self, job: &Job, again: Option<&Again>) -> End {
         let followed = self.followed(|followed| followed.entry(job.id.clone()).or_default().clone());
-        let end = followed.get_or_init(|| async { self.drive(job).await }).await.clone();
+        let end = followed.get_or_init(|| self.drive(job, again)).await.clone();
         self.followed(|all| {
             if all.get(&job.id).is_some_and(|current| Arc::ptr_eq(current, &followed)) {
                 all.remove(&job.id);
@@ -92,9 +102,9 @@ impl Lives {
         end
     }
 
-    async fn drive(&self, job: &Job) -> End {
+    async fn drive(&self, job: &Job, again: Option<&Again>) -> End {
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
-        match self.steps(job).await {
+        match self.steps(job, again).await {
             Ok(end) => end,
             Err(GivenUp::Shutdown) => {
                 debug!(job.id = id, s3.bucket = bucket, s3.key = key, "left to the next consumer");
@@ -107,7 +117,7 @@ impl Lives {
         }
     }
 
-    async fn steps(&self, job: &Job) -> Result<End, GivenUp> {
+    async fn steps(&self, job: &Job, again: Option<&Again>) -> Result<End, GivenUp> {
         let _slot = self.unless_shutdown(self.slots.acquire()).await?;
         let mut begun_here = None;
         let mut seen_elsewhere = None;
@@ -115,26 +125,30 @@ impl Lives {
             Some(stored) => stored,
             None => self.first_look(job, &mut begun_here).await?,
         };
-        if stored.record.state == State::Obsolete && begun_here.is_none() {
-            stored = self.look_again(stored).await?;
+        if begun_here.is_none() {
+            stored = self.revive(stored, again).await?;
         }
         if stored.record.state.is_end() && begun_here.is_none() {
             return Ok(ended_before(&stored.record));
         }
         loop {
             let mut record = stored.record.clone();
-            match verdict::next(&record, &self.policy) {
+            match verdict::next(&record) {
                 Next::Ended => return Ok(ended(&record)),
-                Next::Begin { number, at } => {
-                    self.wait_until(at).await?;
-                    self.begin(&mut record, number);
+                Next::Begin { number, since, pause } => {
+                    self.wait(since, pause).await?;
+                    let sized = match verdict::next_size(&record) {
+                        Some(sized) => sized,
+                        None => self.size(job).await?,
+                    };
+                    self.begin(&mut record, number, sized);
                     let won;
                     (stored, won) = self.put(record, Some(stored.etag)).await?;
                     if won {
                         begun_here = Some(number);
                     }
                 }
-                Next::Launch { number, .. }
+                Next::Launch { number }
                     if begun_here != Some(number) && !is_stale(&stored, &mut seen_elsewhere) =>
                 {
                     self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
@@ -142,9 +156,9 @@ impl Lives {
                         stored = newer;
                     }
                 }
-                Next::Launch { number, capacity } => {
+                Next::Launch { number } => {
                     let found_first = begun_here != Some(number);
-                    let launched = self.launch(job, &record, number, capacity, found_first).await?;
+                    let launched = self.launch(job, &record, found_first).await?;
                     begun_here = Some(number);
                     let now = (self.clock)();
                     match launched {
@@ -155,7 +169,7 @@ impl Lives {
                             record.updated_at = now;
                         }
                         Err(refusal) => {
-                            verdict::conclude(&mut record, verdict::refused(refusal), now, &self.policy);
+                            self.conclude(&mut record, verdict::refused(refusal));
                         }
                     }
                     (stored, _) = self.put(record, Some(stored.etag)).await?;
@@ -171,7 +185,7 @@ impl Lives {
                     let judgement = verdict::judge(end, report.as_ref());
                     self.tell_gate(&judgement);
                     log_stopped(job, &arn, &judgement);
-                    verdict::conclude(&mut record, judgement, (self.clock)(), &self.policy);
+                    self.conclude(&mut record, judgement);
                     (stored, _) = self.put(record, Some(stored.etag)).await?;
                 }
             }
@@ -181,30 +195,31 @@ impl Lives {
     /// A job that has no record: what can be said without a task is said, else the first attempt begins.
     async fn first_look(&self, job: &Job, begun_here: &mut Option<u32>) -> Result<Stored, GivenUp> {
         let mut record = Record::new(job, (self.clock)());
-        let hopeless = if job.source.size == Some(0) {
-            Some((State::Rejected, "the file is empty"))
-        } else if !Launch::new(job, record.created_at, 1, Capacity::OnDemand).fits(&self.container) {
-            Some((State::Rejected, "key and version id are too long for ECS's 8,192 characters of overrides"))
+        let first = Attempt::new(1, record.created_at);
+        let end = if job.source.size == Some(0) {
+            Err((State::Rejected, "the file is empty".to_owned()))
+        } else if !Launch::new(job, record.created_at, &first).fits(&self.container) {
+            let reason = "key and version id are too long for ECS's 8,192 characters of overrides";
+            Err((State::Rejected, reason.to_owned()))
         } else {
-            match self.records.presence(&job.source).await {
-                Ok(Presence::Present) => None,
-                Ok(Presence::Gone) => Some((State::Obsolete, "the object was deleted")),
-                Ok(Presence::Replaced) => Some((State::Obsolete, "the object was replaced by another")),
-                // The look only saves the price of a task, which finds out by itself.
-                Err(error) => {
-                    debug!(job.id = job.id.as_str(), %error, "no look at the source");
-                    None
+            match self.look(job).await? {
+                Some(Look::NotVideo(reason)) => Err((State::Rejected, reason)),
+                Some(Look::Gone) => Err((State::Obsolete, "the object was deleted".to_owned())),
+                Some(Look::Replaced) => {
+                    Err((State::Obsolete, "the object was replaced by another".to_owned()))
                 }
+                Some(Look::Video(facts)) => Ok(self.sizing.choose(job.source.size, Some(&facts), self.base)),
+                None => Ok(self.sizing.choose(job.source.size, None, self.base)),
             }
         };
-        match &hopeless {
-            Some((state, reason)) => {
-                record.state = *state;
-                record.reason = Some((*reason).to_owned());
+        let begins = end.is_ok();
+        match end {
+            Ok(sized) => self.begin(&mut record, 1, sized),
+            Err((state, reason)) => {
+                record.state = state;
+                record.reason = Some(reason);
             }
-            None => self.begin(&mut record, 1),
         }
-        let begins = hopeless.is_none();
         let (stored, won) = self.put(record, None).await?;
         if won {
             // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
@@ -222,34 +237,80 @@ impl Lives {
         Ok(stored)
     }
 
-    /// An obsolete job that S3 tells of again: what was deleted or replaced may have been uploaded again.
-    async fn look_again(&self, stored: Stored) -> Result<Stored, GivenUp> {
-        match self.until_done(|| self.records.presence(&stored.record.source)).await? {
-            Presence::Gone | Presence::Replaced => Ok(stored),
-            Presence::Present => {
-                let mut record = stored.record;
-                record.state = State::Running;
-                record.reason = None;
-                record.updated_at = (self.clock)();
-                let (stored, won) = self.put(record, Some(stored.etag)).await?;
-                if won {
-                    let Record { job_id, source, .. } = &stored.record;
-                    info!(
-                        job.id = job_id.as_str(),
-                        s3.bucket = source.bucket.as_str(),
-                        s3.key = source.key.as_str(),
-                        "an obsolete video is there again"
-                    );
-                }
-                Ok(stored)
-            }
+    /// What the upload is. `None` if S3 does not say: the look only saves the price of a task, which finds
+    /// out by itself.
+    async fn look(&self, job: &Job) -> Result<Option<Look>, GivenUp> {
+        let _permit = self.unless_shutdown(self.looks.acquire()).await?;
+        let looked = self.records.look(&job.source).await;
+        if let Err(error) = &looked {
+            debug!(job.id = job.id.as_str(), %error, "no look at the source");
         }
+        Ok(looked.ok())
     }
 
-    fn begin(&self, record: &mut Record, number: u32) {
+    /// The size for a job whose record says nothing of one.
+    async fn size(&self, job: &Job) -> Result<(Size, String), GivenUp> {
+        let facts = match self.look(job).await? {
+            Some(Look::Video(facts)) => Some(facts),
+            _ => None,
+        };
+        Ok(self.sizing.choose(job.source.size, facts.as_ref(), self.base))
+    }
+
+    /// A job that has ended, and goes on all the same: a person wants it, or S3 tells again of an obsolete
+    /// one, whose object may be back.
+    async fn revive(&self, mut stored: Stored, again: Option<&Again>) -> Result<Stored, GivenUp> {
+        while stored.record.state.is_end() {
+            let mut record = stored.record.clone();
+            let now = (self.clock)();
+            let why = if let Some(again) = again.filter(|again| again.applies_to(&record)) {
+                let after_attempt = record.attempts.last().map_or(0, |attempt| attempt.number);
+                record.restarts.push(Restart { at: now, after_attempt, request: again.to_string() });
+                again.to_string()
+            } else if record.state == State::Obsolete
+                && self.until_done(|| self.records.presence(&record.source)).await? == Presence::Present
+            {
+                "its object is there again".to_owned()
+            } else {
+                break;
+            };
+            record.state = State::Running;
+            record.reason = None;
+            record.updated_at = now;
+            let won;
+            (stored, won) = self.put(record, Some(stored.etag)).await?;
+            if won {
+                let Record { job_id, source, .. } = &stored.record;
+                info!(
+                    job.id = job_id.as_str(),
+                    s3.bucket = source.bucket.as_str(),
+                    s3.key = source.key.as_str(),
+                    why,
+                    "a video that had ended is started anew"
+                );
+            }
+        }
+        Ok(stored)
+    }
+
+    fn begin(&self, record: &mut Record, number: u32, (size, reason): (Size, String)) {
         let now = (self.clock)();
+        let mut attempt = Attempt::new(number, now);
+        attempt.capacity = Some(verdict::next_capacity(record, &self.policy));
+        attempt.size = Some(size);
+        attempt.size_reason = Some(reason);
         record.updated_at = now;
-        record.attempts.push(Attempt::new(number, now));
+        record.attempts.push(attempt);
+    }
+
+    fn conclude(&self, record: &mut Record, judgement: Judgement) {
+        verdict::conclude(record, judgement, (self.clock)(), &self.policy);
+        if let Some(attempt) = record.attempts.last_mut()
+            && let (Some(size), Some(capacity), Some(seconds)) =
+                (attempt.size, attempt.capacity, attempt.billed_seconds)
+        {
+            attempt.cost_usd = Some(self.sizing.cost(size, capacity, self.arm, seconds));
+        }
     }
 
     /// Starts the attempt's task, or finds the one that was started for it. Returns its ARN, or why
@@ -258,15 +319,18 @@ impl Lives {
         &self,
         job: &Job,
         record: &Record,
-        number: u32,
-        capacity: Capacity,
         mut maybe_started: bool,
     ) -> Result<Result<String, String>, GivenUp> {
-        let launch = Launch::new(job, record.created_at, number, capacity);
+        let Some(attempt) = record.attempts.last() else {
+            return Ok(Err("there is no attempt to launch".to_owned()));
+        };
+        let number = attempt.number;
+        let launch = Launch::new(job, record.created_at, attempt);
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
         loop {
             // The token alone would do, within its 24 hours and with unchanged settings.
-            if maybe_started && let Some(arn) = self.find_task(job, record).await? {
+            let find = || self.tasks.find(&job.id, &launch.token);
+            if maybe_started && let Some(arn) = self.until_done(find).await? {
                 log_taken_over(job, &arn);
                 return Ok(Ok(arn));
             }
@@ -310,14 +374,6 @@ impl Lives {
                 }
             }
         }
-    }
-
-    /// A task of this job that no attempt in the record is known to have started, and that is not of
-    /// an earlier record, which a person has deleted.
-    async fn find_task(&self, job: &Job, record: &Record) -> Result<Option<String>, GivenUp> {
-        let since = record.created_at - CLOCK_SKEW;
-        let arns = self.until_done(|| self.tasks.started_for(&job.id, since)).await?;
-        Ok(arns.into_iter().find(|arn| is_new(record, arn)))
     }
 
     async fn load(&self, job: &JobId) -> Result<Option<Stored>, GivenUp> {
@@ -392,12 +448,12 @@ impl Lives {
         }
     }
 
-    async fn wait_until(&self, at: Timestamp) -> Result<(), GivenUp> {
-        let wait = at.duration_since((self.clock)());
-        if wait.is_positive() {
-            self.unless_shutdown(sleep(wait.unsigned_abs())).await?;
-        }
-        Ok(())
+    /// Waits for the rest of a pause, but never for longer than all of it: the time in the record may be
+    /// of a clock that is ahead.
+    async fn wait(&self, since: Timestamp, pause: Duration) -> Result<(), GivenUp> {
+        let over = (self.clock)().duration_since(since);
+        let over = if over.is_negative() { Duration::ZERO } else { over.unsigned_abs() };
+        self.unless_shutdown(sleep(pause.saturating_sub(over))).await
     }
 
     async fn unless_shutdown<T>(&self, waiting: impl Future<Output = T>) -> Result<T, GivenUp> {
@@ -482,26 +538,21 @@ fn ended(record: &Record) -> End {
             error!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, reason, "video failed");
         }
     }
-    end(record.state)
+    end(record)
 }
 
 /// The line about a job that had ended before this delivery.
 fn ended_before(record: &Record) -> End {
     let (id, bucket, key) =
         (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());
-    // A failed video's message comes again until the redrive policy takes it: not worth a line each time.
-    if record.state == State::Failed {
-        debug!(job.id = id, s3.bucket = bucket, s3.key = key, "video has failed before");
-    } else {
-        let state = format!("{:?}", record.state).to_lowercase();
-        info!(job.id = id, s3.bucket = bucket, s3.key = key, state, "video has ended before: nothing to do");
-    }
-    end(record.state)
+    let state = format!("{:?}", record.state).to_lowercase();
+    info!(job.id = id, s3.bucket = bucket, s3.key = key, state, "video has ended before: nothing to do");
+    end(record)
 }
 
-const fn end(state: State) -> End {
-    match state {
+fn end(record: &Record) -> End {
+    match record.state {
         State::Done | State::Rejected | State::Obsolete => End::Settled,
-        State::Failed | State::Running => End::Failed,
+        State::Failed | State::Running => End::Failed(Box::new(DeadLetter::about(record))),
     }
 }

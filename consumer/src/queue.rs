@@ -5,11 +5,22 @@ use std::time::Duration;
 use aws_sdk_sqs::{
     Client,
     config::timeout::TimeoutConfig,
-    types::{ChangeMessageVisibilityBatchRequestEntry, MessageSystemAttributeName, QueueAttributeName},
+    types::{
+        ChangeMessageVisibilityBatchRequestEntry, MessageAttributeValue, MessageSystemAttributeName,
+        QueueAttributeName,
+    },
 };
 use futures::future::BoxFuture;
 
-use crate::{call::CallError, settings::QueueUrl};
+use jiff::Timestamp;
+use tracing::warn;
+
+use crate::{
+    again::{self, Again},
+    call::CallError,
+    dead_letter::DeadLetter,
+    settings::QueueUrl,
+};
 
 /// What SQS allows in one call of any kind.
 pub const BATCH: usize = 10;
@@ -23,6 +34,10 @@ pub struct Message {
     pub receipt: Receipt,
     /// How often it was delivered, this time included.
     pub receive_count: u32,
+    /// When it was sent; absent if SQS does not say.
+    pub sent_at: Option<Timestamp>,
+    /// Whether ended jobs are to be started anew.
+    pub again: Option<Again>,
     /// Its text.
     pub body: String,
 }
@@ -80,6 +95,12 @@ pub trait Queue: Send + Sync {
     /// The call failed; the message may be gone all the same.
     fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>>;
 
+    /// Puts something that nobody can deal with into the dead-letter queue.
+    ///
+    /// # Errors
+    /// The call failed; the message may have been sent all the same.
+    fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>>;
+
     /// Makes up to [`BATCH`] messages visible again after `visibility`, counted from now. Returns the
     /// entries that were refused.
     ///
@@ -103,13 +124,14 @@ pub trait Queue: Send + Sync {
 pub struct Sqs {
     client: Client,
     url: String,
+    dead_letters: String,
 }
 
 impl Sqs {
-    /// A queue by its URL.
+    /// A queue and its dead-letter queue by their URLs.
     #[must_use]
-    pub fn new(client: Client, url: &QueueUrl) -> Self {
-        Self { client, url: url.as_str().to_owned() }
+    pub fn new(client: Client, url: &QueueUrl, dead_letters: &QueueUrl) -> Self {
+        Self { client, url: url.as_str().to_owned(), dead_letters: dead_letters.as_str().to_owned() }
     }
 }
 
@@ -136,6 +158,8 @@ impl Queue for Sqs {
                 .wait_time_seconds(whole_seconds(wait))
                 .visibility_timeout(whole_seconds(visibility))
                 .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
+                .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+                .message_attribute_names(again::ATTRIBUTE)
                 .customize()
                 .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patience))
                 .send()
@@ -154,6 +178,21 @@ impl Queue for Sqs {
                 .send()
                 .await
                 .map_err(|error| CallError::new("DeleteMessage", &error))?;
+            Ok(())
+        })
+    }
+
+    fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(async move {
+            let call = "SendMessage to the dead-letter queue";
+            let mut message =
+                self.client.send_message().queue_url(&self.dead_letters).message_body(&letter.body);
+            for (name, data_type, value) in letter.attributes() {
+                let value = MessageAttributeValue::builder().data_type(data_type).string_value(value).build();
+                let value = value.map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
+                message = message.message_attributes(name, value);
+            }
+            message.send().await.map_err(|error| CallError::new(call, &error))?;
             Ok(())
         })
     }
@@ -229,17 +268,22 @@ impl Queue for Sqs {
 }
 
 fn message(message: aws_sdk_sqs::types::Message) -> Option<Message> {
-    let receive_count = message
-        .attributes
-        .as_ref()
-        .and_then(|attributes| attributes.get(&MessageSystemAttributeName::ApproximateReceiveCount))
-        .and_then(|count| count.parse().ok())
-        .unwrap_or(1);
+    let system = |name| message.attributes.as_ref()?.get(&name);
+    let receive_count = system(MessageSystemAttributeName::ApproximateReceiveCount);
+    let sent_at = system(MessageSystemAttributeName::SentTimestamp);
+    let again = message.message_attributes.as_ref().and_then(|own| own.get(again::ATTRIBUTE));
+    let again = again.and_then(MessageAttributeValue::string_value).map(str::parse::<Again>);
+    if let Some(Err(error)) = &again {
+        warn!(message.id = message.message_id, %error, "the message's attribute {} is ignored", again::ATTRIBUTE);
+    }
     Some(Message {
+        receive_count: receive_count.and_then(|count| count.parse().ok()).unwrap_or(1),
+        sent_at: sent_at
+            .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds.parse().ok()?).ok()),
+        again: again.and_then(Result::ok),
         id: message.message_id.unwrap_or_default(),
         // Without a receipt a message can be neither deleted nor held.
         receipt: Receipt(message.receipt_handle?),
-        receive_count,
         body: message.body.unwrap_or_default(),
     })
 }
@@ -255,6 +299,7 @@ mod tests {
             change_message_visibility_batch::ChangeMessageVisibilityBatchOutput,
             get_queue_attributes::GetQueueAttributesOutput,
             receive_message::{ReceiveMessageError, ReceiveMessageOutput},
+            send_message::SendMessageOutput,
         },
         types::{BatchResultErrorEntry, error::QueueDoesNotExist},
     };
@@ -264,7 +309,8 @@ mod tests {
     use super::*;
 
     fn sqs(rule: &Rule) -> Sqs {
-        Sqs::new(mock_client!(aws_sdk_sqs, [rule]), &"http://localhost/1/uploads".parse().unwrap())
+        let [queue, dead] = ["http://localhost/1/uploads", "http://localhost/1/dead"];
+        Sqs::new(mock_client!(aws_sdk_sqs, [rule]), &queue.parse().unwrap(), &dead.parse().unwrap())
     }
 
     #[tokio::test]
@@ -274,6 +320,7 @@ mod tests {
                 request.max_number_of_messages() == Some(10)
                     && request.wait_time_seconds() == Some(20)
                     && request.visibility_timeout() == Some(120)
+                    && request.message_attribute_names() == [again::ATTRIBUTE]
             })
             .then_output(|| {
                 let message = aws_sdk_sqs::types::Message::builder()
@@ -281,15 +328,42 @@ mod tests {
                     .receipt_handle("r")
                     .body("b")
                     .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "3")
+                    .attributes(MessageSystemAttributeName::SentTimestamp, "1500")
+                    .message_attributes(again::ATTRIBUTE, text("failed-after-3"))
                     .build();
                 let no_receipt = aws_sdk_sqs::types::Message::builder().message_id("n").build();
                 ReceiveMessageOutput::builder().messages(message).messages(no_receipt).build()
             });
         let (wait, visibility) = (Duration::from_secs(20), Duration::from_secs(120));
         let messages = sqs(&rule).receive(50, wait, visibility).await.unwrap();
-        let expected =
-            Message { id: "m".into(), receipt: Receipt("r".into()), receive_count: 3, body: "b".into() };
+        let expected = Message {
+            id: "m".into(),
+            receipt: Receipt("r".into()),
+            receive_count: 3,
+            sent_at: Some(Timestamp::from_millisecond(1500).unwrap()),
+            again: Some(Again::Failed { attempts: 3 }),
+            body: "b".into(),
+        };
         assert_eq!(messages, [expected]);
+    }
+
+    fn text(value: &str) -> MessageAttributeValue {
+        MessageAttributeValue::builder().data_type("String").string_value(value).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_dead_letter_goes_to_its_queue_with_its_reason() {
+        let rule = mock!(Client::send_message)
+            .match_requests(|request| {
+                let attributes = request.message_attributes().unwrap();
+                request.queue_url() == Some("http://localhost/1/dead")
+                    && request.message_body() == Some("b")
+                    && attributes.get("vidstreamx-reason") == Some(&text("why"))
+                    && attributes.len() == 1
+            })
+            .then_output(|| SendMessageOutput::builder().build());
+        let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
+        sqs(&rule).set_aside(&letter).await.unwrap();
     }
 
     #[tokio::test]

@@ -11,7 +11,10 @@ use aws_sdk_s3::{
 use futures::future::BoxFuture;
 use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError, Source};
 
-use crate::call::CallError;
+use crate::{
+    call::CallError,
+    header::{self, Look},
+};
 
 /// A record as it was read or written.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +88,12 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// It can't be read; `Ok(None)` means that there is none.
     fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
+
+    /// What a job's source is, as far as its first bytes show.
+    ///
+    /// # Errors
+    /// The call failed, or may not be made.
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>>;
 
     /// Whether a job's source is still there.
     ///
@@ -180,20 +189,21 @@ impl Records for S3 {
         })
     }
 
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>> {
+        Box::pin(header::look(&self.client, source))
+    }
+
     fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
         Box::pin(async move {
-            let answer = self
-                .client
-                .head_object()
-                .bucket(source.bucket.as_str())
-                .key(source.key.as_str())
-                .set_version_id(source.version_id.clone())
-                .send()
-                .await;
-            match answer {
+            let head = self.client.head_object().bucket(source.bucket.as_str()).key(source.key.as_str());
+            match head.send().await {
                 Ok(found) => {
                     let etag = found.e_tag.as_deref().map(|etag| etag.trim_matches('"'));
-                    let same = source.version_id.is_some() || etag == source.etag.as_deref();
+                    // An older version is still to be had, but nobody wants its stream any longer.
+                    let same = match &source.version_id {
+                        Some(version) => found.version_id.as_ref() == Some(version),
+                        None => etag == source.etag.as_deref(),
+                    };
                     Ok(if same { Presence::Present } else { Presence::Replaced })
                 }
                 Err(error) if status(&error) == Some(404) => Ok(Presence::Gone),

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use crate::{
+    call::CallError,
+    dead_letter::DeadLetter,
     lease::Held,
     queue::{Message, Queue, Receipt},
 };
@@ -16,7 +18,7 @@ pub enum End {
     /// Nothing had to be done, or the video is done, rejected or obsolete, and recorded as such.
     Settled,
     /// The video failed, or the record is for a person to look at.
-    Failed,
+    Failed(Box<DeadLetter>),
     /// The job's record or report is another version's: its consumer may be about to take over.
     Unreadable,
     /// This consumer shuts down; another one goes on.
@@ -24,68 +26,83 @@ pub enum End {
 }
 
 /// What to do with a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub enum Settlement {
-    /// Everything in it has been dealt with.
-    Delete,
-    /// The redrive policy takes it to the dead-letter queue after a few more deliveries.
-    Leave(Duration),
+    /// Everything in it has been dealt with, once these are in the dead-letter queue.
+    Delete(Vec<DeadLetter>),
+    /// To be looked at again after a while.
+    Leave,
     /// Another consumer shall have it.
     GiveBack,
 }
-
-/// Until a message that nobody can deal with is delivered again: soon, so that it gets to the
-/// dead-letter queue within a minute or so, but not in a hot loop.
-const LEFT_FOR_REDRIVE: Duration = Duration::from_secs(5);
 
 /// Until a message whose record is another version's is delivered again: its receives have to last for a
 /// rolling upgrade.
 const LEFT_FOR_UPGRADE: Duration = Duration::from_mins(5);
 
 /// A message is deleted only when every record in it was dealt with.
-pub fn settlement(ends: &[End]) -> Settlement {
+pub fn settlement(ends: Vec<End>) -> Settlement {
     if ends.contains(&End::Interrupted) {
-        Settlement::GiveBack
-    } else if ends.contains(&End::Unreadable) {
-        Settlement::Leave(LEFT_FOR_UPGRADE)
-    } else if ends.contains(&End::Failed) {
-        Settlement::Leave(LEFT_FOR_REDRIVE)
-    } else {
-        Settlement::Delete
+        return Settlement::GiveBack;
     }
+    if ends.contains(&End::Unreadable) {
+        return Settlement::Leave;
+    }
+    let letters = ends.into_iter().filter_map(|end| match end {
+        End::Failed(letter) => Some(*letter),
+        End::Settled | End::Unreadable | End::Interrupted => None,
+    });
+    Settlement::Delete(letters.collect())
 }
 
-/// Acts on a settlement.
-pub async fn settle(queue: &dyn Queue, message: &Message, held: Held, settlement: Settlement) {
+/// Acts on a settlement. Returns how many letters were sent.
+pub async fn settle(queue: &dyn Queue, message: &Message, held: Held, settlement: Settlement) -> usize {
     match settlement {
-        Settlement::GiveBack => held.until_given_back(),
-        Settlement::Delete => {
-            delete(queue, message).await;
-            drop(held);
+        Settlement::GiveBack => {
+            held.until_given_back();
+            0
         }
-        Settlement::Leave(visibility) => {
+        Settlement::Delete(letters) => {
+            for letter in &letters {
+                if let Err(error) = insist(|| queue.set_aside(letter)).await {
+                    // Left alone, it comes again, and at last SQS moves it.
+                    error!(message.id, %error, "a message can't be put into the dead-letter queue");
+                    return 0;
+                }
+            }
+            match insist(|| queue.delete(&message.receipt)).await {
+                Ok(()) => debug!(message.id, "message deleted"),
+                // Harmless: the records say that its videos have ended.
+                Err(error) => {
+                    warn!(message.id, %error, "a settled message was not deleted and will come again");
+                }
+            }
+            drop(held);
+            letters.len()
+        }
+        Settlement::Leave => {
             // First out of the lease, which would extend it again.
             drop(held);
-            leave(queue, &message.receipt, visibility).await;
+            leave(queue, &message.receipt, LEFT_FOR_UPGRADE).await;
+            0
         }
     }
 }
 
-/// Pauses between attempts at deleting a message.
-const DELETE_PAUSES: [Duration; 3] =
-    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
+/// Pauses between attempts at a call.
+const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
 
-async fn delete(queue: &dyn Queue, message: &Message) {
-    let mut pauses = DELETE_PAUSES.iter();
+async fn insist<F>(call: impl Fn() -> F) -> Result<(), CallError>
+where
+    F: Future<Output = Result<(), CallError>>,
+{
+    let mut pauses = PAUSES.iter();
     loop {
-        match (queue.delete(&message.receipt).await, pauses.next()) {
-            (Ok(()), _) => return debug!(message.id, "message deleted"),
+        match (call().await, pauses.next()) {
+            (Ok(()), _) => return Ok(()),
             (Err(_), Some(pause)) => sleep(*pause).await,
-            (Err(error), None) => {
-                // Harmless: the records say that its videos have ended.
-                return warn!(message.id, %error, "a settled message was not deleted and will come again");
-            }
+            (Err(error), None) => return Err(error),
         }
     }
 }
@@ -102,12 +119,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_record_that_was_not_dealt_with_keeps_the_message() {
+    fn a_message_is_deleted_when_all_in_it_was_dealt_with() {
         use End::*;
-        assert_eq!(settlement(&[]), Settlement::Delete);
-        assert_eq!(settlement(&[Settled, Settled]), Settlement::Delete);
-        assert_eq!(settlement(&[Settled, Failed]), Settlement::Leave(LEFT_FOR_REDRIVE));
-        assert_eq!(settlement(&[Failed, Unreadable]), Settlement::Leave(LEFT_FOR_UPGRADE));
-        assert_eq!(settlement(&[Failed, Unreadable, Interrupted]), Settlement::GiveBack);
+        let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
+        let failed = || Failed(Box::new(letter.clone()));
+        assert_eq!(settlement(vec![]), Settlement::Delete(vec![]));
+        assert_eq!(settlement(vec![Settled, Settled]), Settlement::Delete(vec![]));
+        assert_eq!(settlement(vec![Settled, failed()]), Settlement::Delete(vec![letter.clone()]));
+        assert_eq!(settlement(vec![failed(), Unreadable]), Settlement::Leave);
+        assert_eq!(settlement(vec![failed(), Unreadable, Interrupted]), Settlement::GiveBack);
     }
 }

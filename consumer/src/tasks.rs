@@ -1,5 +1,7 @@
 //! The tasks: what the consumer needs of ECS.
 
+use std::time::Duration;
+
 use aws_sdk_ecs::{
     Client,
     config::retry::RetryConfig,
@@ -7,8 +9,7 @@ use aws_sdk_ecs::{
     types::{DesiredStatus, Task},
 };
 use futures::future::BoxFuture;
-use jiff::Timestamp;
-use vidstreamx_job::JobId;
+use vidstreamx_job::{JobId, env};
 
 use crate::{
     call::{CallError, describe},
@@ -21,6 +22,9 @@ pub const BATCH: usize = 100;
 /// How a task ended, as ECS tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stopped {
+    /// From the beginning of the image's pull to the stop, which is what Fargate bills; absent where
+    /// nothing was pulled.
+    pub billed: Option<Duration>,
     /// The transcoder container's, if it ever ran.
     pub exit_code: Option<i32>,
     /// ECS's word for why.
@@ -54,15 +58,12 @@ pub trait Tasks: Send + Sync {
     /// The call failed.
     fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
 
-    /// All tasks that were started for a job since then and are not forgotten yet, running ones first.
+    /// The task that was started for a job with this token, as long as ECS has not forgotten it.
     ///
     /// # Errors
     /// The call failed.
-    fn started_for<'a>(
-        &'a self,
-        job: &'a JobId,
-        since: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<String>, CallError>>;
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str)
+    -> BoxFuture<'a, Result<Option<String>, CallError>>;
 }
 
 /// The real cluster.
@@ -125,11 +126,11 @@ impl Tasks for Ecs {
         })
     }
 
-    fn started_for<'a>(
+    fn find<'a>(
         &'a self,
         job: &'a JobId,
-        since: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
         Box::pin(async move {
             let mut arns = Vec::new();
             for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
@@ -146,22 +147,30 @@ impl Tasks for Ecs {
                     arns.push(arn.map_err(|error| CallError::new("ListTasks", &error))?);
                 }
             }
-            let mut recent = Vec::new();
             for page in arns.chunks(BATCH) {
                 let tasks = self.tasks(page).await?;
-                recent.extend(page.iter().filter(|arn| was_created_since(&tasks, arn, since)).cloned());
+                if let Some(task) = tasks.into_iter().find(|task| is_of(task, token)) {
+                    return Ok(task.task_arn);
+                }
             }
-            Ok(recent)
+            Ok(None)
         })
     }
 }
 
-/// A task that ECS can't date counts; one that it does not describe is forgotten, or not shown yet.
-fn was_created_since(tasks: &[Task], arn: &str, since: Timestamp) -> bool {
-    tasks.iter().any(|task| {
-        task.task_arn() == Some(arn)
-            && task.created_at().is_none_or(|created| created.secs() >= since.as_second())
-    })
+/// Whether a task was started with this token: the job has other attempts, and a record that a person
+/// deleted had attempts of the same numbers.
+fn is_of(task: &Task, token: &str) -> bool {
+    let containers = task.overrides().map(|overrides| overrides.container_overrides()).unwrap_or_default();
+    let mut variables = containers.iter().flat_map(|container| container.environment());
+    variables.any(|pair| pair.name() == Some(env::LAUNCH) && pair.value() == Some(token))
+}
+
+/// Stopped tasks that never pulled their image are not billed.
+fn billed(task: &Task) -> Option<Duration> {
+    let from = task.pull_started_at().or_else(|| task.started_at())?;
+    let seconds = task.stopped_at()?.as_secs_f64() - from.as_secs_f64();
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 fn status(task: &Task, container: &str) -> Status {
@@ -172,6 +181,7 @@ fn status(task: &Task, container: &str) -> Status {
     let reasons = [task.stopped_reason(), container.and_then(|container| container.reason())];
     let reason = reasons.into_iter().flatten().collect::<Vec<_>>().join(": ");
     Status::Stopped(Stopped {
+        billed: billed(task),
         exit_code: container.and_then(|container| container.exit_code()),
         stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
         reason: Some(reason).filter(|reason| !reason.is_empty()),
@@ -184,16 +194,17 @@ mod tests {
         operation::{
             describe_tasks::DescribeTasksOutput, list_tasks::ListTasksOutput, run_task::RunTaskOutput,
         },
+        primitives::DateTime,
         types::{
-            Container, Failure, TaskStopCode,
+            Container, ContainerOverride, Failure, KeyValuePair, TaskOverride, TaskStopCode,
             error::{AccessDeniedException, ConflictException},
         },
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use vidstreamx_job::{Job, Source};
+    use jiff::Timestamp;
+    use vidstreamx_job::{Attempt, Job, Source};
 
     use super::*;
-    use vidstreamx_job::Capacity;
 
     fn ecs(rules: &[&Rule]) -> Ecs {
         let placement = Placement {
@@ -216,7 +227,7 @@ mod tests {
             size: None,
         };
         let job = Job::new(source, "streams".parse().unwrap(), "default".into());
-        Launch::new(&job, Timestamp::UNIX_EPOCH, 1, Capacity::OnDemand)
+        Launch::new(&job, Timestamp::UNIX_EPOCH, &Attempt::new(1, Timestamp::UNIX_EPOCH))
     }
 
     #[tokio::test]
@@ -287,6 +298,9 @@ mod tests {
                 .last_status("STOPPED")
                 .stop_code(TaskStopCode::EssentialContainerExited)
                 .stopped_reason("Essential container in task exited")
+                .pull_started_at(DateTime::from_secs(100))
+                .started_at(DateTime::from_secs(120))
+                .stopped_at(DateTime::from_millis(190_500))
                 .containers(Container::builder().name("sidecar").exit_code(0).build())
                 .containers(transcoder.build());
             let alive = Task::builder().task_arn("alive").last_status("DEPROVISIONING");
@@ -294,6 +308,7 @@ mod tests {
         });
         let arns = ["alive", "missing", "stopped"].map(str::to_owned);
         let stopped = Stopped {
+            billed: Some(Duration::from_millis(90_500)),
             exit_code: Some(137),
             stop_code: Some("EssentialContainerExited".into()),
             reason: Some("Essential container in task exited: OutOfMemoryError".into()),
@@ -305,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn running_and_stopped_tasks_are_found_over_all_pages() {
+    async fn the_task_of_a_token_is_found_among_all_of_the_job_over_all_pages() {
         let page = |desired, token: Option<&'static str>, arn: &'static str, next: Option<&'static str>| {
             mock!(Client::list_tasks)
                 .match_requests(move |request| {
@@ -322,16 +337,18 @@ mod tests {
         let stopped = page(DesiredStatus::Stopped, None, "three", Some("older"));
         let older = page(DesiredStatus::Stopped, Some("older"), "four", None);
         let described = mock!(Client::describe_tasks).then_output(|| {
-            let task = |arn, created| {
-                let created = aws_sdk_ecs::primitives::DateTime::from_secs(created);
-                Task::builder().task_arn(arn).created_at(created).build()
+            let task = |arn: &str| {
+                let token = KeyValuePair::builder().name("VIDSTREAMX_LAUNCH").value(format!("token-{arn}"));
+                let container = ContainerOverride::builder().name("transcoder").environment(token.build());
+                let overrides = TaskOverride::builder().container_overrides(container.build()).build();
+                Task::builder().task_arn(arn).overrides(overrides).build()
             };
-            let tasks = vec![task("four", 99), task("three", 100), task("two", 200), task("one", 300)];
+            let tasks = ["four", "three", "two", "one"].map(task).to_vec();
             DescribeTasksOutput::builder().set_tasks(Some(tasks)).build()
         });
         let ecs = ecs(&[&first, &second, &stopped, &older, &described]);
         let job = "0123456789abcdef0123456789abcdef".parse().unwrap();
-        let found = ecs.started_for(&job, Timestamp::from_second(100).unwrap()).await.unwrap();
-        assert_eq!(found, ["one", "two", "three"]);
+        assert_eq!(ecs.find(&job, "token-three").await.unwrap().as_deref(), Some("three"));
+        assert_eq!(ecs.find(&job, "token-thre").await, Ok(None));
     }
 }

@@ -4,9 +4,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use vidstreamx_job::{Attempt, Capacity, Exit, Outcome, Record, Report, State};
+use vidstreamx_job::{Attempt, Capacity, Exit, Outcome, Record, Report, Size, State};
 
-use crate::{tasks::Stopped, watch::End};
+use crate::{sizing, tasks::Stopped, watch::End};
 
 /// What the end of a task means for its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,15 +109,15 @@ pub enum Next {
     Begin {
         /// Its number.
         number: u32,
-        /// Not before.
-        at: Timestamp,
+        /// When the wait began.
+        since: Timestamp,
+        /// How long to wait.
+        pause: Duration,
     },
     /// Start the attempt's task, or find it: whoever began the attempt may have died in between.
     Launch {
         /// The attempt.
         number: u32,
-        /// What to run on.
-        capacity: Capacity,
     },
     /// Wait for the task's end.
     Watch {
@@ -127,25 +127,50 @@ pub enum Next {
 }
 
 /// Reads the next step from a record.
-pub fn next(record: &Record, policy: &Policy) -> Next {
+pub fn next(record: &Record) -> Next {
     if record.state.is_end() {
         return Next::Ended;
     }
     match record.attempts.last() {
-        None => Next::Begin { number: 1, at: record.created_at },
+        None => Next::Begin { number: 1, since: record.created_at, pause: Duration::ZERO },
         Some(Attempt { ended_at: Some(ended_at), number, .. }) => {
-            Next::Begin { number: number + 1, at: *ended_at + pause(record) }
+            Next::Begin { number: number + 1, since: *ended_at, pause: pause(record) }
         }
         Some(Attempt { task_arn: Some(arn), .. }) => Next::Watch { arn: arn.clone() },
-        Some(Attempt { number, .. }) => {
-            Next::Launch { number: *number, capacity: capacity(record, policy.capacity) }
-        }
+        Some(Attempt { number, .. }) => Next::Launch { number: *number },
     }
+}
+
+/// What the next attempt runs on.
+#[must_use]
+pub fn next_capacity(record: &Record, policy: &Policy) -> Capacity {
+    let interruptions = record.current_attempts().iter().map(cause_of);
+    if interruptions.filter(|cause| *cause == Cause::Interrupted).count() >= SPOT_PATIENCE {
+        Capacity::OnDemand
+    } else {
+        policy.capacity
+    }
+}
+
+/// What the next attempt's task gets, and why; `None` if no attempt before it says.
+#[must_use]
+pub fn next_size(record: &Record) -> Option<(Size, String)> {
+    let last = record.attempts.last()?;
+    let (size, why) = (last.size?, last.size_reason.clone().unwrap_or_default());
+    if last.ended_at.is_none() || cause_of(last) != Cause::OutOfMemory {
+        return Some((size, why));
+    }
+    let reason = format!("out of memory with {} GiB", f64::from(size.memory_mib) / 1024.0);
+    Some(match sizing::larger(size) {
+        Some(larger) => (larger, reason),
+        None => (size, format!("{reason}, and Fargate has no more")),
+    })
 }
 
 /// What an attempt left behind, in the words of a task's end.
 fn end_of(attempt: &Attempt) -> Stopped {
     Stopped {
+        billed: None,
         exit_code: attempt.exit_code,
         stop_code: attempt.stop_code.clone(),
         reason: attempt.reason.clone(),
@@ -163,24 +188,15 @@ fn cause_of(attempt: &Attempt) -> Cause {
 /// The wait before the next attempt: doubled for every attempt in a row that ended the same way, and
 /// spread by the job's id, so that jobs that failed together do not come back together.
 fn pause(record: &Record) -> Duration {
-    let Some(cause) = record.attempts.last().map(cause_of) else { return Duration::ZERO };
-    let in_a_row = record.attempts.iter().rev().take_while(|attempt| cause_of(attempt) == cause).count();
+    let attempts = record.current_attempts();
+    let Some(cause) = attempts.last().map(cause_of) else { return Duration::ZERO };
+    let in_a_row = attempts.iter().rev().take_while(|attempt| cause_of(attempt) == cause).count();
     let (first, longest) = cause.waits();
     let doublings = u32::try_from(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     let pause = first.saturating_mul(1 << doublings).min(longest);
     let spread =
         record.job_id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
     pause.mul_f64(0.8 + 0.4 * f64::from(spread % 1000) / 1000.0)
-}
-
-/// Depends on earlier attempts alone, so that asking for the same attempt again is the same request.
-fn capacity(record: &Record, wanted: Capacity) -> Capacity {
-    let interruptions = record.attempts.iter().filter(|attempt| attempt.ended_at.is_some()).map(cause_of);
-    if interruptions.filter(|cause| *cause == Cause::Interrupted).count() >= SPOT_PATIENCE {
-        Capacity::OnDemand
-    } else {
-        wanted
-    }
 }
 
 /// A task's end together with what its report says.
@@ -211,7 +227,10 @@ pub fn judge(end: End, report: Option<&Report>) -> Judgement {
             };
             let reason =
                 told.or_else(|| Some("ECS has forgotten the task, and it left no report".to_owned()));
-            return Judgement { verdict, stopped: Stopped::default(), reason };
+            let billed = report
+                .filter(|_| !matches!(verdict, Verdict::Again(_)))
+                .and_then(|report| Duration::try_from_secs_f64(report.timings.total_seconds).ok());
+            return Judgement { verdict, stopped: Stopped { billed, ..Stopped::default() }, reason };
         }
     };
     let verdict = verdict(&stopped);
@@ -238,12 +257,13 @@ pub fn conclude(record: &mut Record, judgement: Judgement, now: Timestamp, polic
     let counts = matches!(verdict, Verdict::Again(cause) if cause.counts());
     if let Some(attempt) = record.attempts.last_mut() {
         attempt.ended_at = Some(now);
+        attempt.billed_seconds = stopped.billed.map(|billed| billed.as_secs_f64());
         attempt.exit_code = stopped.exit_code;
         attempt.stop_code = stopped.stop_code;
         attempt.reason = reason.clone();
         attempt.counts = counts;
     }
-    let counted = record.attempts.iter().filter(|attempt| attempt.counts).count();
+    let counted = record.current_attempts().iter().filter(|attempt| attempt.counts).count();
     record.state = match verdict {
         Verdict::Done => State::Done,
         Verdict::Rejected => State::Rejected,
@@ -266,12 +286,12 @@ pub fn conclude(record: &mut Record, judgement: Judgement, now: Timestamp, polic
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vidstreamx_job::{Job, Source};
+    use vidstreamx_job::{Job, Restart, Source};
 
     use super::*;
 
     fn stopped(exit_code: Option<i32>, stop_code: &str, reason: &str) -> Stopped {
-        Stopped { exit_code, stop_code: Some(stop_code.into()), reason: Some(reason.into()) }
+        Stopped { billed: None, exit_code, stop_code: Some(stop_code.into()), reason: Some(reason.into()) }
     }
 
     #[test]
@@ -359,6 +379,7 @@ mod tests {
         assert_eq!(judge(End::Vanished, None).verdict, Verdict::Again(Cause::Crashed));
     }
 
+    const SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
     const POLICY: Policy = Policy { max_attempts: 3, capacity: Capacity::Spot };
 
     fn record() -> Record {
@@ -374,8 +395,11 @@ mod tests {
     }
 
     fn begin(record: &mut Record) -> u32 {
-        let Next::Begin { number, at } = next(record, &POLICY) else { panic!("{record:?}") };
-        record.attempts.push(Attempt::new(number, at));
+        let Next::Begin { number, since, pause } = next(record) else { panic!("{record:?}") };
+        let mut attempt = Attempt::new(number, since + pause);
+        attempt.capacity = Some(next_capacity(record, &POLICY));
+        attempt.size = next_size(record).map(|(size, _)| size).or(Some(SIZE));
+        record.attempts.push(attempt);
         number
     }
 
@@ -385,19 +409,19 @@ mod tests {
     }
 
     fn wait(record: &Record) -> Duration {
-        let Next::Begin { at, .. } = next(record, &POLICY) else { panic!("{record:?}") };
-        at.duration_since(record.updated_at).unsigned_abs()
+        let Next::Begin { pause, .. } = next(record) else { panic!("{record:?}") };
+        pause
     }
 
     #[test]
     fn a_job_goes_from_step_to_step() {
         let mut record = record();
         assert_eq!(begin(&mut record), 1);
-        assert_eq!(next(&record, &POLICY), Next::Launch { number: 1, capacity: Capacity::Spot });
+        assert_eq!(next(&record), Next::Launch { number: 1 });
         record.attempts[0].task_arn = Some("arn".into());
-        assert_eq!(next(&record, &POLICY), Next::Watch { arn: "arn".into() });
+        assert_eq!(next(&record), Next::Watch { arn: "arn".into() });
         end(&mut record, &stopped(Some(0), "EssentialContainerExited", ""));
-        assert_eq!((next(&record, &POLICY), record.state), (Next::Ended, State::Done));
+        assert_eq!((next(&record), record.state), (Next::Ended, State::Done));
     }
 
     #[test]
@@ -421,9 +445,9 @@ mod tests {
     fn interruptions_do_not_count_and_lead_to_on_demand() {
         let mut record = record();
         for interruption in 0..5 {
-            begin(&mut record);
             let capacity = if interruption < 2 { Capacity::Spot } else { Capacity::OnDemand };
-            assert_eq!(next(&record, &POLICY), Next::Launch { number: interruption + 1, capacity });
+            assert_eq!(next_capacity(&record, &POLICY), capacity);
+            assert_eq!(begin(&mut record), interruption + 1);
             end(&mut record, &stopped(Some(143), "SpotInterruption", ""));
             assert_eq!((record.state, wait(&record)), (State::Running, Duration::ZERO));
         }
@@ -445,6 +469,46 @@ mod tests {
         }
     }
 
+    #[test]
+    fn out_of_memory_leads_to_a_larger_task_and_nothing_else_does() {
+        let mut record = record();
+        let mut memories = Vec::new();
+        for (exit_code, stop_code) in [
+            (137, "EssentialContainerExited"),
+            (143, "SpotInterruption"),
+            (75, "EssentialContainerExited"),
+            (137, "EssentialContainerExited"),
+        ] {
+            begin(&mut record);
+            memories.push(record.attempts.last().unwrap().size.unwrap().memory_mib);
+            end(&mut record, &stopped(Some(exit_code), stop_code, ""));
+        }
+        assert_eq!(memories[0], SIZE.memory_mib);
+        assert!(memories[1] > memories[0], "{memories:?}");
+        assert_eq!(memories[1..], [memories[1]; 3]);
+        let (larger, why) = next_size(&record).unwrap();
+        assert!(larger.memory_mib > memories[3] && why.starts_with("out of memory with "), "{why}");
+    }
+
+    #[test]
+    fn a_job_that_is_started_anew_has_all_its_attempts_again_and_does_not_wait() {
+        let mut record = record();
+        for _ in 0..3 {
+            begin(&mut record);
+            end(&mut record, &stopped(Some(75), "EssentialContainerExited", ""));
+        }
+        assert_eq!(record.state, State::Failed);
+        record.state = State::Running;
+        record.restarts.push(Restart { at: record.updated_at, after_attempt: 3, request: "again".into() });
+        assert_eq!(wait(&record), Duration::ZERO);
+        for number in 4..=6 {
+            assert_eq!(begin(&mut record), number);
+            end(&mut record, &stopped(Some(75), "EssentialContainerExited", ""));
+        }
+        assert_eq!(record.state, State::Failed);
+        assert!(record.reason.unwrap().starts_with("all 3 attempts failed"));
+    }
+
     proptest! {
         #[test]
         fn a_job_never_counts_more_attempts_than_allowed(
@@ -463,7 +527,7 @@ mod tests {
                 prop_assert_eq!(number as usize, record.attempts.len());
                 end(&mut record, &stopped(exit_code, stop_code, ""));
             }
-            let counted = record.attempts.iter().filter(|attempt| attempt.counts).count();
+            let counted = record.current_attempts().iter().filter(|attempt| attempt.counts).count();
             prop_assert!(counted <= 3);
             prop_assert_eq!(record.state == State::Failed, counted == 3);
         }

@@ -1,14 +1,14 @@
 //! One watcher for all tasks: asks ECS about a hundred at a time and tells each waiting job its end.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, sleep},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -24,10 +24,8 @@ pub enum End {
     Vanished,
 }
 
-/// Between rounds with few tasks. Each further page of a hundred tasks adds [`PER_PAGE`], which keeps
-/// 10,000 tasks at 20 calls a second and 5 s a round.
+/// Between rounds.
 const ROUND: Duration = Duration::from_secs(2);
-const PER_PAGE: Duration = Duration::from_millis(30);
 /// Longest time between rounds while ECS does not answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a task may be missing because ECS does not show it yet.
@@ -36,8 +34,10 @@ const UNSEEN: Duration = Duration::from_mins(1);
 /// Watches tasks until they end.
 pub struct Watcher {
     tasks: Arc<dyn Tasks>,
-    watched: Mutex<HashMap<String, Watched>>,
+    watched: Mutex<BTreeMap<String, Watched>>,
     added: Notify,
+    /// Between calls.
+    interval: Duration,
 }
 
 struct Watched {
@@ -46,10 +46,12 @@ struct Watched {
 }
 
 impl Watcher {
-    /// A watcher of nothing yet; [`Watcher::run`] has to run beside it.
+    /// A watcher of nothing yet, for at most so many calls per second; [`Watcher::run`] has to run beside
+    /// it.
     #[must_use]
-    pub fn new(tasks: Arc<dyn Tasks>) -> Self {
-        Self { tasks, watched: Mutex::default(), added: Notify::new() }
+    pub fn new(tasks: Arc<dyn Tasks>, calls_per_second: u32) -> Self {
+        let interval = Duration::from_secs(1) / calls_per_second.max(1);
+        Self { tasks, watched: Mutex::default(), added: Notify::new(), interval }
     }
 
     /// Waits for a task's end, which may lie in the past.
@@ -67,6 +69,8 @@ impl Watcher {
     /// Asks ECS for as long as it is polled.
     pub async fn run(&self) {
         let mut trouble = 0_u32;
+        let mut rate = interval(self.interval);
+        rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let arns = self.arns();
             if arns.is_empty() {
@@ -75,6 +79,7 @@ impl Watcher {
             }
             let mut failed = None;
             for page in arns.chunks(BATCH) {
+                rate.tick().await;
                 match self.tasks.describe(page).await {
                     Ok(states) => page.iter().zip(states).for_each(|(arn, status)| self.tell(arn, status)),
                     Err(error) => failed = Some(error),
@@ -96,9 +101,7 @@ impl Watcher {
                 }
                 None => {}
             }
-            let pages = u32::try_from(arns.len() / BATCH).unwrap_or(u32::MAX);
-            let round = ROUND + PER_PAGE.saturating_mul(pages);
-            sleep(round.saturating_mul(1 << trouble.min(4)).min(PATIENCE)).await;
+            sleep(ROUND.saturating_mul(1 << trouble.min(4)).min(PATIENCE)).await;
         }
     }
 
@@ -134,7 +137,7 @@ impl Watcher {
         }
     }
 
-    fn watched(&self) -> MutexGuard<'_, HashMap<String, Watched>> {
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,13 @@
-//! Queue, cluster and record store in memory, with the semantics that AWS documents: visibility,
-//! receive counts and redrive; client tokens, `failures`, and tasks that end by themselves; conditional
-//! writes. Time is tokio's, which the tests pause.
+//! Queue, cluster and record store in memory, with the semantics that AWS documents: visibility, twelve
+//! hours for a delivery, receive counts and redrive; client tokens, launch buckets, `failures`, tasks that
+//! end by themselves and are forgotten; conditional writes. Time is tokio's, which the tests pause.
+//!
+//! Every consumer works through a [`Seat`], where its calls can be made to fail.
+
+// Not every test binary uses all of it.
+#![allow(dead_code)]
+
+mod faults;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -8,12 +15,19 @@ use std::{
     time::Duration,
 };
 
+pub use faults::{Faults, Seat};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, sleep_until},
+};
 use vidstreamx_consumer::{
+    again::{self, Again},
     call::CallError,
+    dead_letter::DeadLetter,
     engine::World,
+    header::{Facts, Look},
     launch::{self, Launch, LaunchError},
     queue::{Backlog, Message, Queue, Receipt, Refused},
     records::{LoadError, Presence, Records, SaveError, Stored},
@@ -27,6 +41,12 @@ const LATENCY: Duration = Duration::from_millis(50);
 const SHOWN_AFTER: Duration = Duration::from_secs(3);
 /// As the template has it.
 const MAX_RECEIVES: u32 = 10;
+/// SQS's limit on how long one delivery can be held.
+const LONGEST_HOLD: Duration = Duration::from_hours(12);
+/// ECS's limit on a token's life.
+const TOKEN_LIFE: Duration = Duration::from_hours(24);
+/// ECS's bucket of launches: its size, and how many come back a second.
+const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
 
 /// How a task plays out.
 #[derive(Debug, Clone)]
@@ -38,10 +58,18 @@ pub struct Play {
 }
 
 impl Play {
+    /// Whether it makes a stream.
+    pub fn succeeds(&self) -> bool {
+        self.stopped.exit_code == Some(0) && self.report == Some(Outcome::Complete)
+    }
+}
+
+impl Play {
     /// A container that exits by itself, with the report that belongs to the code.
     pub fn exit(code: i32, seconds: u64) -> Self {
         let report = vidstreamx_job::Exit::from_code(code).map(Outcome::from);
         let stopped = Stopped {
+            billed: Some(Duration::from_secs(seconds)),
             exit_code: Some(code),
             stop_code: Some("EssentialContainerExited".into()),
             reason: Some("Essential container in task exited".into()),
@@ -51,17 +79,19 @@ impl Play {
 
     /// A task that AWS ends.
     pub fn stopped(exit_code: Option<i32>, stop_code: &str, seconds: u64) -> Self {
-        let stopped = Stopped { exit_code, stop_code: Some(stop_code.into()), reason: None };
+        let stopped = Stopped { billed: None, exit_code, stop_code: Some(stop_code.into()), reason: None };
         Self { lasts: Duration::from_secs(seconds), stopped, report: None }
     }
 }
 
 /// Plays the n-th task (from 1) of a source key.
-type Script = Box<dyn Fn(&str, usize) -> Play + Send + Sync>;
+type Script = Box<dyn Fn(&str, usize, &Launch) -> Play + Send + Sync>;
 
 /// All of AWS that the consumer sees.
 pub struct Cloud {
     state: Mutex<State>,
+    /// A message was sent, or is visible earlier than it was to be.
+    changed: Notify,
     script: Script,
     start: Instant,
     this: Weak<Self>,
@@ -70,9 +100,13 @@ pub struct Cloud {
 #[derive(Default)]
 struct State {
     messages: BTreeMap<u64, Queued>,
-    dead: Vec<String>,
+    /// What SQS itself moved, after too many receives.
+    given_up: Vec<String>,
+    letters: Vec<DeadLetter>,
     next: u64,
-    tokens: HashMap<String, (Launch, String)>,
+    tokens: HashMap<String, (Launch, String, Instant)>,
+    /// Launches that ECS would take at once, and when that was counted.
+    bucket: Option<(f64, Instant)>,
     forgets_tokens: bool,
     tasks: BTreeMap<String, Task>,
     refuse_until: Option<Instant>,
@@ -83,23 +117,31 @@ struct State {
     gone: HashSet<String>,
     failing_looks: usize,
     refused_keys: HashSet<String>,
+    not_videos: HashSet<String>,
 }
 
 struct Queued {
     body: String,
+    again: Option<Again>,
+    sent_at: Instant,
+    /// When it was received last.
+    received_at: Instant,
     visible_at: Instant,
     receives: u32,
     receipt: u64,
 }
 
-struct Task {
-    job: Job,
-    started_at: Instant,
-    play: Play,
+/// A task, from its launch to its end.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub job: Job,
+    pub launch: Launch,
+    pub started_at: Instant,
+    pub play: Play,
 }
 
 impl Task {
-    fn ends_at(&self) -> Instant {
+    pub fn ends_at(&self) -> Instant {
         self.started_at + self.play.lasts
     }
 
@@ -111,20 +153,32 @@ impl Task {
 
 impl Cloud {
     pub fn new(script: impl Fn(&str, usize) -> Play + Send + Sync + 'static) -> Arc<Self> {
+        Self::that_looks_at_launches(move |key, nth, _| script(key, nth))
+    }
+
+    pub fn that_looks_at_launches(
+        script: impl Fn(&str, usize, &Launch) -> Play + Send + Sync + 'static,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             state: Mutex::default(),
+            changed: Notify::new(),
             script: Box::new(script),
             start: Instant::now(),
             this: this.clone(),
         })
     }
 
+    /// For a consumer whose calls all work.
     pub fn world(self: &Arc<Self>) -> World {
+        self.world_through(&Arc::new(Seat::new(self.clone(), Faults::none())))
+    }
+
+    pub fn world_through(&self, seat: &Arc<Seat>) -> World {
         let start = self.start;
         World {
-            queue: self.clone(),
-            tasks: self.clone(),
-            records: self.clone(),
+            queue: seat.clone(),
+            tasks: seat.clone(),
+            records: seat.clone(),
             clock: Arc::new(move || epoch() + start.elapsed()),
         }
     }
@@ -134,11 +188,33 @@ impl Cloud {
     }
 
     pub fn send(&self, body: String) {
+        self.send_again(body, None);
+    }
+
+    pub fn send_again(&self, body: String, again: Option<Again>) {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        let visible_at = Instant::now();
-        state.messages.insert(id, Queued { body, visible_at, receives: 0, receipt: 0 });
+        let now = Instant::now();
+        let queued =
+            Queued { body, again, sent_at: now, received_at: now, visible_at: now, receives: 0, receipt: 0 };
+        state.messages.insert(id, queued);
+        self.changed.notify_waiters();
+    }
+
+    /// Moves everything from the dead-letter queue back, as SQS does it: text and attributes.
+    pub fn redrive(&self) {
+        let letters = std::mem::take(&mut self.state().letters);
+        for letter in letters {
+            let attributes = letter.attributes();
+            let again = attributes.into_iter().find(|(name, _, _)| *name == again::ATTRIBUTE);
+            self.send_again(letter.body, again.map(|(_, _, text)| text.parse().unwrap()));
+        }
+    }
+
+    /// What is no video shows it in its first bytes.
+    pub fn is_no_video(&self, key: &str) {
+        self.state().not_videos.insert(key.to_owned());
     }
 
     /// Refuses RunTask with `failures` for so long.
@@ -177,9 +253,29 @@ impl Cloud {
         self.state().records.insert(record.job_id.clone(), (record, 1));
     }
 
-    /// Bodies in the dead-letter queue.
+    /// What consumers put into the dead-letter queue.
+    pub fn letters(&self) -> Vec<DeadLetter> {
+        self.state().letters.clone()
+    }
+
+    /// What SQS put there, as nobody else did.
+    pub fn given_up(&self) -> Vec<String> {
+        self.state().given_up.clone()
+    }
+
+    /// All that is in the dead-letter queue.
     pub fn dead(&self) -> Vec<String> {
-        self.state().dead.clone()
+        let state = self.state();
+        let letters = state.letters.iter().map(|letter| letter.body.clone());
+        letters.chain(state.given_up.iter().cloned()).collect()
+    }
+
+    pub fn tasks(&self) -> Vec<Task> {
+        self.state().tasks.values().cloned().collect()
+    }
+
+    pub fn all_records(&self) -> Vec<Record> {
+        self.state().records.values().map(|(record, _)| record.clone()).collect()
     }
 
     /// Messages that are neither deleted nor dead.
@@ -208,6 +304,12 @@ impl Cloud {
     /// What was launched, in order.
     pub fn launches(&self) -> Vec<Launch> {
         self.state().launches.clone()
+    }
+
+    fn running(&self, arns: &HashSet<String>) -> usize {
+        let now = Instant::now();
+        let state = self.state();
+        arns.iter().filter(|arn| state.tasks.get(*arn).is_some_and(|task| now < task.ends_at())).count()
     }
 
     pub fn tasks_running(&self) -> usize {
@@ -239,78 +341,33 @@ impl Cloud {
     }
 }
 
-impl Queue for Cloud {
-    fn receive(
-        &self,
-        most: usize,
-        wait: Duration,
-        visibility: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
-        Box::pin(async move {
-            // On the server's side a poll goes on when its client is gone.
-            let server = self.this.upgrade().unwrap();
-            tokio::spawn(async move {
-                let deadline = Instant::now() + wait;
-                server.state().receives += 1;
-                sleep(LATENCY).await;
-                loop {
-                    let now = Instant::now();
-                    let messages = server.take_visible(most, now + visibility);
-                    if !messages.is_empty() || now >= deadline {
-                        return Ok(messages);
-                    }
-                    sleep_until((now + Duration::from_millis(100)).min(deadline)).await;
-                }
-            })
-            .await
-            .unwrap()
-        })
-    }
-
-    fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let mut state = self.state();
-            if let Some(id) = current(&state, receipt) {
-                state.messages.remove(&id);
-            }
-            Ok(())
-        })
-    }
-
-    fn set_visibility<'a>(
-        &'a self,
-        receipts: &'a [Receipt],
-        visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let mut state = self.state();
-            let mut refused = Vec::new();
-            for receipt in receipts {
-                match current(&state, receipt).and_then(|id| state.messages.get_mut(&id)) {
-                    Some(message) => message.visible_at = Instant::now() + visibility,
-                    None => refused.push(Refused {
-                        receipt: receipt.clone(),
-                        reason: "ReceiptHandleIsInvalid".into(),
-                        for_good: true,
-                    }),
-                }
-            }
-            Ok(refused)
-        })
-    }
-
-    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let visible = self.visible() as u64;
-            Ok(Backlog { visible, in_flight: self.queued() as u64 - visible, delayed: 0 })
-        })
-    }
-}
-
 impl Cloud {
+    /// A poll on the server's side, which goes on when its client is gone.
+    async fn poll(&self, most: usize, wait: Duration, visibility: Duration) -> Vec<Message> {
+        let server = self.this.upgrade().unwrap();
+        tokio::spawn(async move {
+            let deadline = Instant::now() + wait;
+            server.state().receives += 1;
+            loop {
+                let now = Instant::now();
+                let messages = server.take_visible(most, now + visibility);
+                if !messages.is_empty() || now >= deadline {
+                    return messages;
+                }
+                let changed = server.changed.notified();
+                let next = server.state().messages.values().map(|message| message.visible_at).min();
+                let next = next.map_or(deadline, |next| next.min(deadline));
+                tokio::select! {
+                    biased;
+                    () = sleep_until(next) => {}
+                    () = changed => {}
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+
     fn take_visible(&self, most: usize, until: Instant) -> Vec<Message> {
         let mut state = self.state();
         let now = Instant::now();
@@ -326,20 +383,58 @@ impl Cloud {
             let message = state.messages.get_mut(&id).unwrap();
             if message.receives >= MAX_RECEIVES {
                 let body = state.messages.remove(&id).unwrap().body;
-                state.dead.push(body);
+                state.given_up.push(body);
                 continue;
             }
             message.receives += 1;
+            message.received_at = now;
             message.visible_at = until;
             message.receipt = receipt;
             taken.push(Message {
                 id: id.to_string(),
                 receipt: Receipt(format!("{id}:{receipt}")),
                 receive_count: message.receives,
+                sent_at: Some(epoch() + (message.sent_at - self.start)),
+                again: message.again.clone(),
                 body: message.body.clone(),
             });
         }
         taken
+    }
+
+    fn delete(&self, receipt: &Receipt) {
+        let mut state = self.state();
+        if let Some(id) = current(&state, receipt) {
+            state.messages.remove(&id);
+        }
+    }
+
+    fn set_aside(&self, letter: &DeadLetter) {
+        self.state().letters.push(letter.clone());
+    }
+
+    fn set_visibility(&self, receipts: &[Receipt], visibility: Duration) -> Vec<Refused> {
+        assert!(receipts.len() <= 10);
+        let mut state = self.state();
+        let mut refused = Vec::new();
+        for receipt in receipts {
+            let until = Instant::now() + visibility;
+            match current(&state, receipt).and_then(|id| state.messages.get_mut(&id)) {
+                Some(message) if until <= message.received_at + LONGEST_HOLD => message.visible_at = until,
+                _ => refused.push(Refused {
+                    receipt: receipt.clone(),
+                    reason: "ReceiptHandleIsInvalid".into(),
+                    for_good: true,
+                }),
+            }
+        }
+        self.changed.notify_waiters();
+        refused
+    }
+
+    fn backlog(&self) -> Backlog {
+        let visible = self.visible() as u64;
+        Backlog { visible, in_flight: self.queued() as u64 - visible, delayed: 0 }
     }
 }
 
@@ -355,146 +450,140 @@ fn current(state: &State, receipt: &Receipt) -> Option<u64> {
     (message.receipt == receipt.parse::<u64>().unwrap()).then_some(id)
 }
 
-impl Tasks for Cloud {
-    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let mut state = self.state();
-            state.run_task_calls += 1;
-            let now = Instant::now();
-            if state.refuse_until.is_some_and(|until| now < until) {
-                return Err(LaunchError::Refused("Capacity is unavailable at this time.".into()));
-            }
-            let known = state.tokens.get(&launch.token).filter(|_| !state.forgets_tokens);
-            if let Some((same, arn)) = known {
-                let arn = arn.clone();
-                return if same == launch { Ok(arn) } else { Err(LaunchError::Conflict(vec![arn])) };
-            }
-            let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
-            let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
-            if state.refused_keys.contains(job.source.key.as_str()) {
-                let told = "InvalidParameterException: Some tags contain invalid characters.";
-                return Err(launch::error_meaning(Some("InvalidParameterException"), told.into()));
-            }
-            let nth = state.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
-            let play = (self.script)(job.source.key.as_str(), nth);
-            let arn = format!("arn:task/{}", state.tasks.len());
-            state.tokens.insert(launch.token.clone(), (launch.clone(), arn.clone()));
-            state.launches.push(launch.clone());
-            state.tasks.insert(arn.clone(), Task { job, started_at: now, play });
-            Ok(arn)
-        })
+impl Cloud {
+    fn run(&self, launch: &Launch) -> Result<String, LaunchError> {
+        let mut state = self.state();
+        state.run_task_calls += 1;
+        let now = Instant::now();
+        if !state.takes_a_launch(now) {
+            return Err(LaunchError::Refused("ThrottlingException: Rate exceeded".into()));
+        }
+        if state.refuse_until.is_some_and(|until| now < until) {
+            return Err(LaunchError::Refused("Capacity is unavailable at this time.".into()));
+        }
+        let known = state.tokens.get(&launch.token).filter(|(_, _, at)| now < *at + TOKEN_LIFE);
+        if let Some((same, arn, _)) = known.filter(|_| !state.forgets_tokens) {
+            let arn = arn.clone();
+            return if same == launch { Ok(arn) } else { Err(LaunchError::Conflict(vec![arn])) };
+        }
+        let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
+        let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
+        if state.refused_keys.contains(job.source.key.as_str()) {
+            let told = "InvalidParameterException: Some tags contain invalid characters.";
+            return Err(launch::error_meaning(Some("InvalidParameterException"), told.into()));
+        }
+        let nth = state.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
+        let play = (self.script)(job.source.key.as_str(), nth, launch);
+        let arn = format!("arn:task/{:06}", state.tasks.len());
+        state.tokens.insert(launch.token.clone(), (launch.clone(), arn.clone(), now));
+        state.launches.push(launch.clone());
+        let task = Task { job, launch: launch.clone(), started_at: now, play };
+        state.tasks.insert(arn.clone(), task);
+        Ok(arn)
     }
 
-    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
-        Box::pin(async move {
-            assert!(arns.len() <= 100);
-            sleep(LATENCY).await;
-            let state = self.state();
-            let now = Instant::now();
-            let status = |arn| match state.tasks.get(arn) {
-                Some(task) if task.is_forgotten(now) => Status::Missing,
-                Some(task) if now >= task.ends_at() => Status::Stopped(task.play.stopped.clone()),
-                Some(task) if now < task.started_at + SHOWN_AFTER => Status::Missing,
-                Some(_) => Status::Alive,
-                None => Status::Missing,
-            };
-            Ok(arns.iter().map(status).collect())
-        })
+    fn describe(&self, arns: &[String]) -> Vec<Status> {
+        assert!(arns.len() <= 100);
+        let state = self.state();
+        let now = Instant::now();
+        let status = |arn| match state.tasks.get(arn) {
+            Some(task) if task.is_forgotten(now) => Status::Missing,
+            Some(task) if now >= task.ends_at() => Status::Stopped(task.play.stopped.clone()),
+            Some(task) if now < task.started_at + SHOWN_AFTER => Status::Missing,
+            Some(_) => Status::Alive,
+            None => Status::Missing,
+        };
+        arns.iter().map(status).collect()
     }
 
-    fn started_for<'a>(
-        &'a self,
-        job: &'a JobId,
-        since: Timestamp,
-    ) -> BoxFuture<'a, Result<Vec<String>, CallError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let state = self.state();
-            let now = Instant::now();
-            let shown = |task: &Task| task.started_at + SHOWN_AFTER <= now && !task.is_forgotten(now);
-            let recent = |task: &Task| epoch() + (task.started_at - self.start) >= since;
-            let tasks =
-                state.tasks.iter().filter(|(_, task)| task.job.id == *job && shown(task) && recent(task));
-            Ok(tasks.map(|(arn, _)| arn.clone()).collect())
-        })
+    fn find(&self, job: &JobId, token: &str) -> Option<String> {
+        let state = self.state();
+        let now = Instant::now();
+        let shown = |task: &Task| task.started_at + SHOWN_AFTER <= now && !task.is_forgotten(now);
+        let mut tasks = state.tasks.iter().filter(|(_, task)| task.job.id == *job && shown(task));
+        tasks.find(|(_, task)| task.launch.token == token).map(|(arn, _)| arn.clone())
     }
 }
 
-impl Records for Cloud {
-    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let state = self.state();
-            let Some((record, etag)) = state.records.get(job) else { return Ok(None) };
-            let json = serde_json::to_vec(record).unwrap();
-            let record = Record::parse(&json).map_err(|error| LoadError::Unreadable {
-                bucket: "streams".parse().unwrap(),
-                key: Layout::record(job),
-                error,
-            })?;
-            Ok(Some(Stored { record, etag: etag.to_string() }))
+impl State {
+    fn takes_a_launch(&mut self, now: Instant) -> bool {
+        let (size, a_second) = LAUNCH_BUCKET;
+        let (left, at) = self.bucket.unwrap_or((size, now));
+        let left = (left + (now - at).as_secs_f64() * a_second).min(size);
+        self.bucket = Some((if left >= 1.0 { left - 1.0 } else { left }, now));
+        left >= 1.0
+    }
+}
+
+impl Cloud {
+    fn load(&self, job: &JobId) -> Result<Option<Stored>, LoadError> {
+        let state = self.state();
+        let Some((record, etag)) = state.records.get(job) else { return Ok(None) };
+        let json = serde_json::to_vec(record).unwrap();
+        let record = Record::parse(&json).map_err(|error| LoadError::Unreadable {
+            bucket: "streams".parse().unwrap(),
+            key: Layout::record(job),
+            error,
+        })?;
+        Ok(Some(Stored { record, etag: etag.to_string() }))
+    }
+
+    fn save(&self, record: &Record, replaced: Option<&str>) -> Result<String, SaveError> {
+        let mut state = self.state();
+        let stored = state.records.get(&record.job_id).map(|(_, etag)| *etag);
+        if stored.map(|etag| etag.to_string()).as_deref() != replaced {
+            return Err(SaveError::Conflict);
+        }
+        let etag = stored.unwrap_or_default() + 1;
+        state.records.insert(record.job_id.clone(), (record.clone(), etag));
+        Ok(etag.to_string())
+    }
+
+    fn report(&self, job: &Job) -> Option<Report> {
+        let state = self.state();
+        let now = Instant::now();
+        let mut tasks: Vec<_> =
+            state.tasks.values().filter(|task| task.job.id == job.id && task.ends_at() <= now).collect();
+        tasks.sort_by_key(|task| task.ends_at());
+        let outcome = tasks.iter().rev().find_map(|task| task.play.report)?;
+        Some(Report {
+            schema: Report::SCHEMA,
+            job_id: job.id.clone(),
+            outcome,
+            reason: (outcome != Outcome::Complete).then(|| format!("the task says {outcome:?}")),
+            source: None,
+            probe: None,
+            renditions: Vec::new(),
+            warnings: Vec::new(),
+            timings: Timings {
+                started_at: Timestamp::UNIX_EPOCH,
+                finished_at: Timestamp::UNIX_EPOCH,
+                probe_seconds: None,
+                first_playable_seconds: None,
+                encode_seconds: None,
+                total_seconds: 1.0,
+            },
         })
     }
 
-    fn save<'a>(
-        &'a self,
-        record: &'a Record,
-        replaced: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, SaveError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let mut state = self.state();
-            let stored = state.records.get(&record.job_id).map(|(_, etag)| *etag);
-            if stored.map(|etag| etag.to_string()).as_deref() != replaced {
-                return Err(SaveError::Conflict);
+    fn presence(&self, source: &Source) -> Result<Presence, CallError> {
+        let mut state = self.state();
+        if state.failing_looks > 0 {
+            state.failing_looks -= 1;
+            return Err(CallError::Passing { call: "HeadObject", reason: "SlowDown".into() });
+        }
+        let gone = state.gone.contains(source.key.as_str());
+        Ok(if gone { Presence::Gone } else { Presence::Present })
+    }
+
+    fn look(&self, source: &Source) -> Result<Look, CallError> {
+        match self.presence(source)? {
+            Presence::Gone => Ok(Look::Gone),
+            Presence::Replaced => Ok(Look::Replaced),
+            Presence::Present if self.state().not_videos.contains(source.key.as_str()) => {
+                Ok(Look::NotVideo("the file is text, not a video".to_owned()))
             }
-            let etag = stored.unwrap_or_default() + 1;
-            state.records.insert(record.job_id.clone(), (record.clone(), etag));
-            Ok(etag.to_string())
-        })
-    }
-
-    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let state = self.state();
-            let now = Instant::now();
-            let mut tasks: Vec<_> =
-                state.tasks.values().filter(|task| task.job.id == job.id && task.ends_at() <= now).collect();
-            tasks.sort_by_key(|task| task.ends_at());
-            let outcome = tasks.iter().rev().find_map(|task| task.play.report);
-            Ok(outcome.map(|outcome| Report {
-                schema: Report::SCHEMA,
-                job_id: job.id.clone(),
-                outcome,
-                reason: (outcome != Outcome::Complete).then(|| format!("the task says {outcome:?}")),
-                source: None,
-                probe: None,
-                renditions: Vec::new(),
-                warnings: Vec::new(),
-                timings: Timings {
-                    started_at: Timestamp::UNIX_EPOCH,
-                    finished_at: Timestamp::UNIX_EPOCH,
-                    probe_seconds: None,
-                    first_playable_seconds: None,
-                    encode_seconds: None,
-                    total_seconds: 1.0,
-                },
-            }))
-        })
-    }
-
-    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
-        Box::pin(async move {
-            sleep(LATENCY).await;
-            let mut state = self.state();
-            if state.failing_looks > 0 {
-                state.failing_looks -= 1;
-                return Err(CallError::Passing { call: "HeadObject", reason: "SlowDown".into() });
-            }
-            let gone = state.gone.contains(source.key.as_str());
-            Ok(if gone { Presence::Gone } else { Presence::Present })
-        })
+            Presence::Present => Ok(Look::Video(Facts::default())),
+        }
     }
 }

@@ -1,0 +1,228 @@
+//! A consumer's way to the cloud, on which calls fail: before they take effect or after, late, or with
+//! the consumer itself.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+/// How often calls go wrong.
+pub struct Faults {
+    rng: Mutex<fastrand::Rng>,
+    /// The share of calls that fail, half of them after they took effect.
+    pub errors: f64,
+    /// The share of calls that take up to a minute.
+    pub delays: f64,
+    /// The share of calls in which the consumer dies, half of them after they took effect.
+    pub crashes: f64,
+}
+
+impl Faults {
+    pub fn none() -> Self {
+        Self { rng: Mutex::new(fastrand::Rng::with_seed(0)), errors: 0.0, delays: 0.0, crashes: 0.0 }
+    }
+
+    pub fn seeded(seed: u64) -> Self {
+        Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), ..Self::none() }
+    }
+
+    fn happens(&self, share: f64) -> bool {
+        share > 0.0 && self.rng.lock().unwrap().f64() < share
+    }
+}
+
+/// Where one consumer sits, until it dies.
+pub struct Seat {
+    cloud: Arc<Cloud>,
+    faults: Faults,
+    /// Cancelled when the consumer is to be gone at once.
+    pub crashed: CancellationToken,
+    /// When RunTask and DescribeTasks were called.
+    calls: Mutex<[Vec<Instant>; 2]>,
+    launched: Mutex<HashSet<String>>,
+    most_running: AtomicUsize,
+}
+
+/// What went wrong with a call, in nobody's words yet.
+struct Lost;
+
+impl From<Lost> for CallError {
+    fn from(_: Lost) -> Self {
+        Self::Passing { call: "a call", reason: "InternalError: We encountered an internal error.".into() }
+    }
+}
+
+impl From<Lost> for LaunchError {
+    fn from(_: Lost) -> Self {
+        Self::Unknown("timeout".into())
+    }
+}
+
+impl From<Lost> for LoadError {
+    fn from(lost: Lost) -> Self {
+        Self::Call(lost.into())
+    }
+}
+
+impl From<Lost> for SaveError {
+    fn from(lost: Lost) -> Self {
+        Self::Call(lost.into())
+    }
+}
+
+impl Seat {
+    pub fn new(cloud: Arc<Cloud>, faults: Faults) -> Self {
+        Self {
+            cloud,
+            faults,
+            crashed: CancellationToken::new(),
+            calls: Mutex::default(),
+            launched: Mutex::default(),
+            most_running: AtomicUsize::new(0),
+        }
+    }
+
+    /// When RunTask was called.
+    pub fn launch_calls(&self) -> Vec<Instant> {
+        self.calls.lock().unwrap()[0].clone()
+    }
+
+    /// When DescribeTasks was called.
+    pub fn describe_calls(&self) -> Vec<Instant> {
+        self.calls.lock().unwrap()[1].clone()
+    }
+
+    /// The most tasks that this consumer started and that ran at the same time.
+    pub fn most_running(&self) -> usize {
+        self.most_running.load(Ordering::Relaxed)
+    }
+
+    /// One call: what it does, and what becomes of it.
+    async fn call<T, E: From<Lost>>(&self, act: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let faults = &self.faults;
+        sleep(LATENCY).await;
+        if faults.happens(faults.delays) {
+            let milliseconds = faults.rng.lock().unwrap().u64(0..60_000);
+            sleep(Duration::from_millis(milliseconds)).await;
+        }
+        let (fails, dies) = (faults.happens(faults.errors), faults.happens(faults.crashes));
+        let first = (fails || dies) && faults.happens(0.5);
+        if dies && first {
+            return self.die().await;
+        }
+        if fails && first {
+            return Err(Lost.into());
+        }
+        let answer = act.await;
+        if dies {
+            return self.die().await;
+        }
+        if fails { Err(Lost.into()) } else { answer }
+    }
+
+    async fn die<T>(&self) -> T {
+        self.crashed.cancel();
+        std::future::pending().await
+    }
+
+    fn note(&self, call: usize) {
+        self.calls.lock().unwrap()[call].push(Instant::now());
+    }
+}
+
+impl Queue for Seat {
+    fn receive(
+        &self,
+        most: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
+        Box::pin(self.call(async move { Ok(self.cloud.poll(most, wait, visibility).await) }))
+    }
+
+    fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(self.call(async { Ok(self.cloud.delete(receipt)) }))
+    }
+
+    fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
+        Box::pin(self.call(async { Ok(self.cloud.set_aside(letter)) }))
+    }
+
+    fn set_visibility<'a>(
+        &'a self,
+        receipts: &'a [Receipt],
+        visibility: Duration,
+    ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>> {
+        Box::pin(self.call(async move {
+            // Entries of a batch fail on their own, too.
+            let lost = |_: &&Receipt| self.faults.happens(self.faults.errors);
+            let (lost, kept): (Vec<_>, Vec<_>) = receipts.iter().partition(lost);
+            let kept: Vec<_> = kept.into_iter().cloned().collect();
+            let mut refused = self.cloud.set_visibility(&kept, visibility);
+            refused.extend(lost.into_iter().map(|receipt| Refused {
+                receipt: receipt.clone(),
+                reason: "InternalError".into(),
+                for_good: false,
+            }));
+            Ok(refused)
+        }))
+    }
+
+    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
+        Box::pin(self.call(async { Ok(self.cloud.backlog()) }))
+    }
+}
+
+impl Tasks for Seat {
+    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
+        self.note(0);
+        Box::pin(self.call(async {
+            let arn = self.cloud.run(launch)?;
+            let mut launched = self.launched.lock().unwrap();
+            launched.insert(arn.clone());
+            let running = self.cloud.running(&launched);
+            self.most_running.fetch_max(running, Ordering::Relaxed);
+            Ok(arn)
+        }))
+    }
+
+    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+        self.note(1);
+        Box::pin(self.call(async { Ok(self.cloud.describe(arns)) }))
+    }
+
+    fn find<'a>(
+        &'a self,
+        job: &'a JobId,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
+        Box::pin(self.call(async { Ok(self.cloud.find(job, token)) }))
+    }
+}
+
+impl Records for Seat {
+    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
+        Box::pin(self.call(async { self.cloud.load(job) }))
+    }
+
+    fn save<'a>(
+        &'a self,
+        record: &'a Record,
+        replaced: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<String, SaveError>> {
+        Box::pin(self.call(async move { self.cloud.save(record, replaced) }))
+    }
+
+    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
+        Box::pin(self.call(async { Ok(self.cloud.report(job)) }))
+    }
+
+    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
+        Box::pin(self.call(async { self.cloud.presence(source) }))
+    }
+
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>> {
+        Box::pin(self.call(async { self.cloud.look(source) }))
+    }
+}
