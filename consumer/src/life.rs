@@ -85,6 +85,8 @@ const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts at a call that has to succeed.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Tries at looking at an upload.
+const LOOKS: usize = 3;
 /// Pause where only a person can help.
 const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 
@@ -241,11 +243,16 @@ impl Lives {
     /// out by itself.
     async fn look(&self, job: &Job) -> Result<Option<Look>, GivenUp> {
         let _permit = self.unless_shutdown(self.looks.acquire()).await?;
-        let looked = self.records.look(&job.source).await;
-        if let Err(error) = &looked {
-            debug!(job.id = job.id.as_str(), %error, "no look at the source");
+        let mut pause = RETRY.0;
+        for _ in 0..LOOKS {
+            match self.records.look(&job.source).await {
+                Ok(look) => return Ok(Some(look)),
+                Err(error) => debug!(job.id = job.id.as_str(), %error, "no look at the source"),
+            }
+            self.unless_shutdown(sleep(pause)).await?;
+            pause *= 2;
         }
-        Ok(looked.ok())
+        Ok(None)
     }
 
     /// The size for a job whose record says nothing of one.

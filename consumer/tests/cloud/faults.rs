@@ -111,7 +111,7 @@ impl Seat {
         if dies && first {
             return self.die().await;
         }
-        if fails && first {
+        if (fails && first) || self.cloud.is_failing() {
             return Err(Lost.into());
         }
         let answer = act.await;
@@ -142,11 +142,17 @@ impl Queue for Seat {
     }
 
     fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
-        Box::pin(self.call(async { Ok(self.cloud.delete(receipt)) }))
+        Box::pin(self.call(async {
+            self.cloud.delete(receipt);
+            Ok(())
+        }))
     }
 
     fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
-        Box::pin(self.call(async { Ok(self.cloud.set_aside(letter)) }))
+        Box::pin(self.call(async {
+            self.cloud.set_aside(letter);
+            Ok(())
+        }))
     }
 
     fn set_visibility<'a>(

@@ -110,6 +110,8 @@ struct State {
     forgets_tokens: bool,
     tasks: BTreeMap<String, Task>,
     refuse_until: Option<Instant>,
+    fail_until: Option<Instant>,
+    most_receives: u32,
     launches: Vec<Launch>,
     run_task_calls: usize,
     receives: usize,
@@ -222,6 +224,15 @@ impl Cloud {
         self.state().refuse_until = Some(Instant::now() + duration);
     }
 
+    /// Fails all calls of all services for so long.
+    pub fn fail_all_for(&self, duration: Duration) {
+        self.state().fail_until = Some(Instant::now() + duration);
+    }
+
+    fn is_failing(&self) -> bool {
+        self.state().fail_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Refuses RunTask for this video, as a mistake in the request.
     pub fn refuse_key(&self, key: &str) {
         self.state().refused_keys.insert(key.to_owned());
@@ -291,6 +302,11 @@ impl Cloud {
 
     pub fn most_receives(&self) -> u32 {
         self.state().messages.values().map(|message| message.receives).max().unwrap_or_default()
+    }
+
+    /// Of all messages that there were.
+    pub fn most_receives_ever(&self) -> u32 {
+        self.state().most_receives
     }
 
     pub fn receives(&self) -> usize {
@@ -387,6 +403,7 @@ impl Cloud {
                 continue;
             }
             message.receives += 1;
+            let receives = message.receives;
             message.received_at = now;
             message.visible_at = until;
             message.receipt = receipt;
@@ -398,6 +415,7 @@ impl Cloud {
                 again: message.again.clone(),
                 body: message.body.clone(),
             });
+            state.most_receives = state.most_receives.max(receives);
         }
         taken
     }
@@ -474,6 +492,9 @@ impl Cloud {
         }
         let nth = state.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
         let play = (self.script)(job.source.key.as_str(), nth, launch);
+        if play.stopped.exit_code == Some(66) {
+            state.gone.insert(job.source.key.to_string());
+        }
         let arn = format!("arn:task/{:06}", state.tasks.len());
         state.tokens.insert(launch.token.clone(), (launch.clone(), arn.clone(), now));
         state.launches.push(launch.clone());
