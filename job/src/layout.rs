@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{JobId, ObjectKey};
 
-/// Where the consumer keeps its records; no stream is ever placed below it.
+/// Where the consumer's records and the tasks' progress are; no stream is ever placed below it.
 pub const RECORDS_PREFIX: &str = ".vidstreamx/";
 
 /// Room left for what follows the stem: `/<job id>/<kind>/<name>/seg-0000000.m4s` and the like.
@@ -16,6 +16,7 @@ const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
 /// <stem>/master.m3u8  <stem>/job.json        the stable address, one per source key
 /// <stem>/<job id>/…                          everything one job made
 /// .vidstreamx/jobs/<job id>.json             the consumer's record
+/// .vidstreamx/progress/<job id>.json         how far the task is
 /// ```
 ///
 /// The stem is the source key wherever that can be the beginning of an address. Keys near S3's
@@ -56,6 +57,12 @@ impl Layout {
     #[must_use]
     pub fn record(job_id: &JobId) -> String {
         format!("{RECORDS_PREFIX}jobs/{job_id}.json")
+    }
+
+    /// How far the job's task is.
+    #[must_use]
+    pub fn progress(job_id: &JobId) -> String {
+        format!("{RECORDS_PREFIX}progress/{job_id}.json")
     }
 }
 

@@ -13,7 +13,7 @@ use crate::{
     input::Input,
     plan::AudioRendition,
     probe::MOST_SECONDS,
-    progress,
+    progress::{self, Standing},
 };
 
 /// Highest true peak: what AAC adds by its errors must not clip (EBU R128 s2, 4.3).
@@ -72,7 +72,7 @@ impl Change {
 pub async fn measure(
     input: &Input,
     tracks: &[AudioRendition],
-    duration_seconds: f64,
+    standing: &Standing,
 ) -> Result<Vec<Loudness>, TaskError> {
     let mut arguments: Vec<String> =
         ["-hide_banner", "-nostdin", "-loglevel", "warning", "-nostats", "-stats_period", "1"]
@@ -94,7 +94,7 @@ pub async fn measure(
     let samples = pipes.split_off(1);
     let follow = async {
         match pipes.pop() {
-            Some(pipe) => Ok(progress::follow(pipe, duration_seconds).await?),
+            Some(pipe) => Ok(progress::follow(pipe, standing).await?),
             None => Ok(()),
         }
     };
@@ -172,7 +172,8 @@ mod tests {
         let output = ffmpeg.args(arguments.split_whitespace()).arg(&file).output().await.unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let track = |stream| AudioRendition::of_tests(stream, 6.0);
-        let measured = measure(&Input::File(file), &[track(0), track(1)], 6.0).await.unwrap();
+        let measured =
+            measure(&Input::File(file), &[track(0), track(1)], &Standing::default()).await.unwrap();
         let louder = measured[1].integrated_lufs - measured[0].integrated_lufs;
         assert!((louder - 10.0).abs() < 0.1, "{measured:?}");
         assert!((measured[0].integrated_lufs + 23.0).abs() < 0.1, "{measured:?}");

@@ -108,8 +108,14 @@ impl Mp4Error {
 }
 
 /// Writes `path` from the published segments of `parts`, the rung first. Samples, frame times and the sound's
-/// place against the picture are those of the segments.
-pub async fn remux(store: &Store, parts: &[Part], path: &str) -> Result<Mp4, Mp4Error> {
+/// place against the picture are those of the segments. `read_bytes` is told the size of every segment, each time it has
+/// been read, which is twice.
+pub async fn remux(
+    store: &Store,
+    parts: &[Part],
+    path: &str,
+    read_bytes: impl Fn(u64),
+) -> Result<Mp4, Mp4Error> {
     let mut tracks = Vec::with_capacity(parts.len());
     for part in parts {
         let init = format!("{}/{}", part.folder, playlist::INIT_NAME);
@@ -122,6 +128,7 @@ pub async fn remux(store: &Store, parts: &[Part], path: &str) -> Result<Mp4, Mp4
         let names = (0..part.segments).map(|number| segment_path(part, number));
         let mut segments = std::pin::pin!(segments(store, names));
         while let Some((path, bytes)) = segments.try_next().await? {
+            read_bytes(bytes.len() as u64);
             let chunk =
                 track.add(&bytes).map_err(|reason| Mp4Error::Segment { path: path.clone(), reason })?;
             chunks.push(Chunk { track: index, path, ..chunk });
@@ -131,7 +138,7 @@ pub async fn remux(store: &Store, parts: &[Part], path: &str) -> Result<Mp4, Mp4
     chunks.sort_by(|a, b| a.start_seconds.partial_cmp(&b.start_seconds).unwrap_or(Ordering::Equal));
     let head = head(&tracks, &chunks).map_err(|error| Mp4Error::Table { path: path.to_owned(), error })?;
     let bytes = head.len() as u64 + chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
-    let content = stream::iter([Ok(Bytes::from(head))]).chain(samples(store, &chunks));
+    let content = stream::iter([Ok(Bytes::from(head))]).chain(samples(store, &chunks, &read_bytes));
     store.put_stream(path, Kind::Immutable("video/mp4"), bytes, content).await?;
     Ok(Mp4 { bytes })
 }
@@ -157,11 +164,16 @@ fn segments(
 }
 
 /// The samples of the chunks, without the boxes around them.
-fn samples(store: &Store, chunks: &[Chunk]) -> impl Stream<Item = Result<Bytes, Mp4Error>> {
+fn samples(
+    store: &Store,
+    chunks: &[Chunk],
+    read_bytes: &impl Fn(u64),
+) -> impl Stream<Item = Result<Bytes, Mp4Error>> {
     segments(store, chunks.iter().map(|chunk| chunk.path.clone()))
         .zip(stream::iter(chunks))
         .map(|(segment, chunk)| {
             let (path, segment) = segment?;
+            read_bytes(segment.len() as u64);
             let boxes = boxes(&segment).map_err(|reason| Mp4Error::Segment { path, reason })?;
             let samples: Vec<_> =
                 boxes.into_iter().filter(|(kind, _)| *kind == Mdat::KIND).map(|(_, body)| body).collect();
@@ -504,7 +516,7 @@ fn runs<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<(u32, T)> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::{cell::Cell, collections::BTreeMap};
 
     use mp4_atom::{Tfdt, Tfhd, Traf, Trun, TrunEntry, TrunSamples};
 
@@ -608,10 +620,15 @@ mod tests {
             publish_sound(&store, "deu", 1.5).await,
         ];
         let path = "job/mp4/64p.mp4";
-        let made = remux(&store, &parts, path).await.unwrap();
+        let read = Cell::new(0);
+        let made = remux(&store, &parts, path, |bytes| read.set(read.get() + bytes)).await.unwrap();
         let file = folder.path().join(path);
         let bytes = Bytes::from(std::fs::read(&file).unwrap());
         assert_eq!(made.bytes, bytes.len() as u64);
+        let paths = parts.iter().flat_map(|part| (0..part.segments).map(|number| segment_path(part, number)));
+        let segments: u64 =
+            paths.map(|path| std::fs::metadata(folder.path().join(path)).unwrap().len()).sum();
+        assert_eq!(read.get(), 2 * segments);
         let order: Vec<_> = boxes(&bytes).unwrap().into_iter().map(|(kind, _)| kind.to_string()).collect();
         assert_eq!(order, ["ftyp", "moov", "mdat"]);
 
@@ -652,7 +669,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::Folder(folder.path().to_owned());
         let parts = [publish_rung(&store).await, publish_sound(&store, "eng", 0.0).await];
-        remux(&store, &parts, "all.mp4").await.unwrap();
+        remux(&store, &parts, "all.mp4", |_| ()).await.unwrap();
         for (stream, part) in parts.iter().enumerate() {
             let mut segments = std::fs::read(folder.path().join(&part.folder).join("init.mp4")).unwrap();
             for number in 0..part.segments {
@@ -686,7 +703,7 @@ mod tests {
         let store = Store::Folder(folder.path().to_owned());
         let rung = publish_rung(&store).await;
         let one_more = Part { segments: rung.segments + 1, ..rung.clone() };
-        let error = remux(&store, &[one_more], "mp4/64p.mp4").await.unwrap_err();
+        let error = remux(&store, &[one_more], "mp4/64p.mp4", |_| ()).await.unwrap_err();
         assert!(
             error.to_string().ends_with("seg-00003.m4s was published and is gone or has changed"),
             "{error}"
@@ -697,7 +714,7 @@ mod tests {
         let whole = store.get(&segment).await.unwrap().unwrap();
         for broken in [whole.slice(..whole.len() - 1), Bytes::from_static(b"rubbish rubbish"), Bytes::new()] {
             store.put(&segment, Kind::Immutable("video/mp4"), broken).await.unwrap();
-            let error = remux(&store, std::slice::from_ref(&rung), "mp4/64p.mp4").await.unwrap_err();
+            let error = remux(&store, std::slice::from_ref(&rung), "mp4/64p.mp4", |_| ()).await.unwrap_err();
             assert!(matches!(&error, Mp4Error::Segment { path, .. } if *path == segment), "{error}");
             assert_eq!(error.exit(), Exit::Internal);
         }
@@ -711,7 +728,7 @@ mod tests {
         let rung = publish_rung(&store).await;
         let chunk =
             |bytes| Chunk { track: 0, path: segment_path(&rung, 0), start_seconds: 0.0, bytes, samples: 1 };
-        let error = samples(&store, &[chunk(1)]).try_collect::<Vec<_>>().await.unwrap_err();
+        let error = samples(&store, &[chunk(1)], &|_| ()).try_collect::<Vec<_>>().await.unwrap_err();
         assert!(matches!(error, Mp4Error::Gone(_)), "{error}");
     }
 

@@ -4,7 +4,10 @@
 //! and in order: when the store is slow, pipes fill and FFmpeg waits. Playlists have one owner, which lists a
 //! segment only when it can be fetched.
 
-use std::time::{Duration, Instant};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{TryStreamExt, future::try_join_all};
@@ -20,6 +23,7 @@ use crate::{
     plan::{AudioRendition, Plan, SubtitleRendition, VideoRendition},
     playlist::{self, Layout, Presentation, Published, Rates, Rendition, Sound, Text, Timeline, Variant},
     profile::Format,
+    progress::Standing,
     source::PinnedObject,
     store::{Kind, PLAYLIST, Store, StoreError},
     subtitles,
@@ -166,7 +170,7 @@ impl Publisher {
     }
 
     /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end.
-    pub async fn stream(&mut self, pipes: Vec<pipe::Receiver>) -> Result<(), TaskError> {
+    pub async fn stream(&mut self, pipes: Vec<pipe::Receiver>, standing: &Standing) -> Result<(), TaskError> {
         let (events, mut inbox) = mpsc::channel(16);
         let uploads =
             try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(|(index, (pipe, track))| {
@@ -185,6 +189,9 @@ impl Publisher {
         drop(events);
         let playlists = async {
             while let Some(event) = inbox.recv().await {
+                if let Event::Segment { track, .. } = event {
+                    standing.published(track);
+                }
                 self.apply(event).await?;
             }
             Ok(())
@@ -328,12 +335,12 @@ impl Publisher {
 
     /// Final files, playlists and manifests; returns what was published. What takes the place of an earlier
     /// upload's stream comes last.
-    pub async fn finish(&mut self) -> Result<Vec<job::Rendition>, TaskError> {
+    pub async fn finish(&mut self, standing: &Standing) -> Result<Vec<job::Rendition>, TaskError> {
         self.check_source().await?;
         let mut renditions: Vec<_> = self.tracks.iter().map(Track::report).collect();
         renditions.extend(self.texts.iter().map(SubtitleTrack::report));
         if self.formats.contains(&Format::Mp4) {
-            renditions.extend(self.write_files().await?);
+            renditions.extend(self.write_files(standing).await?);
         }
         let presentation = self.presentation(Rating::Measured);
         if self.formats.contains(&Format::Hls) {
@@ -378,7 +385,7 @@ impl Publisher {
     }
 
     /// One progressive file for each rung, with every track of sound in stereo.
-    async fn write_files(&self) -> Result<Vec<job::Rendition>, TaskError> {
+    async fn write_files(&self, standing: &Standing) -> Result<Vec<job::Rendition>, TaskError> {
         let part = |track: &Track, language: Option<String>, label: &str| mp4::Part {
             folder: track.folder.clone(),
             segments: track.timeline.segments.len(),
@@ -396,6 +403,16 @@ impl Publisher {
                 Planned::Audio(_) => {}
             }
         }
+        let bytes = |track: &Track| track.timeline.segments.iter().map(|segment| segment.bytes).sum::<u64>();
+        let of_sounds: u64 = sounds.iter().map(|(_, track)| bytes(track)).sum();
+        let of_rungs: u64 = rungs.iter().map(|(_, _, track)| bytes(track)).sum();
+        // Everything is read twice, and the sound for every file.
+        let all = 2 * (of_rungs + of_sounds * rungs.len().max(1) as u64);
+        let read = Cell::new(0);
+        let read_bytes = |bytes: u64| {
+            read.set(read.get() + bytes);
+            standing.reached(read.get() as f64 / all as f64);
+        };
         let mut files = Vec::with_capacity(rungs.len());
         let parts = |rung: &[mp4::Part]| {
             rung.iter().cloned().chain(sounds.iter().map(|(part, _)| part.clone())).collect::<Vec<_>>()
@@ -403,10 +420,10 @@ impl Publisher {
         if rungs.is_empty()
             && let Some((_, track)) = sounds.first()
         {
-            files.push(self.write_file("audio", &parts(&[]), track).await?);
+            files.push(self.write_file("audio", &parts(&[]), track, read_bytes).await?);
         }
         for (name, rung, track) in rungs {
-            files.push(self.write_file(name, &parts(&[rung]), track).await?);
+            files.push(self.write_file(name, &parts(&[rung]), track, read_bytes).await?);
         }
         Ok(files)
     }
@@ -416,9 +433,10 @@ impl Publisher {
         name: &str,
         parts: &[mp4::Part],
         track: &Track,
+        read_bytes: impl Fn(u64),
     ) -> Result<job::Rendition, TaskError> {
         let path = format!("{}/mp4/{name}.mp4", self.job_id);
-        let file = mp4::remux(&self.store, parts, &path).await?;
+        let file = mp4::remux(&self.store, parts, &path, read_bytes).await?;
         let of_parts = |track: &&Track| parts.iter().any(|part| part.folder == track.folder);
         let mut codecs: Vec<_> =
             self.tracks.iter().filter(of_parts).map(|track| track.codecs.as_str()).collect();

@@ -6,7 +6,8 @@ use std::{
 };
 
 use aws_sdk_s3::{
-    Client,
+    Client, config,
+    config::retry::RetryConfig,
     primitives::ByteStream,
     types::{CompletedMultipartUpload, CompletedPart},
 };
@@ -238,6 +239,38 @@ impl Store {
             Self::Folder(folder) => folder.join(path).display().to_string(),
             Self::Bucket { bucket, prefix, .. } => format!("s3://{bucket}/{}", join(prefix, path)),
         }
+    }
+}
+
+/// An object in S3 that is written again and again and soon out of date.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Authorised to write there.
+    pub client: Client,
+    /// The output bucket.
+    pub bucket: BucketName,
+    /// The whole key.
+    pub key: String,
+}
+
+impl Slot {
+    /// Writes it, in one attempt: the next write is the retry. The client's retries have a common budget, which is for
+    /// the stream.
+    pub async fn put(&self, json: Bytes) -> Result<(), S3Error> {
+        let once = config::Builder::new().retry_config(RetryConfig::disabled());
+        self.client
+            .put_object()
+            .bucket(self.bucket.as_str())
+            .key(&self.key)
+            .content_type(JSON)
+            .cache_control("no-cache")
+            .body(ByteStream::from(json))
+            .customize()
+            .config_override(once)
+            .send()
+            .await
+            .map_err(|error| S3Error::new("write", format!("s3://{}/{}", self.bucket, self.key), &error))?;
+        Ok(())
     }
 }
 
@@ -525,6 +558,26 @@ mod tests {
         assert_eq!(rules.each_ref().map(|rule| rule.num_calls()), [1, 0, 0]);
         assert!(store.put_stream(PATH, MP4, PART_BYTES + 1, content(true)).await.is_err());
         assert_eq!(rules.map(|rule| rule.num_calls()), [1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn what_is_soon_out_of_date_is_not_tried_again() {
+        let busy = || {
+            let after_two = mock!(Client::put_object).sequence().http_status(503, None).times(2);
+            after_two.output(|| PutObjectOutput::builder().build()).build()
+        };
+        let others = busy();
+        let store = bucket(&[&others]);
+        store.put("job.json", Kind::Stable(JSON), Bytes::new()).await.unwrap();
+        assert_eq!(others.num_calls(), 3);
+
+        let rule = busy();
+        let Store::Bucket { client, bucket, .. } = bucket(&[&rule]) else { unreachable!() };
+        let slot = Slot { client, bucket, key: ".vidstreamx/progress/1.json".into() };
+        let error = slot.put(Bytes::new()).await.unwrap_err();
+        let expected = "cannot write s3://streams/.vidstreamx/progress/1.json: ";
+        assert!(error.to_string().starts_with(expected), "{error}");
+        assert_eq!(rule.num_calls(), 1);
     }
 
     #[tokio::test]

@@ -14,7 +14,9 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tracing::Instrument;
-use vidstreamx_job::{Exit, Job, JobId, Outcome, Probe, Rendition, Report, S3Uri, Source, Timings};
+use vidstreamx_job::{
+    Exit, Job, JobId, Layout, Outcome, Probe, Rendition, Report, S3Uri, Source, Stage, Timings,
+};
 
 use crate::{
     command::{self, Pipe},
@@ -26,13 +28,13 @@ use crate::{
     loudness::{self, Change},
     plan::{Copyable, Plan},
     probe::{Media, probe},
-    profile::Profile,
-    progress,
+    profile::{Format, Profile},
+    progress::{self, Standing, Writer},
     publish::{MASTER, Publisher, retract},
     s3,
     settings::{self, Settings, Work},
     source::PinnedObject,
-    store::{JSON, Kind, Store, StoreError},
+    store::{JSON, Kind, Slot, Store, StoreError},
     subtitles, verify,
 };
 
@@ -56,11 +58,25 @@ pub async fn run(settings: Settings) -> Exit {
 
 async fn transcode(opened: Opened, profile: Profile, clock: Clock) -> Exit {
     tracing::info!(output = opened.store.locate(""), "started");
+    let standing = Standing::default();
+    let writer =
+        opened.progress.clone().map(|slot| Writer::start(&standing, opened.job_id.clone(), clock.at, slot));
     let mut found = Found::default();
     let result = tokio::select! {
-        result = work(&opened, &profile, &clock, &mut found) => result,
+        result = work(&opened, &profile, &clock, &standing, &mut found) => result,
         () = terminated() => Err(TaskError::Terminated),
+        never = progress::show(&standing) => match never {},
     };
+    let exit = conclude(&opened, found, result, &clock).await;
+    standing.end(exit);
+    if let Some(writer) = writer {
+        writer.end().await;
+    }
+    exit
+}
+
+/// Reports how the work came out.
+async fn conclude(opened: &Opened, found: Found, result: Result<(), TaskError>, clock: &Clock) -> Exit {
     let exit = match &result {
         Ok(()) => Exit::Done,
         Err(error) => error.exit(),
@@ -78,8 +94,8 @@ async fn transcode(opened: Opened, profile: Profile, clock: Clock) -> Exit {
         }
         _ => {}
     }
-    let report = found.report(&opened, exit.into(), reason, &clock);
-    match write_report(&opened, &report).await {
+    let report = found.report(opened, exit.into(), reason, clock);
+    match write_report(opened, &report).await {
         Ok(()) if exit == Exit::Done => {
             tracing::info!(
                 total_seconds = report.timings.total_seconds,
@@ -115,6 +131,8 @@ struct Opened {
     source: Option<Source>,
     input: InputKind,
     store: Store,
+    /// Where somebody looks how far it is; absent for work by hand.
+    progress: Option<Slot>,
 }
 
 enum InputKind {
@@ -150,8 +168,10 @@ impl Opened {
             Ok(object) => InputKind::Object(Box::new(object)),
             Err(error) => InputKind::Lost(error),
         };
+        let progress =
+            Slot { client: client.clone(), bucket: job.output.clone(), key: Layout::progress(&job.id) };
         let store = Store::Bucket { client, bucket: job.output, prefix };
-        Self { job_id: job.id, name, source: Some(job.source), input, store }
+        Self { job_id: job.id, name, source: Some(job.source), input, store, progress: Some(progress) }
     }
 
     async fn by_hand(input: settings::Input, store: Store, profile: &Profile) -> Result<Self, TaskError> {
@@ -162,7 +182,8 @@ impl Opened {
                 let job_id =
                     JobId::new(&source.bucket, &source.key, source.content(), &profile.fingerprint());
                 let (name, source) = (object.uri(), Some(source));
-                Ok(Self { job_id, name, source, input: InputKind::Object(Box::new(object)), store })
+                let input = InputKind::Object(Box::new(object));
+                Ok(Self { job_id, name, source, input, store, progress: None })
             }
             settings::Input::File(path) => {
                 let name = path.display().to_string();
@@ -179,7 +200,8 @@ impl Opened {
                     .map_or(0, |since| since.as_nanos());
                 let content = format!("{}:{}:{changed}", path.display(), metadata.len());
                 let job_id = JobId::of_file(&content, &profile.fingerprint());
-                Ok(Self { job_id, name, source: None, input: InputKind::File(path), store })
+                let input = InputKind::File(path);
+                Ok(Self { job_id, name, source: None, input, store, progress: None })
             }
         }
     }
@@ -219,7 +241,13 @@ impl Found {
     }
 }
 
-async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Found) -> Result<(), TaskError> {
+async fn work(
+    opened: &Opened,
+    profile: &Profile,
+    clock: &Clock,
+    standing: &Standing,
+    found: &mut Found,
+) -> Result<(), TaskError> {
     let (input, object) = match &opened.input {
         InputKind::File(path) => (Input::File(path.clone()), None),
         InputKind::Object(object) => {
@@ -243,7 +271,7 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
         index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
     let mut again = false;
     loop {
-        let plan = plan(&input, &media, &copyable, profile).await?;
+        let plan = plan(&input, &media, &copyable, profile, standing).await?;
         found.warnings.clone_from(&media.warnings);
         let mut publisher = Publisher::new(
             opened.store.clone(),
@@ -254,7 +282,7 @@ async fn work(opened: &Opened, profile: &Profile, clock: &Clock, found: &mut Fou
             again,
             clock.instant,
         );
-        match make(opened, &plan, &input, &mut publisher, found).await {
+        match make(opened, &plan, &input, &mut publisher, standing, found).await {
             // The index promised what is not there. All of it is made again, which needs no promises.
             Err(TaskError::Verify(reason)) if plan.copies() => {
                 tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
@@ -279,6 +307,7 @@ async fn plan(
     media: &Media,
     copyable: &Copyable,
     profile: &Profile,
+    standing: &Standing,
 ) -> Result<Plan, TaskError> {
     let mut plan = Plan::new(media, copyable, profile);
     let names = |copied: bool| -> String {
@@ -294,9 +323,12 @@ async fn plan(
         subtitle_tracks = plan.subtitles.len(),
         "planned"
     );
+    let rungs = plan.rungs.iter().map(|rung| rung.name.as_str());
+    standing.planned(plan.duration_seconds, rungs, profile.formats.contains(&Format::Mp4));
     if let Some(target) = profile.loudness {
         tracing::info!("measuring loudness");
-        let measured = loudness::measure(input, &plan.audio, plan.duration_seconds).await;
+        standing.begin(Stage::Measuring);
+        let measured = loudness::measure(input, &plan.audio, standing).await;
         for (track, measured) in plan.audio.iter_mut().zip(unless_unread(input, measured)?) {
             track.change = Change::new(measured, target);
             tracing::info!(
@@ -316,12 +348,15 @@ async fn make(
     plan: &Plan,
     input: &Input,
     publisher: &mut Publisher,
+    standing: &Standing,
     found: &mut Found,
 ) -> Result<(), TaskError> {
     let encoding = Instant::now();
-    let result = encode(plan, input, publisher).await;
+    standing.begin(Stage::Encoding);
+    let result = encode(plan, input, publisher, standing).await;
     found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
     let encoded = unless_unread(input, result)?;
+    standing.begin(Stage::Finishing);
     if encoded.damaged > 0 {
         found.warnings.push(format!(
             "the file is damaged: {} places could not be decoded, or only in part, and show faults",
@@ -356,7 +391,7 @@ async fn make(
     for warning in &found.warnings {
         tracing::warn!("{warning}");
     }
-    found.renditions = publisher.finish().await?;
+    found.renditions = publisher.finish(standing).await?;
     Ok(())
 }
 
@@ -393,7 +428,12 @@ struct Encoded {
 }
 
 /// Runs FFmpeg and publishes the segments that come out of it.
-async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result<Encoded, TaskError> {
+async fn encode(
+    plan: &Plan,
+    input: &Input,
+    publisher: &mut Publisher,
+    standing: &Standing,
+) -> Result<Encoded, TaskError> {
     let file = write_cube(plan).await?;
     let cube = file.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
     let arguments = command::arguments(plan, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
@@ -411,12 +451,17 @@ async fn encode(plan: &Plan, input: &Input, publisher: &mut Publisher) -> Result
     }
     let follow = async {
         match reports {
-            Some(pipe) => Ok(progress::follow(pipe, plan.duration_seconds).await?),
+            Some(pipe) => Ok(progress::follow(pipe, standing).await?),
             None => Ok(()),
         }
     };
     let outputs = async {
-        tokio::try_join!(publisher.stream(renditions), read_stills(stills, plan), read_texts(texts), follow)
+        tokio::try_join!(
+            publisher.stream(renditions, standing),
+            read_stills(stills, plan),
+            read_texts(texts),
+            follow
+        )
     };
     match outputs.await {
         Ok(((), stills, subtitles, ())) => Ok(Encoded { stills, subtitles, damaged: ffmpeg.wait().await? }),
