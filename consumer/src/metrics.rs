@@ -332,7 +332,7 @@ impl Metrics {
             Receiving::Polling(answered) => {
                 let ago = answered.elapsed();
                 if ago < NO_ANSWER {
-                    Ok(format!("the queue answered {} s ago", ago.as_secs()))
+                    Ok(format!("{} s since the queue's last answer, or the start", ago.as_secs()))
                 } else {
                     Err(format!(
                         "the queue has not answered for {} s: look at the consumer's log for the reason",
@@ -356,8 +356,8 @@ impl Metrics {
         text
     }
 
-    /// Writes a line at once, one a minute, and a last one when `ended`; these are the only ones that
-    /// call [`Metrics::line`].
+    /// Writes lines for CloudWatch: one at once, one a minute, and a last one when `ended`. Each takes what
+    /// happened since the one before, so that there is one such writer.
     ///
     /// # Errors
     /// `out` takes nothing more.
