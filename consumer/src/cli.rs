@@ -12,7 +12,7 @@ use clap::{
 };
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -21,9 +21,11 @@ use crate::{
     check::{self, State},
     engine::{self, Options, World},
     launch::Placement,
+    metrics::Metrics,
     queue::Sqs,
     records::S3,
     settings::{Contradiction, Settings},
+    status::{self, StatusError},
     tasks::Ecs,
 };
 
@@ -111,6 +113,8 @@ enum Failure {
     Settings(#[from] Contradiction),
     #[error(transparent)]
     Setup(#[from] SetupError),
+    #[error(transparent)]
+    Status(#[from] StatusError),
     /// Something that the consumer can't work without.
     #[error("{subject}: {fault} -> {remedy}")]
     Wrong { subject: String, fault: String, remedy: String },
@@ -132,6 +136,7 @@ impl Failure {
             | Self::Usage(_)
             | Self::Settings(_)
             | Self::Setup(_)
+            | Self::Status(_)
             | Self::Wrong { .. }
             | Self::Findings(_) => 78,
             Self::Unknown(_) => 75,
@@ -201,6 +206,15 @@ fn start_log(cli: &Cli) {
 async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     watch_signals(shutdown.clone())?;
+    let metrics = Arc::new(Metrics::new(&settings.cluster));
+    // Ends with this function, whatever its connections do.
+    let _status = match settings.status_addr {
+        Some(address) => {
+            let listener = status::listen(address).await?;
+            Some(AbortOnDropHandle::new(tokio::spawn(status::serve(listener, metrics.clone()))))
+        }
+        None => None,
+    };
     let config = aws::configuration().await?;
     for finding in check::essentials(&config, &settings).await {
         match finding.state {
@@ -227,9 +241,23 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         max_tasks = settings.max_tasks,
         "consumer started"
     );
+    let ended = CancellationToken::new();
+    let lines = settings.emf.then(|| tokio::spawn(write_lines(metrics, ended.clone())));
     engine::run(world, Options::new(&settings, drain), shutdown).await;
+    ended.cancel();
+    if let Some(lines) = lines {
+        // Whatever kept the last line from being written has been told.
+        let _ = lines.await;
+    }
     info!("consumer ended");
     Ok(())
+}
+
+/// The work goes on without anybody who reads its metrics.
+async fn write_lines(metrics: Arc<Metrics>, ended: CancellationToken) {
+    if let Err(error) = metrics.write_lines(io::stdout(), Timestamp::now, ended).await {
+        warn!(%error, "no more metrics are written to the standard output");
+    }
 }
 
 async fn check(settings: Settings) -> Result<(), Failure> {
@@ -303,7 +331,7 @@ fn usage(error: &clap::Error) -> String {
 
 /// `--queue-url <QUEUE_URL>` as `--queue-url (VIDSTREAMX_QUEUE_URL)`.
 fn with_variable(argument: &str) -> String {
-    let flag = argument.split([' ', '=']).next().unwrap_or(argument);
+    let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
     let cli = Cli::command();
     let of_commands = cli.get_subcommands().flat_map(clap::Command::get_arguments);
     let variable = cli

@@ -4,7 +4,8 @@
 //! messages from the [`queue`] and keeps them with the [`lease`]; [`event`] reads them; [`decide`] turns
 //! them into jobs; [`life`] takes each job through its record ([`records`]), past the [`gate`] to a
 //! [`launch`] of one of the [`tasks`], [`watch`]es it, and acts on the [`verdict`]; [`settle`] deletes
-//! the message or leaves it. [`check`] looks at all of it beforehand; [`cli`] is the program.
+//! the message or leaves it. [`metrics`] count what happens, and [`status`] shows them. [`check`] looks at
+//! all of it beforehand; [`cli`] is the program.
 
 pub mod again;
 pub mod aws;
@@ -20,11 +21,13 @@ pub mod header;
 pub mod launch;
 pub mod lease;
 pub mod life;
+pub mod metrics;
 pub mod queue;
 pub mod records;
 pub mod settings;
 pub mod settle;
 pub mod sizing;
+pub mod status;
 pub mod tasks;
 pub mod verdict;
 pub mod watch;

@@ -1,7 +1,7 @@
 //! What the consumer is told from outside: flags and environment variables, read once into
 //! validated types.
 
-use std::{fmt, num::NonZeroU32, str::FromStr};
+use std::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr};
 
 use clap::{
     Args,
@@ -89,6 +89,16 @@ pub struct Settings {
     /// it together
     #[arg(long, env = "VIDSTREAMX_LAUNCHES_PER_SECOND", hide_env_values = true, default_value = "20")]
     pub launches_per_second: NonZeroU32,
+
+    /// Address and port of the status endpoint, such as 127.0.0.1:9464: /metrics for Prometheus and
+    /// /healthz. It asks nobody who they are. Without it there is none
+    #[arg(long, env = "VIDSTREAMX_STATUS_ADDR", hide_env_values = true, value_name = "ADDRESS:PORT", value_parser = status_addr)]
+    pub status_addr: Option<SocketAddr>,
+
+    /// Whether `run` writes a line of metrics to its standard output every minute, in CloudWatch's
+    /// embedded metric format: for where the output goes to CloudWatch Logs
+    #[arg(long, env = "VIDSTREAMX_EMF", hide_env_values = true, value_name = "true|false", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
+    pub emf: bool,
 }
 
 fn capacity() -> impl TypedValueParser<Value = Capacity> {
@@ -96,6 +106,10 @@ fn capacity() -> impl TypedValueParser<Value = Capacity> {
         "spot" => Capacity::Spot,
         _ => Capacity::OnDemand,
     })
+}
+
+fn status_addr(text: &str) -> Result<SocketAddr, Malformed> {
+    text.parse().map_err(|_| Malformed("an address and a port like 127.0.0.1:9464"))
 }
 
 /// Settings that are each valid but do not go together.

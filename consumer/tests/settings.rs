@@ -20,11 +20,21 @@ const NO_REGION: &str = "AWS_REGION is not set, and no profile or instance says 
 
 /// Runs `check` in a folder of its own with these variables and nothing else; exit code and last line.
 fn check(name: &str, dot_env: &str, variables: &[(&str, &str)], flags: &[&str]) -> (Option<i32>, String) {
+    command("check", name, dot_env, variables, flags)
+}
+
+fn command(
+    command: &str,
+    name: &str,
+    dot_env: &str,
+    variables: &[(&str, &str)],
+    flags: &[&str],
+) -> (Option<i32>, String) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(".env"), dot_env).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_vidstreamx-consumer"))
-        .arg("check")
+        .arg(command)
         .args(flags)
         .current_dir(&folder)
         .env_clear()
@@ -88,6 +98,8 @@ fn every_setting_that_is_empty_is_named() {
         "VIDSTREAMX_MAX_ATTEMPTS",
         "VIDSTREAMX_CAPACITY",
         "VIDSTREAMX_LAUNCHES_PER_SECOND",
+        "VIDSTREAMX_STATUS_ADDR",
+        "VIDSTREAMX_EMF",
         "VIDSTREAMX_LOG_FORMAT",
         "VIDSTREAMX_LOG",
     ]) {
@@ -110,6 +122,9 @@ fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
         ("VIDSTREAMX_MAX_TASKS", "0", "zero"),
         ("VIDSTREAMX_MAX_TASKS", "many", "invalid digit"),
         ("VIDSTREAMX_CAPACITY", "cheap", "it should be one of: on-demand, spot"),
+        ("VIDSTREAMX_STATUS_ADDR", "9464", "\"9464\": it should be an address and a port like"),
+        ("VIDSTREAMX_STATUS_ADDR", "localhost:http", "it should be an address and a port like"),
+        ("VIDSTREAMX_EMF", "on", "it should be one of: true, false"),
         ("VIDSTREAMX_LOG", "a=b=c", "level"),
     ] {
         let (code, line) = check("wrong", "", &with((name, value)), &[]);
@@ -137,4 +152,15 @@ fn unknown_flags_are_wrong_settings_too() {
     let (code, line) = check("flag", "", &GOOD, &["--max-task=1"]);
     assert_eq!(code, Some(78));
     assert!(line.contains("--max-task"), "{line}");
+}
+
+#[test]
+fn a_status_address_that_is_taken_is_told_before_anything_else_happens() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let variables = with(("VIDSTREAMX_STATUS_ADDR", "127.0.0.1:1"));
+    let (code, line) =
+        command("run", "taken", "", &variables, &[&format!("--status-addr={address}"), "--emf"]);
+    assert_eq!(code, Some(78), "{line}");
+    assert!(line.contains("--status-addr (VIDSTREAMX_STATUS_ADDR)") && line.contains(&address), "{line}");
 }

@@ -18,7 +18,7 @@ def task(world):
 
 @pytest.fixture(scope="module")
 def elsewhere(world):
-    """A bucket, a queue and a task definition of somebody else's in the same account."""
+    """A bucket and a task definition of somebody else's in the same account."""
     world.s3.create_bucket(Bucket="somebody-elses")
     world.s3.put_object(Bucket="somebody-elses", Key="private.mp4", Body=b"private")
     world.ecs.register_task_definition(
@@ -60,14 +60,32 @@ def test_the_consumer_can_not_write_streams(world, story, consumer):
     refused(consumer("s3").put_object, Bucket=world.streams, Key=story["1080p clip"].report_key, Body=b"")
 
 
-def test_the_consumer_can_not_delete_purge_or_fill_its_queue(world, consumer):
+def test_the_consumer_can_set_messages_aside_submit_and_redrive(world, consumer):
     sqs = consumer("sqs")
-    refused(sqs.delete_queue, QueueUrl=world.queue)
-    refused(sqs.purge_queue, QueueUrl=world.queue)
-    refused(sqs.send_message, QueueUrl=world.queue, MessageBody="{}")
-    dead = world.stack.outputs["DeadLetterQueueUrl"]
-    refused(sqs.send_message, QueueUrl=dead, MessageBody="{}")
-    refused(sqs.receive_message, QueueUrl=dead)
+    sqs.send_message(QueueUrl=world.dead_letters, MessageBody="set aside")
+    [message] = sqs.receive_message(QueueUrl=world.dead_letters)["Messages"]
+    assert message["Body"] == "set aside"
+    handle = {"QueueUrl": world.dead_letters, "ReceiptHandle": message["ReceiptHandle"]}
+    sqs.change_message_visibility(**handle, VisibilityTimeout=60)
+    sqs.send_message(QueueUrl=world.queue, MessageBody="sent back")
+    sqs.delete_message(**handle)
+    [message] = sqs.receive_message(QueueUrl=world.queue)["Messages"]
+    assert message["Body"] == "sent back"
+    sqs.delete_message(QueueUrl=world.queue, ReceiptHandle=message["ReceiptHandle"])
+
+
+def test_the_consumer_can_not_delete_or_purge_its_queues(world, consumer):
+    sqs = consumer("sqs")
+    for queue in (world.queue, world.dead_letters):
+        refused(sqs.delete_queue, QueueUrl=queue)
+        refused(sqs.purge_queue, QueueUrl=queue)
+        refused(sqs.set_queue_attributes, QueueUrl=queue, Attributes={"VisibilityTimeout": "1"})
+
+
+def test_the_consumer_uses_no_queue_but_its_own(world, consumer, elsewhere):
+    queue = world.sqs.create_queue(QueueName=elsewhere)["QueueUrl"]
+    refused(consumer("sqs").send_message, QueueUrl=queue, MessageBody="{}")
+    refused(consumer("sqs").receive_message, QueueUrl=queue)
 
 
 def test_the_consumer_runs_no_task_of_another_family(world, consumer, elsewhere):
@@ -100,9 +118,19 @@ def test_the_task_can_not_touch_the_consumers_records(world, story, task):
     refused(task("s3").delete_object, Bucket=world.streams, Key=key)
 
 
+def test_the_task_tells_its_progress_and_can_not_take_it_back(world, task, consumer):
+    place = {"Bucket": world.streams, "Key": ".vidstreamx/progress/0123.json"}
+    assert task("s3").put_object(**place, Body=b"{}")
+    assert consumer("s3").get_object(**place)["Body"].read() == b"{}"
+    refused(task("s3").get_object, **place)
+    refused(task("s3").delete_object, **place)
+
+
 def test_the_task_can_not_delete_streams_receive_messages_or_start_tasks(world, story, task):
     refused(task("s3").delete_object, Bucket=world.streams, Key=story["1080p clip"].report_key)
-    refused(task("sqs").receive_message, QueueUrl=world.queue)
+    for queue in (world.queue, world.dead_letters):
+        refused(task("sqs").receive_message, QueueUrl=queue)
+        refused(task("sqs").send_message, QueueUrl=queue, MessageBody="{}")
     family = world.stack.outputs["TaskDefinitionFamily"]
     refused(task("ecs").run_task, cluster=world.cluster, taskDefinition=family)
 
