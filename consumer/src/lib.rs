@@ -4,7 +4,9 @@
 //! messages from the [`queue`] and keeps them with the [`lease`]; [`event`] reads them; [`decide`] turns
 //! them into jobs; [`life`] takes each job through its record ([`records`]), past the [`gate`] to a
 //! [`launch`] of one of the [`tasks`], [`watch`]es it, and acts on the [`verdict`]; [`settle`] deletes
-//! the message or leaves it. [`check`] looks at all of it beforehand; [`cli`] is the program.
+//! the message or leaves it. [`check`] looks at all of it beforehand; [`history`] shows what became of
+//! videos, [`submit`] puts into the queue what is in the bucket already, [`redrive`] what was set aside;
+//! [`cli`] is the program.
 
 pub mod again;
 pub mod aws;
@@ -15,13 +17,19 @@ pub mod decide;
 pub mod engine;
 pub mod event;
 pub mod gate;
+pub mod history;
 pub mod launch;
 pub mod lease;
 pub mod life;
 pub mod queue;
 pub mod records;
+pub mod redrive;
+pub mod send;
 pub mod settings;
 pub mod settle;
+pub mod submit;
 pub mod tasks;
 pub mod verdict;
+pub mod waiting;
 pub mod watch;
+pub mod words;
