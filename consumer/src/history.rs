@@ -125,9 +125,9 @@ async fn show_list(
     };
     let mut lines = Vec::new();
     let mut summary = Summary::default();
-    each(store, Some(since), &wanted, &mut summary, |video| {
+    each(store, Some(since), &wanted, &mut summary, |video, waiting| {
         if arguments.json {
-            json_line(&video, out)
+            waiting.aside(|| json_line(&video, out))
         } else {
             lines.push(Line::new(&video, now));
             Ok(())
@@ -164,7 +164,7 @@ async fn show_jobs(
         let uri = asked.parse::<S3Uri>().ok();
         let wanted = |record: &Record| is_about(&record.source, asked, uri.as_ref());
         let since = arguments.since.map(|since| since.moment(now));
-        each(store, since, &wanted, &mut summary, |video| {
+        each(store, since, &wanted, &mut summary, |video, _| {
             videos.push(video);
             Ok(())
         })
@@ -201,7 +201,7 @@ async fn each(
     since: Option<Timestamp>,
     wanted: &impl Fn(&Record) -> bool,
     summary: &mut Summary,
-    mut take: impl FnMut(Video) -> io::Result<()>,
+    mut take: impl FnMut(Video, &Waiting) -> io::Result<()>,
 ) -> Result<(), HistoryError> {
     let entries = store.entries(since).await?;
     let waiting = Waiting::new("records read", Some(entries.len() as u64));
@@ -211,7 +211,7 @@ async fn each(
         match found? {
             Found::Video(video) => {
                 summary.add(&video.record);
-                waiting.aside(|| take(*video))?;
+                take(*video, &waiting)?;
             }
             Found::Unreadable(why) => {
                 summary.add_unreadable();
