@@ -122,7 +122,7 @@ pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding>
     // A second look at the queue, for what the essentials leave out.
     let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
     findings.extend(redrive);
-    findings.extend(dead_letter_queue(&sqs, settings.dead_letter_queue_url.as_ref()).await);
+    findings.push(dead_letter_queue(&sqs, &settings.dead_letter_queue_url).await);
     findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
     findings.push(network(&settings.subnets, &settings.security_groups));
     findings
@@ -183,26 +183,24 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
             "give the queue a RedrivePolicy with a dead-letter queue",
         ),
         Some(Err(error)) => Finding::unknown(redrive, format!("it can't be read: {error}")),
-        Some(Ok(policy)) => redrive_finding(redrive, &policy, settings.dead_letter_queue_url.as_ref()),
+        Some(Ok(policy)) => redrive_finding(redrive, &policy, &settings.dead_letter_queue_url),
     };
     let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout).map_or("?", String::as_str);
     let detail = format!("exists, visibility {visibility} s (messages that are held have their own)");
     QueueLook { finding: Finding::ok(subject, detail), redrive: Some(redrive), arn }
 }
 
-fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: Option<&QueueUrl>) -> Finding {
+fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: &QueueUrl) -> Finding {
     let RedrivePolicy { dead_letter_target_arn: target, max_receive_count } = policy;
     let receives = max_receive_count
         .as_u64()
         .or_else(|| max_receive_count.as_str().and_then(|count| count.parse().ok()))
         .unwrap_or_default();
     let name = |text: &str, separator| text.rsplit(separator).next().unwrap_or_default().to_owned();
-    if let Some(url) = expected
-        && name(url.as_str(), '/') != name(target, ':')
-    {
+    if name(expected.as_str(), '/') != name(target, ':') {
         return Finding::wrong(
             subject,
-            format!("it leads to {target}, not to {url}"),
+            format!("it leads to {target}, not to {expected}"),
             "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the queue that the policy names, or change the policy",
         );
     }
@@ -230,17 +228,16 @@ async fn attributes(
     Ok(answer.attributes.unwrap_or_default())
 }
 
-async fn dead_letter_queue(sqs: &aws_sdk_sqs::Client, url: Option<&QueueUrl>) -> Option<Finding> {
-    let url = url?;
+async fn dead_letter_queue(sqs: &aws_sdk_sqs::Client, url: &QueueUrl) -> Finding {
     let subject = format!("dead-letter queue {url}");
     let remedy = "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the template's output DeadLetterQueueUrl";
-    Some(match attributes(sqs, url).await {
+    match attributes(sqs, url).await {
         Ok(attributes) => {
             let count = attributes.get(&QueueAttributeName::ApproximateNumberOfMessages);
             Finding::ok(subject, format!("{} messages", count.map_or("0", String::as_str)))
         }
         Err(error) => Finding::call(subject, &error, remedy),
-    })
+    }
 }
 
 async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding> {
@@ -452,7 +449,7 @@ mod tests {
     #[test]
     fn the_redrive_policy_has_to_lead_to_the_dead_letter_queue_and_to_leave_room() {
         let url = "https://sqs.eu-central-1.amazonaws.com/1/dead".parse().unwrap();
-        let look = |policy: &RedrivePolicy| redrive_finding("queue".into(), policy, Some(&url));
+        let look = |policy: &RedrivePolicy| redrive_finding("queue".into(), policy, &url);
         assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", 10.into())).is_wrong());
         assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", "10".into())).is_wrong());
         assert!(look(&policy("arn:aws:sqs:eu-central-1:1:other", 10.into())).is_wrong());

@@ -18,14 +18,18 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     aws::{self, SetupError},
+    call::CallError,
     check::{self, State},
     engine::{self, Options, World},
+    history::{self, HistoryError},
     launch::Placement,
     metrics::Metrics,
     queue::Sqs,
     records::S3,
+    redrive::{self, RedriveError},
     settings::{Contradiction, Settings},
     status::{self, StatusError},
+    submit::{self, SubmitError},
     tasks::Ecs,
 };
 
@@ -71,6 +75,34 @@ enum Command {
         #[command(flatten)]
         settings: Box<Settings>,
     },
+    /// Show what became of videos: those of the last 24 hours, or everything about one
+    ///
+    /// It reads the records in the output bucket, and nothing else; no consumer has to run. A list reads
+    /// only the records that were updated in its time, 32 at once. Costs are estimates, by the prices that
+    /// the consumer was given. All times are UTC.
+    ///
+    /// Permissions: s3:ListBucket on the output bucket, s3:GetObject on its .vidstreamx/*.
+    History(Box<history::Arguments>),
+    /// Put videos that are already in the upload bucket into the queue
+    ///
+    /// An object is submitted as it is now, as if it had just been uploaded: it waits its turn, and what
+    /// was made of the same content before is not made again, unless --force is given. In a bucket with
+    /// versioning, and where s3:GetBucketVersioning is denied, every object is asked for its version
+    /// (HEAD), as S3's own events name it.
+    ///
+    /// Permissions: sqs:SendMessage on the queue; s3:GetObject and s3:ListBucket on the upload bucket (and
+    /// s3:GetBucketVersioning, for prefixes).
+    Submit(Box<submit::Arguments>),
+    /// Send messages of the dead-letter queue back to the queue, after the cause is gone
+    ///
+    /// Each failed video is started anew once, with all its attempts. Messages that cannot be read come
+    /// back to the dead-letter queue at once. With --dry-run, it only shows what is there and why. While it
+    /// runs, nobody else sees the messages, for at most 15 minutes; what is not sent back is visible again
+    /// at the end. A message that is there twice in the end, as after a crash, does no harm.
+    ///
+    /// Permissions: sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the dead-letter
+    /// queue; sqs:SendMessage on the queue.
+    Redrive(Box<redrive::Arguments>),
 }
 
 const HELP_AFTER: &str = "\
@@ -78,9 +110,10 @@ Settings are flags or environment variables; a file .env in the working director
 way to the real environment. Region, endpoint and credentials come from the AWS SDK's own settings
 (AWS_REGION, AWS_ENDPOINT_URL, AWS_PROFILE, roles).
 
-Exit codes: 0 done or shut down; 1 a bug; 75 check could not look at everything; 78 wrong usage, a setting
-that is missing or wrong, or a queue, cluster, task definition, bucket or permission that is missing;
-130 ended by a second signal.";
+Exit codes: 0 done or shut down; 1 a bug; 66 history or submit found nothing of that name; 75 check could
+not look at everything, or history, submit or redrive could not do everything: try again; 78 wrong usage, a
+setting that is missing or wrong, or a queue, cluster, task definition, bucket or permission that is missing;
+130 ended by a second signal, or redrive by the first.";
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum LogFormat {
@@ -124,6 +157,12 @@ enum Failure {
     /// `check` has said why.
     #[error("{0} of these could not be looked at")]
     Unknown(usize),
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    #[error(transparent)]
+    Redrive(#[from] RedriveError),
     #[error("the program could not be started: {0}")]
     System(#[from] io::Error),
 }
@@ -139,20 +178,48 @@ impl Failure {
             | Self::Status(_)
             | Self::Wrong { .. }
             | Self::Findings(_) => 78,
-            Self::Unknown(_) => 75,
-            Self::System(_) => 1,
+            Self::Submit(SubmitError::OtherBucket { .. }) => 78,
+            Self::History(HistoryError::Call(call))
+            | Self::Submit(SubmitError::Call(call))
+            | Self::Redrive(RedriveError::Call(call)) => match call {
+                CallError::Configuration { .. } => 78,
+                CallError::Passing { .. } => 75,
+            },
+            Self::History(HistoryError::NotFound { .. } | HistoryError::Unreadable(_))
+            | Self::Submit(SubmitError::Nothing(_)) => 66,
+            Self::Unknown(_)
+            | Self::Submit(SubmitError::Refused(_))
+            | Self::Redrive(RedriveError::Refused(_)) => 75,
+            Self::Redrive(RedriveError::Interrupted) => FORCED,
+            Self::System(_)
+            | Self::History(HistoryError::Output(_))
+            | Self::Submit(SubmitError::Output(_))
+            | Self::Redrive(RedriveError::Output(_)) => 1,
         }
+    }
+
+    /// Whether whoever reads the output has had enough of it, as `head` has.
+    fn is_of_a_closed_pipe(&self) -> bool {
+        let (Self::System(error)
+        | Self::History(HistoryError::Output(error))
+        | Self::Submit(SubmitError::Output(error))
+        | Self::Redrive(RedriveError::Output(error))) = self
+        else {
+            return false;
+        };
+        error.kind() == io::ErrorKind::BrokenPipe
     }
 }
 
 /// 128 + SIGINT, as shells have it.
-const FORCED: i32 = 130;
+const FORCED: u8 = 130;
 
 /// Runs the program to its exit code.
 #[must_use]
 pub fn main() -> ExitCode {
     match start() {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is_of_a_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
             let _ = writeln!(io::stderr(), "vidstreamx-consumer: {failure}");
             ExitCode::from(failure.code())
@@ -185,6 +252,9 @@ fn start() -> Result<(), Failure> {
         match cli.command {
             Command::Run { drain, settings } => run(settings.validate()?, drain).await,
             Command::Check { settings } => check(settings.validate()?).await,
+            Command::History(arguments) => history(&arguments).await,
+            Command::Submit(arguments) => submit(&arguments).await,
+            Command::Redrive(arguments) => redrive(&arguments).await,
         }
     })
 }
@@ -229,11 +299,12 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         queue: Arc::new(Sqs::new(
             aws_sdk_sqs::Client::new(&config),
             &settings.queue_url,
-            settings.dead_letter_queue_url.as_ref().unwrap_or(&settings.queue_url),
+            &settings.dead_letter_queue_url,
         )),
         tasks: Arc::new(Ecs::new(aws_sdk_ecs::Client::new(&config), Placement::from(&settings))),
         records: Arc::new(S3::new(aws::s3(&config), settings.output_bucket.clone())),
         clock: Arc::new(Timestamp::now),
+        metrics: metrics.clone(),
     };
     info!(
         queue = settings.queue_url.as_str(),
@@ -276,6 +347,32 @@ async fn check(settings: Settings) -> Result<(), Failure> {
     }
 }
 
+async fn history(arguments: &history::Arguments) -> Result<(), Failure> {
+    let config = aws::configuration().await?;
+    let store = history::read::Store::new(aws::s3(&config), arguments.settings.output_bucket.clone());
+    let mut out = io::stdout().lock();
+    // None where it is no terminal.
+    let width = terminal_size::terminal_size_of(&out).map(|(width, _)| width.0);
+    Ok(history::show(&store, arguments, Timestamp::now(), width, &mut out).await?)
+}
+
+async fn submit(arguments: &submit::Arguments) -> Result<(), Failure> {
+    let config = aws::configuration().await?;
+    let bucket = arguments.settings.upload_bucket.clone();
+    let uploads = submit::objects::Uploads::new(aws::s3(&config), bucket);
+    let queue = aws_sdk_sqs::Client::new(&config);
+    Ok(submit::submit(&uploads, &queue, arguments, Timestamp::now(), &mut io::stdout().lock()).await?)
+}
+
+async fn redrive(arguments: &redrive::Arguments) -> Result<(), Failure> {
+    arguments.settings.validate()?;
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let config = aws::configuration().await?;
+    let client = aws_sdk_sqs::Client::new(&config);
+    Ok(redrive::redrive(&client, arguments, Timestamp::now(), &stop, &mut io::stdout().lock()).await?)
+}
+
 /// The first signal asks for an orderly end, the second one gets an immediate one.
 fn watch_signals(shutdown: CancellationToken) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -288,7 +385,7 @@ fn watch_signals(shutdown: CancellationToken) -> Result<(), Failure> {
             }
             if shutdown.is_cancelled() {
                 error!("second signal: ending at once");
-                std::process::exit(FORCED);
+                std::process::exit(FORCED.into());
             }
             shutdown.cancel();
         }
@@ -308,7 +405,7 @@ fn usage(error: &clap::Error) -> String {
     let value = named(ContextKind::InvalidValue).first().copied().unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "say what to do: run or check (--help says more)".to_owned()
+            "say what to do: run, check, history, submit or redrive (--help says more)".to_owned()
         }
         ErrorKind::MissingRequiredArgument => format!("not set: {settings}"),
         _ if value.is_empty() && !settings.is_empty() => {

@@ -23,6 +23,7 @@ use crate::{
     gate::Gate,
     lease::{Held, Lease, VISIBILITY},
     life::{Clock, Lives},
+    metrics::Metrics,
     queue::{BATCH, Message, Queue},
     records::Records,
     settings::Settings,
@@ -44,6 +45,8 @@ pub struct World {
     pub records: Arc<dyn Records>,
     /// The time, for records.
     pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// What the loop needs of the settings.
@@ -113,13 +116,13 @@ const POLL_MARGIN: Duration = Duration::from_secs(1);
 /// Runs until `shutdown`, or until the queue is empty when draining. Running tasks are left alone; their
 /// messages are made visible for the next consumer.
 pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
-    let World { queue, tasks, records, clock } = world;
+    let World { queue, tasks, records, clock, metrics } = world;
     let lease = Arc::new(Lease::new(queue.clone()));
     let lives = Arc::new(Lives {
         tasks: tasks.clone(),
         records,
         clock,
-        gate: Gate::new(options.launches_per_second),
+        gate: Gate::new(options.launches_per_second, metrics.clone()),
         watcher: Watcher::new(tasks, options.launches_per_second),
         looks: Semaphore::new(LOOKS),
         sizing: options.sizing.clone(),
@@ -128,6 +131,7 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
         policy: options.policy,
         container: options.container.clone(),
+        metrics,
         shutdown: shutdown.clone(),
         followed: Mutex::default(),
     });
@@ -189,6 +193,7 @@ impl Engine {
             self.reap();
             match received {
                 Ok(messages) => {
+                    self.lives.metrics.polled();
                     pause = RETRY.0;
                     let none = messages.is_empty();
                     for message in messages {
@@ -206,6 +211,7 @@ impl Engine {
                 Err(error) => {
                     if error.is_configuration() {
                         pause = RETRY_CONFIGURATION;
+                        self.lives.metrics.misconfigured(&error.to_string());
                         error!(%error, retry_seconds = pause.as_secs(), "nothing can be received");
                     } else {
                         warn!(%error, retry_seconds = pause.as_secs(), "nothing was received");
@@ -236,9 +242,17 @@ impl Engine {
     async fn free(&self) -> usize {
         let most = self.options.max_tasks;
         let mut in_flight = self.in_flight.subscribe();
-        let below = in_flight.wait_for(|videos| *videos < most).await.map(|videos| most - *videos);
+        let below = |videos: &usize| *videos < most;
+        let full = !below(&in_flight.borrow());
+        if full {
+            self.lives.metrics.paused(&format!("{most} videos are in flight, which is the limit"));
+        }
         // Never an error, as the sender lives as long as `self`.
-        below.unwrap_or(1)
+        let free = in_flight.wait_for(below).await.map_or(1, |videos| most - *videos);
+        if full {
+            self.lives.metrics.resumed();
+        }
+        free
     }
 
     /// Whether nothing is left: neither here nor in the queue, where messages that other consumers hold
@@ -260,6 +274,14 @@ impl Engine {
     /// Holds a message and follows it in the background.
     fn accept(&mut self, message: Message) {
         let held = self.lease.hold(message.receipt.clone());
+        if message.receive_count <= 1
+            && let Some(sent_at) = message.sent_at
+        {
+            let age = (self.lives.clock)().duration_since(sent_at);
+            // By two clocks, of which SQS's may be ahead.
+            let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
+            self.lives.metrics.received(age);
+        }
         let decisions = decide::decide(&message.body, &self.options.rules);
         let mut ends = Vec::new();
         let mut jobs = Vec::new();
@@ -278,7 +300,7 @@ impl Engine {
                 }
             }
         }
-        let counted = InFlight::new(&self.in_flight, jobs.len());
+        let counted = InFlight::new(&self.in_flight, &self.lives.metrics, jobs.len());
         // The text is not needed any longer, and may be long.
         let message = Message { body: String::new(), ..message };
         self.messages.spawn(follow(
@@ -312,27 +334,38 @@ async fn follow(
     mut ends: Vec<End>,
     counted: InFlight,
 ) {
+    let received = Instant::now();
     let again = message.again.as_ref();
-    ends.extend(join_all(jobs.iter().map(|job| lives.follow(job, again))).await);
+    ends.extend(join_all(jobs.iter().map(|job| lives.follow(job, again, received))).await);
     drop(counted);
-    settle::settle(&*queue, &message, held, settle::settlement(ends)).await;
+    let letters = settle::settle(&*queue, &message, held, settle::settlement(ends)).await;
+    (0..letters).for_each(|_| lives.metrics.dead_lettered());
 }
 
 /// Counts a message's videos as in flight for as long as it lives.
 struct InFlight {
     count: watch::Sender<usize>,
+    metrics: Arc<Metrics>,
     videos: usize,
 }
 
 impl InFlight {
-    fn new(count: &watch::Sender<usize>, videos: usize) -> Self {
-        count.send_modify(|count| *count += videos);
-        Self { count: count.clone(), videos }
+    fn new(count: &watch::Sender<usize>, metrics: &Arc<Metrics>, videos: usize) -> Self {
+        let counted = Self { count: count.clone(), metrics: metrics.clone(), videos };
+        counted.change(|count| count + videos);
+        counted
+    }
+
+    fn change(&self, change: impl FnOnce(usize) -> usize) {
+        self.count.send_modify(|count| {
+            *count = change(*count);
+            self.metrics.in_flight(*count);
+        });
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.count.send_modify(|count| *count -= self.videos);
+        self.change(|count| count - self.videos);
     }
 }

@@ -4,7 +4,7 @@
 //! and nothing is received: messages that wait here keep their lease, so that waiting costs no receive.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,6 +13,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
+
+use crate::metrics::Metrics;
 
 /// First and longest wait after a refusal: capacity and quotas come back within seconds to minutes.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
@@ -31,6 +33,7 @@ pub struct Gate {
     /// Launches stand here one behind the other; holds when the launch rate allows the next one.
     line: Line<Instant>,
     interval: Duration,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -44,16 +47,38 @@ struct State {
     waiting: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Trouble {
     /// Refusals in a row; 0 means that all is well.
     refusals: u32,
     until: Instant,
+    /// Why, for people.
+    reason: String,
+    /// Whether a person has to end it.
+    is_configuration: bool,
+}
+
+/// Until when nothing is to be received.
+enum Wait {
+    Until(Instant),
+    /// Somebody who tries will open the gate.
+    UntilChanged,
 }
 
 impl Trouble {
+    fn none() -> Self {
+        Self { refusals: 0, until: Instant::now(), reason: String::new(), is_configuration: false }
+    }
+
     /// Spread by up to half, so that consumers that were refused together do not return together.
-    fn grow(&mut self, (first, longest): (Duration, Duration)) -> Duration {
+    fn grow(
+        &mut self,
+        (first, longest): (Duration, Duration),
+        reason: &str,
+        is_configuration: bool,
+    ) -> Duration {
+        reason.clone_into(&mut self.reason);
+        self.is_configuration = is_configuration;
         let wait = first.saturating_mul(1 << self.refusals.min(16)).min(longest);
         let wait = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
         self.refusals += 1;
@@ -65,13 +90,14 @@ impl Trouble {
 impl Gate {
     /// A gate that lets at most so many launches pass per second, evenly spread.
     #[must_use]
-    pub fn new(launches_per_second: u32) -> Self {
-        let well = Trouble { refusals: 0, until: Instant::now() };
+    pub fn new(launches_per_second: u32, metrics: Arc<Metrics>) -> Self {
+        let (launches, tasks) = (Trouble::none(), Trouble::none());
         Self {
-            state: Mutex::new(State { launches: well, tasks: well, failed_starts: 0, waiting: 0 }),
+            state: Mutex::new(State { launches, tasks, failed_starts: 0, waiting: 0 }),
             changed: Notify::new(),
             line: Line::new(Instant::now()),
             interval: Duration::from_secs(1) / launches_per_second.max(1),
+            metrics,
         }
     }
 
@@ -82,7 +108,7 @@ impl Gate {
         let first_in_line = Instant::now();
         let mut due = first_in_line.max(*line);
         let refusals = loop {
-            let Trouble { refusals, until } = self.state().launches;
+            let Trouble { refusals, until, .. } = self.state().launches.clone();
             if refusals > 0 {
                 due = due.max(until);
             }
@@ -100,33 +126,47 @@ impl Gate {
 
     /// Waits until it makes sense to receive more messages.
     pub async fn may_receive(&self) {
+        let mut waited = false;
         loop {
             let changed = self.changed.notified();
-            let until = {
-                let State { launches, tasks, waiting, .. } = *self.state();
-                let now = Instant::now();
-                if tasks.until > now {
-                    Some(tasks.until)
-                } else if launches.refusals == 0 {
-                    return;
-                } else if waiting > 0 {
-                    // One of those tries, and will open the gate.
-                    None
-                } else if launches.until > now {
-                    Some(launches.until)
-                } else {
-                    // Nobody is left to try: a new message has to.
-                    return;
-                }
-            };
-            match until {
-                Some(until) => tokio::select! {
+            let Some((wait, reason, is_configuration)) = self.hindrance() else { break };
+            waited = true;
+            if is_configuration {
+                self.metrics.misconfigured(&reason);
+            } else {
+                self.metrics.paused(&reason);
+            }
+            match wait {
+                Wait::Until(until) => tokio::select! {
+                    biased;
                     () = sleep_until(until) => {}
                     () = changed => {}
                 },
-                None => changed.await,
+                Wait::UntilChanged => changed.await,
             }
         }
+        if waited {
+            self.metrics.resumed();
+        }
+    }
+
+    /// What speaks against receiving, why, and whether a person has to end it.
+    fn hindrance(&self) -> Option<(Wait, String, bool)> {
+        let State { launches, tasks, waiting, .. } = &*self.state();
+        let now = Instant::now();
+        let (wait, trouble) = if tasks.until > now {
+            (Wait::Until(tasks.until), tasks)
+        } else if launches.refusals == 0 {
+            return None;
+        } else if *waiting > 0 {
+            (Wait::UntilChanged, launches)
+        } else if launches.until > now {
+            (Wait::Until(launches.until), launches)
+        } else {
+            // Nobody is left to try: a new message has to.
+            return None;
+        };
+        Some((wait, trouble.reason.clone(), trouble.is_configuration))
     }
 
     /// A task never ran. Some never do; several in a row mean that none would.
@@ -134,7 +174,8 @@ impl Gate {
         let wait = {
             let mut state = self.state();
             state.failed_starts += 1;
-            (state.failed_starts >= FAILED_STARTS).then(|| state.tasks.grow(TASKS_BROKEN))
+            let reason = format!("tasks do not start: {reason}");
+            (state.failed_starts >= FAILED_STARTS).then(|| state.tasks.grow(TASKS_BROKEN, &reason, true))
         };
         if let Some(wait) = wait {
             error!(
@@ -147,7 +188,7 @@ impl Gate {
 
     /// A task says that settings or permissions are wrong.
     pub fn task_misconfigured(&self, reason: &str) {
-        let wait = self.state().tasks.grow(TASKS_BROKEN);
+        let wait = self.state().tasks.grow(TASKS_BROKEN, reason, true);
         error!(
             wait_seconds = wait.as_secs(),
             reason, "the task's settings or permissions are wrong (exit code 78): receiving stops"
@@ -159,7 +200,7 @@ impl Gate {
     pub fn task_worked(&self) {
         let mut state = self.state();
         state.failed_starts = 0;
-        state.tasks = Trouble { refusals: 0, until: Instant::now() };
+        state.tasks = Trouble::none();
         drop(state);
         self.changed.notify_waiters();
     }
@@ -212,7 +253,7 @@ impl Turn<'_> {
 
     /// ECS has no capacity, or gave no answer.
     pub fn refused(self, reason: &str) {
-        if let Some(wait) = self.close(REFUSED) {
+        if let Some(wait) = self.close(REFUSED, reason, false) {
             warn!(
                 wait_seconds = wait.as_secs_f64(),
                 reason, "ECS does not start tasks now: receiving stops until it does"
@@ -222,7 +263,7 @@ impl Turn<'_> {
 
     /// ECS refuses because of a setting or permission.
     pub fn misconfigured(self, reason: &str) {
-        if let Some(wait) = self.close(MISCONFIGURED) {
+        if let Some(wait) = self.close(MISCONFIGURED, reason, true) {
             error!(
                 wait_seconds = wait.as_secs_f64(),
                 reason, "ECS refuses to start tasks: receiving stops; `vidstreamx-consumer check` says more"
@@ -230,23 +271,27 @@ impl Turn<'_> {
         }
     }
 
-    fn close(&self, waits: (Duration, Duration)) -> Option<Duration> {
+    fn close(&self, waits: (Duration, Duration), reason: &str, is_configuration: bool) -> Option<Duration> {
+        self.gate.metrics.launch_refused();
         let mut state = self.gate.state();
-        (state.launches.refusals == self.refusals).then(|| state.launches.grow(waits))
+        (state.launches.refusals == self.refusals)
+            .then(|| state.launches.grow(waits, reason, is_configuration))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tokio::time::timeout;
 
     use super::*;
 
+    fn gate(launches_per_second: u32) -> Gate {
+        Gate::new(launches_per_second, Arc::new(Metrics::new("videos")))
+    }
+
     #[tokio::test(start_paused = true)]
     async fn launches_are_spread_evenly() {
-        let gate = Gate::new(20);
+        let gate = gate(20);
         let start = Instant::now();
         for _ in 0..41 {
             gate.enter().await.accepted();
@@ -256,7 +301,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_tries_for_all_and_then_all_pass() {
-        let gate = Arc::new(Gate::new(1000));
+        let gate = Arc::new(gate(1000));
         gate.enter().await.refused("no capacity");
         let calls = Arc::new(Mutex::new(Vec::new()));
         let start = Instant::now();
@@ -288,12 +333,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_is_received_while_launches_wait_but_somebody_always_tries() {
-        let gate = Gate::new(20);
+        let gate = gate(20);
         gate.enter().await.refused("no capacity");
         let waiting = gate.enter();
         tokio::pin!(waiting);
         assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());
         assert!(timeout(Duration::from_hours(1), gate.may_receive()).await.is_err());
+        assert_eq!(gate.metrics.health(), Ok("receiving pauses: no capacity".to_owned()));
         waiting.await.accepted();
         assert!(timeout(Duration::ZERO, gate.may_receive()).await.is_ok());
 
@@ -303,7 +349,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn single_failed_starts_are_normal_three_in_a_row_are_not() {
-        let gate = Gate::new(20);
+        let gate = gate(20);
         for _ in 0..10 {
             gate.start_failed("ENI");
             gate.start_failed("ENI");
@@ -314,6 +360,7 @@ mod tests {
             gate.start_failed("image");
         }
         assert!(timeout(Duration::from_mins(2), gate.may_receive()).await.is_err());
+        assert!(gate.metrics.health().unwrap_err().ends_with("tasks do not start: image"));
         assert!(timeout(Duration::from_mins(4), gate.may_receive()).await.is_ok());
     }
 }

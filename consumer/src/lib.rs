@@ -5,7 +5,8 @@
 //! them into jobs; [`life`] takes each job through its record ([`records`]), past the [`gate`] to a
 //! [`launch`] of one of the [`tasks`], [`watch`]es it, and acts on the [`verdict`]; [`settle`] deletes
 //! the message or leaves it. [`metrics`] count what happens, and [`status`] shows them. [`check`] looks at
-//! all of it beforehand; [`cli`] is the program.
+//! all of it beforehand; [`history`] shows what became of videos, [`submit`] puts into the queue what is in
+//! the bucket already, [`redrive`] what was set aside; [`cli`] is the program.
 
 pub mod again;
 pub mod aws;
@@ -18,16 +19,22 @@ pub mod engine;
 pub mod event;
 pub mod gate;
 pub mod header;
+pub mod history;
 pub mod launch;
 pub mod lease;
 pub mod life;
 pub mod metrics;
 pub mod queue;
 pub mod records;
+pub mod redrive;
+pub mod send;
 pub mod settings;
 pub mod settle;
 pub mod sizing;
 pub mod status;
+pub mod submit;
 pub mod tasks;
 pub mod verdict;
+pub mod waiting;
 pub mod watch;
+pub mod words;

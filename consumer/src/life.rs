@@ -26,6 +26,7 @@ use crate::{
     gate::Gate,
     header::Look,
     launch::{Launch, LaunchError},
+    metrics::Metrics,
     records::{LoadError, Presence, Records, SaveError, Stored},
     settle::End,
     sizing::Sizing,
@@ -63,6 +64,8 @@ pub struct Lives {
     pub policy: Policy,
     /// The container that is given the job.
     pub container: String,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Ends all waiting, but nothing that has begun.
     pub shutdown: CancellationToken,
     /// Jobs that this consumer follows now: a second delivery waits for the first one's end.
@@ -93,9 +96,9 @@ const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 impl Lives {
     /// Takes a job to its end, or finds that it has ended. Never fails: what goes wrong is logged here
     /// and becomes part of the answer.
-    pub async fn follow(&self, job: &Job, again: Option<&Again>) -> End {
+    pub async fn follow(&self, job: &Job, again: Option<&Again>, received: Instant) -> End {
         let followed = self.followed(|followed| followed.entry(job.id.clone()).or_default().clone());
-        let end = followed.get_or_init(|| self.drive(job, again)).await.clone();
+        let end = followed.get_or_init(|| self.drive(job, again, received)).await.clone();
         self.followed(|all| {
             if all.get(&job.id).is_some_and(|current| Arc::ptr_eq(current, &followed)) {
                 all.remove(&job.id);
@@ -104,9 +107,9 @@ impl Lives {
         end
     }
 
-    async fn drive(&self, job: &Job, again: Option<&Again>) -> End {
+    async fn drive(&self, job: &Job, again: Option<&Again>, received: Instant) -> End {
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
-        match self.steps(job, again).await {
+        match self.steps(job, again, received).await {
             Ok(end) => end,
             Err(GivenUp::Shutdown) => {
                 debug!(job.id = id, s3.bucket = bucket, s3.key = key, "left to the next consumer");
@@ -119,7 +122,8 @@ impl Lives {
         }
     }
 
-    async fn steps(&self, job: &Job, again: Option<&Again>) -> Result<End, GivenUp> {
+    async fn steps(&self, job: &Job, again: Option<&Again>, received: Instant) -> Result<End, GivenUp> {
+        let mut wanted_since = received;
         let _slot = self.unless_shutdown(self.slots.acquire()).await?;
         let mut begun_here = None;
         let mut seen_elsewhere = None;
@@ -136,9 +140,12 @@ impl Lives {
         loop {
             let mut record = stored.record.clone();
             match verdict::next(&record) {
-                Next::Ended => return Ok(ended(&record)),
+                Next::Ended => return Ok(self.ended(&record)),
                 Next::Begin { number, since, pause } => {
                     self.wait(since, pause).await?;
+                    if !record.attempts.is_empty() {
+                        wanted_since = Instant::now();
+                    }
                     let sized = match verdict::next_size(&record) {
                         Some(sized) => sized,
                         None => self.size(job).await?,
@@ -160,7 +167,7 @@ impl Lives {
                 }
                 Next::Launch { number } => {
                     let found_first = begun_here != Some(number);
-                    let launched = self.launch(job, &record, found_first).await?;
+                    let launched = self.launch(job, &record, wanted_since, found_first).await?;
                     begun_here = Some(number);
                     let now = (self.clock)();
                     match launched {
@@ -326,6 +333,7 @@ impl Lives {
         &self,
         job: &Job,
         record: &Record,
+        wanted_since: Instant,
         mut maybe_started: bool,
     ) -> Result<Result<String, String>, GivenUp> {
         let Some(attempt) = record.attempts.last() else {
@@ -346,6 +354,7 @@ impl Lives {
             match self.tasks.run(&launch).await {
                 Ok(arn) => {
                     turn.accepted();
+                    self.metrics.launched(wanted_since.elapsed());
                     info!(
                         job.id = id,
                         s3.bucket = bucket,
@@ -471,6 +480,30 @@ impl Lives {
         }
     }
 
+    /// Says how a video ended.
+    fn ended(&self, record: &Record) -> End {
+        let cost = record.attempts.iter().filter_map(|attempt| attempt.cost_usd).sum();
+        let tried = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
+        self.metrics.ended(record.state, tried, cost);
+        let (id, bucket, key) =
+            (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());
+        let reason = record.reason.as_deref();
+        let attempts = record.attempts.len();
+        match record.state {
+            State::Done => info!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, "video done"),
+            State::Rejected => {
+                warn!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "video rejected");
+            }
+            State::Obsolete => {
+                warn!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "video obsolete");
+            }
+            State::Failed | State::Running => {
+                error!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, reason, "video failed");
+            }
+        }
+        end(record)
+    }
+
     fn tell_gate(&self, judgement: &Judgement) {
         let reason = judgement.reason.as_deref().unwrap_or("ECS gives no reason");
         match judgement.verdict {
@@ -525,27 +558,6 @@ fn log_stopped(job: &Job, arn: &str, judgement: &Judgement) {
         reason = judgement.reason.as_deref(),
         "task stopped"
     );
-}
-
-/// The line that says how a video ended.
-fn ended(record: &Record) -> End {
-    let (id, bucket, key) =
-        (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());
-    let reason = record.reason.as_deref();
-    let attempts = record.attempts.len();
-    match record.state {
-        State::Done => info!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, "video done"),
-        State::Rejected => {
-            warn!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "video rejected");
-        }
-        State::Obsolete => {
-            warn!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "video obsolete");
-        }
-        State::Failed | State::Running => {
-            error!(job.id = id, s3.bucket = bucket, s3.key = key, attempts, reason, "video failed");
-        }
-    }
-    end(record)
 }
 
 /// The line about a job that had ended before this delivery.

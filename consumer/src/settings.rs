@@ -18,10 +18,10 @@ pub struct Settings {
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 
-    /// URL of the queue's dead-letter queue. With it, `check` also makes sure that the queue's redrive
-    /// policy leads there
+    /// URL of the queue's dead-letter queue: where the queue's redrive policy leads, and where videos that
+    /// failed and messages that cannot be read are sent
     #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
-    pub dead_letter_queue_url: Option<QueueUrl>,
+    pub dead_letter_queue_url: QueueUrl,
 
     /// Name or ARN of the ECS cluster that tasks are started in
     #[arg(long, env = "VIDSTREAMX_CLUSTER", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
@@ -101,6 +101,52 @@ pub struct Settings {
     pub emf: bool,
 }
 
+/// What `history` needs to know.
+#[derive(Debug, Clone, Args)]
+pub struct HistorySettings {
+    /// Bucket that streams and job records are written to
+    #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
+    pub output_bucket: BucketName,
+}
+
+/// What `submit` needs to know.
+#[derive(Debug, Clone, Args)]
+pub struct SubmitSettings {
+    /// URL of the queue that receives the upload bucket's events
+    #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
+    pub queue_url: QueueUrl,
+
+    /// Bucket whose uploads are transcoded: objects of no other can be submitted
+    #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
+    pub upload_bucket: BucketName,
+}
+
+/// What `redrive` needs to know.
+#[derive(Debug, Clone, Args)]
+pub struct RedriveSettings {
+    /// URL of the queue that messages are sent back to
+    #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
+    pub queue_url: QueueUrl,
+
+    /// URL of the dead-letter queue that they are taken from
+    #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
+    pub dead_letter_queue_url: QueueUrl,
+}
+
+impl RedriveSettings {
+    /// Looks at what no single setting can show.
+    ///
+    /// # Errors
+    /// The settings contradict each other.
+    pub fn validate(&self) -> Result<(), Contradiction> {
+        two_queues(&self.queue_url, &self.dead_letter_queue_url)
+    }
+}
+
+fn two_queues(queue: &QueueUrl, dead_letters: &QueueUrl) -> Result<(), Contradiction> {
+    if queue == dead_letters { Err(Contradiction::OneQueue(queue.clone())) } else { Ok(()) }
+}
+
 fn capacity() -> impl TypedValueParser<Value = Capacity> {
     PossibleValuesParser::new(["on-demand", "spot"]).map(|text| match text.as_str() {
         "spot" => Capacity::Spot,
@@ -121,6 +167,12 @@ pub enum Contradiction {
          would be taken for uploads: use two buckets"
     )]
     OutputIsUpload(BucketName),
+    /// What is set aside would be received again at once, without end.
+    #[error(
+        "--dead-letter-queue-url (VIDSTREAMX_DEAD_LETTER_QUEUE_URL): {0} is also the queue of uploads: use \
+         two queues"
+    )]
+    OneQueue(QueueUrl),
     /// ECS's limits on a task's network configuration.
     #[error("{setting}: {count} given, ECS takes at most {most}")]
     TooMany {
@@ -146,6 +198,7 @@ impl Settings {
         if self.upload_bucket == self.output_bucket {
             return Err(Contradiction::OutputIsUpload(self.output_bucket));
         }
+        two_queues(&self.queue_url, &self.dead_letter_queue_url)?;
         for (setting, count, most) in [
             ("--subnets (VIDSTREAMX_SUBNETS)", self.subnets.len(), Self::MOST_SUBNETS),
             (

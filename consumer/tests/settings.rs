@@ -4,8 +4,9 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-const GOOD: [(&str, &str); 8] = [
+const GOOD: [(&str, &str); 9] = [
     ("VIDSTREAMX_QUEUE_URL", "http://localhost:1/1/uploads"),
+    ("VIDSTREAMX_DEAD_LETTER_QUEUE_URL", "http://localhost:1/1/dead"),
     ("VIDSTREAMX_CLUSTER", "videos"),
     ("VIDSTREAMX_TASK_DEFINITION", "videos-transcoder"),
     ("VIDSTREAMX_SUBNETS", "subnet-0a,subnet-0b"),
@@ -20,22 +21,15 @@ const NO_REGION: &str = "AWS_REGION is not set, and no profile or instance says 
 
 /// Runs `check` in a folder of its own with these variables and nothing else; exit code and last line.
 fn check(name: &str, dot_env: &str, variables: &[(&str, &str)], flags: &[&str]) -> (Option<i32>, String) {
-    command("check", name, dot_env, variables, flags)
+    run(name, dot_env, variables, &[&["check"], flags].concat())
 }
 
-fn command(
-    command: &str,
-    name: &str,
-    dot_env: &str,
-    variables: &[(&str, &str)],
-    flags: &[&str],
-) -> (Option<i32>, String) {
+fn run(name: &str, dot_env: &str, variables: &[(&str, &str)], words: &[&str]) -> (Option<i32>, String) {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(".env"), dot_env).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_vidstreamx-consumer"))
-        .arg(command)
-        .args(flags)
+        .args(words)
         .current_dir(&folder)
         .env_clear()
         .env("HOME", &folder)
@@ -91,7 +85,6 @@ fn every_setting_that_is_missing_is_named() {
 #[test]
 fn every_setting_that_is_empty_is_named() {
     for name in GOOD.iter().map(|(name, _)| *name).chain([
-        "VIDSTREAMX_DEAD_LETTER_QUEUE_URL",
         "VIDSTREAMX_CONTAINER",
         "VIDSTREAMX_PROFILE",
         "VIDSTREAMX_MAX_TASKS",
@@ -113,6 +106,7 @@ fn every_setting_that_is_empty_is_named() {
 fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
     for (name, value, expected) in [
         ("VIDSTREAMX_QUEUE_URL", "uploads", "a queue's URL like"),
+        ("VIDSTREAMX_DEAD_LETTER_QUEUE_URL", "http://localhost:1/1/uploads", "is also the queue of uploads"),
         ("VIDSTREAMX_SUBNETS", "subnet-0a,vpc-1", "\"vpc-1\": it should be subnet ids"),
         ("VIDSTREAMX_SECURITY_GROUPS", "default", "security group ids like"),
         ("VIDSTREAMX_ASSIGN_PUBLIC_IP", "yes", "it should be one of: true, false"),
@@ -131,6 +125,60 @@ fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
         assert_eq!(code, Some(78), "{name}: {line}");
         assert!(line.contains(&format!("({name})")) && line.contains(expected), "{name}: {line}");
     }
+}
+
+/// The other commands, with arguments that are right, and the settings that each needs.
+const OTHERS: [(&[&str], &[&str]); 5] = [
+    (&["history", "--since=7d", "--state=failed,done", "--key=a"], &["OUTPUT_BUCKET"]),
+    (&["history", "films/a.mp4", "--json"], &["OUTPUT_BUCKET"]),
+    (&["submit", "s3://uploads/films/", "--force"], &["QUEUE_URL", "UPLOAD_BUCKET"]),
+    (&["redrive", "--dry-run", "--reason=memory"], &["QUEUE_URL", "DEAD_LETTER_QUEUE_URL"]),
+    (&["redrive", "--job=0123456789abcdef0123456789abcdef"], &["QUEUE_URL", "DEAD_LETTER_QUEUE_URL"]),
+];
+
+#[test]
+fn every_command_asks_for_its_own_settings_only() {
+    for (words, needed) in OTHERS {
+        let needed: Vec<_> = needed.iter().map(|name| format!("VIDSTREAMX_{name}")).collect();
+        let (needed, others): (Vec<_>, Vec<_>) =
+            GOOD.into_iter().partition(|(name, _)| needed.contains(&(*name).to_owned()));
+        assert_eq!(run("own", "", &needed, words), (Some(78), NO_REGION.into()), "{words:?}");
+        let (code, line) = run("own-nothing", "", &[], words);
+        assert_eq!(code, Some(78));
+        for (name, _) in needed {
+            assert!(line.contains(&format!("({name})")), "{words:?}: {name} is not in: {line}");
+        }
+        for (name, _) in others {
+            assert!(!line.contains(&format!("({name})")), "{words:?}: {name} is in: {line}");
+        }
+    }
+}
+
+#[test]
+fn wrong_words_of_every_command_are_named() {
+    for (words, expected) in [
+        (&["history", "--since=yesterday"][..], "--since: \"yesterday\": it should be a span like"),
+        (&["history", "--state=lost"], "--state: \"lost\": it should be one of: done, running"),
+        (&["history", "a.mp4", "--state=done"], "cannot be used with"),
+        (&["history", ""], "is empty"),
+        (&["submit"], "not set: <s3://BUCKET/KEY"),
+        (&["submit", "films/"], "is not of the form s3://BUCKET/KEY"),
+        (&["redrive", "--job=a.mp4"], "is not a job id"),
+        (&["redrive", "--queue-url=http://localhost:1/1/dead"], "is also the queue of uploads"),
+    ] {
+        let (code, line) = run("words", "", &GOOD, words);
+        assert_eq!(code, Some(78), "{words:?}: {line}");
+        assert!(line.contains(expected), "{words:?}: {line}");
+    }
+}
+
+#[test]
+fn a_foreign_bucket_is_refused_before_anything_is_sent() {
+    let region = [("AWS_REGION", "eu-central-1"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
+    let variables = [&GOOD[..], &region].concat();
+    let (code, line) = run("foreign", "", &variables, &["submit", "s3://streams/"]);
+    assert_eq!(code, Some(78));
+    assert!(line.starts_with("s3://streams: the upload bucket is uploads"), "{line}");
 }
 
 #[test]
@@ -159,8 +207,7 @@ fn a_status_address_that_is_taken_is_told_before_anything_else_happens() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let variables = with(("VIDSTREAMX_STATUS_ADDR", "127.0.0.1:1"));
-    let (code, line) =
-        command("run", "taken", "", &variables, &[&format!("--status-addr={address}"), "--emf"]);
+    let (code, line) = run("taken", "", &variables, &["run", &format!("--status-addr={address}"), "--emf"]);
     assert_eq!(code, Some(78), "{line}");
     assert!(line.contains("--status-addr (VIDSTREAMX_STATUS_ADDR)") && line.contains(&address), "{line}");
 }

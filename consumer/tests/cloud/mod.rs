@@ -29,6 +29,7 @@ use vidstreamx_consumer::{
     engine::World,
     header::{Facts, Look},
     launch::{self, Launch, LaunchError},
+    metrics::Metrics,
     queue::{Backlog, Message, Queue, Receipt, Refused},
     records::{LoadError, Presence, Records, SaveError, Stored},
     tasks::{Status, Stopped, Tasks},
@@ -182,6 +183,7 @@ impl Cloud {
             tasks: seat.clone(),
             records: seat.clone(),
             clock: Arc::new(move || epoch() + start.elapsed()),
+            metrics: Arc::new(Metrics::new("videos")),
         }
     }
 

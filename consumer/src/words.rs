@@ -1,0 +1,134 @@
+//! How things are put into words for people who look at a terminal.
+
+use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
+use vidstreamx_job::State;
+
+/// All states, in the order in which they are counted up.
+pub const STATES: [State; 5] = [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
+
+/// A state's name, as records have it.
+#[must_use]
+pub const fn state(state: State) -> &'static str {
+    match state {
+        State::Running => "running",
+        State::Done => "done",
+        State::Rejected => "rejected",
+        State::Obsolete => "obsolete",
+        State::Failed => "failed",
+    }
+}
+
+/// A text on one line. Keys and reasons come from uploads: what could move a terminal's cursor, or turn
+/// the direction of writing, is shown by its number.
+#[must_use]
+pub fn clean(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\r' | '\t' => shown.push(' '),
+            letter if letter.is_control() || steers(letter) => shown.extend(letter.escape_unicode()),
+            letter => shown.push(letter),
+        }
+    }
+    shown
+}
+
+/// Unicode's line and paragraph separators and its marks of direction.
+const fn steers(letter: char) -> bool {
+    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A key cut to so many columns. Its end tells more than its beginning.
+#[must_use]
+pub fn end_of(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.to_owned();
+    }
+    let mut left = columns.saturating_sub(1);
+    let mut from = text.len();
+    for (at, letter) in text.char_indices().rev() {
+        let width = letter.width().unwrap_or_default();
+        if width > left {
+            break;
+        }
+        left -= width;
+        from = at;
+    }
+    format!("…{}", text.get(from..).unwrap_or_default())
+}
+
+/// To the minute, in UTC.
+#[must_use]
+pub fn minute(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M").to_string()
+}
+
+/// The same without the year.
+#[must_use]
+pub fn minute_of_year(at: Timestamp) -> String {
+    at.strftime("%m-%d %H:%M").to_string()
+}
+
+/// To the second, in UTC.
+#[must_use]
+pub fn second(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// To the second: `4m 3s`. Clocks of several machines are involved, so that it can come out negative.
+#[must_use]
+pub fn duration(duration: SignedDuration) -> String {
+    let duration = duration.max(SignedDuration::ZERO);
+    let rounding = SignedDurationRound::new().smallest(Unit::Second);
+    format!("{:#}", duration.round(rounding).unwrap_or(duration))
+}
+
+/// Dollars; cents are split where they matter.
+#[must_use]
+pub fn money(usd: f64) -> String {
+    if usd.abs() < 1.0 { format!("${usd:.4}") } else { format!("${usd:.2}") }
+}
+
+/// `1 video`, `2 videos`.
+#[must_use]
+pub fn count(number: u64, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_shown_and_not_sent() {
+        assert_eq!(clean("a\u{1b}[2Jb\nc\u{202e}d é 日本"), "a\\u{1b}[2Jb c\\u{202e}d é 日本");
+    }
+
+    #[test]
+    fn a_long_key_shows_its_end() {
+        assert_eq!(end_of("short.mp4", 9), "short.mp4");
+        assert_eq!(end_of("a/long/path/film.mp4", 9), "…film.mp4");
+        assert_eq!(end_of("日本日本.mp4", 9), "…日本.mp4");
+    }
+
+    #[test]
+    fn times_and_money() {
+        assert_eq!(duration(SignedDuration::from_millis(3_400)), "3s");
+        assert_eq!(duration(SignedDuration::from_secs(7_500)), "2h 5m");
+        assert_eq!(duration(SignedDuration::from_secs(-5)), "0s");
+        assert_eq!(money(0.001_24), "$0.0012");
+        assert_eq!(money(12.345), "$12.35");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_breaks_a_line_or_grows_beyond_its_columns(text in "\\PC{0,40}|[\\x00-\\x1f]{0,9}", columns in 1usize..30) {
+            let shown = clean(&text);
+            prop_assert!(!shown.contains(char::is_control));
+            prop_assert!(end_of(&shown, columns).width() <= columns.max(1));
+        }
+    }
+}
