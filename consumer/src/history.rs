@@ -314,9 +314,7 @@ mod tests {
             let id = &video.record.job_id;
             rules.push(get(Layout::record(id), serde_json::to_vec(&video.record).unwrap()));
             if let Some(progress) = video.progress {
-                let mut json = serde_json::to_value(progress).unwrap();
-                json["rungs"] = serde_json::json!(["1080p"]);
-                rules.push(get(format!(".vidstreamx/progress/{id}.json"), json.to_string().into()));
+                rules.push(get(Layout::progress(id), serde_json::to_vec(&progress).unwrap()));
             }
         }
         rules.push(get(format!(".vidstreamx/jobs/{}.json", "f".repeat(32)), b"{\"schema\":2}".to_vec()));
