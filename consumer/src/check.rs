@@ -3,11 +3,14 @@
 use std::fmt;
 
 use aws_config::SdkConfig;
-use aws_sdk_ecs::{error::ProvideErrorMetadata as _, types::Compatibility};
+use aws_sdk_ecs::{
+    error::ProvideErrorMetadata as _,
+    types::{Compatibility, CpuArchitecture, TaskDefinition},
+};
 use aws_sdk_s3::{error::SdkError, primitives::ByteStream};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde::Deserialize;
-use vidstreamx_job::{BucketName, RECORDS_PREFIX};
+use vidstreamx_job::{BucketName, RECORDS_PREFIX, Size};
 
 use crate::{
     call::{CallError, describe},
@@ -100,25 +103,51 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at what `run` can't do without: queue, cluster, task definition, and the record store.
-pub async fn essentials(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
+/// What the task definition says of every task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// What a task gets that is not given another size.
+    pub size: Size,
+    /// Whether it is for ARM.
+    pub arm: bool,
+}
+
+/// What Fargate gives a task whose definition does not say.
+const DEFAULT_STORAGE_GIB: u32 = 21;
+
+impl Definition {
+    fn read(definition: &TaskDefinition) -> Option<Self> {
+        let storage = definition.ephemeral_storage().map(|storage| storage.size_in_gib());
+        let size = Size {
+            cpu: definition.cpu()?.parse().ok()?,
+            memory_mib: definition.memory()?.parse().ok()?,
+            storage_gib: storage.and_then(|gib| gib.try_into().ok()).unwrap_or(DEFAULT_STORAGE_GIB),
+        };
+        let platform = definition.runtime_platform().and_then(|platform| platform.cpu_architecture());
+        Some(Self { size, arm: platform == Some(&CpuArchitecture::Arm64) })
+    }
+}
+
+/// Looks at what `run` can't do without: queue, cluster, task definition, and the record store. Says what
+/// the task definition says, if that can be read.
+pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding>, Option<Definition>) {
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = crate::aws::s3(config);
-    let (queue, cluster, definition, output) = tokio::join!(
+    let (queue, cluster, (definition_findings, definition), output) = tokio::join!(
         queue(&sqs, settings),
         cluster(&ecs, settings),
         task_definition(&ecs, settings),
         output_bucket(&s3, &settings.output_bucket),
     );
-    [vec![queue.finding], cluster, definition, output].concat()
+    ([vec![queue.finding], cluster, definition_findings, output].concat(), definition)
 }
 
 /// Looks at everything.
 pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
     let sqs = aws_sdk_sqs::Client::new(config);
     let s3 = crate::aws::s3(config);
-    let mut findings = essentials(config, settings).await;
+    let (mut findings, _) = essentials(config, settings).await;
     // A second look at the queue, for what the essentials leave out.
     let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
     findings.extend(redrive);
@@ -276,21 +305,26 @@ async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding>
     findings
 }
 
-async fn task_definition(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding> {
+async fn task_definition(
+    ecs: &aws_sdk_ecs::Client,
+    settings: &Settings,
+) -> (Vec<Finding>, Option<Definition>) {
     let subject = format!("task definition {}", settings.task_definition);
     let remedy = "set VIDSTREAMX_TASK_DEFINITION to the template's output TaskDefinitionFamily, and allow \
                   ecs:DescribeTaskDefinition";
     let answer = ecs.describe_task_definition().task_definition(&settings.task_definition).send().await;
     let definition = match answer.map(|answer| answer.task_definition) {
         Ok(Some(definition)) => definition,
-        Ok(None) => return vec![Finding::wrong(subject, "there is none of this name", remedy)],
+        Ok(None) => {
+            return (vec![Finding::wrong(subject, "there is none of this name", remedy)], None);
+        }
         // ECS says "ClientException: Unable to describe task definition." for one that is not there.
         Err(error) if error.code() == Some("ClientException") => {
-            return vec![Finding::wrong(subject, describe(&error), remedy)];
+            return (vec![Finding::wrong(subject, describe(&error), remedy)], None);
         }
         Err(error) => {
             let error = CallError::new("DescribeTaskDefinition", &error);
-            return vec![Finding::call(subject, &error, remedy)];
+            return (vec![Finding::call(subject, &error, remedy)], None);
         }
     };
     let mut findings = Vec::new();
@@ -310,7 +344,7 @@ async fn task_definition(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<
         let fault = format!("the task definition has only: {}", names.join(", "));
         Finding::wrong(subject, fault, "set VIDSTREAMX_CONTAINER to the one that transcodes")
     });
-    findings
+    (findings, Definition::read(&definition))
 }
 
 /// Reading and writing records, tried without leaving anything.

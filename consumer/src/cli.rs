@@ -15,11 +15,12 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
+use vidstreamx_job::Size;
 
 use crate::{
     aws::{self, SetupError},
     call::CallError,
-    check::{self, State},
+    check::{self, Definition, State},
     engine::{self, Options, World},
     history::{self, HistoryError},
     launch::Placement,
@@ -273,6 +274,9 @@ fn start_log(cli: &Cli) {
     }
 }
 
+/// What the template gives a task by default.
+const TEMPLATES_SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
+
 async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     watch_signals(shutdown.clone())?;
@@ -286,7 +290,8 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         None => None,
     };
     let config = aws::configuration().await?;
-    for finding in check::essentials(&config, &settings).await {
+    let (findings, definition) = check::essentials(&config, &settings).await;
+    for finding in findings {
         match finding.state {
             State::Ok(_) | State::NotChecked { .. } => {}
             State::Unknown(why) => warn!(subject = finding.subject, why, "not checked"),
@@ -295,6 +300,11 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
             }
         }
     }
+    let definition = definition.unwrap_or_else(|| {
+        let Size { cpu, memory_mib, .. } = TEMPLATES_SIZE;
+        warn!(cpu, memory_mib, "the task definition's size is not known: taken as the template's");
+        Definition { size: TEMPLATES_SIZE, arm: false }
+    });
     let world = World {
         queue: Arc::new(Sqs::new(
             aws_sdk_sqs::Client::new(&config),
@@ -314,7 +324,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     );
     let ended = CancellationToken::new();
     let lines = settings.emf.then(|| tokio::spawn(write_lines(metrics, ended.clone())));
-    engine::run(world, Options::new(&settings, drain), shutdown).await;
+    engine::run(world, Options::new(&settings, definition, drain), shutdown).await;
     ended.cancel();
     if let Some(lines) = lines {
         // Whatever kept the last line from being written has been told.
@@ -428,6 +438,9 @@ fn usage(error: &clap::Error) -> String {
 
 /// `--queue-url <QUEUE_URL>` as `--queue-url (VIDSTREAMX_QUEUE_URL)`.
 fn with_variable(argument: &str) -> String {
+    if !argument.starts_with('-') {
+        return argument.to_owned();
+    }
     let flag = argument.split([' ', '=', '[']).next().unwrap_or(argument);
     let cli = Cli::command();
     let of_commands = cli.get_subcommands().flat_map(clap::Command::get_arguments);

@@ -13,10 +13,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
-use vidstreamx_job::{Job, Size};
+use vidstreamx_job::Job;
 
 use crate::{
     call::CallError,
+    check::Definition,
     dead_letter::DeadLetter,
     decide::{self, Decision, Rules},
     event::Place,
@@ -64,10 +65,8 @@ pub struct Options {
     pub launches_per_second: u32,
     /// Which task a video gets, and what that costs.
     pub sizing: Sizing,
-    /// The task definition's own size.
-    pub base: Size,
-    /// Whether the task definition is for ARM.
-    pub arm: bool,
+    /// What the task definition says.
+    pub definition: Definition,
     /// Whether to end when the queue is empty.
     pub drain: bool,
 }
@@ -75,7 +74,7 @@ pub struct Options {
 impl Options {
     /// The loop's part of the settings.
     #[must_use]
-    pub fn new(settings: &Settings, drain: bool) -> Self {
+    pub fn new(settings: &Settings, definition: Definition, drain: bool) -> Self {
         Self {
             rules: Rules {
                 upload: settings.upload_bucket.clone(),
@@ -86,9 +85,8 @@ impl Options {
             container: settings.container.clone(),
             max_tasks: usize::try_from(settings.max_tasks.get()).unwrap_or(Semaphore::MAX_PERMITS),
             launches_per_second: settings.launches_per_second.get(),
-            sizing: Sizing::default(),
-            base: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
-            arm: false,
+            sizing: settings.sizing.clone().unwrap_or_default(),
+            definition,
             drain,
         }
     }
@@ -126,8 +124,7 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         watcher: Watcher::new(tasks, options.launches_per_second),
         looks: Semaphore::new(LOOKS),
         sizing: options.sizing.clone(),
-        base: options.base,
-        arm: options.arm,
+        definition: options.definition,
         slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
         policy: options.policy,
         container: options.container.clone(),

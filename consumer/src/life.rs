@@ -22,6 +22,7 @@ use vidstreamx_job::{Attempt, Job, JobId, Record, Report, Restart, Size, State};
 use crate::{
     again::Again,
     call::CallError,
+    check::Definition,
     dead_letter::DeadLetter,
     gate::Gate,
     header::Look,
@@ -56,10 +57,8 @@ pub struct Lives {
     pub looks: Semaphore,
     /// Which task a video gets, and what that costs.
     pub sizing: Sizing,
-    /// The task definition's own size.
-    pub base: Size,
-    /// Whether the task definition is for ARM.
-    pub arm: bool,
+    /// What the task definition says.
+    pub definition: Definition,
     /// How often to try, and on what.
     pub policy: Policy,
     /// The container that is given the job.
@@ -217,8 +216,10 @@ impl Lives {
                 Some(Look::Replaced) => {
                     Err((State::Obsolete, "the object was replaced by another".to_owned()))
                 }
-                Some(Look::Video(facts)) => Ok(self.sizing.choose(job.source.size, Some(&facts), self.base)),
-                None => Ok(self.sizing.choose(job.source.size, None, self.base)),
+                Some(Look::Video(facts)) => {
+                    Ok(self.sizing.choose(job.source.size, Some(&facts), self.definition.size))
+                }
+                None => Ok(self.sizing.choose(job.source.size, None, self.definition.size)),
             }
         };
         let begins = end.is_ok();
@@ -268,7 +269,7 @@ impl Lives {
             Some(Look::Video(facts)) => Some(facts),
             _ => None,
         };
-        Ok(self.sizing.choose(job.source.size, facts.as_ref(), self.base))
+        Ok(self.sizing.choose(job.source.size, facts.as_ref(), self.definition.size))
     }
 
     /// A job that has ended, and goes on all the same: a person wants it, or S3 tells again of an obsolete
@@ -323,7 +324,7 @@ impl Lives {
             && let (Some(size), Some(capacity), Some(seconds)) =
                 (attempt.size, attempt.capacity, attempt.billed_seconds)
         {
-            attempt.cost_usd = Some(self.sizing.cost(size, capacity, self.arm, seconds));
+            attempt.cost_usd = Some(self.sizing.cost(size, capacity, self.definition.arm, seconds));
         }
     }
 

@@ -1,13 +1,15 @@
 //! What the consumer is told from outside: flags and environment variables, read once into
 //! validated types.
 
-use std::{fmt, net::SocketAddr, num::NonZeroU32, str::FromStr};
+use std::{fmt, fs, net::SocketAddr, num::NonZeroU32, str::FromStr};
 
 use clap::{
     Args,
     builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser},
 };
 use vidstreamx_job::{BucketName, Capacity};
+
+use crate::sizing::Sizing;
 
 /// Everything `run` and `check` need to know. Region, endpoint and credentials are not here: they
 /// come from the AWS SDK's own chain (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
@@ -85,8 +87,13 @@ pub struct Settings {
     #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand", value_parser = capacity())]
     pub capacity: Capacity,
 
-    /// Most tasks started per second. AWS starts 20 a second per account and Region, for everybody in
-    /// it together
+    /// File with the rules by which a video gets its task's vCPUs and memory, and the prices by which costs
+    /// are estimated. Without it, the built-in rules: they are in consumer/src/sizing.toml
+    #[arg(long, env = "VIDSTREAMX_SIZING", hide_env_values = true, value_name = "FILE", value_parser = sizing_file)]
+    pub sizing: Option<Sizing>,
+
+    /// Most tasks started per second, and most requests for the state of tasks, of up to a hundred each.
+    /// AWS starts 20 a second per account and Region, for everybody in it together
     #[arg(long, env = "VIDSTREAMX_LAUNCHES_PER_SECOND", hide_env_values = true, default_value = "20")]
     pub launches_per_second: NonZeroU32,
 
@@ -145,6 +152,11 @@ impl RedriveSettings {
 
 fn two_queues(queue: &QueueUrl, dead_letters: &QueueUrl) -> Result<(), Contradiction> {
     if queue == dead_letters { Err(Contradiction::OneQueue(queue.clone())) } else { Ok(()) }
+}
+
+fn sizing_file(path: &str) -> Result<Sizing, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("it can't be read: {error}"))?;
+    Sizing::parse(&text).map_err(|error| error.to_string())
 }
 
 fn capacity() -> impl TypedValueParser<Value = Capacity> {

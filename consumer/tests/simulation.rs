@@ -19,6 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
+    check::Definition,
     dead_letter::DeadLetter,
     decide::Rules,
     engine::{self, Options},
@@ -42,8 +43,7 @@ fn options(drain: bool) -> Options {
         max_tasks: MAX_TASKS,
         launches_per_second: 20,
         sizing: Sizing::default(),
-        base: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
-        arm: false,
+        definition: Definition { size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 }, arm: false },
         drain,
     }
 }

@@ -3,7 +3,9 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use serde_json::{Value, json};
-use vidstreamx_consumer::{decide::Rules, engine::Options, launch::Launch, sizing::Sizing, verdict::Policy};
+use vidstreamx_consumer::{
+    check::Definition, decide::Rules, engine::Options, launch::Launch, sizing::Sizing, verdict::Policy,
+};
 use vidstreamx_job::{Capacity, Size};
 
 use crate::cloud::{Faults, Play};
@@ -253,8 +255,10 @@ impl Plan {
             max_tasks: self.max_tasks,
             launches_per_second: self.launches_per_second,
             sizing: Sizing::default(),
-            base: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
-            arm: false,
+            definition: Definition {
+                size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
+                arm: false,
+            },
             drain: false,
         }
     }
