@@ -12,7 +12,7 @@ use std::{
 
 use jiff::Timestamp;
 use tokio::{
-    sync::{OnceCell, Semaphore},
+    sync::{OnceCell, Semaphore, SemaphorePermit},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -123,12 +123,16 @@ impl Lives {
 
     async fn steps(&self, job: &Job, again: Option<&Again>, received: Instant) -> Result<End, GivenUp> {
         let mut wanted_since = received;
-        let _slot = self.unless_shutdown(self.slots.acquire()).await?;
         let mut begun_here = None;
         let mut seen_elsewhere = None;
+        // Whoever takes over a task that runs must not stand behind others: ECS would forget its end.
+        let mut slot = self.slots.try_acquire().ok();
         let mut stored = match self.load(&job.id).await? {
             Some(stored) => stored,
-            None => self.first_look(job, &mut begun_here).await?,
+            None => {
+                self.take(&mut slot).await?;
+                self.first_look(job, &mut begun_here).await?
+            }
         };
         if begun_here.is_none() {
             stored = self.revive(stored, again).await?;
@@ -142,6 +146,7 @@ impl Lives {
                 Next::Ended => return Ok(self.ended(&record)),
                 Next::Begin { number, since, pause } => {
                     self.wait(since, pause).await?;
+                    self.take(&mut slot).await?;
                     if !record.attempts.is_empty() {
                         wanted_since = Instant::now();
                     }
@@ -165,6 +170,7 @@ impl Lives {
                     }
                 }
                 Next::Launch { number } => {
+                    self.take(&mut slot).await?;
                     let found_first = begun_here != Some(number);
                     let launched = self.launch(job, &record, wanted_since, found_first).await?;
                     begun_here = Some(number);
@@ -198,6 +204,14 @@ impl Lives {
                 }
             }
         }
+    }
+
+    /// Waits for the right to have one more task.
+    async fn take<'a>(&'a self, slot: &mut Option<SemaphorePermit<'a>>) -> Result<(), GivenUp> {
+        if slot.is_none() {
+            *slot = self.unless_shutdown(self.slots.acquire()).await?.ok();
+        }
+        Ok(())
     }
 
     /// A job that has no record: what can be said without a task is said, else the first attempt begins.

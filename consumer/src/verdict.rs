@@ -223,10 +223,15 @@ pub fn judge(end: End, report: Option<&Report>) -> Judgement {
                 Some(Outcome::Complete) => Verdict::Done,
                 Some(Outcome::Rejected) => Verdict::Rejected,
                 Some(Outcome::Obsolete) => Verdict::Obsolete,
-                Some(Outcome::Failed) | None => Verdict::Again(Cause::Crashed),
+                Some(Outcome::Failed) => Verdict::Again(Cause::Crashed),
+                // Nobody looked in time, for which the video can do nothing.
+                None => Verdict::Again(Cause::Interrupted),
             };
-            let reason =
-                told.or_else(|| Some("ECS has forgotten the task, and it left no report".to_owned()));
+            let forgotten = match outcome {
+                Some(_) => "ECS has forgotten the task; this is by its report",
+                None => "ECS has forgotten the task, and it left no report",
+            };
+            let reason = told.or_else(|| Some(forgotten.to_owned()));
             let billed = report
                 .filter(|_| !matches!(verdict, Verdict::Again(_)))
                 .and_then(|report| Duration::try_from_secs_f64(report.timings.total_seconds).ok());
@@ -376,7 +381,7 @@ mod tests {
         ] {
             assert_eq!(judge(End::Vanished, Some(&report_of(outcome, ""))).verdict, verdict);
         }
-        assert_eq!(judge(End::Vanished, None).verdict, Verdict::Again(Cause::Crashed));
+        assert_eq!(judge(End::Vanished, None).verdict, Verdict::Again(Cause::Interrupted));
     }
 
     const SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
