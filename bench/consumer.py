@@ -94,20 +94,26 @@ class Bench:
     def in_flight(self) -> dict:
         """As many tasks as may run, held over a round of heartbeats and of looks at all tasks, then ended."""
         videos = 2_000 if self.quick else 10_000
-        with Endpoints(self.binaries, videos, 86_400) as endpoints, self._consumer(endpoints, videos, _UNLIMITED) as consumer:
+        with (
+            Endpoints(self.binaries, videos, 86_400) as endpoints,
+            self._consumer(endpoints, videos, _UNLIMITED) as consumer,
+        ):
             start = time.monotonic()
             launching = consumer.until(lambda: endpoints.counts()["running"] == videos, 300, "launching")
             launched = time.monotonic() - start
+            start, cpu = time.monotonic(), consumer.cpu_seconds()
             holding = consumer.rest(15 if self.quick else 30)
+            core = (consumer.cpu_seconds() - cpu) / (time.monotonic() - start)
             endpoints.end_tasks()
             start = time.monotonic()
             settling = consumer.until(lambda: endpoints.counts()["deleted"] == videos, 300, "settling")
             settled = time.monotonic() - start
-            after = consumer.rest(10)
+            # Longer than a long poll.
+            after = consumer.rest(25)
             self._all_done(endpoints, videos)
             return {
                 "videos": videos, "launching_seconds": launched, "settling_seconds": settled,
-                "launching": max(launching), "holding": median(holding), "settling": max(settling),
+                "launching": max(launching), "holding": median(holding), "holding_core": core, "settling": max(settling),
                 "most": consumer.megabytes("VmHWM"), "after": after[-1],
                 "anonymous_after": consumer.megabytes("RssAnon"),
             }  # fmt: skip
@@ -116,7 +122,10 @@ class Bench:
         """20 launches a second out of a backlog, once as many tasks end as begin."""
         rate, run_time, window = 20, 10 if self.quick else 30, 15 if self.quick else 60
         uploads = rate * (run_time + window) * 2
-        with Endpoints(self.binaries, uploads, run_time) as endpoints, self._consumer(endpoints, 1_000, rate) as consumer:
+        with (
+            Endpoints(self.binaries, uploads, run_time) as endpoints,
+            self._consumer(endpoints, 1_000, rate) as consumer,
+        ):
             ramp = rate * (run_time + 5)
             consumer.until(lambda: endpoints.counts()["started"] >= ramp, ramp, "20 launches a second")
             found = _over(endpoints, consumer, window)
@@ -127,7 +136,10 @@ class Bench:
         window = 10 if self.quick else 15
         found = []
         for _ in range(1 if self.quick else 3):
-            with Endpoints(self.binaries, 20_000, 5) as endpoints, self._consumer(endpoints, 5_000, _UNLIMITED) as consumer:
+            with (
+                Endpoints(self.binaries, 20_000, 5) as endpoints,
+                self._consumer(endpoints, 5_000, _UNLIMITED) as consumer,
+            ):
                 # Until the first tasks end, so that launches and ends share the program.
                 consumer.until(lambda: endpoints.counts()["deleted"] > 0, 60, "the first video's end")
                 found.append(_over(endpoints, consumer, window))
@@ -136,7 +148,10 @@ class Bench:
     def long_run(self) -> dict:
         """Very many videos, one after the other, through one process."""
         videos = self.videos
-        with Endpoints(self.binaries, videos, 1, latency_ms=5) as endpoints, self._consumer(endpoints, 1_000, _UNLIMITED) as consumer:
+        with (
+            Endpoints(self.binaries, videos, 1, latency_ms=5) as endpoints,
+            self._consumer(endpoints, 1_000, _UNLIMITED) as consumer,
+        ):
             start, cpu = time.monotonic(), consumer.cpu_seconds()
             rss = consumer.until(lambda: endpoints.counts()["deleted"] == videos, 1_200, "all videos")
             wall = time.monotonic() - start

@@ -123,20 +123,25 @@ def _beside(results: dict) -> str:
     ]  # fmt: skip
     header = ["", "launches/s", "CPU ms per launch", "of a core", "memory", "calls per launch"]
     runs = len(results["unlimited"])
-    return f"{table(header, rows)}\n\nMedians of {runs} runs, but for the last row." if runs > 1 else table(header, rows)
+    note = f"\n\nMedians of {runs} runs, but for the last row." if runs > 1 else ""
+    return table(header, rows) + note
 
 
 def _memory(results: dict) -> str:
     flight, long, idle = results["in_flight"], results["long_run"], results["idle"]
     length = max(len(long["rss"]) // _TENTHS, 1)
-    tenths = [f"{median(long['rss'][i : i + length]):.1f}" for i in range(0, length * _TENTHS, length) if long["rss"][i:]]
+    starts = range(0, min(length * _TENTHS, len(long["rss"])), length)
+    tenths = [f"{median(long['rss'][start : start + length]):.1f}" for start in starts]
     rows = [
         ["idle", f"{idle['rss']:.1f} MB, {idle['anonymous']:.1f} MB of it its own data"],
-        [f"while {flight['videos']:,} videos are launched, in {flight['launching_seconds']:.0f} s", f"up to {flight['launching']:.1f} MB"],
-        ["while they run (median)", f"{flight['holding']:.1f} MB"],
+        [
+            f"while {flight['videos']:,} videos are launched, in {flight['launching_seconds']:.0f} s",
+            f"up to {flight['launching']:.1f} MB",
+        ],
+        ["while they run", f"{flight['holding']:.1f} MB (median), at {flight['holding_core']:.1%} of a core"],
         [f"while all are settled at once, in {flight['settling_seconds']:.0f} s", f"up to {flight['settling']:.1f} MB"],
-        ["ten seconds later", f"{flight['after']:.1f} MB"],
-    ]  # fmt: skip
+        ["25 s later", f"{flight['after']:.1f} MB"],
+    ]
     return (
         f"{table(['', 'memory'], rows)}\n\n{long['videos']:,} videos through one process took {long['seconds']:.0f} s"
         f" ({long['videos'] / long['seconds']:.0f} a second, {long['cpu_ms']:.2f} ms of CPU time each; tasks of a second,"
@@ -148,7 +153,10 @@ def _memory(results: dict) -> str:
 def _calls(results: dict) -> str:
     sustained, unlimited = [results["sustained"]], results["unlimited"]
     names = _names(sustained + unlimited)
-    rows = [[name, *(f"{median(run['calls'].get(name, 0) for run in runs):.2f}" for runs in (sustained, unlimited))] for name in names]
+    rows = [
+        [name, *(f"{median(run['calls'].get(name, 0) for run in runs):.2f}" for runs in (sustained, unlimited))]
+        for name in names
+    ]
     return "Per launch:\n\n" + table(["", f"{LAUNCHES} launches/s", "launch rate lifted"], rows)
 
 
