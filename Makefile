@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test bench
+.PHONY: help demo upload status down installed test bench bench-consumer
 
 local := infra/local
 export VIDEO
@@ -12,7 +12,8 @@ help:
 	@echo 'make status             what is running'
 	@echo 'make down               stop everything that was started'
 	@echo 'make test               formatting, lints, unit tests, and the end-to-end test with a browser'
-	@echo 'make bench              against the naive way: time, bytes, quality; writes docs/BENCHMARKS.md'
+	@echo 'make bench              against the naive way: time, bytes, quality; writes its part of docs/BENCHMARKS.md'
+	@echo "make bench-consumer     the consumer's memory, CPU time and launches; writes its part of docs/BENCHMARKS.md"
 
 demo:
 	@$(local)/setup.sh demo
@@ -34,3 +35,7 @@ test:
 bench:
 	@$(local)/setup.sh bench
 	@$(python) bench/bench.py $(BENCH)
+
+bench-consumer:
+	@$(local)/setup.sh bench-consumer
+	@$(python) bench/consumer.py $(BENCH)

@@ -1,23 +1,20 @@
 """`make bench`: the naive way against the task, on this machine in one run.
 
-bench.py [--quick] [--runs N] [--clip NAME…]   measures, writes target/bench/results.json and the page
-bench.py --render                              only writes the page again from the results
+bench.py [--quick] [--runs N] [--clip NAME…]   measures, writes target/bench/results.json and its section
+bench.py --render                              only writes the section again from the results
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import re
-import subprocess
 import sys
 import time
-from pathlib import Path
 from statistics import median
 
+import about
 import page
+import sections
 from clips import CLIPS, CORPUS, Clip, gather
 from machine import REPO, Machine
 from settings import Problem, Settings
@@ -28,21 +25,21 @@ import programs  # of infra/local
 
 _FOLDER = REPO / "target" / "bench"
 _RESULTS = _FOLDER / "results.json"
-_PAGE = REPO / "docs" / "BENCHMARKS.md"
+_COMMAND = "make bench"
 _FFMPEG, _TASK = "ffmpeg", "transcoder-task"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two clips, once; the page is only printed")
+    parser.add_argument("--quick", action="store_true", help="two clips, once; the section is only printed")
     parser.add_argument("--runs", type=int, default=3, help="of each way; the median counts")
     parser.add_argument("--clip", nargs="+", choices=[clip.name for clip in CLIPS], help="only these")
-    parser.add_argument("--render", action="store_true", help="no measuring: the page from the last results")
+    parser.add_argument("--render", action="store_true", help="no measuring: the section from the last results")
     flags = parser.parse_args()
     if flags.render:
         if not _RESULTS.exists():
             raise Problem(f"there is no {_RESULTS}: measure first")
-        _PAGE.write_text(page.render(json.loads(_RESULTS.read_text())))
+        sections.put(_COMMAND, page.render(json.loads(_RESULTS.read_text())))
         return 0
 
     chosen = [c for c in CLIPS if (c.name in flags.clip if flags.clip else c.quick or not flags.quick)]
@@ -57,9 +54,9 @@ def main() -> int:
     (_RESULTS if whole else _FOLDER / "part.json").write_text(json.dumps(results, indent=1))
     text = page.render(results)
     if whole:
-        _PAGE.write_text(text)
+        sections.put(_COMMAND, text)
         print(page.summary(results))
-        print(f"\n  Written: {_PAGE.relative_to(REPO)}")
+        print(f"\n  Written: {sections.shown(sections.PAGE)}")
     else:
         print(text)
     return 0
@@ -123,16 +120,7 @@ def _seconds(machine: Machine, place: str) -> float:
 
 
 def _about(machine: Machine) -> dict:
-    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "cpu": cpu[1] if cpu else "unknown",
-        "cores": len(os.sched_getaffinity(0)),
-        "memory_gb": int(memory[1]) / 1e6 if memory else 0,
-        "kernel": os.uname().release,
-        "load": os.getloadavg()[0],
-        "commit": _git("describe", "--always", "--dirty"),
+    return about.machine() | {
         "ffmpeg": machine.run("ffmpeg", "-version").split()[2],
         "x264": _x264(machine),
         "vmaf": "vmaf_v0.6.1",
@@ -142,10 +130,6 @@ def _about(machine: Machine) -> dict:
 def _x264(machine: Machine) -> str:
     package = machine.run("sh", "-c", "dpkg-query -W -f '${Package} ${Version}\\n' 'libx264*'")
     return package.split()[1] if package else "unknown"
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""The results as a page for people."""
+"""The task's results as a section for people."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import about
+from sections import table
 
 SPEED_COPIED, SPEED_ENCODED = 4.0, 2.0
 QUALITY = 0.5  # VMAF
@@ -34,27 +37,26 @@ minute of the first clip took 1.01 times as long as the bare command (39.9 s, on
 
 
 def render(results: dict) -> str:
-    about = results["about"]
+    programs = results["about"]
     parts = [
-        "# Benchmarks",
-        "What `make bench` measured last: the naive way against this one, on the same machine in the same run.",
+        "## The transcoder task",
+        "The naive way against this one, on the same machine in the same run: `make bench`.",
         _how(results),
-        "## Targets",
+        "### Targets",
         _verdicts(results),
-        "## Why some are missed",
+        "### Why some are missed",
         _WHY,
-        "## Clips",
+        "### Clips",
         _overview(results),
         *(_clip(clip) for clip in results["clips"]),
-        "## Machine",
-        f"{about['cores']} cores of {about['cpu']}, {about['memory_gb']:.0f} GB, Linux {about['kernel']}, load"
-        f" {about['load']:.1f} at the start. FFmpeg {about['ffmpeg']}, x264 {about['x264']} (the image's),"
-        f" VMAF model {about['vmaf']}. {about['date']}, commit {about['commit']}, took {results['minutes']:.0f} minutes.",
-        "## Again",
-        "```sh\nmake bench                                         # all clips; writes this page\n"
+        "### Machine",
+        f"{about.sentence(programs)} FFmpeg {programs['ffmpeg']}, x264 {programs['x264']} (the image's), VMAF model"
+        f" {programs['vmaf']}. It took {results['minutes']:.0f} minutes.",
+        "### Again",
+        "```sh\nmake bench                                         # all clips; writes this section\n"
         "make bench BENCH=--quick                           # two clips, once; prints instead\n"
         "make bench BENCH='--clip hevc 4k --runs 5'         # some of them\n"
-        "make bench BENCH=--render                          # this page again from target/bench/results.json\n```\n\n"
+        "make bench BENCH=--render                          # this section again from target/bench/results.json\n```\n\n"
         "Clips come from `../shared/corpus` (elsewhere: `VIDSTREAMX_CORPUS`). Where they are not there, clips made"
         " by FFmpeg's `testsrc2` stand in; they are easy to encode and say little about quality.",
     ]
@@ -112,7 +114,7 @@ def _verdict(target: str, clip: str, got: str, missed: float, unit: str) -> Verd
 def _verdicts(results: dict) -> str:
     rows = [[v.clip, v.target, v.got, f"**missed** by {v.missed}" if v.missed else "met"] for v in verdicts(results)]
     met = sum(row[3] == "met" for row in rows)
-    return f"{met} of {len(rows)} met.\n\n" + _table(["clip", "target", "got", ""], rows)
+    return f"{met} of {len(rows)} met.\n\n" + table(["clip", "target", "got", ""], rows)
 
 
 def _overview(results: dict) -> str:
@@ -130,7 +132,7 @@ def _overview(results: dict) -> str:
                 _megabytes(task["peak_kb_transcoder-task"]),
             ]
         )  # fmt: skip
-    return _table(header, rows)
+    return table(header, rows)
 
 
 def _clip(clip: dict) -> str:
@@ -154,7 +156,7 @@ def _clip(clip: dict) -> str:
     )
     header = ["rung", "size", "naive bytes", "task bytes", "ratio", "naive VMAF", "task VMAF", "difference"]
     return (
-        f"### {clip['name']}\n\n{clip['about']}: {source}{times}, {clip['seconds']:.1f} s.\n\n{_table(header, rows)}\n\n"
+        f"#### {clip['name']}\n\n{clip['about']}: {source}{times}, {clip['seconds']:.1f} s.\n\n{table(header, rows)}\n\n"
         f"Wall seconds of each run: {walls}.{_lost_frames(clip)}"
     )
 
@@ -191,8 +193,3 @@ def _cpu(way: dict) -> float:
 
 def _megabytes(kilobytes: float) -> str:
     return f"{kilobytes * 1.024 / 1000:.0f} MB"
-
-
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)

@@ -20,12 +20,12 @@ CONSUMER = "vidstreamx-consumer"
 TRANSCODER = "transcoder-task"
 
 
-def build() -> Path:
-    """Builds both in release mode; gives the folder they are in."""
-    # Always the whole workspace: one package alone would have its dependencies with other features,
+def build(*more: str) -> Path:
+    """Builds both in release mode, and what else is asked for; gives the folder they are in."""
+    # Never one package alone: it would have its dependencies with other features,
     # and everything would be built twice.
     cargo = subprocess.Popen(
-        ["cargo", "build", "--release", "--locked", "--color=never"],
+        ["cargo", "build", "--release", "--locked", "--color=never", *more],
         cwd=REPO,
         env={**os.environ, "CARGO_TERM_PROGRESS_WHEN": "always", "CARGO_TERM_PROGRESS_WIDTH": "80"},
         stderr=subprocess.PIPE,

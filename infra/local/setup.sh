@@ -4,6 +4,7 @@
 #   setup.sh demo   Docker engine, base image, FFmpeg, the local AWS, hls.js
 #   setup.sh test   all of that, Chromium, Shaka Player and the linters
 #   setup.sh bench  Docker engine, base image, FFmpeg, and one that measures quality
+#   setup.sh bench-consumer   FFmpeg
 #
 # State is kept in .local/ (VIDSTREAMX_TOOLS_DIR elsewhere); what commands say goes to setup.log there.
 set -euo pipefail
@@ -269,16 +270,19 @@ need_chromium() {
 
 main() {
     local purpose=${1:-demo} start=$SECONDS
-    case $purpose in demo | test | bench) ;; *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test|bench" ;; esac
+    case $purpose in demo | test | bench | bench-consumer) ;; *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test|bench|bench-consumer" ;; esac
     mkdir -p "$tools"
     : >"$log"
 
     need_rust
     need_command ffmpeg
     need_venv
-    if [[ $purpose == bench ]]; then need_quality_meter; else need_players; fi
-    need_docker
-    need_base_image
+    if [[ $purpose == bench ]]; then need_quality_meter; fi
+    if [[ $purpose != bench* ]]; then need_players; fi
+    if [[ $purpose != bench-consumer ]]; then
+        need_docker
+        need_base_image
+    fi
     if [[ $purpose == test ]]; then
         need_chromium
         need_command shellcheck

@@ -1,0 +1,36 @@
+"""What results were measured on."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from machine import REPO
+
+
+def machine() -> dict:
+    cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "cpu": cpu[1] if cpu else "unknown",
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gb": int(memory[1]) / 1e6 if memory else 0,
+        "kernel": os.uname().release,
+        "load": os.getloadavg()[0],
+        "commit": _git("describe", "--always", "--dirty"),
+    }
+
+
+def sentence(about: dict) -> str:
+    return (
+        f"{about['cores']} cores of {about['cpu']}, {about['memory_gb']:.0f} GB, Linux {about['kernel']}, load"
+        f" {about['load']:.1f} at the start. {about['date']}, commit {about['commit']}."
+    )
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True).stdout.strip()
