@@ -5,10 +5,10 @@ use std::{
     time::Duration,
 };
 
-use futures::future::join_all;
+use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::{
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -101,6 +101,10 @@ const EMPTY_LOOKS: u32 = 2;
 /// First and longest pause after a failed receive, and the pause where only a person can help.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
+/// Receives at a time, and how long each waits, from a queue that gives full batches: 50 ms each, for eight
+/// times ten messages.
+const RECEIVES: usize = 8;
+const FULL_POLL: Duration = Duration::from_secs(1);
 /// How long calls that have begun may take at shutdown, before it goes on without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -183,20 +187,39 @@ impl Engine {
         let wait = if self.options.drain { DRAIN_POLL } else { LONG_POLL };
         let mut pause = RETRY.0;
         let mut empty_looks = 0;
+        // A queue that gives full batches is asked by several calls at a time, for a moment each.
+        let mut is_full = false;
         loop {
             let free = self.free().await;
             self.lives.gate.may_receive().await;
-            let received = self.receive(free.min(BATCH), wait).await;
-            self.reap();
-            match received {
-                Ok(messages) => {
-                    self.lives.metrics.polled();
+            let calls = if is_full { free.div_ceil(BATCH).min(RECEIVES) } else { 1 };
+            let wait = if is_full { FULL_POLL } else { wait };
+            let mut received = 0;
+            let mut failed = None;
+            let mut polls: FuturesUnordered<_> =
+                (0..calls).map(|call| receive(self.queue.clone(), share(free, call), wait)).collect();
+            self.poll_ends = Some(Instant::now() + wait);
+            loop {
+                tokio::select! {
+                    biased;
+                    answer = polls.next() => match answer {
+                        None => break,
+                        Some(Ok(messages)) => {
+                            self.lives.metrics.polled();
+                            received += messages.len();
+                            messages.into_iter().for_each(|message| self.accept(message));
+                        }
+                        Some(Err(error)) => failed = Some(error),
+                    },
+                    Some(ended) = self.messages.join_next() => log_panic(ended),
+                }
+            }
+            self.poll_ends = None;
+            is_full = received > 0 && received >= (calls * BATCH).min(free);
+            match failed {
+                None => {
                     pause = RETRY.0;
-                    let none = messages.is_empty();
-                    for message in messages {
-                        self.accept(message);
-                    }
-                    if none && self.options.drain && self.is_drained().await {
+                    if received == 0 && self.options.drain && self.is_drained().await {
                         empty_looks += 1;
                         if empty_looks == EMPTY_LOOKS {
                             return;
@@ -205,7 +228,7 @@ impl Engine {
                         empty_looks = 0;
                     }
                 }
-                Err(error) => {
+                Some(error) => {
                     if error.is_configuration() {
                         pause = RETRY_CONFIGURATION;
                         self.lives.metrics.misconfigured(&error.to_string());
@@ -218,14 +241,6 @@ impl Engine {
                 }
             }
         }
-    }
-
-    /// One receive.
-    async fn receive(&mut self, most: usize, wait: Duration) -> Result<Vec<Message>, CallError> {
-        self.poll_ends = Some(Instant::now() + wait);
-        let answer = self.queue.receive(most, wait, VISIBILITY).await;
-        self.poll_ends = None;
-        answer
     }
 
     /// Makes all messages visible for the next consumer: at once, or when an open poll has run out, which
@@ -310,15 +325,23 @@ impl Engine {
             counted,
         ));
     }
+}
 
-    /// Forgets messages that were followed to their end.
-    fn reap(&mut self) {
-        while let Some(ended) = self.messages.try_join_next() {
-            if let Err(panic) = ended {
-                // Its message is no longer held, becomes visible, and is tried again.
-                error!(%panic, "following a message failed: this is a bug");
-            }
-        }
+/// One receive.
+async fn receive(queue: Arc<dyn Queue>, most: usize, wait: Duration) -> Result<Vec<Message>, CallError> {
+    queue.receive(most, wait, VISIBILITY).await
+}
+
+/// How many messages the n-th of several receives may bring, so that together they bring at most `free`.
+const fn share(free: usize, call: usize) -> usize {
+    let left = free.saturating_sub(call * BATCH);
+    if left < BATCH { left } else { BATCH }
+}
+
+fn log_panic(ended: Result<(), JoinError>) {
+    if let Err(panic) = ended {
+        // Its message is no longer held, becomes visible, and is tried again.
+        error!(%panic, "following a message failed: this is a bug");
     }
 }
 

@@ -182,7 +182,7 @@ mod tests {
     async fn all_are_extended_in_time_in_batches_and_the_lost_ones_dropped() {
         let queue = Arc::new(Notes::default());
         let lease = Arc::new(Lease::new(queue.clone()));
-        let held: Vec<_> = (0..25).map(|n| lease.hold(Receipt(format!("{n:02}")))).collect();
+        let held: Vec<_> = (0..25).map(|n| lease.hold(Receipt(format!("{n:02}").into()))).collect();
         let lost = lease.hold(Receipt("over".into()));
         let start = Instant::now();
         let running = tokio::spawn({

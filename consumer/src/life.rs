@@ -33,7 +33,7 @@ use crate::{
     sizing::Sizing,
     tasks::{Stopped, Tasks},
     verdict::{self, Cause, Judgement, Next, Policy, Verdict},
-    watch::Watcher,
+    watch::{self, Watcher},
 };
 
 /// Tells the time for records.
@@ -92,18 +92,54 @@ const LOOKS: usize = 3;
 /// Pause where only a person can help.
 const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 
+/// What this consumer knows of a job beside its record.
+struct Here<'a> {
+    /// The right to have a task.
+    slot: Option<SemaphorePermit<'a>>,
+    /// The attempt that this consumer has begun, or gone on with.
+    begun: Option<u32>,
+    /// The record's latest ETag that was seen while waiting for another consumer, and since when.
+    seen: Option<(String, Instant)>,
+    /// Since when the next task is wanted.
+    wanted_since: Instant,
+}
+
+impl Here<'_> {
+    /// Whether an attempt that another consumer has begun has not moved for so long that this consumer may
+    /// go on with it. Measured by this consumer's own clock.
+    fn is_stale(&mut self, stored: &Stored) -> bool {
+        match &self.seen {
+            Some((etag, since)) if *etag == stored.etag => since.elapsed() >= OTHERS_LAUNCH,
+            _ => {
+                self.seen = Some((stored.etag.clone(), Instant::now()));
+                false
+            }
+        }
+    }
+}
+
 impl Lives {
     /// Takes a job to its end, or finds that it has ended. Never fails: what goes wrong is logged here
     /// and becomes part of the answer.
     pub async fn follow(&self, job: &Job, again: Option<&Again>, received: Instant) -> End {
-        let followed = self.followed(|followed| followed.entry(job.id.clone()).or_default().clone());
-        let end = followed.get_or_init(|| self.drive(job, again, received)).await.clone();
-        self.followed(|all| {
-            if all.get(&job.id).is_some_and(|current| Arc::ptr_eq(current, &followed)) {
-                all.remove(&job.id);
+        loop {
+            let followed = self.followed(|followed| followed.entry(job.id.clone()).or_default().clone());
+            let mut is_mine = false;
+            let drive = || {
+                is_mine = true;
+                self.drive(job, again, received)
+            };
+            let end = followed.get_or_init(drive).await.clone();
+            self.followed(|all| {
+                if all.get(&job.id).is_some_and(|current| Arc::ptr_eq(current, &followed)) {
+                    all.remove(&job.id);
+                }
+            });
+            // A delivery that was followed before this one knew nothing of its wish.
+            if is_mine || again.is_none() || end == End::Interrupted {
+                return end;
             }
-        });
-        end
+        }
     }
 
     async fn drive(&self, job: &Job, again: Option<&Again>, received: Instant) -> End {
@@ -121,101 +157,128 @@ impl Lives {
         }
     }
 
+    /// Only the watching is part of this future: ten thousand videos may be watched at a time, and every
+    /// other step takes moments.
     async fn steps(&self, job: &Job, again: Option<&Again>, received: Instant) -> Result<End, GivenUp> {
-        let mut wanted_since = received;
-        let mut begun_here = None;
-        let mut seen_elsewhere = None;
         // Whoever takes over a task that runs must not stand behind others: ECS would forget its end.
-        let mut slot = self.slots.try_acquire().ok();
-        let mut stored = match self.load(&job.id).await? {
-            Some(stored) => stored,
-            None => {
-                self.take(&mut slot).await?;
-                self.first_look(job, &mut begun_here).await?
-            }
-        };
-        if begun_here.is_none() {
-            stored = self.revive(stored, again).await?;
-        }
-        if stored.record.state.is_end() && begun_here.is_none() {
+        let slot = self.slots.try_acquire().ok();
+        let mut here = Here { slot, begun: None, seen: None, wanted_since: received };
+        let mut stored = Box::pin(self.first_step(job, again, &mut here)).await?;
+        if stored.record.state.is_end() && here.begun.is_none() {
             return Ok(ended_before(&stored.record));
         }
         loop {
-            let mut record = stored.record.clone();
-            match verdict::next(&record) {
-                Next::Ended => return Ok(self.ended(&record)),
-                Next::Begin { number, since, pause } => {
+            stored = match verdict::next(&stored.record) {
+                Next::Ended => return Ok(self.ended(&stored.record)),
+                Next::Begin { since, pause } => {
                     self.wait(since, pause).await?;
-                    self.take(&mut slot).await?;
-                    if !record.attempts.is_empty() {
-                        wanted_since = Instant::now();
-                    }
-                    let sized = match verdict::next_size(&record) {
-                        Some(sized) => sized,
-                        None => self.size(job).await?,
-                    };
-                    self.begin(&mut record, number, sized);
-                    let won;
-                    (stored, won) = self.put(record, Some(stored.etag)).await?;
-                    if won {
-                        begun_here = Some(number);
-                    }
+                    Box::pin(self.begin_next(job, stored, &mut here)).await?
                 }
-                Next::Launch { number }
-                    if begun_here != Some(number) && !is_stale(&stored, &mut seen_elsewhere) =>
-                {
+                Next::Launch { number } if here.begun != Some(number) && !here.is_stale(&stored) => {
                     self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
-                    if let Some(newer) = self.load(&job.id).await? {
-                        stored = newer;
-                    }
+                    Box::pin(self.load(&job.id)).await?.unwrap_or(stored)
                 }
                 Next::Launch { number } => {
-                    self.take(&mut slot).await?;
-                    let found_first = begun_here != Some(number);
-                    let launched = self.launch(job, &record, wanted_since, found_first).await?;
-                    begun_here = Some(number);
-                    let now = (self.clock)();
-                    match launched {
-                        Ok(arn) => {
-                            if let Some(attempt) = record.attempts.last_mut() {
-                                attempt.task_arn = Some(arn);
-                            }
-                            record.updated_at = now;
-                        }
-                        Err(refusal) => {
-                            self.conclude(&mut record, verdict::refused(refusal));
-                        }
-                    }
-                    (stored, _) = self.put(record, Some(stored.etag)).await?;
+                    let stored = Box::pin(self.launch_next(job, stored, &mut here)).await?;
+                    here.begun = Some(number);
+                    stored
                 }
-                Next::Watch { arn } => {
-                    let number = record.attempts.last().map(|attempt| attempt.number);
-                    if begun_here != number {
+                Next::Watch { number, arn } => {
+                    if here.begun != Some(number) {
                         log_taken_over(job, &arn);
-                        begun_here = number;
+                        here.begun = Some(number);
                     }
-                    let end = self.unless_shutdown(self.watcher.end_of(&arn)).await?;
-                    let report = self.report(job).await?;
-                    let judgement = verdict::judge(end, report.as_ref());
-                    self.tell_gate(&judgement);
-                    log_stopped(job, &arn, &judgement);
-                    self.conclude(&mut record, judgement);
-                    (stored, _) = self.put(record, Some(stored.etag)).await?;
+                    let end = self.unless_shutdown(self.watcher.end_of(arn)).await?;
+                    Box::pin(self.stopped(job, stored, end)).await?
                 }
-            }
+            };
         }
     }
 
+    /// Finds what is known about the job, or begins it.
+    async fn first_step<'a>(
+        &'a self,
+        job: &Job,
+        again: Option<&Again>,
+        here: &mut Here<'a>,
+    ) -> Result<Stored, GivenUp> {
+        if let Some(stored) = self.load(&job.id).await? {
+            return self.revive(stored, again).await;
+        }
+        self.take_slot(here).await?;
+        let (stored, won) = self.first_look(job).await?;
+        if won {
+            // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
+            here.begun = Some(stored.record.attempts.last().map_or(0, |attempt| attempt.number));
+            return Ok(stored);
+        }
+        self.revive(stored, again).await
+    }
+
+    async fn begin_next<'a>(
+        &'a self,
+        job: &Job,
+        stored: Stored,
+        here: &mut Here<'a>,
+    ) -> Result<Stored, GivenUp> {
+        let Stored { mut record, etag } = stored;
+        self.take_slot(here).await?;
+        if !record.attempts.is_empty() {
+            here.wanted_since = Instant::now();
+        }
+        let sized = match verdict::next_size(&record) {
+            Some(sized) => sized,
+            None => self.size(job).await?,
+        };
+        let number = self.begin(&mut record, sized);
+        let (stored, won) = self.put(record, Some(etag)).await?;
+        if won {
+            here.begun = Some(number);
+        }
+        Ok(stored)
+    }
+
+    async fn launch_next<'a>(
+        &'a self,
+        job: &Job,
+        stored: Stored,
+        here: &mut Here<'a>,
+    ) -> Result<Stored, GivenUp> {
+        let Stored { mut record, etag } = stored;
+        self.take_slot(here).await?;
+        match self.launch(job, &record, here).await? {
+            Ok(arn) => {
+                if let Some(attempt) = record.attempts.last_mut() {
+                    attempt.task_arn = Some(arn);
+                }
+                record.updated_at = (self.clock)();
+            }
+            Err(refusal) => self.conclude(&mut record, verdict::refused(refusal)),
+        }
+        Ok(self.put(record, Some(etag)).await?.0)
+    }
+
+    async fn stopped(&self, job: &Job, stored: Stored, end: watch::End) -> Result<Stored, GivenUp> {
+        let Stored { mut record, etag } = stored;
+        let report = self.report(job).await?;
+        let judgement = verdict::judge(end, report.as_ref());
+        self.tell_gate(&judgement);
+        log_stopped(&record, &judgement);
+        self.conclude(&mut record, judgement);
+        Ok(self.put(record, Some(etag)).await?.0)
+    }
+
     /// Waits for the right to have one more task.
-    async fn take<'a>(&'a self, slot: &mut Option<SemaphorePermit<'a>>) -> Result<(), GivenUp> {
-        if slot.is_none() {
-            *slot = self.unless_shutdown(self.slots.acquire()).await?.ok();
+    async fn take_slot<'a>(&'a self, here: &mut Here<'a>) -> Result<(), GivenUp> {
+        if here.slot.is_none() {
+            here.slot = self.unless_shutdown(self.slots.acquire()).await?.ok();
         }
         Ok(())
     }
 
     /// A job that has no record: what can be said without a task is said, else the first attempt begins.
-    async fn first_look(&self, job: &Job, begun_here: &mut Option<u32>) -> Result<Stored, GivenUp> {
+    /// Says whether what is stored then is this consumer's.
+    async fn first_look(&self, job: &Job) -> Result<(Stored, bool), GivenUp> {
         let mut record = Record::new(job, (self.clock)());
         let first = Attempt::new(1, record.created_at);
         let end = if job.source.size == Some(0) {
@@ -238,17 +301,15 @@ impl Lives {
         };
         let begins = end.is_ok();
         match end {
-            Ok(sized) => self.begin(&mut record, 1, sized),
+            Ok(sized) => {
+                self.begin(&mut record, sized);
+            }
             Err((state, reason)) => {
                 record.state = state;
                 record.reason = Some(reason);
             }
         }
         let (stored, won) = self.put(record, None).await?;
-        if won {
-            // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
-            *begun_here = Some(u32::from(begins));
-        }
         if won && begins {
             info!(
                 job.id = job.id.as_str(),
@@ -258,7 +319,7 @@ impl Lives {
                 "video accepted"
             );
         }
-        Ok(stored)
+        Ok((stored, won))
     }
 
     /// What the upload is. `None` if S3 does not say: the look only saves the price of a task, which finds
@@ -322,14 +383,18 @@ impl Lives {
         Ok(stored)
     }
 
-    fn begin(&self, record: &mut Record, number: u32, (size, reason): (Size, String)) {
+    fn begin(&self, record: &mut Record, (size, reason): (Size, String)) -> u32 {
         let now = (self.clock)();
+        let number = record.attempts.last().map_or(1, |attempt| attempt.number + 1);
         let mut attempt = Attempt::new(number, now);
         attempt.capacity = Some(verdict::next_capacity(record, &self.policy));
         attempt.size = Some(size);
         attempt.size_reason = Some(reason);
         record.updated_at = now;
+        // Most have one, and a vector that grows makes room for four.
+        record.attempts.reserve_exact(1);
         record.attempts.push(attempt);
+        number
     }
 
     fn conclude(&self, record: &mut Record, judgement: Judgement) {
@@ -348,13 +413,13 @@ impl Lives {
         &self,
         job: &Job,
         record: &Record,
-        wanted_since: Instant,
-        mut maybe_started: bool,
+        here: &Here<'_>,
     ) -> Result<Result<String, String>, GivenUp> {
         let Some(attempt) = record.attempts.last() else {
             return Ok(Err("there is no attempt to launch".to_owned()));
         };
         let number = attempt.number;
+        let mut maybe_started = here.begun != Some(number);
         let launch = Launch::new(job, record.created_at, attempt);
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
         loop {
@@ -369,7 +434,7 @@ impl Lives {
             match self.tasks.run(&launch).await {
                 Ok(arn) => {
                     turn.accepted();
-                    self.metrics.launched(wanted_since.elapsed());
+                    self.metrics.launched(here.wanted_since.elapsed());
                     info!(
                         job.id = id,
                         s3.bucket = bucket,
@@ -538,18 +603,6 @@ fn is_new(record: &Record, arn: &str) -> bool {
     record.attempts.iter().all(|attempt| attempt.task_arn.as_deref() != Some(arn))
 }
 
-/// Whether an attempt that another consumer has begun has not moved for so long that this consumer may
-/// go on with it. Measured by this consumer's own clock.
-fn is_stale(stored: &Stored, seen: &mut Option<(String, Instant)>) -> bool {
-    match seen {
-        Some((etag, since)) if *etag == stored.etag => since.elapsed() >= OTHERS_LAUNCH,
-        _ => {
-            *seen = Some((stored.etag.clone(), Instant::now()));
-            false
-        }
-    }
-}
-
 /// The line about a task that another consumer started, or this one without getting to know of it.
 fn log_taken_over(job: &Job, arn: &str) {
     info!(
@@ -561,13 +614,13 @@ fn log_taken_over(job: &Job, arn: &str) {
     );
 }
 
-fn log_stopped(job: &Job, arn: &str, judgement: &Judgement) {
+fn log_stopped(record: &Record, judgement: &Judgement) {
     let Stopped { exit_code, stop_code, .. } = &judgement.stopped;
     info!(
-        job.id = job.id.as_str(),
-        s3.bucket = job.source.bucket.as_str(),
-        s3.key = job.source.key.as_str(),
-        ecs.task_arn = arn,
+        job.id = record.job_id.as_str(),
+        s3.bucket = record.source.bucket.as_str(),
+        s3.key = record.source.key.as_str(),
+        ecs.task_arn = record.attempts.last().and_then(|attempt| attempt.task_arn.as_deref()),
         exit_code,
         stop_code = stop_code.as_deref(),
         reason = judgement.reason.as_deref(),

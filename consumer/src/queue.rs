@@ -1,6 +1,6 @@
 //! The queue: what the consumer needs of SQS.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_sqs::{
     Client,
@@ -44,7 +44,7 @@ pub struct Message {
 
 /// The name of one delivery of a message.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Receipt(pub String);
+pub struct Receipt(pub Arc<str>);
 
 /// How many messages a queue holds, about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -174,7 +174,7 @@ impl Queue for Sqs {
             self.client
                 .delete_message()
                 .queue_url(&self.url)
-                .receipt_handle(&receipt.0)
+                .receipt_handle(&*receipt.0)
                 .send()
                 .await
                 .map_err(|error| CallError::new("DeleteMessage", &error))?;
@@ -209,7 +209,7 @@ impl Queue for Sqs {
                 .map(|(index, receipt)| {
                     ChangeMessageVisibilityBatchRequestEntry::builder()
                         .id(index.to_string())
-                        .receipt_handle(&receipt.0)
+                        .receipt_handle(&*receipt.0)
                         .visibility_timeout(whole_seconds(visibility))
                         .build()
                 })
@@ -283,7 +283,7 @@ fn message(message: aws_sdk_sqs::types::Message) -> Option<Message> {
         again: again.and_then(Result::ok),
         id: message.message_id.unwrap_or_default(),
         // Without a receipt a message can be neither deleted nor held.
-        receipt: Receipt(message.receipt_handle?),
+        receipt: Receipt(message.receipt_handle?.into()),
         body: message.body.unwrap_or_default(),
     })
 }

@@ -1,6 +1,6 @@
 //! The tasks: what the consumer needs of ECS.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_sdk_ecs::{
     Client,
@@ -56,7 +56,7 @@ pub trait Tasks: Send + Sync {
     ///
     /// # Errors
     /// The call failed.
-    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
 
     /// The task that was started for a job with this token, as long as ECS has not forgotten it.
     ///
@@ -83,12 +83,12 @@ impl Ecs {
         Self { client, launcher: Client::from_conf(once), placement }
     }
 
-    async fn tasks(&self, arns: &[String]) -> Result<Vec<Task>, CallError> {
+    async fn tasks(&self, arns: impl Iterator<Item = &str>) -> Result<Vec<Task>, CallError> {
         let answer = self
             .client
             .describe_tasks()
             .cluster(&self.placement.cluster)
-            .set_tasks(Some(arns.to_vec()))
+            .set_tasks(Some(arns.map(str::to_owned).collect()))
             .send()
             .await
             .map_err(|error| CallError::new("DescribeTasks", &error))?;
@@ -114,12 +114,12 @@ impl Tasks for Ecs {
         })
     }
 
-    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
         Box::pin(async move {
-            let tasks = self.tasks(arns).await?;
+            let tasks = self.tasks(arns.iter().map(|arn| &**arn)).await?;
             // What is not among the tasks is among the failures, with the reason MISSING.
-            let status = |arn: &String| {
-                let task = tasks.iter().find(|task| task.task_arn() == Some(arn));
+            let status = |arn: &Arc<str>| {
+                let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
                 task.map_or(Status::Missing, |task| status(task, &self.placement.container))
             };
             Ok(arns.iter().map(status).collect())
@@ -148,7 +148,7 @@ impl Tasks for Ecs {
                 }
             }
             for page in arns.chunks(BATCH) {
-                let tasks = self.tasks(page).await?;
+                let tasks = self.tasks(page.iter().map(String::as_str)).await?;
                 if let Some(task) = tasks.into_iter().find(|task| is_of(task, token)) {
                     return Ok(task.task_arn);
                 }
@@ -306,7 +306,7 @@ mod tests {
             let alive = Task::builder().task_arn("alive").last_status("DEPROVISIONING");
             DescribeTasksOutput::builder().tasks(stopped.build()).tasks(alive.build()).build()
         });
-        let arns = ["alive", "missing", "stopped"].map(str::to_owned);
+        let arns = ["alive", "missing", "stopped"].map(Arc::from);
         let stopped = Stopped {
             billed: Some(Duration::from_millis(90_500)),
             exit_code: Some(137),

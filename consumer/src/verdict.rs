@@ -1,7 +1,7 @@
 //! What a task's end means, and what the job's record says is to be done next. Both are pure, so that
 //! every consumer that reads the same record comes to the same answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use vidstreamx_job::{Attempt, Capacity, Exit, Outcome, Record, Report, Size, State};
@@ -107,8 +107,6 @@ pub enum Next {
     Ended,
     /// Begin another attempt.
     Begin {
-        /// Its number.
-        number: u32,
         /// When the wait began.
         since: Timestamp,
         /// How long to wait.
@@ -121,8 +119,10 @@ pub enum Next {
     },
     /// Wait for the task's end.
     Watch {
+        /// The attempt.
+        number: u32,
         /// The task.
-        arn: String,
+        arn: Arc<str>,
     },
 }
 
@@ -132,11 +132,13 @@ pub fn next(record: &Record) -> Next {
         return Next::Ended;
     }
     match record.attempts.last() {
-        None => Next::Begin { number: 1, since: record.created_at, pause: Duration::ZERO },
-        Some(Attempt { ended_at: Some(ended_at), number, .. }) => {
-            Next::Begin { number: number + 1, since: *ended_at, pause: pause(record) }
+        None => Next::Begin { since: record.created_at, pause: Duration::ZERO },
+        Some(Attempt { ended_at: Some(ended_at), .. }) => {
+            Next::Begin { since: *ended_at, pause: pause(record) }
         }
-        Some(Attempt { task_arn: Some(arn), .. }) => Next::Watch { arn: arn.clone() },
+        Some(Attempt { task_arn: Some(arn), number, .. }) => {
+            Next::Watch { number: *number, arn: arn.as_str().into() }
+        }
         Some(Attempt { number, .. }) => Next::Launch { number: *number },
     }
 }
@@ -400,7 +402,8 @@ mod tests {
     }
 
     fn begin(record: &mut Record) -> u32 {
-        let Next::Begin { number, since, pause } = next(record) else { panic!("{record:?}") };
+        let Next::Begin { since, pause } = next(record) else { panic!("{record:?}") };
+        let number = u32::try_from(record.attempts.len()).unwrap() + 1;
         let mut attempt = Attempt::new(number, since + pause);
         attempt.capacity = Some(next_capacity(record, &POLICY));
         attempt.size = next_size(record).map(|(size, _)| size).or(Some(SIZE));
@@ -424,7 +427,7 @@ mod tests {
         assert_eq!(begin(&mut record), 1);
         assert_eq!(next(&record), Next::Launch { number: 1 });
         record.attempts[0].task_arn = Some("arn".into());
-        assert_eq!(next(&record), Next::Watch { arn: "arn".into() });
+        assert_eq!(next(&record), Next::Watch { number: 1, arn: "arn".into() });
         end(&mut record, &stopped(Some(0), "EssentialContainerExited", ""));
         assert_eq!((next(&record), record.state), (Next::Ended, State::Done));
     }

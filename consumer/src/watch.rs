@@ -34,7 +34,7 @@ const UNSEEN: Duration = Duration::from_mins(1);
 /// Watches tasks until they end.
 pub struct Watcher {
     tasks: Arc<dyn Tasks>,
-    watched: Mutex<BTreeMap<String, Watched>>,
+    watched: Mutex<BTreeMap<Arc<str>, Watched>>,
     added: Notify,
     /// Between calls.
     interval: Duration,
@@ -55,9 +55,9 @@ impl Watcher {
     }
 
     /// Waits for a task's end, which may lie in the past.
-    pub async fn end_of(&self, arn: &str) -> End {
+    pub async fn end_of(&self, arn: Arc<str>) -> End {
         let (end, ended) = oneshot::channel();
-        self.watched().insert(arn.to_owned(), Watched { end, missing_since: None });
+        self.watched().insert(arn, Watched { end, missing_since: None });
         self.added.notify_one();
         match ended.await {
             Ok(end) => end,
@@ -106,13 +106,13 @@ impl Watcher {
     }
 
     /// The tasks that somebody still waits for.
-    fn arns(&self) -> Vec<String> {
+    fn arns(&self) -> Vec<Arc<str>> {
         let mut watched = self.watched();
         watched.retain(|_, watched| !watched.end.is_closed());
         watched.keys().cloned().collect()
     }
 
-    fn tell(&self, arn: &String, status: Status) {
+    fn tell(&self, arn: &str, status: Status) {
         let mut watched = self.watched();
         let end = match status {
             Status::Stopped(stopped) => End::Stopped(stopped),
@@ -137,7 +137,7 @@ impl Watcher {
         }
     }
 
-    fn watched(&self) -> MutexGuard<'_, BTreeMap<String, Watched>> {
+    fn watched(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Watched>> {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

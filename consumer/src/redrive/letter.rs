@@ -65,7 +65,7 @@ impl SetAside {
         }
         Some(Self {
             id: message.message_id.unwrap_or_default(),
-            receipt: Receipt(message.receipt_handle?),
+            receipt: Receipt(message.receipt_handle?.into()),
             letter: Letter { body, attributes },
             keys,
             reason,

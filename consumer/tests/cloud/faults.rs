@@ -193,7 +193,7 @@ impl Tasks for Seat {
         }))
     }
 
-    fn describe<'a>(&'a self, arns: &'a [String]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
         self.note(1);
         Box::pin(self.call(async { Ok(self.cloud.describe(arns)) }))
     }

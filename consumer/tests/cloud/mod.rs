@@ -411,7 +411,7 @@ impl Cloud {
             message.receipt = receipt;
             taken.push(Message {
                 id: id.to_string(),
-                receipt: Receipt(format!("{id}:{receipt}")),
+                receipt: Receipt(format!("{id}:{receipt}").into()),
                 receive_count: message.receives,
                 sent_at: Some(epoch() + (message.sent_at - self.start)),
                 again: message.again.clone(),
@@ -505,11 +505,11 @@ impl Cloud {
         Ok(arn)
     }
 
-    fn describe(&self, arns: &[String]) -> Vec<Status> {
+    fn describe(&self, arns: &[Arc<str>]) -> Vec<Status> {
         assert!(arns.len() <= 100);
         let state = self.state();
         let now = Instant::now();
-        let status = |arn| match state.tasks.get(arn) {
+        let status = |arn: &Arc<str>| match state.tasks.get(&**arn) {
             Some(task) if task.is_forgotten(now) => Status::Missing,
             Some(task) if now >= task.ends_at() => Status::Stopped(task.play.stopped.clone()),
             Some(task) if now < task.started_at + SHOWN_AFTER => Status::Missing,

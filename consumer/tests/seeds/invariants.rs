@@ -89,9 +89,11 @@ fn dead_letters_say_why(outcome: &Outcome, records: &[Record], found: &mut Vec<S
         let about = event::decode(&letter.body);
         match (record, &about[..]) {
             (Some(record), [Notice::Created(source)])
-                if record.state == State::Failed
-                    && *source == record.source
-                    && job.attempts == record.attempts.len() => {}
+                if *source == record.source
+                    && (record.state == State::Failed && job.attempts == record.attempts.len()
+                        // A late duplicate of the upload told of the failure once more.
+                        || record.restarts.iter().any(|again| again.after_attempt as usize == job.attempts)) =>
+                {}
             _ => found.push(format!("a dead letter about no failed job: {letter:?}")),
         }
     }
