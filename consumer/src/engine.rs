@@ -101,16 +101,17 @@ const EMPTY_LOOKS: u32 = 2;
 /// First and longest pause after a failed receive, and the pause where only a person can help.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
-/// Receives at a time, and how long each waits, from a queue that gives full batches: 50 ms each, for eight
-/// times ten messages.
+/// Messages that one receive after the other brings from a full queue, at some 50 to 100 ms each.
+const RECEIVED_PER_SECOND: usize = 100;
+/// Most receives at a time, and how long each waits in case the queue has just become empty.
 const RECEIVES: usize = 8;
 const FULL_POLL: Duration = Duration::from_secs(1);
 /// How long calls that have begun may take at shutdown, before it goes on without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Uploads that are looked into at once: each holds up to 64 KiB, and 100 ms each are enough for hundreds
-/// a second.
-const LOOKS: usize = 64;
+/// Videos that are looked into or settled at once, and that are launched at once: two or three calls of some 50 ms each, for hundreds of
+/// videos a second, in a few megabytes, also when ten thousand tasks end together.
+const AT_WORK: usize = 64;
 
 /// Added to the time that an open poll has left, for its way to SQS.
 const POLL_MARGIN: Duration = Duration::from_secs(1);
@@ -126,7 +127,8 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         clock,
         gate: Gate::new(options.launches_per_second, metrics.clone()),
         watcher: Watcher::new(tasks, options.launches_per_second),
-        looks: Semaphore::new(LOOKS),
+        at_work: Semaphore::new(AT_WORK),
+        launching: Semaphore::new(AT_WORK),
         sizing: options.sizing.clone(),
         definition: options.definition,
         slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
@@ -192,7 +194,7 @@ impl Engine {
         loop {
             let free = self.free().await;
             self.lives.gate.may_receive().await;
-            let calls = if is_full { free.div_ceil(BATCH).min(RECEIVES) } else { 1 };
+            let calls = if is_full { self.receives().min(free.div_ceil(BATCH)) } else { 1 };
             let wait = if is_full { FULL_POLL } else { wait };
             let mut received = 0;
             let mut failed = None;
@@ -241,6 +243,13 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// How many receives at a time keep up with the launch rate. What can't be launched soon is better left
+    /// to other consumers.
+    fn receives(&self) -> usize {
+        let rate = usize::try_from(self.options.launches_per_second).unwrap_or(usize::MAX);
+        rate.div_ceil(RECEIVED_PER_SECOND).min(RECEIVES)
     }
 
     /// Makes all messages visible for the next consumer: at once, or when an open poll has run out, which
@@ -313,6 +322,7 @@ impl Engine {
             }
         }
         let counted = InFlight::new(&self.in_flight, &self.lives.metrics, jobs.len());
+        jobs.shrink_to_fit();
         // The text is not needed any longer, and may be long.
         let message = Message { body: String::new(), ..message };
         self.messages.spawn(follow(
@@ -358,7 +368,7 @@ async fn follow(
     let again = message.again.as_ref();
     ends.extend(join_all(jobs.iter().map(|job| lives.follow(job, again, received))).await);
     drop(counted);
-    let letters = settle::settle(&*queue, &message, held, settle::settlement(ends)).await;
+    let letters = Box::pin(settle::settle(&*queue, &message, held, settle::settlement(ends))).await;
     (0..letters).for_each(|_| lives.metrics.dead_lettered());
 }
 

@@ -24,9 +24,9 @@ use vidstreamx_job::Source;
 
 use crate::call::CallError;
 
-/// Of one read, in bytes. As a rule it holds a movie header up to its first large table, and all of a short
-/// video's; S3 takes about as long to answer with one byte.
-pub const READ: u64 = 64 << 10;
+/// Of one read, in bytes. As a rule it holds a movie header up to its first large table; S3 takes about as
+/// long to answer with one byte, and hundreds of uploads may be looked into at a time.
+pub const READ: u64 = 16 << 10;
 /// The file's start; the movie header, where it is at the end; the track of pictures, where a track of sound
 /// with large tables comes before it.
 pub const MOST_READS: usize = 3;
@@ -588,7 +588,7 @@ fn is_current(source: &Source, answer: &GetObjectOutput) -> bool {
     }
 }
 
-/// The object's size, by `bytes 0-65535/1000000`, or by the length of an answer that is all of it. Where
+/// The object's size, by `bytes 0-16383/1000000`, or by the length of an answer that is all of it. Where
 /// nothing tells it, the walk must not take the end of what it has for the file's.
 fn object_bytes(source: &Source, answer: &GetObjectOutput) -> u64 {
     let told = match &answer.content_range {
@@ -1139,7 +1139,7 @@ mod tests {
         let (start, header) = (object.clone(), object.clone());
         let first = mock!(Client::get_object)
             .match_requests(|get| {
-                get.range() == Some("bytes=0-65535") && get.if_match().is_none() && get.version_id().is_none()
+                get.range() == Some("bytes=0-16383") && get.if_match().is_none() && get.version_id().is_none()
             })
             .then_output(move || part(&start, Walk::FIRST));
         let range = format!("bytes={}-{}", place.start, place.end - 1);

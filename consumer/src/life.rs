@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::{
     sync::{OnceCell, Semaphore, SemaphorePermit},
@@ -53,8 +54,10 @@ pub struct Lives {
     pub watcher: Watcher,
     /// Videos that may be in work at once.
     pub slots: Semaphore,
-    /// Uploads that may be looked into at once.
-    pub looks: Semaphore,
+    /// Videos that may be looked into or settled at once.
+    pub at_work: Semaphore,
+    /// Videos that may be on their way through the gate at once.
+    pub launching: Semaphore,
     /// Which task a video gets, and what that costs.
     pub sizing: Sizing,
     /// What the task definition says.
@@ -157,31 +160,46 @@ impl Lives {
         }
     }
 
-    /// Only the watching is part of this future: ten thousand videos may be watched at a time, and every
-    /// other step takes moments.
+    /// Only waiting is part of this future, as ten thousand videos may wait at a time; what takes moments is
+    /// in boxes, and done for few at a time.
     async fn steps(&self, job: &Job, again: Option<&Again>, received: Instant) -> Result<End, GivenUp> {
         // Whoever takes over a task that runs must not stand behind others: ECS would forget its end.
         let slot = self.slots.try_acquire().ok();
         let mut here = Here { slot, begun: None, seen: None, wanted_since: received };
-        let mut stored = Box::pin(self.first_step(job, again, &mut here)).await?;
+        let mut permit = self.unless_shutdown(self.at_work.acquire()).await?;
+        let mut stored = Box::new(match Box::pin(self.load(&job.id)).await? {
+            Some(stored) => Box::pin(self.revive(stored, again)).await?,
+            None => {
+                if here.slot.is_none() {
+                    drop(permit);
+                    self.take_slot(&mut here).await?;
+                    permit = self.unless_shutdown(self.at_work.acquire()).await?;
+                }
+                Box::pin(self.first_look(job, again, &mut here)).await?
+            }
+        });
+        drop(permit);
         if stored.record.state.is_end() && here.begun.is_none() {
             return Ok(ended_before(&stored.record));
         }
         loop {
-            stored = match verdict::next(&stored.record) {
+            let next = match verdict::next(&stored.record) {
                 Next::Ended => return Ok(self.ended(&stored.record)),
                 Next::Begin { since, pause } => {
                     self.wait(since, pause).await?;
-                    Box::pin(self.begin_next(job, stored, &mut here)).await?
+                    self.take_slot(&mut here).await?;
+                    Box::pin(self.begin_next(job, *stored, &mut here)).await?
                 }
                 Next::Launch { number } if here.begun != Some(number) && !here.is_stale(&stored) => {
                     self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
-                    Box::pin(self.load(&job.id)).await?.unwrap_or(stored)
+                    Box::pin(self.load(&job.id)).await?.unwrap_or(*stored)
                 }
                 Next::Launch { number } => {
-                    let stored = Box::pin(self.launch_next(job, stored, &mut here)).await?;
+                    self.take_slot(&mut here).await?;
+                    let _permit = self.unless_shutdown(self.launching.acquire()).await?;
+                    let launched = Box::pin(self.launch_next(job, *stored, &here)).await?;
                     here.begun = Some(number);
-                    stored
+                    launched
                 }
                 Next::Watch { number, arn } => {
                     if here.begun != Some(number) {
@@ -189,40 +207,16 @@ impl Lives {
                         here.begun = Some(number);
                     }
                     let end = self.unless_shutdown(self.watcher.end_of(arn)).await?;
-                    Box::pin(self.stopped(job, stored, end)).await?
+                    let _permit = self.unless_shutdown(self.at_work.acquire()).await?;
+                    Box::pin(self.stopped(job, *stored, end)).await?
                 }
             };
+            *stored = next;
         }
     }
 
-    /// Finds what is known about the job, or begins it.
-    async fn first_step<'a>(
-        &'a self,
-        job: &Job,
-        again: Option<&Again>,
-        here: &mut Here<'a>,
-    ) -> Result<Stored, GivenUp> {
-        if let Some(stored) = self.load(&job.id).await? {
-            return self.revive(stored, again).await;
-        }
-        self.take_slot(here).await?;
-        let (stored, won) = self.first_look(job).await?;
-        if won {
-            // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
-            here.begun = Some(stored.record.attempts.last().map_or(0, |attempt| attempt.number));
-            return Ok(stored);
-        }
-        self.revive(stored, again).await
-    }
-
-    async fn begin_next<'a>(
-        &'a self,
-        job: &Job,
-        stored: Stored,
-        here: &mut Here<'a>,
-    ) -> Result<Stored, GivenUp> {
+    async fn begin_next(&self, job: &Job, stored: Stored, here: &mut Here<'_>) -> Result<Stored, GivenUp> {
         let Stored { mut record, etag } = stored;
-        self.take_slot(here).await?;
         if !record.attempts.is_empty() {
             here.wanted_since = Instant::now();
         }
@@ -238,14 +232,8 @@ impl Lives {
         Ok(stored)
     }
 
-    async fn launch_next<'a>(
-        &'a self,
-        job: &Job,
-        stored: Stored,
-        here: &mut Here<'a>,
-    ) -> Result<Stored, GivenUp> {
+    async fn launch_next(&self, job: &Job, stored: Stored, here: &Here<'_>) -> Result<Stored, GivenUp> {
         let Stored { mut record, etag } = stored;
-        self.take_slot(here).await?;
         match self.launch(job, &record, here).await? {
             Ok(arn) => {
                 if let Some(attempt) = record.attempts.last_mut() {
@@ -277,8 +265,12 @@ impl Lives {
     }
 
     /// A job that has no record: what can be said without a task is said, else the first attempt begins.
-    /// Says whether what is stored then is this consumer's.
-    async fn first_look(&self, job: &Job) -> Result<(Stored, bool), GivenUp> {
+    async fn first_look(
+        &self,
+        job: &Job,
+        again: Option<&Again>,
+        here: &mut Here<'_>,
+    ) -> Result<Stored, GivenUp> {
         let mut record = Record::new(job, (self.clock)());
         let first = Attempt::new(1, record.created_at);
         let end = if job.source.size == Some(0) {
@@ -310,7 +302,12 @@ impl Lives {
             }
         }
         let (stored, won) = self.put(record, None).await?;
-        if won && begins {
+        if !won {
+            return self.revive(stored, again).await;
+        }
+        // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
+        here.begun = Some(u32::from(begins));
+        if begins {
             info!(
                 job.id = job.id.as_str(),
                 s3.bucket = job.source.bucket.as_str(),
@@ -319,13 +316,12 @@ impl Lives {
                 "video accepted"
             );
         }
-        Ok((stored, won))
+        Ok(stored)
     }
 
     /// What the upload is. `None` if S3 does not say: the look only saves the price of a task, which finds
     /// out by itself.
     async fn look(&self, job: &Job) -> Result<Option<Look>, GivenUp> {
-        let _permit = self.unless_shutdown(self.looks.acquire()).await?;
         let mut pause = RETRY.0;
         for _ in 0..LOOKS {
             match self.records.look(&job.source).await {
@@ -552,12 +548,18 @@ impl Lives {
         self.unless_shutdown(sleep(pause.saturating_sub(over))).await
     }
 
-    async fn unless_shutdown<T>(&self, waiting: impl Future<Output = T>) -> Result<T, GivenUp> {
-        tokio::select! {
-            biased;
-            () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
-            done = waiting => Ok(done),
-        }
+    /// In a box: what waits is small, and most of the time a video waits.
+    fn unless_shutdown<'a, T>(
+        &'a self,
+        waiting: impl Future<Output = T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, GivenUp>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => Err(GivenUp::Shutdown),
+                done = waiting => Ok(done),
+            }
+        })
     }
 
     /// Says how a video ended.
