@@ -22,7 +22,7 @@ import engine
 import programs
 import stack
 import viewer
-from settings import Settings
+from settings import Problem, Settings
 from waiting import until
 
 
@@ -37,6 +37,14 @@ class Upload:
     key: str
     etag: str
     size: int
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message of the dead-letter queue."""
+
+    body: str
+    told: dict[str, str]  # the consumer's attributes, without "vidstreamx-"
 
 
 class Consumer:
@@ -70,9 +78,10 @@ class Consumer:
         return self.wait(within)
 
     def kill(self) -> None:
+        """SIGKILL: nothing is given back, nothing is ended in order."""
         if self.is_running:
             self._process.kill()
-            self._process.wait()
+            self.wait(within=5)
         self._out.close()
 
     @property
@@ -139,6 +148,14 @@ class World:
         other = self.stack.outputs[role].rpartition("/")[2]
         return {variable: self.stack.consumer_environment()[variable].replace(mine, other)}
 
+    def kill(self, task: dict) -> bool:
+        """Kills a task's container as the kernel does when memory runs out; False if it has ended already."""
+        container = task["containers"][0]["runtimeId"]
+        with suppress(Problem):
+            engine.docker("kill", "--signal", "KILL", container)
+            return True
+        return False
+
     @contextmanager
     def frozen(self, task: dict) -> Iterator[None]:
         """Stops a task's clock, so that it is certain to be running meanwhile."""
@@ -161,16 +178,20 @@ class World:
     def is_queue_empty(self) -> bool:
         return not any(self.waiting().values())
 
-    def take_dead_letters(self) -> list[str]:
-        """The bodies of all messages in the dead-letter queue, which stay there for an hour unseen."""
-        bodies = []
+    def take_dead_letters(self) -> list[DeadLetter]:
+        """All messages in the dead-letter queue, which stay there for an hour unseen."""
+        letters = []
         while True:
             received = self.sqs.receive_message(
-                QueueUrl=self.dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=3600
-            )
+                QueueUrl=self.dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=3600,
+                MessageAttributeNames=["All"],
+            )  # fmt: skip
             if not received.get("Messages"):
-                return bodies
-            bodies += [message["Body"] for message in received["Messages"]]
+                return letters
+            for message in received["Messages"]:
+                attributes = message.get("MessageAttributes", {}).items()
+                told = {name.removeprefix("vidstreamx-"): value["StringValue"] for name, value in attributes}
+                letters.append(DeadLetter(message["Body"], told))
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -183,15 +204,19 @@ class World:
     def record(self, upload: Upload) -> dict | None:
         return next((record for record in self.records() if is_about(record, upload)), None)
 
+    def progress(self, job_id: str) -> dict:
+        """What the job's latest task has last said about how far it is."""
+        return self.read(f".vidstreamx/progress/{job_id}.json")
+
     def read(self, key: str) -> dict:
         return json.load(self.s3.get_object(Bucket=self.streams, Key=key)["Body"])
 
-    def tasks(self, job_id: str | None = None) -> list[dict]:
+    def tasks(self, job_id: str | None = None, only_alive: bool = False) -> list[dict]:
         """All tasks ever started, or a job's, as ECS describes them."""
         mine = {"startedBy": job_id} if job_id else {}
         arns = [
             arn
-            for status in ("RUNNING", "STOPPED")
+            for status in (["RUNNING"] if only_alive else ["RUNNING", "STOPPED"])
             for page in self.ecs.get_paginator("list_tasks").paginate(
                 cluster=self.cluster, desiredStatus=status, **mine
             )
@@ -206,10 +231,7 @@ class World:
         """The upload's task if its container runs."""
         record = self.record(upload)
         tasks = self.tasks(record["job_id"]) if record else []
-        return next(
-            (task for task in tasks if task["lastStatus"] == "RUNNING" and task["containers"][0].get("runtimeId")),
-            None,
-        )
+        return next(filter(is_running, tasks), None)
 
     def environment(self, task: dict) -> dict[str, str]:
         """What a running task's container was started with."""
@@ -233,6 +255,11 @@ class World:
             for task in self.tasks():
                 arn = task["taskArn"]
                 print(f"== {arn}", *self.task_log(arn), sep="\n", file=log)
+
+
+def is_running(task: dict) -> bool:
+    """Whether its container runs."""
+    return task["lastStatus"] == "RUNNING" and bool(task["containers"][0].get("runtimeId"))
 
 
 def is_about(record: dict, upload: Upload) -> bool:
