@@ -1,7 +1,7 @@
 """Twenty uploads, while the consumer is killed five times and tasks' containers are killed as well.
 
-Everything that is left to chance comes from one seed. What the dice do not rule is how fast the machine is: the same seed
-makes the same uploads, moments and lots, not the same instants.
+All that is left to chance comes from one seed. It does not rule how fast the machine is: the same seed makes
+the same uploads, moments and lots, not the same instants.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from waiting import until
 from world import DeadLetter, Upload, World, is_about, is_running
 
 CONSUMER_KILLS = 5
-RUBBISH = ["rubbish the 1st", '{"Records": [{"s3": "rubbish the 2nd"}]}']
+RUBBISH = ["rubbish", '{"what": "JSON, but no event"}']
 
 # How many calls of each kind a consumer makes for its first few videos, at least.
 _CALLS = {"ReceiveMessage": 2, "PUT record": 8, "RunTask": 4, "DescribeTasks": 4, "DeleteMessage": 2}
