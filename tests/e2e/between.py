@@ -60,8 +60,8 @@ class Between:
             return moment
 
     def _end_it(self) -> None:
+        self.struck.set()  # first: else who looks on takes the end for a crash
         self._strike()
-        self.struck.set()
 
     def carry(self, client: socket.socket, service: socket.socket) -> None:
         """One connection: HTTP/1.1, one call after the other."""

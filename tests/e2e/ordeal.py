@@ -81,7 +81,8 @@ def endure(world: World, clips: Clips, seed: int) -> Ordeal:
             deadline = time.monotonic() + _PATIENCE
             # The moment does not come if nothing is left to be done: then that is the moment.
             while not (services.struck.wait(0.05) or world.is_queue_empty()):
-                assert consumer.is_running and time.monotonic() < deadline, f"{moment}: {consumer.output}"
+                assert consumer.is_running or services.struck.is_set(), consumer.output
+                assert time.monotonic() < deadline, f"{moment} did not come: {consumer.output}"
                 reaper.look()
             consumer.kill()
             struck.append(str(moment) if services.struck.is_set() else "while nothing was left to do")
