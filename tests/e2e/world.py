@@ -52,7 +52,7 @@ class Consumer:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path):
         self.log = log
-        self.ended_at: float | None = None
+        self.cut_off_at: float | None = None  # when it was ended from outside
         self._out = log.open("wb")
         # A group of its own: Ctrl-C is for the tests, which then end it.
         self._process = subprocess.Popen(
@@ -67,21 +67,22 @@ class Consumer:
     def wait(self, within: float) -> int | None:
         """The exit code; None if it is still running when time is up."""
         with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(within)
-            self.ended_at = self.ended_at or time.monotonic()
-            return code
+            return self._process.wait(within)
         return None
 
     def terminate(self, within: float) -> int | None:
         """SIGTERM, once; the exit code, None if it takes longer."""
         self._process.send_signal(signal.SIGTERM)
-        return self.wait(within)
+        code = self.wait(within)
+        self.cut_off_at = time.monotonic()
+        return code
 
     def kill(self) -> None:
         """SIGKILL: nothing is given back, nothing is ended in order."""
         if self.is_running:
             self._process.kill()
-            self.wait(within=5)
+            self._process.wait()
+            self.cut_off_at = time.monotonic()
         self._out.close()
 
     @property
@@ -137,9 +138,9 @@ class World:
         return started
 
     def until_no_poll_is_left(self) -> None:
-        """SQS goes on with a long poll whose consumer has ended, and would hand it the next message."""
-        ended = max((consumer.ended_at or 0 for consumer in self._consumers), default=0)
-        until(lambda: time.monotonic() > ended + _LONGEST_POLL, within=_LONGEST_POLL + 1)
+        """SQS goes on with a long poll whose consumer was cut off, and would hand it the next message."""
+        cut_off = max((consumer.cut_off_at or 0 for consumer in self._consumers), default=0)
+        until(lambda: time.monotonic() > cut_off + _LONGEST_POLL, within=_LONGEST_POLL + 1)
 
     def role_credentials(self, role: str) -> dict[str, str]:
         """The variable that makes a consumer run with another role's rights."""
