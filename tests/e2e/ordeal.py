@@ -39,6 +39,10 @@ class Case:
     tasks: list[dict] = field(default_factory=list)
 
     @property
+    def state(self) -> str:
+        return self.record["state"] if self.record else "no record"
+
+    @property
     def exits(self) -> list[int | None]:
         return [task["containers"][0].get("exitCode") for task in self.tasks]
 
@@ -57,9 +61,8 @@ class Ordeal:
     def table(self) -> str:
         rows = [["What", "State", "Exits", "Reason"]]
         for case in self.cases:
-            state = case.record["state"] if case.record else "no record"
             exits = ",".join(map(str, case.exits)) or "-"
-            rows.append([case.what, state, exits, (case.record or {}).get("reason", "")])
+            rows.append([case.what, case.state, exits, (case.record or {}).get("reason", "")])
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         killed = f"Consumers killed {'; '.join(self.struck)}. Containers killed: {self.killed.total()}."

@@ -1,8 +1,9 @@
 """Whatever is killed, and whenever: each upload comes to one end, and no task is started twice.
 
-What is checked is what people are told (`history --json`) against what ECS and the queues say. Seen to fail: with
-a `find` that never finds the task of a launch that nobody heard of, the one that was started then runs beside a second
-one (three tests); with messages that are deleted as soon as they are received, videos have no end (four).
+What people are told (`history --json`) is held against what ECS and the queues say. Seen to fail: with a
+`find` that never finds the task of a launch that nobody heard of, that video is made twice, and one of its tasks is in
+no record (VIDSTREAMX_TEST_SEED=1); with messages that are deleted as soon as they are received, videos have no
+end or no record.
 """
 
 import pytest
@@ -32,14 +33,13 @@ def test_the_last_consumer_leaves_an_empty_queue(ordeal):
 def test_each_upload_has_one_record_with_the_end_it_deserves(ordeal):
     recorded = [(record["source"]["key"], record["source"]["etag"]) for record in ordeal.history]
     assert sorted(recorded) == sorted((case.upload.key, case.upload.etag) for case in ordeal.cases)
-    wrong = [(case.what, case.record["state"]) for case in ordeal.cases if case.record["state"] not in case.ends]
-    assert wrong == []
-    assert all(case.record.get("reason") for case in ordeal.cases if case.record["state"] != "done")
+    assert [(case.what, case.state) for case in ordeal.cases if case.state not in case.ends] == []
+    assert all(record.get("reason") for record in ordeal.history if record["state"] != "done")
 
 
 def test_every_task_is_an_attempt_in_its_record_and_every_attempt_is_a_task(tasks, ordeal):
     for record, mine in tasks:
-        attempts = {attempt["task_arn"]: attempt["exit_code"] for attempt in record["attempts"]}
+        attempts = {attempt.get("task_arn"): attempt.get("exit_code") for attempt in record["attempts"]}
         assert attempts == {task["taskArn"]: exit_code(task) for task in mine}, record["source"]["key"]
     started = sum(len(mine) for _, mine in tasks)
     assert started == sum(len(record["attempts"]) for record in ordeal.history)
@@ -70,7 +70,7 @@ def test_what_was_done_is_published(world, ordeal):
     streams = set(world.keys(world.streams, "lost/"))
     for case in ordeal.cases:
         address = f"{case.upload.key}/master.m3u8"
-        assert (address in streams) == (case.record["state"] == "done"), case.what
+        assert (address in streams) == (case.state == "done"), case.what
 
 
 def test_the_dead_letters_are_the_rubbish_with_its_reasons(ordeal):
