@@ -153,7 +153,8 @@ def _progress(stack: Stack, record: dict, started: float) -> str:
         return f"task {status.lower()}{again}, {seconds}"
     filled = round(progress["share"] * 20)
     speed = f"  {progress['speed']:.1f}x" if progress.get("speed") else ""
-    return f"[{'█' * filled}{'·' * (20 - filled)}] {progress['share']:4.0%}{speed}  {progress['stage']}, {seconds}{again}"
+    bar = f"[{'█' * filled}{'·' * (20 - filled)}] {progress['share']:4.0%}"
+    return f"{bar}{speed}  {progress['stage']}, {seconds}{again}"
 
 
 def _told_progress(stack: Stack, job_id: str, attempt: dict) -> dict | None:
