@@ -128,19 +128,21 @@ impl Definition {
     }
 }
 
-/// Looks at what `run` can't do without: queue, cluster, task definition, and the record store. Says what
-/// the task definition says, if that can be read.
+/// Looks at what `run` can't do without: both queues, cluster, task definition, and the record store. Says
+/// what the task definition says, if that can be read.
 pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding>, Option<Definition>) {
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = crate::aws::s3(config);
-    let (queue, cluster, (definition_findings, definition), output) = tokio::join!(
+    // A wrong dead-letter queue would be noticed when the first video fails, and nobody told why.
+    let (queue, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
         queue(&sqs, settings),
+        dead_letter_queue(&sqs, &settings.dead_letter_queue_url),
         cluster(&ecs, settings),
         task_definition(&ecs, settings),
         output_bucket(&s3, &settings.output_bucket),
     );
-    ([vec![queue.finding], cluster, definition_findings, output].concat(), definition)
+    ([vec![queue.finding, dead_letters], cluster, definition_findings, output].concat(), definition)
 }
 
 /// Looks at everything.
@@ -151,7 +153,6 @@ pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding>
     // A second look at the queue, for what the essentials leave out.
     let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
     findings.extend(redrive);
-    findings.push(dead_letter_queue(&sqs, &settings.dead_letter_queue_url).await);
     findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
     findings.push(network(&settings.subnets, &settings.security_groups));
     findings
@@ -259,7 +260,8 @@ async fn attributes(
 
 async fn dead_letter_queue(sqs: &aws_sdk_sqs::Client, url: &QueueUrl) -> Finding {
     let subject = format!("dead-letter queue {url}");
-    let remedy = "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the template's output DeadLetterQueueUrl";
+    let remedy = "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the template's output DeadLetterQueueUrl, and allow \
+                  sqs:GetQueueAttributes";
     match attributes(sqs, url).await {
         Ok(attributes) => {
             let count = attributes.get(&QueueAttributeName::ApproximateNumberOfMessages);

@@ -130,6 +130,11 @@ def _print_facts(result: follow.Result, uploaded: follow.Upload) -> None:
     if attempt.get("task_arn"):
         again = f", attempt {attempt['number']}" if attempt["number"] > 1 else ""
         print(f"  Stopped   {stop_code}, exit code {exit_code}{again}")
+    if attempt.get("size"):
+        chosen = attempt["size"]
+        cost = f", about {attempt['cost_usd']:.4f} USD on AWS" if attempt.get("cost_usd") else ""
+        words = f"{chosen['cpu'] / 1024:g} vCPU, {chosen['memory_mib'] / 1024:g} GiB{cost}"
+        print(f"  Size      {words} ({attempt['size_reason']})")
     timings = (result.report or {}).get("timings", {})
     if timings:
         parts = [f"{timings['total_seconds']:.1f} s in all"]

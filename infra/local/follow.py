@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import time
 from dataclasses import dataclass, field
 
@@ -69,7 +68,6 @@ def find_record(stack: Stack, uploaded: Upload) -> dict | None:
 def follow(stack: Stack, consumer: Process, uploaded: Upload) -> Result:
     """Shows progress until the job has ended."""
     records = _Records(stack)
-    task_log = _TaskLog(stack)
     line = Line("transcode:")
     started = time.monotonic()
     try:
@@ -90,8 +88,7 @@ def follow(stack: Stack, consumer: Process, uploaded: Upload) -> Result:
                 hindrance = _hindrance(record["attempts"])
                 if hindrance is not None:
                     raise Problem(f"{uploaded.key} can't be transcoded: {hindrance} (log: {consumer.log})")
-                arn = record["attempts"][-1].get("task_arn") if record["attempts"] else None
-                line.update(_progress(stack, task_log, arn, len(record["attempts"]), started))
+                line.update(_progress(stack, record, started))
             time.sleep(_POLL)
     except BaseException:
         line.clear()
@@ -133,29 +130,44 @@ def read_result(stack: Stack, record: dict) -> Result:
 def last_log_lines(stack: Stack, task_arn: str, count: int = 8) -> list[str]:
     """The end of a task's log."""
     with contextlib.suppress(botocore.exceptions.ClientError):
-        answer = stack.client("logs").get_log_events(**_log_stream(stack, task_arn), limit=count)
+        container = stack.outputs.get("ContainerName", "transcoder")
+        answer = stack.client("logs").get_log_events(
+            logGroupName=stack.outputs["LogGroupName"],
+            logStreamName=f"transcoder/{container}/{task_arn.rpartition('/')[2]}",
+            limit=count,
+        )
         return [event["message"].rstrip() for event in answer["events"]]
     return []
 
 
-def _log_stream(stack: Stack, task_arn: str) -> dict[str, str]:
-    container = stack.outputs.get("ContainerName", "transcoder")
-    name = f"transcoder/{container}/{task_arn.rpartition('/')[2]}"
-    return {"logGroupName": stack.outputs["LogGroupName"], "logStreamName": name}
-
-
-def _progress(stack: Stack, log: _TaskLog, arn: str | None, attempt: int, started: float) -> str:
+def _progress(stack: Stack, record: dict, started: float) -> str:
+    attempt = record["attempts"][-1] if record["attempts"] else {}
     seconds = f"{time.monotonic() - started:.0f} s"
-    again = f", attempt {attempt}" if attempt > 1 else ""
+    again = f", attempt {attempt['number']}" if attempt.get("number", 1) > 1 else ""
+    arn = attempt.get("task_arn")
     if arn is None:
         return f"starting a task{again}, {seconds}"
-    log.read(arn)
-    if log.percent is None:
+    progress = _told_progress(stack, record["job_id"], attempt)
+    if progress is None:
         status = (_describe(stack, arn) or {}).get("lastStatus", "PENDING")
         return f"task {status.lower()}{again}, {seconds}"
-    filled = round(log.percent / 5)
-    speed = f"  {log.speed}x" if log.speed else ""
-    return f"[{'█' * filled}{'·' * (20 - filled)}] {log.percent:3.0f} %{speed}  {seconds}{again}"
+    filled = round(progress["share"] * 20)
+    speed = f"  {progress['speed']:.1f}x" if progress.get("speed") else ""
+    bar = f"[{'█' * filled}{'·' * (20 - filled)}] {progress['share']:4.0%}"
+    return f"{bar}{speed}  {progress['stage']}, {seconds}{again}"
+
+
+def _told_progress(stack: Stack, job_id: str, attempt: dict) -> dict | None:
+    """What the attempt's task says about how far it is."""
+    with contextlib.suppress(botocore.exceptions.ClientError, ValueError):
+        answer = stack.client("s3").get_object(
+            Bucket=stack.outputs["OutputBucketName"], Key=f".vidstreamx/progress/{job_id}.json"
+        )
+        progress = json.load(answer["Body"])
+        # It may be from the attempt before. Both times are in UTC, to the second.
+        if progress["started_at"][:19] >= attempt["started_at"][:19]:
+            return progress
+    return None
 
 
 def _describe(stack: Stack, arn: str) -> dict | None:
@@ -187,40 +199,3 @@ class _Records:
             if record["source"]["key"] == uploaded.key and record["source"].get("etag") == uploaded.etag
         ]
         return max(found, key=lambda record: record["created_at"], default=None)
-
-
-class _TaskLog:
-    """The latest progress in a task's log."""
-
-    def __init__(self, stack: Stack):
-        self._stack = stack
-        self._logs = stack.client("logs")
-        self._arn = ""
-        self._token: str | None = None
-        self.percent: float | None = None
-        self.speed = ""
-
-    def read(self, arn: str) -> None:
-        if arn != self._arn:
-            self._arn, self._token, self.percent, self.speed = arn, None, None, ""
-        request = {**_log_stream(self._stack, arn), "startFromHead": True}
-        while True:
-            if self._token:
-                request["nextToken"] = self._token
-            try:
-                answer = self._logs.get_log_events(**request)
-            except botocore.exceptions.ClientError:
-                return  # the stream begins with the container's first line
-            for event in answer["events"]:
-                self._take(event["message"])
-            if answer["nextForwardToken"] == self._token or not answer["events"]:
-                return
-            self._token = answer["nextForwardToken"]
-
-    def _take(self, message: str) -> None:
-        text = re.sub(r"\x1b\[[0-9;]*m", "", message)
-        percent = re.search(r'\bpercent"?\s*[=:]\s*"?([\d.]+)', text)
-        if percent:
-            self.percent = min(float(percent[1]), 100.0)
-            speed = re.search(r'\bspeed"?\s*[=:]\s*"?([\d.]+)', text)
-            self.speed = speed[1] if speed else ""

@@ -5,6 +5,8 @@ One stack for all of them, beside the one of `make demo` and gone afterwards; lo
 
 from __future__ import annotations
 
+import os
+import random
 import signal
 import sys
 from pathlib import Path
@@ -15,14 +17,16 @@ REPO = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(REPO / "infra" / "local"), str(REPO / "tests" / "common")]
 sys.dont_write_bytecode = True
 
+import ordeal as ordeals  # noqa: E402
 import story as stories  # noqa: E402
 import world as worlds  # noqa: E402
 from clips import Clips  # noqa: E402
 
-_told = pytest.StashKey[stories.Story]()
+_tables = pytest.StashKey[list[tuple[str, str]]]()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config) -> None:
+    config.stash[_tables] = []
     # Being told to end means tidying up first.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
@@ -40,12 +44,22 @@ def clips(world):
 
 @pytest.fixture(scope="session")
 def story(world, clips, request):
-    told = request.config.stash[_told] = stories.tell(world, clips)
+    told = stories.tell(world, clips)
+    request.config.stash[_tables].append(("where everything ended", told.table()))
     return told
 
 
+@pytest.fixture(scope="session")
+def ordeal(world, clips, story, request):
+    """After the story, whose tests count what there is."""
+    seed = int(os.environ.get("VIDSTREAMX_TEST_SEED") or random.randrange(1_000_000))
+    print(f"VIDSTREAMX_TEST_SEED={seed}")  # shown where this fails
+    endured = ordeals.endure(world, clips, seed)
+    request.config.stash[_tables].append((f"what was killed, VIDSTREAMX_TEST_SEED={seed}", endured.table()))
+    return endured
+
+
 def pytest_terminal_summary(terminalreporter, config) -> None:
-    told = config.stash.get(_told, None)
-    if told:
-        terminalreporter.section("where everything ended")
-        terminalreporter.write_line(told.table())
+    for title, table in config.stash[_tables]:
+        terminalreporter.section(title)
+        terminalreporter.write_line(table)

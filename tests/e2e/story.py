@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import events
 from clips import Clips
 from waiting import until
-from world import Upload, World, is_about
+from world import DeadLetter, Upload, World, is_about
 
 ODD_KEYS = {
     "spaces and marks": "odd/a b  c+d&e#f=g?h%20i;j,k:l@m$n.mp4",
@@ -40,6 +40,7 @@ class Case:
     record: dict | None = None
     report: dict | None = None
     report_key: str | None = None
+    progress: dict | None = None
     tasks: list[dict] = field(default_factory=list)
     lines: list[dict] = field(default_factory=list)  # of the consumer's log, about bucket and key or message
 
@@ -69,15 +70,18 @@ class Story:
     seconds_to_exit: float
     consumer_lines: list[dict]
     queue_emptied: bool
-    dead_letters: list[str]
+    dead_letters: list[DeadLetter]
     records: list[dict]
     task_logs: dict[str, list[str]]
 
     def __getitem__(self, what: str) -> Case:
         return self.cases[what]
 
+    def letters_about(self, case: Case) -> list[DeadLetter]:
+        return [letter for letter in self.dead_letters if _speaks_of(letter.body, case)]
+
     def message_end(self, case: Case) -> str:
-        if any(_speaks_of(body, case) for body in self.dead_letters):
+        if self.letters_about(case):
             return "dead-letter queue"
         of_its_own = [line["message"] for line in case.lines if line.get("message.id") == case.message_id]
         return "deleted" if self.queue_emptied or "message deleted" in of_its_own else "still there"
@@ -202,6 +206,8 @@ def _look(world: World, story: Story) -> None:
         case.report_key = reports.get(job)
         if case.report_key:
             case.report = world.read(case.report_key)
+        if case.tasks:
+            case.progress = world.progress(job)
         for task in case.tasks:
             story.task_logs[task["taskArn"]] = world.task_log(task["taskArn"])
 

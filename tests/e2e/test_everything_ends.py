@@ -78,30 +78,47 @@ def is_told_in_one_line(case):
     assert line["reason"] == case.record["reason"]
 
 
-def test_a_text_file_costs_one_task_that_says_what_it_found(story):
-    case = story["text named .mp4"]
+@pytest.mark.parametrize("what", BAD)
+def test_what_needs_no_task_gets_none(story, what):
+    case = story[what]
+    assert (case.tasks, case.record["attempts"], case.report) == ([], [], None)
+
+
+def test_a_truncated_file_costs_one_task_that_says_what_it_found(story):
+    case = story["truncated file"]
+    assert case.state in case.ends
     [task] = case.tasks
+    if case.state == "done":
+        assert case.report["warnings"]
+        return
     assert task["containers"][0]["exitCode"] == 65
     assert case.report["outcome"] == "rejected"
     assert case.report["reason"] == case.record["reason"]
+    is_told_in_one_line(case)
     [error] = [line for line in story.task_logs[task["taskArn"]] if " ERROR " in f" {line} "]
     assert case.upload.bucket in error and case.upload.key in error and case.report["reason"] in error
 
 
-@pytest.mark.parametrize("what", ["empty file", "deleted meanwhile", "replaced meanwhile"])
-def test_what_needs_no_task_gets_none(story, what):
-    assert story[what].tasks == []
+@pytest.mark.parametrize("what", ["1080p clip", "key: unicode", "through EventBridge"])
+def test_a_task_gets_the_size_that_the_record_tells_and_its_price_is_noted(story, what):
+    case = story[what]
+    [task], [attempt] = case.tasks, case.record["attempts"]
+    size, asked = attempt["size"], task["overrides"]
+    assert (asked["cpu"], asked["memory"]) == (str(size["cpu"]), str(size["memory_mib"]))
+    assert asked["ephemeralStorage"]["sizeInGiB"] == size["storage_gib"]
+    # Of the built-in rules: both clips are short, and no larger than 1080p.
+    assert (size["cpu"], size["memory_mib"]) == (2048, 4096)
+    assert attempt["size_reason"].endswith('rule "short"')
+    assert attempt["capacity"] == "on-demand"
+    assert attempt["billed_seconds"] > 0 and 0 < attempt["cost_usd"] < 0.01
 
 
-def test_a_truncated_file_ends_done_with_a_warning_or_rejected(story):
-    case = story["truncated file"]
-    assert case.state in case.ends
-    assert len(case.tasks) == 1
-    if case.state == "done":
-        assert case.report["warnings"]
-    else:
-        assert case.report["reason"] == case.record["reason"]
-        is_told_in_one_line(case)
+def test_the_last_a_task_tells_of_its_progress_is_its_end(story):
+    done, rejected = story["1080p clip"], story["truncated file"]
+    assert (done.progress["stage"], done.progress["share"]) == ("complete", 1)
+    assert done.progress["job_id"] == done.record["job_id"]
+    assert [rung["name"] for rung in done.progress["rungs"]] == ["1080p", "720p", "480p", "360p", "240p"]
+    assert rejected.progress["stage"] == ("complete" if rejected.state == "done" else "failed")
 
 
 def test_a_duplicate_starts_no_second_task_at_once_or_afterwards(story):
@@ -133,7 +150,11 @@ def test_what_is_no_upload_starts_no_job_and_is_told_in_one_line(story, what):
 
 
 def test_the_dead_letter_queue_holds_what_nobody_could_deal_with_and_nothing_else(story):
-    assert sorted(story.dead_letters) == sorted(story[what].body for what in DEAD)
+    assert len(story.dead_letters) == len(DEAD)
+    for what in DEAD:
+        case = story[what]
+        [letter] = story.letters_about(case)
+        assert letter.told == {"reason": case.reason}
 
 
 def test_nothing_was_deleted_that_was_not_dealt_with(story):
@@ -145,7 +166,7 @@ def test_nothing_was_deleted_that_was_not_dealt_with(story):
     ]  # fmt: skip
     assert lost == []
     deleted = [line for line in story.consumer_lines if line["message"] == "message deleted"]
-    assert len(deleted) + len(story.dead_letters) == story.messages
+    assert len({line["message.id"] for line in deleted}) == story.messages
 
 
 def test_there_is_a_record_for_every_upload_and_no_other(story):

@@ -44,6 +44,8 @@ def assert_no_key_was_given(world, task) -> None:
     for variables in (of_task, world.stack.consumer_environment()):
         assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} & variables.keys()
     assert f"/{role}/" in of_task["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+    # By which whoever takes over finds it.
+    assert of_task["VIDSTREAMX_LAUNCH"].startswith(task["startedBy"])
 
 
 def test_draining_an_empty_queue_ends_soon(world):
@@ -60,6 +62,8 @@ def test_check_finds_nothing_wrong_with_the_stack(world):
     ("setting", "named"),
     [
         ({"VIDSTREAMX_QUEUE_URL": None}, "VIDSTREAMX_QUEUE_URL"),
+        ({"VIDSTREAMX_DEAD_LETTER_QUEUE_URL": None}, "VIDSTREAMX_DEAD_LETTER_QUEUE_URL"),
+        ({"VIDSTREAMX_DEAD_LETTER_QUEUE_URL": "http://127.0.0.1:{port}/000000000000/no-such"}, "no-such"),
         ({"VIDSTREAMX_QUEUE_URL": "http://127.0.0.1:{port}/000000000000/no-such-queue"}, "no-such-queue"),
         ({"VIDSTREAMX_CLUSTER": "no-such-cluster"}, "no-such-cluster"),
         ({"VIDSTREAMX_TASK_DEFINITION": "no-such-family"}, "no-such-family"),

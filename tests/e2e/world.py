@@ -22,7 +22,7 @@ import engine
 import programs
 import stack
 import viewer
-from settings import Settings
+from settings import Problem, Settings
 from waiting import until
 
 
@@ -39,12 +39,20 @@ class Upload:
     size: int
 
 
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message of the dead-letter queue."""
+
+    body: str
+    told: dict[str, str]  # the consumer's attributes, without "vidstreamx-"
+
+
 class Consumer:
     """`vidstreamx-consumer` as a process of its own."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path):
         self.log = log
-        self.ended_at: float | None = None
+        self.cut_off_at: float | None = None  # when it was ended from outside
         self._out = log.open("wb")
         # A group of its own: Ctrl-C is for the tests, which then end it.
         self._process = subprocess.Popen(
@@ -59,20 +67,22 @@ class Consumer:
     def wait(self, within: float) -> int | None:
         """The exit code; None if it is still running when time is up."""
         with suppress(subprocess.TimeoutExpired):
-            code = self._process.wait(within)
-            self.ended_at = self.ended_at or time.monotonic()
-            return code
+            return self._process.wait(within)
         return None
 
     def terminate(self, within: float) -> int | None:
         """SIGTERM, once; the exit code, None if it takes longer."""
         self._process.send_signal(signal.SIGTERM)
-        return self.wait(within)
+        code = self.wait(within)
+        self.cut_off_at = time.monotonic()
+        return code
 
     def kill(self) -> None:
+        """SIGKILL: nothing is given back, nothing is ended in order."""
         if self.is_running:
             self._process.kill()
             self._process.wait()
+            self.cut_off_at = time.monotonic()
         self._out.close()
 
     @property
@@ -128,9 +138,9 @@ class World:
         return started
 
     def until_no_poll_is_left(self) -> None:
-        """SQS goes on with a long poll whose consumer has ended, and would hand it the next message."""
-        ended = max((consumer.ended_at or 0 for consumer in self._consumers), default=0)
-        until(lambda: time.monotonic() > ended + _LONGEST_POLL, within=_LONGEST_POLL + 1)
+        """SQS goes on with a long poll whose consumer was cut off, and would hand it the next message."""
+        cut_off = max((consumer.cut_off_at or 0 for consumer in self._consumers), default=0)
+        until(lambda: time.monotonic() > cut_off + _LONGEST_POLL, within=_LONGEST_POLL + 1)
 
     def role_credentials(self, role: str) -> dict[str, str]:
         """The variable that makes a consumer run with another role's rights."""
@@ -138,6 +148,14 @@ class World:
         mine = self.stack.outputs["ConsumerRoleArn"].rpartition("/")[2]
         other = self.stack.outputs[role].rpartition("/")[2]
         return {variable: self.stack.consumer_environment()[variable].replace(mine, other)}
+
+    def kill(self, task: dict) -> bool:
+        """Kills a task's container as the kernel does when memory runs out; False if it has ended already."""
+        container = task["containers"][0]["runtimeId"]
+        with suppress(Problem):
+            engine.docker("kill", "--signal", "KILL", container)
+            return True
+        return False
 
     @contextmanager
     def frozen(self, task: dict) -> Iterator[None]:
@@ -161,16 +179,20 @@ class World:
     def is_queue_empty(self) -> bool:
         return not any(self.waiting().values())
 
-    def take_dead_letters(self) -> list[str]:
-        """The bodies of all messages in the dead-letter queue, which stay there for an hour unseen."""
-        bodies = []
+    def take_dead_letters(self) -> list[DeadLetter]:
+        """All messages in the dead-letter queue, which stay there for an hour unseen."""
+        letters = []
         while True:
             received = self.sqs.receive_message(
-                QueueUrl=self.dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=3600
-            )
+                QueueUrl=self.dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=3600,
+                MessageAttributeNames=["All"],
+            )  # fmt: skip
             if not received.get("Messages"):
-                return bodies
-            bodies += [message["Body"] for message in received["Messages"]]
+                return letters
+            for message in received["Messages"]:
+                attributes = message.get("MessageAttributes", {}).items()
+                told = {name.removeprefix("vidstreamx-"): value["StringValue"] for name, value in attributes}
+                letters.append(DeadLetter(message["Body"], told))
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
@@ -183,15 +205,19 @@ class World:
     def record(self, upload: Upload) -> dict | None:
         return next((record for record in self.records() if is_about(record, upload)), None)
 
+    def progress(self, job_id: str) -> dict:
+        """What the job's latest task has last said about how far it is."""
+        return self.read(f".vidstreamx/progress/{job_id}.json")
+
     def read(self, key: str) -> dict:
         return json.load(self.s3.get_object(Bucket=self.streams, Key=key)["Body"])
 
-    def tasks(self, job_id: str | None = None) -> list[dict]:
+    def tasks(self, job_id: str | None = None, only_alive: bool = False) -> list[dict]:
         """All tasks ever started, or a job's, as ECS describes them."""
         mine = {"startedBy": job_id} if job_id else {}
         arns = [
             arn
-            for status in ("RUNNING", "STOPPED")
+            for status in (["RUNNING"] if only_alive else ["RUNNING", "STOPPED"])
             for page in self.ecs.get_paginator("list_tasks").paginate(
                 cluster=self.cluster, desiredStatus=status, **mine
             )
@@ -206,10 +232,7 @@ class World:
         """The upload's task if its container runs."""
         record = self.record(upload)
         tasks = self.tasks(record["job_id"]) if record else []
-        return next(
-            (task for task in tasks if task["lastStatus"] == "RUNNING" and task["containers"][0].get("runtimeId")),
-            None,
-        )
+        return next(filter(is_running, tasks), None)
 
     def environment(self, task: dict) -> dict[str, str]:
         """What a running task's container was started with."""
@@ -233,6 +256,11 @@ class World:
             for task in self.tasks():
                 arn = task["taskArn"]
                 print(f"== {arn}", *self.task_log(arn), sep="\n", file=log)
+
+
+def is_running(task: dict) -> bool:
+    """Whether its container runs."""
+    return task["lastStatus"] == "RUNNING" and bool(task["containers"][0].get("runtimeId"))
 
 
 def is_about(record: dict, upload: Upload) -> bool:
