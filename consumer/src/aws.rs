@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_config::{SdkConfig, timeout::TimeoutConfig};
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
+use aws_sdk_sqs::config::SharedHttpClient;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -35,7 +36,7 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 /// # Errors
 /// One of them is missing.
 pub async fn configuration() -> Result<SdkConfig, SetupError> {
-    let https = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+    let https = https();
     let limits = TimeoutConfig::builder()
         .connect_timeout(CONNECT)
         .read_timeout(READ)
@@ -57,6 +58,16 @@ pub async fn configuration() -> Result<SdkConfig, SetupError> {
         }
     }
     Ok(config)
+}
+
+fn https() -> SharedHttpClient {
+    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
+}
+
+/// A configuration with connections of its own: a connection's buffer stays as large as its largest answer.
+#[must_use]
+pub fn apart(config: &SdkConfig) -> SdkConfig {
+    config.to_builder().http_client(https()).build()
 }
 
 /// An S3 client. With an endpoint of one's own, buckets are named in the path: only AWS has a host name

@@ -311,7 +311,11 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
             &settings.queue_url,
             &settings.dead_letter_queue_url,
         )),
-        tasks: Arc::new(Ecs::new(aws_sdk_ecs::Client::new(&config), Placement::from(&settings))),
+        tasks: Arc::new(Ecs::new(
+            &aws_sdk_ecs::Client::new(&config),
+            aws_sdk_ecs::Client::new(&aws::apart(&config)),
+            Placement::from(&settings),
+        )),
         records: Arc::new(S3::new(aws::s3(&config), settings.output_bucket.clone())),
         clock: Arc::new(Timestamp::now),
         metrics: metrics.clone(),

@@ -65,6 +65,13 @@ impl DeadLetter {
         }
     }
 
+    /// The text as SQS takes it.
+    #[must_use]
+    pub fn sendable_body(&self) -> String {
+        let body = with_taken_characters(self.body.chars());
+        if body.is_empty() { "(an empty message)".to_owned() } else { body }
+    }
+
     /// Name, SQS's data type and value.
     #[must_use]
     pub fn attributes(&self) -> Vec<(&'static str, &'static str, String)> {
@@ -82,12 +89,16 @@ impl DeadLetter {
     }
 }
 
-/// A text as SQS takes it: not empty, and of the characters that XML 1.0 has.
+/// A reason as SQS takes it: not empty.
 fn allowed(text: &str) -> String {
-    let taken = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
-    let text: String =
-        text.chars().take(LONGEST_REASON).map(|c| if taken(c) { c } else { '\u{FFFD}' }).collect();
+    let text = with_taken_characters(text.chars().take(LONGEST_REASON));
     if text.is_empty() { "no reason is known".to_owned() } else { text }
+}
+
+/// SQS takes the characters that XML 1.0 has.
+fn with_taken_characters(text: impl Iterator<Item = char>) -> String {
+    let is_taken = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
+    text.map(|c| if is_taken(c) { c } else { '\u{FFFD}' }).collect()
 }
 
 #[cfg(test)]
@@ -133,7 +144,9 @@ mod tests {
 
     #[test]
     fn what_is_no_job_has_a_reason_and_nothing_else() {
-        let letter = DeadLetter { body: "rubbish".into(), reason: String::new(), job: None };
+        let letter = DeadLetter { body: "rubbish\u{1}".into(), reason: String::new(), job: None };
+        assert_eq!(letter.sendable_body(), "rubbish\u{FFFD}");
+        assert!(!DeadLetter { body: String::new(), ..letter.clone() }.sendable_body().is_empty());
         assert_eq!(letter.attributes(), [(REASON, "String", "no reason is known".to_owned())]);
     }
 }

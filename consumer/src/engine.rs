@@ -176,7 +176,7 @@ struct Engine {
     lease: Arc<Lease>,
     lives: Arc<Lives>,
     options: Options,
-    /// Videos of messages that are held, waiting for a slot or in work.
+    /// Videos of messages that are held, waiting for a slot or in work, and not at their end yet.
     in_flight: watch::Sender<usize>,
     /// When the open poll runs out, if there is one. SQS goes on with it when its caller is gone.
     poll_ends: Option<Instant>,
@@ -194,6 +194,7 @@ impl Engine {
         loop {
             let free = self.free().await;
             self.lives.gate.may_receive().await;
+            let free = if self.lives.gate.is_refusing() { 1 } else { free };
             let calls = if is_full { self.receives().min(free.div_ceil(BATCH)) } else { 1 };
             let wait = if is_full { FULL_POLL } else { wait };
             let mut received = 0;
@@ -321,7 +322,7 @@ impl Engine {
                 }
             }
         }
-        let counted = InFlight::new(&self.in_flight, &self.lives.metrics, jobs.len());
+        let counted = jobs.iter().map(|_| InFlight::new(&self.in_flight, &self.lives.metrics)).collect();
         jobs.shrink_to_fit();
         // The text is not needed any longer, and may be long.
         let message = Message { body: String::new(), ..message };
@@ -362,27 +363,30 @@ async fn follow(
     held: Held,
     jobs: Vec<Job>,
     mut ends: Vec<End>,
-    counted: InFlight,
+    counted: Vec<InFlight>,
 ) {
     let received = Instant::now();
     let again = message.again.as_ref();
-    ends.extend(join_all(jobs.iter().map(|job| lives.follow(job, again, received))).await);
-    drop(counted);
+    let followed = jobs.iter().zip(counted).map(async |(job, counted)| {
+        let end = lives.follow(job, again, received).await;
+        drop(counted);
+        end
+    });
+    ends.extend(join_all(followed).await);
     let letters = Box::pin(settle::settle(&*queue, &message, held, settle::settlement(ends))).await;
     (0..letters).for_each(|_| lives.metrics.dead_lettered());
 }
 
-/// Counts a message's videos as in flight for as long as it lives.
+/// Counts a video as in flight for as long as it lives.
 struct InFlight {
     count: watch::Sender<usize>,
     metrics: Arc<Metrics>,
-    videos: usize,
 }
 
 impl InFlight {
-    fn new(count: &watch::Sender<usize>, metrics: &Arc<Metrics>, videos: usize) -> Self {
-        let counted = Self { count: count.clone(), metrics: metrics.clone(), videos };
-        counted.change(|count| count + videos);
+    fn new(count: &watch::Sender<usize>, metrics: &Arc<Metrics>) -> Self {
+        let counted = Self { count: count.clone(), metrics: metrics.clone() };
+        counted.change(|count| count + 1);
         counted
     }
 
@@ -396,6 +400,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.change(|count| count - self.videos);
+        self.change(|count| count - 1);
     }
 }

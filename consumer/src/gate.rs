@@ -22,6 +22,8 @@ const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mi
 const MISCONFIGURED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
 /// After tasks that were started and show that every task would end like them.
 const TASKS_BROKEN: (Duration, Duration) = (Duration::from_mins(5), Duration::from_mins(30));
+/// Between messages that are received although launches that ECS refuses wait.
+const TRICKLE: Duration = Duration::from_mins(5);
 /// Starts that fail in a row before it is taken for more than the 1 % that always do.
 const FAILED_STARTS: u32 = 3;
 
@@ -52,22 +54,19 @@ struct Trouble {
     /// Refusals in a row; 0 means that all is well.
     refusals: u32,
     until: Instant,
+    /// When messages were asked for, or the trouble began.
+    last_received: Instant,
     /// Why, for people.
     reason: String,
     /// Whether a person has to end it.
     is_configuration: bool,
 }
 
-/// Until when nothing is to be received.
-enum Wait {
-    Until(Instant),
-    /// Somebody who tries will open the gate.
-    UntilChanged,
-}
-
 impl Trouble {
     fn none() -> Self {
-        Self { refusals: 0, until: Instant::now(), reason: String::new(), is_configuration: false }
+        let now = Instant::now();
+        let reason = String::new();
+        Self { refusals: 0, until: now, last_received: now, reason, is_configuration: false }
     }
 
     /// Spread by up to half, so that consumers that were refused together do not return together.
@@ -81,6 +80,9 @@ impl Trouble {
         self.is_configuration = is_configuration;
         let wait = first.saturating_mul(1 << self.refusals.min(16)).min(longest);
         let wait = wait.mul_f64(0.5 + fastrand::f64() / 2.0);
+        if self.refusals == 0 {
+            self.last_received = Instant::now();
+        }
         self.refusals += 1;
         self.until = Instant::now() + wait;
         wait
@@ -129,20 +131,17 @@ impl Gate {
         let mut waited = false;
         loop {
             let changed = self.changed.notified();
-            let Some((wait, reason, is_configuration)) = self.hindrance() else { break };
+            let Some((until, reason, is_configuration)) = self.hindrance() else { break };
             waited = true;
             if is_configuration {
                 self.metrics.misconfigured(&reason);
             } else {
                 self.metrics.paused(&reason);
             }
-            match wait {
-                Wait::Until(until) => tokio::select! {
-                    biased;
-                    () = sleep_until(until) => {}
-                    () = changed => {}
-                },
-                Wait::UntilChanged => changed.await,
+            tokio::select! {
+                biased;
+                () = sleep_until(until) => {}
+                () = changed => {}
             }
         }
         if waited {
@@ -150,23 +149,29 @@ impl Gate {
         }
     }
 
-    /// What speaks against receiving, why, and whether a person has to end it.
-    fn hindrance(&self) -> Option<(Wait, String, bool)> {
+    /// Until when nothing is to be received, why, and whether a person has to end it.
+    fn hindrance(&self) -> Option<(Instant, String, bool)> {
         let State { launches, tasks, waiting, .. } = &*self.state();
-        let now = Instant::now();
-        let (wait, trouble) = if tasks.until > now {
-            (Wait::Until(tasks.until), tasks)
+        let (until, trouble) = if tasks.until > Instant::now() {
+            (tasks.until, tasks)
         } else if launches.refusals == 0 {
             return None;
         } else if *waiting > 0 {
-            (Wait::UntilChanged, launches)
-        } else if launches.until > now {
-            (Wait::Until(launches.until), launches)
+            // One of those tries, and may open the gate. It may also be the only one that ECS refuses, for
+            // its size: now and then somebody else has to have a try.
+            (launches.last_received + TRICKLE, launches)
         } else {
             // Nobody is left to try: a new message has to.
-            return None;
+            (launches.until, launches)
         };
-        Some((wait, trouble.reason.clone(), trouble.is_configuration))
+        (until > Instant::now()).then(|| (until, trouble.reason.clone(), trouble.is_configuration))
+    }
+
+    /// Whether ECS refuses launches: then one message at a time is enough.
+    pub fn is_refusing(&self) -> bool {
+        let mut state = self.state();
+        state.launches.last_received = Instant::now();
+        state.launches.refusals > 0
     }
 
     /// A task never ran. Some never do; several in a row mean that none would.
@@ -175,7 +180,8 @@ impl Gate {
             let mut state = self.state();
             state.failed_starts += 1;
             let reason = format!("tasks do not start: {reason}");
-            (state.failed_starts >= FAILED_STARTS).then(|| state.tasks.grow(TASKS_BROKEN, &reason, true))
+            (state.failed_starts >= FAILED_STARTS && state.tasks.until <= Instant::now())
+                .then(|| state.tasks.grow(TASKS_BROKEN, &reason, true))
         };
         if let Some(wait) = wait {
             error!(
@@ -188,11 +194,18 @@ impl Gate {
 
     /// A task says that settings or permissions are wrong.
     pub fn task_misconfigured(&self, reason: &str) {
-        let wait = self.state().tasks.grow(TASKS_BROKEN, reason, true);
-        error!(
-            wait_seconds = wait.as_secs(),
-            reason, "the task's settings or permissions are wrong (exit code 78): receiving stops"
-        );
+        let wait = {
+            let mut state = self.state();
+            // Several that end together are one fault.
+            let is_news = state.tasks.until <= Instant::now();
+            is_news.then(|| state.tasks.grow(TASKS_BROKEN, reason, true))
+        };
+        if let Some(wait) = wait {
+            error!(
+                wait_seconds = wait.as_secs(),
+                reason, "the task's settings or permissions are wrong (exit code 78): receiving stops"
+            );
+        }
         self.changed.notify_waiters();
     }
 
@@ -338,10 +351,14 @@ mod tests {
         let waiting = gate.enter();
         tokio::pin!(waiting);
         assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());
-        assert!(timeout(Duration::from_hours(1), gate.may_receive()).await.is_err());
+        assert!(timeout(Duration::from_mins(4), gate.may_receive()).await.is_err());
         assert_eq!(gate.metrics.health(), Ok("receiving pauses: no capacity".to_owned()));
+        assert!(timeout(Duration::from_mins(2), gate.may_receive()).await.is_ok());
+        assert!(gate.is_refusing());
+        assert!(timeout(Duration::from_mins(4), gate.may_receive()).await.is_err());
         waiting.await.accepted();
         assert!(timeout(Duration::ZERO, gate.may_receive()).await.is_ok());
+        assert!(!gate.is_refusing());
 
         gate.enter().await.refused("no capacity");
         assert!(timeout(Duration::from_secs(3), gate.may_receive()).await.is_ok());

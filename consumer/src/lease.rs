@@ -106,12 +106,6 @@ pub struct Held {
 }
 
 impl Held {
-    /// The delivery that is held.
-    #[must_use]
-    pub const fn receipt(&self) -> &Receipt {
-        &self.receipt
-    }
-
     /// Keeps the message held until [`Lease::give_back`].
     pub fn until_given_back(mut self) {
         self.keep = true;

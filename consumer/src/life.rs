@@ -86,6 +86,8 @@ enum GivenUp {
 /// An attempt that another consumer has begun and not started yet is left alone for this long: RunTask
 /// and the record of its answer take seconds.
 const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
+/// How far clocks of AWS's may be apart.
+const CLOCKS: Duration = Duration::from_secs(5);
 /// Between looks at what another consumer does.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// First and longest pause between attempts at a call that has to succeed.
@@ -95,12 +97,24 @@ const LOOKS: usize = 3;
 /// Pause where only a person can help.
 const RETRY_CONFIGURATION: Duration = Duration::from_mins(1);
 
+/// What came of a launch.
+enum Launched {
+    /// The task's ARN.
+    Started(String),
+    /// ECS does not take it now.
+    NotYet,
+    /// ECS takes none for this job, and says why.
+    Never(String),
+}
+
 /// What this consumer knows of a job beside its record.
 struct Here<'a> {
     /// The right to have a task.
     slot: Option<SemaphorePermit<'a>>,
     /// The attempt that this consumer has begun, or gone on with.
     begun: Option<u32>,
+    /// Whether a RunTask call may have started the attempt's task without an answer.
+    may_have_launched: bool,
     /// The record's latest ETag that was seen while waiting for another consumer, and since when.
     seen: Option<(String, Instant)>,
     /// Since when the next task is wanted.
@@ -138,8 +152,10 @@ impl Lives {
                     all.remove(&job.id);
                 }
             });
-            // A delivery that was followed before this one knew nothing of its wish.
-            if is_mine || again.is_none() || end == End::Interrupted {
+            // A delivery that was followed before this one knew nothing of its wish. A forced start is for
+            // what has ended: a video that is just being made is left alone.
+            let may_be_unheard = matches!(again, Some(Again::Failed { .. }));
+            if is_mine || !may_be_unheard || end == End::Interrupted {
                 return end;
             }
         }
@@ -165,10 +181,11 @@ impl Lives {
     async fn steps(&self, job: &Job, again: Option<&Again>, received: Instant) -> Result<End, GivenUp> {
         // Whoever takes over a task that runs must not stand behind others: ECS would forget its end.
         let slot = self.slots.try_acquire().ok();
-        let mut here = Here { slot, begun: None, seen: None, wanted_since: received };
+        let mut here =
+            Here { slot, begun: None, may_have_launched: false, seen: None, wanted_since: received };
         let mut permit = self.unless_shutdown(self.at_work.acquire()).await?;
-        let mut stored = Box::new(match Box::pin(self.load(&job.id)).await? {
-            Some(stored) => Box::pin(self.revive(stored, again)).await?,
+        let mut stored = match Box::pin(self.known(job, again)).await? {
+            Some(stored) => stored,
             None => {
                 if here.slot.is_none() {
                     drop(permit);
@@ -177,29 +194,29 @@ impl Lives {
                 }
                 Box::pin(self.first_look(job, again, &mut here)).await?
             }
-        });
+        };
         drop(permit);
         if stored.record.state.is_end() && here.begun.is_none() {
             return Ok(ended_before(&stored.record));
         }
         loop {
-            let next = match verdict::next(&stored.record) {
+            stored = match verdict::next(&stored.record) {
                 Next::Ended => return Ok(self.ended(&stored.record)),
                 Next::Begin { since, pause } => {
                     self.wait(since, pause).await?;
                     self.take_slot(&mut here).await?;
-                    Box::pin(self.begin_next(job, *stored, &mut here)).await?
+                    Box::pin(self.begin_next(job, stored, &mut here)).await?
                 }
                 Next::Launch { number } if here.begun != Some(number) && !here.is_stale(&stored) => {
                     self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
-                    Box::pin(self.load(&job.id)).await?.unwrap_or(*stored)
+                    Box::pin(self.news(stored)).await?
                 }
                 Next::Launch { number } => {
                     self.take_slot(&mut here).await?;
                     let _permit = self.unless_shutdown(self.launching.acquire()).await?;
-                    let launched = Box::pin(self.launch_next(job, *stored, &here)).await?;
+                    stored = Box::pin(self.launch_next(job, stored, &mut here)).await?;
                     here.begun = Some(number);
-                    launched
+                    continue;
                 }
                 Next::Watch { number, arn } => {
                     if here.begun != Some(number) {
@@ -208,15 +225,32 @@ impl Lives {
                     }
                     let end = self.unless_shutdown(self.watcher.end_of(arn)).await?;
                     let _permit = self.unless_shutdown(self.at_work.acquire()).await?;
-                    Box::pin(self.stopped(job, *stored, end)).await?
+                    Box::pin(self.stopped(job, stored, end)).await?
                 }
             };
-            *stored = next;
         }
     }
 
-    async fn begin_next(&self, job: &Job, stored: Stored, here: &mut Here<'_>) -> Result<Stored, GivenUp> {
-        let Stored { mut record, etag } = stored;
+    /// What the record says, if there is one, of a job that may have to be started anew.
+    async fn known(&self, job: &Job, again: Option<&Again>) -> Result<Option<Box<Stored>>, GivenUp> {
+        match self.load(&job.id).await? {
+            Some(stored) => Ok(Some(Box::new(self.revive(stored, again).await?))),
+            None => Ok(None),
+        }
+    }
+
+    /// What the record says now.
+    async fn news(&self, stored: Box<Stored>) -> Result<Box<Stored>, GivenUp> {
+        Ok(self.load(&stored.record.job_id).await?.map_or(stored, Box::new))
+    }
+
+    async fn begin_next(
+        &self,
+        job: &Job,
+        stored: Box<Stored>,
+        here: &mut Here<'_>,
+    ) -> Result<Box<Stored>, GivenUp> {
+        let Stored { mut record, etag } = *stored;
         if !record.attempts.is_empty() {
             here.wanted_since = Instant::now();
         }
@@ -225,35 +259,47 @@ impl Lives {
             None => self.size(job).await?,
         };
         let number = self.begin(&mut record, sized);
+        here.may_have_launched = false;
         let (stored, won) = self.put(record, Some(etag)).await?;
         if won {
             here.begun = Some(number);
         }
-        Ok(stored)
+        Ok(Box::new(stored))
     }
 
-    async fn launch_next(&self, job: &Job, stored: Stored, here: &Here<'_>) -> Result<Stored, GivenUp> {
-        let Stored { mut record, etag } = stored;
+    async fn launch_next(
+        &self,
+        job: &Job,
+        stored: Box<Stored>,
+        here: &mut Here<'_>,
+    ) -> Result<Box<Stored>, GivenUp> {
+        let Stored { mut record, etag } = *stored;
         match self.launch(job, &record, here).await? {
-            Ok(arn) => {
+            Launched::Started(arn) => {
                 if let Some(attempt) = record.attempts.last_mut() {
                     attempt.task_arn = Some(arn);
                 }
                 record.updated_at = (self.clock)();
             }
-            Err(refusal) => self.conclude(&mut record, verdict::refused(refusal)),
+            Launched::Never(refusal) => self.conclude(&mut record, verdict::refused(refusal)),
+            Launched::NotYet => return Ok(Box::new(Stored { record, etag })),
         }
-        Ok(self.put(record, Some(etag)).await?.0)
+        Ok(Box::new(self.put(record, Some(etag)).await?.0))
     }
 
-    async fn stopped(&self, job: &Job, stored: Stored, end: watch::End) -> Result<Stored, GivenUp> {
-        let Stored { mut record, etag } = stored;
-        let report = self.report(job).await?;
+    async fn stopped(&self, job: &Job, stored: Box<Stored>, end: watch::End) -> Result<Box<Stored>, GivenUp> {
+        let Stored { mut record, etag } = *stored;
+        let mut report = self.report(job).await?;
+        // Where nothing else tells how the task ended, an earlier attempt's report must not.
+        if end == watch::End::Vanished {
+            let began = record.attempts.last().map(|attempt| attempt.started_at - CLOCKS);
+            report = report.filter(|report| began.is_none_or(|began| report.timings.finished_at >= began));
+        }
         let judgement = verdict::judge(end, report.as_ref());
         self.tell_gate(&judgement);
         log_stopped(&record, &judgement);
         self.conclude(&mut record, judgement);
-        Ok(self.put(record, Some(etag)).await?.0)
+        Ok(Box::new(self.put(record, Some(etag)).await?.0))
     }
 
     /// Waits for the right to have one more task.
@@ -270,8 +316,13 @@ impl Lives {
         job: &Job,
         again: Option<&Again>,
         here: &mut Here<'_>,
-    ) -> Result<Stored, GivenUp> {
+    ) -> Result<Box<Stored>, GivenUp> {
         let mut record = Record::new(job, (self.clock)());
+        if let Some(again @ Again::Forced { .. }) = again {
+            // Being made for the first time, it needs no new start, also when the message comes again.
+            let request = again.to_string();
+            record.restarts.push(Restart { at: record.created_at, after_attempt: 0, request });
+        }
         let first = Attempt::new(1, record.created_at);
         let end = if job.source.size == Some(0) {
             Err((State::Rejected, "the file is empty".to_owned()))
@@ -303,7 +354,7 @@ impl Lives {
         }
         let (stored, won) = self.put(record, None).await?;
         if !won {
-            return self.revive(stored, again).await;
+            return Ok(Box::new(self.revive(stored, again).await?));
         }
         // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
         here.begun = Some(u32::from(begins));
@@ -316,20 +367,20 @@ impl Lives {
                 "video accepted"
             );
         }
-        Ok(stored)
+        Ok(Box::new(stored))
     }
 
     /// What the upload is. `None` if S3 does not say: the look only saves the price of a task, which finds
     /// out by itself.
     async fn look(&self, job: &Job) -> Result<Option<Look>, GivenUp> {
-        let mut pause = RETRY.0;
+        let mut pause = Duration::ZERO;
         for _ in 0..LOOKS {
+            self.unless_shutdown(sleep(pause)).await?;
+            pause = RETRY.0 + pause;
             match self.records.look(&job.source).await {
                 Ok(look) => return Ok(Some(look)),
                 Err(error) => debug!(job.id = job.id.as_str(), %error, "no look at the source"),
             }
-            self.unless_shutdown(sleep(pause)).await?;
-            pause *= 2;
         }
         Ok(None)
     }
@@ -403,69 +454,66 @@ impl Lives {
         }
     }
 
-    /// Starts the attempt's task, or finds the one that was started for it. Returns its ARN, or why
-    /// there can't be one for this job.
-    async fn launch(
-        &self,
-        job: &Job,
-        record: &Record,
-        here: &Here<'_>,
-    ) -> Result<Result<String, String>, GivenUp> {
+    /// Starts the attempt's task, or finds the one that was started for it.
+    async fn launch(&self, job: &Job, record: &Record, here: &mut Here<'_>) -> Result<Launched, GivenUp> {
         let Some(attempt) = record.attempts.last() else {
-            return Ok(Err("there is no attempt to launch".to_owned()));
+            return Ok(Launched::Never("there is no attempt to launch".to_owned()));
         };
         let number = attempt.number;
-        let mut maybe_started = here.begun != Some(number);
         let launch = Launch::new(job, record.created_at, attempt);
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
-        loop {
-            // The token alone would do, within its 24 hours and with unchanged settings.
-            let find = || self.tasks.find(&job.id, &launch.token);
-            if maybe_started && let Some(arn) = self.until_done(find).await? {
+        // The token alone would do, within its 24 hours and with unchanged settings.
+        if here.begun != Some(number) || here.may_have_launched {
+            let find = async || {
+                self.watcher.turn().await;
+                self.tasks.find(&job.id, &launch.token).await
+            };
+            if let Some(arn) = self.until_done(find).await? {
                 log_taken_over(job, &arn);
-                return Ok(Ok(arn));
-            }
-            let turn = self.unless_shutdown(self.gate.enter()).await?;
-            // From here on nothing is given up: RunTask's answer has to get into the record.
-            match self.tasks.run(&launch).await {
-                Ok(arn) => {
-                    turn.accepted();
-                    self.metrics.launched(here.wanted_since.elapsed());
-                    info!(
-                        job.id = id,
-                        s3.bucket = bucket,
-                        s3.key = key,
-                        ecs.task_arn = arn,
-                        attempt = number,
-                        "task started"
-                    );
-                    return Ok(Ok(arn));
-                }
-                Err(LaunchError::Conflict(arns)) => {
-                    turn.accepted();
-                    if let Some(arn) = arns.into_iter().find(|arn| is_new(record, arn)) {
-                        log_taken_over(job, &arn);
-                        return Ok(Ok(arn));
-                    }
-                    // ListTasks is asked next; it may not show the task yet.
-                    maybe_started = true;
-                    self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
-                }
-                Err(LaunchError::Refused(reason)) => turn.refused(&reason),
-                Err(LaunchError::Misconfigured(reason)) => turn.misconfigured(&reason),
-                Err(refusal @ LaunchError::Invalid(_)) => {
-                    // Says nothing about other launches: neither that they would be refused, nor accepted.
-                    drop(turn);
-                    let reason = refusal.to_string();
-                    info!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "launch refused");
-                    return Ok(Err(reason));
-                }
-                Err(LaunchError::Unknown(reason)) => {
-                    turn.refused(&reason);
-                    maybe_started = true;
-                }
+                return Ok(Launched::Started(arn));
             }
         }
+        let turn = self.unless_shutdown(self.gate.enter()).await?;
+        // From here on nothing is given up: RunTask's answer has to get into the record.
+        match self.tasks.run(&launch).await {
+            Ok(arn) => {
+                turn.accepted();
+                self.metrics.launched(here.wanted_since.elapsed());
+                info!(
+                    job.id = id,
+                    s3.bucket = bucket,
+                    s3.key = key,
+                    ecs.task_arn = arn,
+                    attempt = number,
+                    "task started"
+                );
+                return Ok(Launched::Started(arn));
+            }
+            Err(LaunchError::Conflict(arns)) => {
+                turn.accepted();
+                if let Some(arn) = arns.into_iter().find(|arn| is_new(record, arn)) {
+                    log_taken_over(job, &arn);
+                    return Ok(Launched::Started(arn));
+                }
+                // ListTasks is asked next; it may not show the task yet.
+                here.may_have_launched = true;
+                self.unless_shutdown(sleep(LOOK_AGAIN)).await?;
+            }
+            Err(LaunchError::Refused(reason)) => turn.refused(&reason),
+            Err(LaunchError::Misconfigured(reason)) => turn.misconfigured(&reason),
+            Err(refusal @ LaunchError::Invalid(_)) => {
+                // Says nothing about other launches: neither that they would be refused, nor accepted.
+                drop(turn);
+                let reason = refusal.to_string();
+                info!(job.id = id, s3.bucket = bucket, s3.key = key, reason, "launch refused");
+                return Ok(Launched::Never(reason));
+            }
+            Err(LaunchError::Unknown(reason)) => {
+                turn.refused(&reason);
+                here.may_have_launched = true;
+            }
+        }
+        Ok(Launched::NotYet)
     }
 
     async fn load(&self, job: &JobId) -> Result<Option<Stored>, GivenUp> {
@@ -530,6 +578,7 @@ impl Lives {
             };
             if error.is_configuration() {
                 pause = RETRY_CONFIGURATION;
+                self.metrics.misconfigured(&error.to_string());
                 error!(%error, retry_seconds = pause.as_secs(), "a permission or resource is missing");
             } else if !told {
                 warn!(%error, "AWS does not answer as it should; tried again until it does");
@@ -564,8 +613,10 @@ impl Lives {
 
     /// Says how a video ended.
     fn ended(&self, record: &Record) -> End {
-        let cost = record.attempts.iter().filter_map(|attempt| attempt.cost_usd).sum();
-        let tried = u32::try_from(record.attempts.len()).unwrap_or(u32::MAX);
+        // Those before a new start were counted at their own end.
+        let attempts = record.current_attempts();
+        let cost = attempts.iter().filter_map(|attempt| attempt.cost_usd).sum();
+        let tried = u32::try_from(attempts.len()).unwrap_or(u32::MAX);
         self.metrics.ended(record.state, tried, cost);
         let (id, bucket, key) =
             (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());

@@ -186,7 +186,7 @@ impl Queue for Sqs {
         Box::pin(async move {
             let call = "SendMessage to the dead-letter queue";
             let mut message =
-                self.client.send_message().queue_url(&self.dead_letters).message_body(&letter.body);
+                self.client.send_message().queue_url(&self.dead_letters).message_body(letter.sendable_body());
             for (name, data_type, value) in letter.attributes() {
                 let value = MessageAttributeValue::builder().data_type(data_type).string_value(value).build();
                 let value = value.map_err(|error| CallError::Passing { call, reason: error.to_string() })?;

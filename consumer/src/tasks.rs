@@ -75,11 +75,12 @@ pub struct Ecs {
 }
 
 impl Ecs {
-    /// A cluster, and how tasks are started in it.
+    /// A cluster, and how tasks are started in it. What is said of a hundred tasks is long, and a client of
+    /// its own keeps its connections apart.
     #[must_use]
-    pub fn new(client: Client, placement: Placement) -> Self {
+    pub fn new(launcher: &Client, client: Client, placement: Placement) -> Self {
         // Launches are not retried by the SDK: that would bypass the launch rate and the backpressure.
-        let once = client.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        let once = launcher.config().to_builder().retry_config(RetryConfig::disabled()).build();
         Self { client, launcher: Client::from_conf(once), placement }
     }
 
@@ -116,7 +117,10 @@ impl Tasks for Ecs {
 
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
         Box::pin(async move {
-            let tasks = self.tasks(arns.iter().map(|arn| &**arn)).await?;
+            // One of another cluster would be an error for all: it is as good as forgotten.
+            let cluster = name(&self.placement.cluster);
+            let here: Vec<_> = arns.iter().map(|arn| &**arn).filter(|arn| is_in(arn, cluster)).collect();
+            let tasks = if here.is_empty() { Vec::new() } else { self.tasks(here.into_iter()).await? };
             // What is not among the tasks is among the failures, with the reason MISSING.
             let status = |arn: &Arc<str>| {
                 let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
@@ -173,6 +177,17 @@ fn billed(task: &Task) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
+/// Of a cluster by its name or ARN.
+fn name(cluster: &str) -> &str {
+    cluster.rsplit_once('/').map_or(cluster, |(_, name)| name)
+}
+
+/// Tasks' ARNs end with `task/<cluster>/<id>`; the oldest ones lack the cluster.
+fn is_in(arn: &str, cluster: &str) -> bool {
+    let mut parts = arn.rsplit('/').skip(1);
+    parts.next().is_none_or(|part| part == cluster || part.ends_with(":task"))
+}
+
 fn status(task: &Task, container: &str) -> Status {
     if task.last_status() != Some("STOPPED") {
         return Status::Alive;
@@ -215,7 +230,8 @@ mod tests {
             security_groups: vec!["sg-1".into()],
             assign_public_ip: false,
         };
-        Ecs::new(mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules), placement)
+        let client = mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules);
+        Ecs::new(&client, client.clone(), placement)
     }
 
     fn launch() -> Launch {
@@ -290,7 +306,9 @@ mod tests {
 
     #[tokio::test]
     async fn states_are_in_the_order_asked_for() {
-        let rule = mock!(Client::describe_tasks).then_output(|| {
+        let asked = ["alive", "missing", "stopped"].map(str::to_owned);
+        let rule = mock!(Client::describe_tasks).match_requests(move |request| request.tasks() == asked);
+        let rule = rule.then_output(|| {
             let transcoder =
                 Container::builder().name("transcoder").exit_code(137).reason("OutOfMemoryError");
             let stopped = Task::builder()
@@ -306,7 +324,7 @@ mod tests {
             let alive = Task::builder().task_arn("alive").last_status("DEPROVISIONING");
             DescribeTasksOutput::builder().tasks(stopped.build()).tasks(alive.build()).build()
         });
-        let arns = ["alive", "missing", "stopped"].map(Arc::from);
+        let arns = ["alive", "missing", "stopped", "arn:task/elsewhere/1"].map(Arc::from);
         let stopped = Stopped {
             billed: Some(Duration::from_millis(90_500)),
             exit_code: Some(137),
@@ -315,7 +333,7 @@ mod tests {
         };
         assert_eq!(
             ecs(&[&rule]).describe(&arns).await,
-            Ok(vec![Status::Alive, Status::Missing, Status::Stopped(stopped)])
+            Ok(vec![Status::Alive, Status::Missing, Status::Stopped(stopped), Status::Missing])
         );
     }
 

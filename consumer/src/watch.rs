@@ -7,8 +7,8 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, oneshot},
-    time::{Instant, MissedTickBehavior, interval, sleep},
+    sync::{Mutex as Rate, Notify, oneshot},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
 
@@ -36,8 +36,8 @@ pub struct Watcher {
     tasks: Arc<dyn Tasks>,
     watched: Mutex<BTreeMap<Arc<str>, Watched>>,
     added: Notify,
-    /// Between calls.
-    interval: Duration,
+    /// When ECS may be asked next.
+    rate: Rate<Interval>,
 }
 
 struct Watched {
@@ -50,8 +50,14 @@ impl Watcher {
     /// it.
     #[must_use]
     pub fn new(tasks: Arc<dyn Tasks>, calls_per_second: u32) -> Self {
-        let interval = Duration::from_secs(1) / calls_per_second.max(1);
-        Self { tasks, watched: Mutex::default(), added: Notify::new(), interval }
+        let mut rate = interval(Duration::from_secs(1) / calls_per_second.max(1));
+        rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { tasks, watched: Mutex::default(), added: Notify::new(), rate: Rate::new(rate) }
+    }
+
+    /// Waits for the right to ask ECS about tasks once.
+    pub async fn turn(&self) {
+        self.rate.lock().await.tick().await;
     }
 
     /// Waits for a task's end, which may lie in the past.
@@ -69,8 +75,6 @@ impl Watcher {
     /// Asks ECS for as long as it is polled.
     pub async fn run(&self) {
         let mut trouble = 0_u32;
-        let mut rate = interval(self.interval);
-        rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let arns = self.arns();
             if arns.is_empty() {
@@ -79,7 +83,7 @@ impl Watcher {
             }
             let mut failed = None;
             for page in arns.chunks(BATCH) {
-                rate.tick().await;
+                self.turn().await;
                 match self.tasks.describe(page).await {
                     Ok(states) => page.iter().zip(states).for_each(|(arn, status)| self.tell(arn, status)),
                     Err(error) => failed = Some(error),

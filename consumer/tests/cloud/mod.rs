@@ -120,6 +120,7 @@ struct State {
     gone: HashSet<String>,
     failing_looks: usize,
     refused_keys: HashSet<String>,
+    too_large: HashSet<String>,
     not_videos: HashSet<String>,
 }
 
@@ -238,6 +239,11 @@ impl Cloud {
     /// Refuses RunTask for this video, as a mistake in the request.
     pub fn refuse_key(&self, key: &str) {
         self.state().refused_keys.insert(key.to_owned());
+    }
+
+    /// Refuses RunTask for this video, as beyond a quota.
+    pub fn never_has_room_for(&self, key: &str) {
+        self.state().too_large.insert(key.to_owned());
     }
 
     /// Takes every RunTask for a new one, as after a token's 24 hours.
@@ -488,6 +494,9 @@ impl Cloud {
         }
         let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
         let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
+        if state.too_large.contains(job.source.key.as_str()) {
+            return Err(LaunchError::Refused("You've reached the limit on the number of vCPUs".into()));
+        }
         if state.refused_keys.contains(job.source.key.as_str()) {
             let told = "InvalidParameterException: Some tags contain invalid characters.";
             return Err(launch::error_meaning(Some("InvalidParameterException"), told.into()));
@@ -568,7 +577,8 @@ impl Cloud {
         let mut tasks: Vec<_> =
             state.tasks.values().filter(|task| task.job.id == job.id && task.ends_at() <= now).collect();
         tasks.sort_by_key(|task| task.ends_at());
-        let outcome = tasks.iter().rev().find_map(|task| task.play.report)?;
+        let told = tasks.iter().rev().find(|task| task.play.report.is_some())?;
+        let outcome = told.play.report?;
         Some(Report {
             schema: Report::SCHEMA,
             job_id: job.id.clone(),
@@ -580,7 +590,7 @@ impl Cloud {
             warnings: Vec::new(),
             timings: Timings {
                 started_at: Timestamp::UNIX_EPOCH,
-                finished_at: Timestamp::UNIX_EPOCH,
+                finished_at: epoch() + (told.ends_at() - self.start),
                 probe_seconds: None,
                 first_playable_seconds: None,
                 encode_seconds: None,
