@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test bench bench-consumer
+.PHONY: help demo upload status down installed test bench bench-consumer soak
 
 local := infra/local
 export VIDEO
@@ -12,6 +12,7 @@ help:
 	@echo 'make status             what is running'
 	@echo 'make down               stop everything that was started'
 	@echo 'make test               formatting, lints, unit tests, and the end-to-end test with a browser'
+	@echo 'make soak [SECONDS=600]  the simulation of the consumer with new seeds, for so long'
 	@echo 'make bench              against the naive way: time, bytes, quality; writes its part of docs/BENCHMARKS.md'
 	@echo "make bench-consumer     the consumer's memory, CPU time and launches; writes its part of docs/BENCHMARKS.md"
 
@@ -39,3 +40,6 @@ bench:
 bench-consumer:
 	@$(local)/setup.sh bench-consumer
 	@$(python) bench/consumer.py $(BENCH)
+
+soak:
+	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test seeds soak -- --ignored --nocapture
