@@ -109,9 +109,9 @@ const FULL_POLL: Duration = Duration::from_secs(1);
 /// How long calls that have begun may take at shutdown, before it goes on without them.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Videos that are looked into or settled at once, and that are launched at once: two or three calls of some 50 ms each, for hundreds of
-/// videos a second, in a few megabytes, also when ten thousand tasks end together.
-const AT_WORK: usize = 64;
+/// Videos that are looked into or settled at once, and that are launched at once: five calls of some 50 ms in
+/// all, for hundreds of videos a second, also when ten thousand tasks end together.
+const AT_WORK: usize = 128;
 
 /// Added to the time that an open poll has left, for its way to SQS.
 const POLL_MARGIN: Duration = Duration::from_secs(1);
