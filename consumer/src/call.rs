@@ -85,6 +85,11 @@ impl CallError {
     }
 }
 
+/// The answer's HTTP status, if there was an answer.
+pub fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
 /// One line: the service's code and message, else the chain of causes.
 pub fn describe<E, R>(error: &SdkError<E, R>) -> String
 where

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use vidstreamx_job::{BucketName, RECORDS_PREFIX, Size};
 
 use crate::{
-    call::{CallError, describe},
+    call::{CallError, describe, status},
     settings::{QueueUrl, SecurityGroupId, Settings, SubnetId},
 };
 
@@ -396,7 +396,7 @@ fn outcome<E>(call: &'static str, error: &SdkError<E>) -> Tried
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
 {
-    match error.raw_response().map(|response| response.status().as_u16()) {
+    match status(error) {
         Some(404 | 412) => Tried::Refused,
         _ => Tried::Failed(CallError::new(call, error)),
     }
@@ -411,7 +411,7 @@ enum BucketFault {
 async fn head(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Option<BucketFault> {
     let error = s3.head_bucket().bucket(bucket.as_str()).send().await.err()?;
     // An answer to HEAD has no body, and so no code.
-    Some(match error.raw_response().map(|response| response.status().as_u16()) {
+    Some(match status(&error) {
         Some(404) => BucketFault::Missing,
         Some(403) => BucketFault::Forbidden,
         _ => BucketFault::Other(describe(&error)),

@@ -22,7 +22,7 @@ use file_format::{FileFormat, Kind};
 use mp4_atom::{Atom, DecodeMaybe, Header, Mdhd, Mehd, Mvhd};
 use vidstreamx_job::Source;
 
-use crate::call::CallError;
+use crate::call::{self, CallError};
 
 /// Of one read, in bytes. As a rule it holds a movie header up to its first large table; S3 takes about as
 /// long to answer with one byte, and hundreds of uploads may be looked into at a time.
@@ -564,7 +564,7 @@ fn ended<E>(source: &Source, is_first: bool, error: &SdkError<E>) -> Result<Look
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
-    let status = error.raw_response().map(|response| response.status().as_u16());
+    let status = call::status(error);
     let code = error.as_service_error().and_then(|error| error.meta().code());
     match status {
         Some(404) if code != Some("NoSuchBucket") => Ok(Look::Gone),

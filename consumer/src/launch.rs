@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
 
-use crate::settings::Settings;
+use crate::{settings::Settings, sizing::FREE_STORAGE_GIB};
 
 /// One attempt at a job, as ECS is to be asked for it. The same job and number give the same launch,
 /// whichever consumer asks: ECS then answers with the same task.
@@ -69,9 +69,6 @@ impl Launch {
 
 /// ECS's limit on `overrides`, in characters of JSON.
 const LONGEST_OVERRIDES: usize = 8192;
-
-/// What every Fargate task has, without being billed for it.
-const FREE_STORAGE_GIB: i32 = 20;
 
 /// AWS's limit on a tag's value, in characters.
 const LONGEST_TAG: usize = 256;
@@ -154,10 +151,10 @@ impl Placement {
             CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build().ok();
         let mut overrides = TaskOverride::builder().container_overrides(container);
         if let Some(Size { cpu, memory_mib, storage_gib }) = launch.size {
-            let gib = i32::try_from(storage_gib).unwrap_or(i32::MAX);
             overrides = overrides.cpu(cpu.to_string()).memory(memory_mib.to_string());
             // 20 GiB are there without being asked for, and are the only size that can't be.
-            if gib > FREE_STORAGE_GIB {
+            if storage_gib > FREE_STORAGE_GIB {
+                let gib = i32::try_from(storage_gib).unwrap_or(i32::MAX);
                 let storage = EphemeralStorage::builder().size_in_gib(gib).build();
                 overrides = overrides.ephemeral_storage(storage);
             }

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError, Source};
 
 use crate::{
-    call::CallError,
+    call::{CallError, status},
     header::{self, Look},
 };
 
@@ -211,10 +211,6 @@ impl Records for S3 {
             }
         })
     }
-}
-
-fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
 }
 
 fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {

@@ -20,7 +20,7 @@ const GIB: u32 = 1024;
 /// What Fargate takes as ephemeral storage, in GiB.
 const STORAGE_GIB: RangeInclusive<u32> = 21..=200;
 /// As much storage is part of every task's price, in GiB.
-const FREE_STORAGE_GIB: u32 = 20;
+pub const FREE_STORAGE_GIB: u32 = 20;
 /// What Fargate bills at least.
 const LEAST_SECONDS: f64 = 60.0;
 

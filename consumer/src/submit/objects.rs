@@ -1,16 +1,12 @@
 //! Objects of the upload bucket, as S3's own event would name them.
 
-use aws_sdk_s3::{
-    Client,
-    error::{ProvideErrorMetadata, SdkError},
-    types::EncodingType,
-};
+use aws_sdk_s3::{Client, types::EncodingType};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::percent_decode_str;
 use tracing::warn;
 use vidstreamx_job::{BucketName, ObjectKey, Source};
 
-use crate::call::CallError;
+use crate::call::{CallError, status};
 
 /// The suffixes for which the template's upload bucket sends events. S3 compares them by case.
 const VIDEO_SUFFIXES: [&str; 5] = [".mp4", ".MP4", ".mov", ".MOV", ".m4v"];
@@ -149,10 +145,6 @@ fn decoded(key: &str) -> Option<String> {
 
 fn unquoted(etag: &str) -> String {
     etag.trim_matches('"').to_owned()
-}
-
-fn status<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
 }
 
 #[cfg(test)]
