@@ -47,6 +47,9 @@ pub struct Report {
     /// What was read; absent when a plain file was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// Where the stream is, below its stable address: `<job id>/<plan id>`; absent if nothing was planned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     /// What the source turned out to be; absent if it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,

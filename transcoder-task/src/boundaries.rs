@@ -121,6 +121,28 @@ impl Boundaries {
         }
     }
 
+    /// The first instant that belongs to an interval; `None` behind the last of the source's keyframes.
+    pub fn start_seconds(&self, interval: i64) -> Option<f64> {
+        match self {
+            Self::Every { seconds, tolerance_seconds, .. } => {
+                Some(interval as f64 * seconds - tolerance_seconds)
+            }
+            Self::At { keyframes, .. } => {
+                usize::try_from(interval).ok().and_then(|index| keyframes.get(index)).map(Boundary::threshold)
+            }
+        }
+    }
+
+    /// FFmpeg's expression for whether a frame at `t` lies in an interval or behind it.
+    pub fn not_before(&self, interval: i64) -> String {
+        match self {
+            Self::Every { seconds, tolerance_seconds, .. } => {
+                format!("gte(floor((t+{tolerance_seconds:.6})/{seconds}),{interval})")
+            }
+            Self::At { .. } => format!("gte(t,{:.6})", self.start_seconds(interval).unwrap_or(f64::MAX)),
+        }
+    }
+
     /// The longest a segment is meant to be, in seconds.
     pub fn longest_seconds(&self) -> f64 {
         match self {

@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
-use mp4_atom::{Codec, Decode, DecodeMaybe, Encode, Header, Hvcc, Moof, Moov, Traf, TrunEntry};
+use mp4_atom::{Atom, Codec, Decode, DecodeMaybe, Encode, FourCC, Header, Hvcc, Moof, Moov, Traf, TrunEntry};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::boundaries::Boundaries;
@@ -59,6 +59,8 @@ pub struct Init {
 pub struct Segment {
     /// From 0.
     pub number: usize,
+    /// Which interval between boundaries it fills.
+    pub interval: i64,
     /// When its first sample is presented, in ticks.
     pub start_ticks: u64,
     /// From there to the end of its last sample, in ticks.
@@ -69,17 +71,26 @@ pub struct Segment {
     pub key_bytes: u64,
     /// Whether its first sample is a sync sample.
     pub starts_with_keyframe: bool,
+    /// Whether the pipe's end closed it: then it may not be all that there is up to the next boundary.
+    pub is_last: bool,
     /// As published.
     pub bytes: Bytes,
 }
 
-/// The pieces of a rendition, as they are ready.
+/// The pieces of a rendition, as they are ready; the segments are numbered from `first_number` on.
 pub fn pieces<R: AsyncRead + Unpin>(
     reader: R,
     boundaries: Boundaries,
+    first_number: usize,
 ) -> impl Stream<Item = Result<Piece, CmafError>> {
-    let cutter =
-        Cutter { reader, boundaries, track: None, open: None, ready: VecDeque::new(), next_number: 0 };
+    let cutter = Cutter {
+        reader,
+        boundaries,
+        track: None,
+        open: None,
+        ready: VecDeque::new(),
+        next_number: first_number,
+    };
     stream::try_unfold(
         cutter,
         |mut cutter| async move { Ok(cutter.next().await?.map(|piece| (piece, cutter))) },
@@ -149,7 +160,7 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
                 b"ftyp" => pending.extend_from_slice(&bytes),
                 b"moov" => {
                     pending.extend_from_slice(&bytes);
-                    let (track, codecs) = describe(&bytes)?;
+                    let (track, codecs) = describe(Moov::decode(&mut bytes.as_ref())?)?;
                     self.track = Some(track);
                     let init = Init { bytes: pending.freeze(), codecs, timescale: track.timescale };
                     return Ok(Some(Piece::Init(init)));
@@ -158,24 +169,24 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
                     let track =
                         self.track.ok_or(CmafError::Unexpected("a fragment before the init segment"))?;
                     let fragment = measure(bytes, track.defaults)?;
-                    let Some((kind, data)) = read_box(&mut self.reader).await? else { break };
-                    if &kind != b"mdat" {
+                    let Some(header) = read_header(&mut self.reader).await? else { break };
+                    if &header.kind != b"mdat" {
                         return Err(CmafError::Unexpected("a fragment without its samples"));
                     }
-                    self.add(&fragment, track, &data)?;
+                    self.add(&fragment, track, &header).await?;
                 }
                 // mfra and the like: of no use in segments.
                 _ => {}
             }
         }
         self.close();
-        Ok(self.ready.pop_front().map(Piece::Segment))
+        Ok(self.ready.pop_front().map(|segment| Piece::Segment(Segment { is_last: true, ..segment })))
     }
 
     /// Adds a fragment to the open segment, or to a new one if it begins behind a boundary. A fragment that
     /// reaches the next boundary closes its segment at once: waiting for the next fragment would hold every
     /// segment back by the length of another.
-    fn add(&mut self, fragment: &Fragment, track: Track, mdat: &[u8]) -> Result<(), CmafError> {
+    async fn add(&mut self, fragment: &Fragment, track: Track, mdat: &BoxHeader) -> Result<(), CmafError> {
         let seconds = |ticks: u64| ticks as f64 / f64::from(track.timescale);
         let interval = if track.is_sound {
             // There are no keyframes to go by: the boundary goes to the fragment that is nearest to it.
@@ -189,6 +200,7 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
             open.end_ticks = fragment.start_ticks.max(open.start_ticks);
             self.close();
         }
+        let bytes = fragment.moof.len() + mdat.bytes.len() + mdat.body;
         let open = self.open.get_or_insert_with(|| Open {
             interval,
             start_ticks: fragment.start_ticks,
@@ -196,15 +208,19 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
             samples: 0,
             key_bytes: fragment.moof.len() as u64 + BOX_HEADER + fragment.first_size,
             starts_with_keyframe: fragment.starts_with_keyframe,
-            bytes: BytesMut::new(),
+            // Most segments of video are one fragment.
+            bytes: BytesMut::with_capacity(bytes),
         });
-        if open.bytes.len() + fragment.moof.len() + mdat.len() > LARGEST_SEGMENT {
+        if open.bytes.len() + bytes > LARGEST_SEGMENT {
             return Err(CmafError::Unexpected("a segment that is too large"));
         }
         open.end_ticks = fragment.end_ticks;
         open.samples += fragment.samples;
         open.bytes.extend_from_slice(&fragment.moof);
-        open.bytes.extend_from_slice(mdat);
+        open.bytes.extend_from_slice(&mdat.bytes);
+        let samples = open.bytes.len();
+        open.bytes.resize(samples + mdat.body, 0);
+        self.reader.read_exact(&mut open.bytes[samples..]).await?;
         if !track.is_sound && self.boundaries.filled(interval, seconds(fragment.last_ticks)) {
             self.close();
         }
@@ -215,11 +231,13 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
         let Some(open) = self.open.take() else { return };
         self.ready.push_back(Segment {
             number: self.next_number,
+            interval: open.interval,
             start_ticks: open.start_ticks,
             duration_ticks: open.end_ticks.saturating_sub(open.start_ticks),
             samples: open.samples,
             key_bytes: open.key_bytes,
             starts_with_keyframe: open.starts_with_keyframe,
+            is_last: false,
             bytes: open.bytes.freeze(),
         });
         self.next_number += 1;
@@ -229,8 +247,16 @@ impl<R: AsyncRead + Unpin> Cutter<R> {
 /// Of a box under 4 GB.
 const BOX_HEADER: u64 = 8;
 
-/// A whole box with its header, and its type; `None` at the end of the pipe.
-async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<([u8; 4], Bytes)>, CmafError> {
+/// Everything of a box in front of its body.
+struct BoxHeader {
+    kind: [u8; 4],
+    bytes: Vec<u8>,
+    /// Size of the body.
+    body: usize,
+}
+
+/// `None` at the end of the pipe.
+async fn read_header<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<BoxHeader>, CmafError> {
     let mut bytes = vec![0; 8];
     if reader.read(&mut bytes[..1]).await? == 0 {
         return Ok(None);
@@ -247,14 +273,34 @@ async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<([u8; 4
         .and_then(|header| header.size)
         .filter(|size| *size <= LARGEST_SEGMENT)
         .ok_or(CmafError::Unexpected("a box without a sensible size"))?;
-    let body = bytes.len();
-    bytes.resize(body + size, 0);
-    reader.read_exact(&mut bytes[body..]).await?;
+    Ok(Some(BoxHeader { kind, bytes, body: size }))
+}
+
+/// A whole box with its header, and its type; `None` at the end of the pipe.
+async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<([u8; 4], Bytes)>, CmafError> {
+    let Some(BoxHeader { kind, mut bytes, body }) = read_header(reader).await? else { return Ok(None) };
+    let start = bytes.len();
+    bytes.resize(start + body, 0);
+    reader.read_exact(&mut bytes[start..]).await?;
     Ok(Some((kind, bytes.into())))
 }
 
-fn describe(moov: &[u8]) -> Result<(Track, String), CmafError> {
-    let moov = Moov::decode(&mut &*moov)?;
+/// Reads a published init segment.
+pub fn init(bytes: Bytes) -> Result<Init, CmafError> {
+    let mut rest = bytes.as_ref();
+    while let Some(header) = Header::decode_maybe(&mut rest)? {
+        let body = header.size.filter(|size| *size <= rest.len());
+        let body = body.ok_or(CmafError::Unexpected("an init segment that is cut off"))?;
+        if header.kind == FourCC::new(b"moov") {
+            let (track, codecs) = describe(Moov::decode_body(&mut &rest[..body])?)?;
+            return Ok(Init { codecs, timescale: track.timescale, bytes });
+        }
+        rest = &rest[body..];
+    }
+    Err(CmafError::Unexpected("an init segment without a track"))
+}
+
+fn describe(moov: Moov) -> Result<(Track, String), CmafError> {
     let trak = moov.trak.first().ok_or(CmafError::Unexpected("an init segment without a track"))?;
     let trex = moov.mvex.as_ref().and_then(|mvex| mvex.trex.first());
     let track = Track {
@@ -417,7 +463,7 @@ mod tests {
             .await
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        pieces(output.stdout.as_slice(), BOUNDARIES).try_collect().await.unwrap()
+        pieces(output.stdout.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
     }
 
     fn split(pieces: Vec<Piece>) -> (Init, Vec<Segment>) {
@@ -534,7 +580,7 @@ mod tests {
             output.stdout.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
         writer.write_all(&output.stdout[..second_moof - 4]).await.unwrap();
         // The pipe stays open, and nothing of the second segment is in it.
-        let mut pieces = std::pin::pin!(pieces(reader, BOUNDARIES));
+        let mut pieces = std::pin::pin!(pieces(reader, BOUNDARIES, 0));
         assert!(matches!(pieces.try_next().await, Ok(Some(Piece::Init(_)))));
         let Ok(Some(Piece::Segment(segment))) = pieces.try_next().await else { panic!("no segment") };
         assert_eq!((segment.number, segment.samples), (0, 25));
@@ -544,7 +590,7 @@ mod tests {
     async fn rubbish_and_broken_pipes_are_errors() {
         for rubbish in [&b"rubbish rubbish rubbish"[..], &[0, 0, 0, 9], &[0, 0, 0, 0, b'm', b'o', b'o', b'f']]
         {
-            let result: Result<Vec<_>, _> = pieces(rubbish, BOUNDARIES).try_collect().await;
+            let result: Result<Vec<_>, _> = pieces(rubbish, BOUNDARIES, 0).try_collect().await;
             assert!(result.is_err());
         }
     }

@@ -4,9 +4,10 @@ use std::os::fd::RawFd;
 
 use crate::{
     images,
-    plan::{AudioRendition, Encoding, Picture, Plan, VideoRendition},
+    plan::{AudioRendition, Encoding, Picture, Plan, SubtitleRendition, VideoRendition},
     probe::{MOST_PIXELS, MOST_SECONDS},
     profile::Codec,
+    resume::{Start, StartOfSound},
 };
 
 /// Length of an audio fragment. A segment is made of whole fragments, so audio segments begin at most half of
@@ -32,63 +33,68 @@ pub enum Pipe {
     Stills,
 }
 
-/// The pipes of a plan, in the order of their file descriptors.
-pub fn pipes(plan: &Plan) -> Vec<Pipe> {
+/// The pipes of a plan, in the order of their file descriptors. One that is gone on with has none for subtitles, which
+/// [`texts`] makes from the source's beginning.
+pub fn pipes(plan: &Plan, start: Option<&Start>) -> Vec<Pipe> {
     let stills = plan.picture.as_ref().map(|_| Pipe::Stills);
+    let texts = if start.is_none() { plan.subtitles.len() } else { 0 };
     [Pipe::Progress]
         .into_iter()
         .chain((0..plan.rungs.len()).map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
-        .chain((0..plan.subtitles.len()).map(Pipe::Subtitles))
+        .chain((0..texts).map(Pipe::Subtitles))
         .chain(stills)
         .collect()
 }
 
-/// FFmpeg's arguments. `input` comes from [`crate::input::Input::arguments`]; the text of the picture's
-/// [`crate::colour::Colour::cube`] is in the file `cube`; the pipes of [`pipes`] are open from file descriptor
-/// `first_fd` on.
-pub fn arguments(plan: &Plan, input: &[String], cube: &str, first_fd: RawFd) -> Vec<String> {
-    let mut args = Arguments::default();
-    args.flag("-hide_banner");
-    // Never waits for a key.
-    args.flag("-nostdin");
-    args.pair("-loglevel", "warning");
+/// FFmpeg's arguments, for the whole plan or from `start` on. `input` comes from [`crate::input::Input::arguments`]; the
+/// text of the picture's [`crate::colour::Colour::cube`] is in the file `cube`; the pipes of [`pipes`] are open from
+/// file descriptor `first_fd` on.
+pub fn arguments(
+    plan: &Plan,
+    start: Option<&Start>,
+    input: &[String],
+    cube: &str,
+    first_fd: RawFd,
+) -> Vec<String> {
+    let mut args = Arguments::new();
     // Progress comes as key=value on its own pipe, not as a line for people on stderr.
     args.flag("-nostats");
     args.pair("-stats_period", "1");
     // A header may lie: what is decoded is bounded, too.
     args.pair("-t", MOST_SECONDS.to_string());
     args.pair("-max_pixels", MOST_PIXELS.to_string());
+    if let Some(start) = start {
+        seek(&mut args, start);
+    }
     args.0.extend(input.iter().cloned());
     if let Some(picture) = &plan.picture {
         if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
-            args.pair("-filter_complex", graph(picture, plan, cube));
+            args.pair("-filter_complex", graph(picture, plan, start, cube));
         }
-        args.pair("-filter_complex", stills(picture, plan, cube));
+        args.pair("-filter_complex", stills(picture, plan, start, cube));
     }
-    for (pipe, fd) in pipes(plan).into_iter().zip(first_fd..) {
+    for (pipe, fd) in pipes(plan, start).into_iter().zip(first_fd..) {
         match pipe {
             Pipe::Progress => args.pair("-progress", format!("pipe:{fd}")),
             Pipe::Video(index) => {
                 if let (Some(rung), Some(picture)) = (plan.rungs.get(index), &plan.picture) {
-                    video(&mut args, index, rung, picture, plan);
+                    video(&mut args, index, rung, picture, plan, start);
                 }
                 fragments(&mut args, fd, "+frag_keyframe");
             }
             Pipe::Audio(index) => {
                 if let Some(track) = plan.audio.get(index) {
-                    audio(&mut args, track);
+                    let start = start.and_then(|start| start.sounds.get(index));
+                    audio(&mut args, index, track, start);
                 }
                 args.pair("-frag_duration", AUDIO_FRAGMENT_MICROSECONDS.to_string());
                 fragments(&mut args, fd, "");
             }
             Pipe::Subtitles(index) => {
                 if let Some(track) = plan.subtitles.get(index) {
-                    args.pair("-map", format!("0:{}", track.stream));
+                    text(&mut args, track, fd);
                 }
-                args.pair("-c:s", "webvtt");
-                args.pair("-f", "webvtt");
-                args.flag(format!("pipe:{fd}"));
             }
             Pipe::Stills => {
                 args.pair("-map", "[stills]");
@@ -103,10 +109,49 @@ pub fn arguments(plan: &Plan, input: &[String], cube: &str, first_fd: RawFd) -> 
     args.0
 }
 
-#[derive(Default)]
+/// FFmpeg's arguments for the plan's subtitles alone, one pipe each from `first_fd` on. FFmpeg skips what belongs to
+/// other tracks.
+pub fn texts(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> {
+    let mut args = Arguments::new();
+    args.pair("-t", MOST_SECONDS.to_string());
+    args.0.extend(input.iter().cloned());
+    for (track, fd) in plan.subtitles.iter().zip(first_fd..) {
+        text(&mut args, track, fd);
+    }
+    args.0
+}
+
+/// Begins before what is wanted, at a keyframe, and keeps the source's times. What comes too early is left out behind
+/// the decoders.
+fn seek(args: &mut Arguments, start: &Start) {
+    // Without these two, times would count from where FFmpeg begins, and without the third FFmpeg would cut by itself.
+    args.flag("-copyts");
+    args.flag("-start_at_zero");
+    args.flag("-noaccurate_seek");
+    if start.seek_seconds > 0.0 {
+        args.pair("-ss", format!("{:.6}", start.seek_seconds));
+    }
+}
+
+fn text(args: &mut Arguments, track: &SubtitleRendition, fd: RawFd) {
+    args.pair("-map", format!("0:{}", track.stream));
+    args.pair("-c:s", "webvtt");
+    args.pair("-f", "webvtt");
+    args.flag(format!("pipe:{fd}"));
+}
+
 struct Arguments(Vec<String>);
 
 impl Arguments {
+    fn new() -> Self {
+        let mut args = Self(Vec::new());
+        args.flag("-hide_banner");
+        // Never waits for a key.
+        args.flag("-nostdin");
+        args.pair("-loglevel", "warning");
+        args
+    }
+
     fn flag(&mut self, flag: impl Into<String>) {
         self.0.push(flag.into());
     }
@@ -138,7 +183,7 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
 
 /// One decode for everything: each size is scaled from the next larger one, which costs a fraction of scaling
 /// the source again.
-fn graph(picture: &Picture, plan: &Plan, cube: &str) -> String {
+fn graph(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
     // FFmpeg turns the picture upright by itself, before this graph.
@@ -146,6 +191,11 @@ fn graph(picture: &Picture, plan: &Plan, cube: &str) -> String {
         // Frames that say they are progressive stay as they are.
         chains.push(format!("{from}bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
+    }
+    if let Some(start) = start {
+        let wanted = plan.boundaries.not_before(start.interval);
+        chains.push(format!("{from}select='{wanted}'[wanted]"));
+        from = "[wanted]".into();
     }
     let sizes = sizes(&plan.rungs);
     for (index, size) in sizes.iter().enumerate() {
@@ -173,20 +223,33 @@ fn graph(picture: &Picture, plan: &Plan, cube: &str) -> String {
     chains.join(";")
 }
 
-fn stills(picture: &Picture, plan: &Plan, cube: &str) -> String {
+fn stills(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> String {
     let (width, height) = still_size(&plan.rungs);
     let interval = images::interval_seconds(plan.duration_seconds);
     let colours = picture.colour.filters(width, height, SCALER, cube);
     // One field is enough for a small picture.
     let corrections = [picture.deinterlace.then_some("field=top"), Some(colours.as_str())];
     let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
-    format!("[0:{}]{}[stills]", picture.stream, images::filters(interval, (width, height), &corrections))
+    let first = start.map_or(0, |start| start.still);
+    let filters = images::filters(interval, first, (width, height), &corrections);
+    format!("[0:{}]{filters}[stills]", picture.stream)
 }
 
-fn video(args: &mut Arguments, index: usize, rung: &VideoRendition, picture: &Picture, plan: &Plan) {
+fn video(
+    args: &mut Arguments,
+    index: usize,
+    rung: &VideoRendition,
+    picture: &Picture,
+    plan: &Plan,
+    start: Option<&Start>,
+) {
     let Some(encoding) = &rung.encoding else {
         args.pair("-map", format!("0:{}", picture.stream));
         args.pair("-c:v", "copy");
+        // Without a keyframe at its beginning nothing would be copied up to the next one, and there is one.
+        if let Some(first) = start.and_then(|start| plan.boundaries.start_seconds(start.interval)) {
+            args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
+        }
         return;
     };
     args.pair("-map", format!("[v{index}]"));
@@ -251,31 +314,72 @@ fn join(lists: &[&str]) -> String {
     lists.iter().filter(|list| !list.is_empty()).copied().collect::<Vec<_>>().join(":")
 }
 
-fn audio(args: &mut Arguments, track: &AudioRendition) {
-    args.pair("-map", format!("0:{}", track.stream));
+fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Option<&StartOfSound>) {
+    let rate = track.sample_rate;
+    let fed_seconds = start.map_or(0.0, |start| start.fed_ticks as f64 / f64::from(rate));
     match track.layout {
-        None => args.pair("-c:a", "copy"),
+        None => {
+            args.pair("-map", format!("0:{}", track.stream));
+            args.pair("-c:a", "copy");
+        }
+        // FFmpeg fails where nothing comes out of a track: only silence is left of this one.
+        Some(layout) if start.is_some() && (0.0..=fed_seconds).contains(&(track.end_seconds - 0.1)) => {
+            let samples = ((track.at_least_seconds - fed_seconds) * f64::from(rate)).max(1024.0).ceil();
+            let fed = start.map_or(0, |start| start.fed_ticks);
+            args.pair(
+                "-filter_complex",
+                format!(
+                    "anullsrc=channel_layout={layout}:sample_rate={rate},atrim=end_sample={samples},\
+                     asetpts=PTS+{fed}[a{index}]"
+                ),
+            );
+            args.pair("-map", format!("[a{index}]"));
+            args.pair("-c:a", "aac");
+            args.pair("-b:a", format!("{}k", track.kbps));
+            args.pair("-ar", rate.to_string());
+        }
         Some(layout) => {
+            args.pair("-map", format!("0:{}", track.stream));
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
             // Holes in a damaged or odd source become silence (without that, all behind them would come early),
             // and so does what is missing at the picture's beginning and end: some players, Shaka Player among
             // them, end a stream with its shortest track. (Where nothing is missing at the beginning, a 0 would
             // only do harm: FFmpeg begins anew when the channels change.)
-            let from = if track.begins_late { ":first_pts=0" } else { "" };
-            let mut filters =
-                vec![format!("aresample=async=1{from}"), format!("aformat=channel_layouts={layout}")];
+            let mut filters = Vec::new();
+            match start {
+                // A first time is counted in samples of the rate that comes in.
+                Some(start) if track.begins_late => {
+                    filters.push(format!("aresample={rate},aresample=async=1:first_pts={}", start.fed_ticks));
+                }
+                None if track.begins_late => filters.push("aresample=async=1:first_pts=0".to_owned()),
+                _ => filters.push("aresample=async=1".to_owned()),
+            }
+            filters.push(format!("aformat=channel_layouts={layout}"));
             filters.extend(track.change.map(|change| change.filter()));
-            if track.at_least_seconds > 0.0 {
-                filters.push(format!("apad=whole_dur={:.3}", track.at_least_seconds));
+            if let Some(start) = start {
+                filters.push(format!("aformat=sample_rates={rate},atrim=start_pts={}", start.fed_ticks));
+            }
+            if track.at_least_seconds > fed_seconds {
+                filters.push(format!("apad=whole_dur={:.3}", track.at_least_seconds - fed_seconds));
             }
             args.pair("-af", filters.join(","));
-            args.pair("-ar", track.sample_rate.to_string());
+            args.pair("-ar", rate.to_string());
         }
     }
     // The encoder's priming frame lies before time 0, where fragments cannot say so without an edit
     // list, which players treat differently: leaving it out keeps audio exactly on time.
-    args.pair("-bsf:a", "noise=drop='lt(pts,0)'");
+    args.pair(
+        "-bsf:a",
+        match start {
+            None => "noise=drop='lt(pts,0)'".to_owned(),
+            // Half a packet before the first one, whatever the clock.
+            Some(start) => {
+                let first_seconds = (start.first_ticks as f64 - 512.0) / f64::from(rate);
+                format!("noise=drop='lt(pts*tb,{first_seconds:.6})'")
+            }
+        },
+    );
 }
 
 /// Fragmented MP4 into a pipe.
@@ -337,7 +441,7 @@ mod tests {
 
     fn lines(plan: &Plan) -> String {
         let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
-        let arguments = arguments(plan, &input, "colours.cube", 3).join(" ");
+        let arguments = arguments(plan, None, &input, "colours.cube", 3).join(" ");
         arguments.replace(" -map", "\n-map").replace(';', ";\n")
     }
 
@@ -373,8 +477,8 @@ mod tests {
     #[test]
     fn audio_alone_needs_no_graph() {
         let plan = Plan::new(&Media { video: None, ..media() }, &Copyable::default(), &Profile::default());
-        assert_eq!(pipes(&plan), [Pipe::Progress, Pipe::Audio(0)]);
-        assert!(!arguments(&plan, &[], "", 3).iter().any(|argument| argument == "-filter_complex"));
+        assert_eq!(pipes(&plan, None), [Pipe::Progress, Pipe::Audio(0)]);
+        assert!(!arguments(&plan, None, &[], "", 3).iter().any(|argument| argument == "-filter_complex"));
     }
 
     #[test]

@@ -41,6 +41,12 @@ pub enum TaskError {
         /// What is wrong.
         reason: String,
     },
+    /// The source could not be read; why that is, its input knows.
+    #[error("the source could not be read")]
+    Unread,
+    /// What this attempt makes does not fit to what an earlier one published.
+    #[error("this attempt cannot go on where the last one stopped: {0}")]
+    Resume(String),
     /// What was made is not what was planned.
     #[error("the output is wrong: {0}")]
     Verify(String),
@@ -60,7 +66,8 @@ impl TaskError {
             Self::Ffmpeg(error) => error.exit(),
             Self::Unusable(_) => Exit::Unusable,
             Self::Input { .. } => Exit::Misconfigured,
-            Self::Output { .. } | Self::Verify(_) => Exit::Internal,
+            Self::Output { .. } | Self::Resume(_) | Self::Verify(_) => Exit::Internal,
+            Self::Unread => Exit::Transient,
             Self::Terminated => Exit::Terminated,
         }
     }

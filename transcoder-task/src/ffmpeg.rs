@@ -81,6 +81,15 @@ pub fn command(program: &str) -> Command {
     command
 }
 
+/// The first line of what FFmpeg says about itself.
+///
+/// # Errors
+/// It cannot be run.
+pub async fn version() -> Result<String, FfmpegError> {
+    let output = command("ffmpeg").arg("-version").output().await.map_err(FfmpegError::Run)?;
+    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
+}
+
 /// A running FFmpeg.
 #[derive(Debug)]
 pub struct Ffmpeg {

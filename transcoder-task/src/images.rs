@@ -58,11 +58,17 @@ pub fn interval_seconds(duration_seconds: f64) -> f64 {
 /// the furthest behind for its next frame, and until it has one the frames of the others pile up, uncompressed.
 ///
 /// `fps` repeats a frame for as long as it is shown, however uneven the frames are, and the first frame if the
-/// picture begins after 0. It rounds times up, so that a frame is taken for the first multiple at or after its own
-/// time. Its only delay is that it must see the second frame.
-pub fn filters(interval_seconds: f64, (width, height): (u32, u32), corrections: &[&str]) -> String {
+/// picture begins after the `first` multiple. It rounds times up, so that a frame is taken for the first multiple at
+/// or after its own time. Its only delay is that it must see the second frame.
+pub fn filters(
+    interval_seconds: f64,
+    first: usize,
+    (width, height): (u32, u32),
+    corrections: &[&str],
+) -> String {
     let tenths = (interval_seconds * 10.0).round() as u64;
-    let pick = format!("fps=fps=10/{tenths}:start_time=0:round=up");
+    let start = (first as f64 * interval_seconds * 10.0).round() / 10.0;
+    let pick = format!("fps=fps=10/{tenths}:start_time={start}:round=up");
     // The encoder of JPEG wants full range.
     let fit = format!("scale={width}:{height}:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p");
     [&[pick.as_str()], corrections, &[fit.as_str()]].concat().join(",")
@@ -76,28 +82,42 @@ pub struct Stills {
 }
 
 impl Stills {
-    /// Reads FFmpeg's stills to the pipe's end. If there are more than can be kept, which a file whose length is
-    /// unknown or a lie leads to, every other one is left out, as often as necessary.
+    /// The stills that an earlier attempt left, and behind them FFmpeg's to the pipe's end, each of which is shown to
+    /// `made`. If there are more than can be kept, which a file whose length is unknown or a lie leads to, every other
+    /// one is left out, as often as necessary.
     ///
     /// # Errors
     /// Reading the pipe failed.
-    pub async fn read(mut pipe: impl AsyncRead + Unpin, interval_seconds: f64) -> std::io::Result<Self> {
+    pub async fn read(
+        earlier: &[Bytes],
+        mut pipe: impl AsyncRead + Unpin,
+        interval_seconds: f64,
+        mut made: impl FnMut(&Bytes),
+    ) -> std::io::Result<Self> {
         let mut stills = Self { jpegs: Vec::new(), interval_seconds };
+        let mut count = Count { next: 0, every: 1 };
+        for jpeg in earlier {
+            stills.take(jpeg.clone(), &mut count);
+        }
         let mut stream = JpegStream::default();
-        let (mut number, mut every) = (0_usize, 1_usize);
         while pipe.read_buf(&mut stream.buffer).await? > 0 {
             while let Some(jpeg) = stream.next() {
-                if number.is_multiple_of(every) {
-                    stills.jpegs.push(jpeg);
-                }
-                number += 1;
-                while stills.too_many() {
-                    stills.thin();
-                    every *= 2;
-                }
+                made(&jpeg);
+                stills.take(jpeg, &mut count);
             }
         }
         Ok(stills)
+    }
+
+    fn take(&mut self, jpeg: Bytes, count: &mut Count) {
+        if count.next.is_multiple_of(count.every) {
+            self.jpegs.push(jpeg);
+        }
+        count.next += 1;
+        while self.too_many() {
+            self.thin();
+            count.every *= 2;
+        }
     }
 
     fn too_many(&self) -> bool {
@@ -161,6 +181,19 @@ pub struct Storyboard {
     pub sheet: Bytes,
     /// WebVTT whose cues say which part of the sheet belongs to which time.
     pub vtt: String,
+}
+
+/// Of stills that come.
+struct Count {
+    next: usize,
+    /// One in so many is kept.
+    every: usize,
+}
+
+/// The JPEGs that bytes are made of, up to the first one that is not whole.
+pub fn split(bytes: &[u8]) -> Vec<Bytes> {
+    let mut stream = JpegStream { buffer: bytes.into(), searched: 0 };
+    std::iter::from_fn(|| stream.next()).collect()
 }
 
 /// Cuts a stream of bytes into JPEGs.
@@ -284,7 +317,7 @@ mod tests {
     }
 
     async fn read(bytes: &[u8], interval_seconds: f64) -> Stills {
-        Stills::read(bytes, interval_seconds).await.unwrap()
+        Stills::read(&[], bytes, interval_seconds, |_| {}).await.unwrap()
     }
 
     #[test]
@@ -292,7 +325,7 @@ mod tests {
         assert_eq!([0.04, 99.0, 101.0, 300.14, 7200.0].map(interval_seconds), [1.0, 1.0, 1.1, 3.1, 72.8]);
         assert_eq!(interval_seconds(0.0), 5.0);
         assert_eq!(
-            filters(3.1, (1280, 720), &["field=top"]),
+            filters(3.1, 0, (1280, 720), &["field=top"]),
             "fps=fps=10/31:start_time=0:round=up,field=top,\
              scale=1280:720:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p"
         );
@@ -308,7 +341,7 @@ mod tests {
                 sender.write_all(&stream).await.unwrap();
                 drop(sender);
             };
-            let (read, ()) = tokio::join!(Stills::read(receiver, 1.0), send);
+            let (read, ()) = tokio::join!(Stills::read(&[], receiver, 1.0, |_| {}), send);
             assert_eq!(read.unwrap(), wanted, "in pieces of {size}");
         }
         assert_eq!(read(b"", 1.0).await, stills(&[]));
@@ -396,7 +429,7 @@ mod tests {
 
     /// The stills of a generated picture after some `changes`.
     async fn stills_of(graph: &str, changes: &str) -> Stills {
-        let filters = format!("{changes},{}", filters(1.0, (64, 36), &[]));
+        let filters = format!("{changes},{}", filters(1.0, 0, (64, 36), &[]));
         let arguments = ["-f", "lavfi", "-i", graph, "-vf", &filters, "-fps_mode", "vfr"];
         let output = ["-c:v", "mjpeg", "-q:v", "3", "-f", "image2pipe"];
         read(&ffmpeg(&[], &[&arguments[..], &output].concat()).await, 1.0).await

@@ -30,6 +30,7 @@ use tokio::{
     net::TcpListener,
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     s3::{READ, S3Error},
@@ -78,11 +79,19 @@ impl Input {
         }
     }
 
+    /// Cancelled as soon as the source cannot be read, before FFmpeg sees its end.
+    pub fn unread(&self) -> CancellationToken {
+        match self {
+            Self::File(_) => CancellationToken::new(),
+            Self::Served(object) => object.failure.known.clone(),
+        }
+    }
+
     /// Why the source could not be read, if it could not: FFmpeg itself only sees a file that ends early.
     pub fn failure(&self) -> Option<S3Error> {
         match self {
             Self::File(_) => None,
-            Self::Served(object) => object.failure.lock().ok().and_then(|mut failure| failure.take()),
+            Self::Served(object) => object.failure.error.lock().ok().and_then(|mut failure| failure.take()),
         }
     }
 }
@@ -96,7 +105,14 @@ pub struct ServedObject {
     server: JoinHandle<()>,
 }
 
-type Failure = Arc<Mutex<Option<S3Error>>>;
+/// Why the object could not be read.
+#[derive(Debug, Default)]
+struct Unread {
+    error: Mutex<Option<S3Error>>,
+    known: CancellationToken,
+}
+
+type Failure = Arc<Unread>;
 type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
 impl ServedObject {
@@ -119,7 +135,7 @@ impl ServedObject {
         let chunks: Result<Vec<_>, _> =
             read(self.object.clone(), start, end, failure.clone()).try_collect().await;
         let chunks = chunks.map_err(|error| {
-            let cause = failure.lock().ok().and_then(|mut failure| failure.take());
+            let cause = failure.error.lock().ok().and_then(|mut failure| failure.take());
             let detail = error.to_string();
             cause.unwrap_or_else(|| S3Error::Trouble { action: READ, object: self.object.uri(), detail })
         })?;
@@ -263,9 +279,10 @@ fn read(
 
 fn give_up(failure: &Failure, error: S3Error) -> std::io::Error {
     let io = std::io::Error::other(error.to_string());
-    if let Ok(mut slot) = failure.lock() {
+    if let Ok(mut slot) = failure.error.lock() {
         slot.get_or_insert(error);
     }
+    failure.known.cancel();
     io
 }
 

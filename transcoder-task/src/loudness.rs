@@ -50,6 +50,8 @@ impl Change {
             return None;
         }
         let gain_db = (target_lufs - measured.integrated_lufs).min(MOST_GAIN_DB);
+        // In steps, so that another processor's rounding gives the same.
+        let gain_db = (gain_db * 100.0).round() / 100.0;
         Some(Self { gain_db, limited: measured.true_peak_dbtp + gain_db > HIGHEST_PEAK_DBTP })
     }
 

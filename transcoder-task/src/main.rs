@@ -6,6 +6,7 @@
 //! ties them together.
 
 mod boundaries;
+mod checkpoint;
 mod cmaf;
 mod colour;
 mod command;
@@ -24,6 +25,7 @@ mod probe;
 mod profile;
 mod progress;
 mod publish;
+mod resume;
 mod s3;
 mod settings;
 mod source;

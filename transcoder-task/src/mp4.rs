@@ -540,7 +540,8 @@ mod tests {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let boundaries = Boundaries::every(1.0, 25.0);
-        let pieces: Vec<_> = cmaf::pieces(output.stdout.as_slice(), boundaries).try_collect().await.unwrap();
+        let pieces: Vec<_> =
+            cmaf::pieces(output.stdout.as_slice(), boundaries, 0).try_collect().await.unwrap();
         let segments = pieces.len() - 1;
         for piece in pieces {
             let (name, bytes) = match piece {

@@ -1,8 +1,11 @@
 //! What is made of a source, decided before anything is: a pure function of probe, index and profile.
 
+use sha2::{Digest, Sha256};
+
 use crate::{
     boundaries::{Boundaries, Boundary},
     colour::{Colour, Tags},
+    command,
     index::{Content, Index},
     language,
     loudness::Change,
@@ -58,6 +61,8 @@ pub struct Picture {
     pub time_base: String,
     /// Of this track, in seconds; 0 if the file does not say.
     pub duration_seconds: f64,
+    /// When it ends, in seconds; 0 if the file does not say.
+    pub end_seconds: f64,
     /// How many, if the file says.
     pub frames: Option<u64>,
 }
@@ -120,6 +125,8 @@ pub struct AudioRendition {
     pub duration_seconds: f64,
     /// Whether there has to be silence before it.
     pub begins_late: bool,
+    /// When the source's track ends, in seconds; 0 if the file does not say.
+    pub end_seconds: f64,
     /// When the picture ends, in seconds: until then there is silence if there is nothing else. 0 without a
     /// picture.
     pub at_least_seconds: f64,
@@ -142,6 +149,7 @@ impl AudioRendition {
             change: None,
             duration_seconds,
             begins_late: false,
+            end_seconds: duration_seconds,
             at_least_seconds: 0.0,
         }
     }
@@ -228,6 +236,15 @@ impl Plan {
             || self.audio.iter().any(|track| track.layout.is_none())
     }
 
+    /// Eight hex digits that are the same as long as the same is made in the same way: what is published stays valid, and
+    /// may be gone on with. `made_by` is what else decides what comes out.
+    pub fn id(&self, made_by: &[&str]) -> String {
+        let mut hash = Sha256::new();
+        let arguments = command::arguments(self, None, &[], "", 0);
+        hash.update(format!("{self:?} {arguments:?} {made_by:?} {}", env!("CARGO_PKG_VERSION")));
+        hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// The plan for a source.
     pub fn new(media: &Media, copyable: &Copyable, profile: &Profile) -> Self {
         let video = media.video.as_ref();
@@ -275,6 +292,10 @@ fn picture(video: &Video) -> Picture {
         colour: colour(video),
         time_base: fine(&video.time_base),
         duration_seconds: video.duration_seconds,
+        end_seconds: match video.duration_seconds {
+            unknown if unknown <= 0.0 => 0.0,
+            known => video.start_seconds + known,
+        },
         frames: video.frames,
     }
 }
@@ -415,6 +436,7 @@ fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendi
             change: None,
             duration_seconds: track.duration_seconds,
             begins_late: track.start_seconds > HOLE,
+            end_seconds: if track.duration_seconds > 0.0 { end_seconds } else { 0.0 },
             at_least_seconds,
         };
         let surround = surround(track.channel_layout.as_deref()).map(|(layout, channels, pairs)| {

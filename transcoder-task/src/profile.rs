@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub struct Profile {
     /// What is published, in any combination.
     pub formats: Vec<Format>,
+    /// When the stream can be played.
+    pub publish: Publish,
     /// Length of a segment in seconds; every segment begins with a keyframe.
     pub segment_seconds: f64,
     /// AAC bit rate in kbit/s for a stereo track; other layouts get as much for each pair of channels.
@@ -36,6 +38,17 @@ pub enum Format {
     Dash,
     /// One progressive file for each rung.
     Mp4,
+}
+
+/// When a stream takes its stable address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Publish {
+    /// As soon as every rendition has its first segment; playlists grow.
+    #[default]
+    Growing,
+    /// When all of it is there and verified.
+    Complete,
 }
 
 /// What a rung is encoded in. In the order in which players are offered them.
@@ -160,6 +173,7 @@ impl Default for Profile {
         };
         Self {
             formats: vec![Format::Hls, Format::Dash],
+            publish: Publish::Growing,
             segment_seconds: 4.0,
             audio_kbps: 128,
             loudness: None,

@@ -2,7 +2,7 @@
 //!
 //! Every rendition has a task of its own that cuts its pipe into segments and uploads them, a few at a time
 //! and in order: when the store is slow, pipes fill and FFmpeg waits. Playlists have one owner, which lists a
-//! segment only when it can be fetched.
+//! segment only when it can be fetched, and when the next attempt would find it.
 
 use std::{
     cell::Cell,
@@ -11,29 +11,36 @@ use std::{
 
 use bytes::Bytes;
 use futures::{TryStreamExt, future::try_join_all};
-use tokio::{net::unix::pipe, sync::mpsc};
+use tokio::{net::unix::pipe, sync::mpsc, time::sleep_until};
+use tokio_util::sync::CancellationToken;
 use vidstreamx_job::{self as job, JobId, RenditionKind};
 
 use crate::{
     boundaries::Boundaries,
-    cmaf::{self, Init, Piece},
+    checkpoint::{self, Checkpoint, Entry, Kept},
+    cmaf::{self, Init, Piece, Segment},
     dash,
     error::TaskError,
     language, mp4,
     plan::{AudioRendition, Plan, SubtitleRendition, VideoRendition},
     playlist::{self, Layout, Presentation, Published, Rates, Rendition, Sound, Text, Timeline, Variant},
-    profile::Format,
+    profile::{Format, Profile, Publish},
     progress::Standing,
     source::PinnedObject,
-    store::{Kind, PLAYLIST, Store, StoreError},
+    store::{Kind, PLAYLIST, Store, StoreError, Tag},
     subtitles,
 };
 
 /// Uploads at a time for each rendition: enough to hide a round trip, few enough to bound memory.
 const UPLOADS_PER_RENDITION: usize = 2;
-/// A growing playlist is written again at most this often: each write is paid for, and players look again once
-/// per target duration.
-const GROW_EVERY: Duration = Duration::from_secs(4);
+/// Notes and growing playlists are written at most this often: each write is paid for, and players look again once per
+/// target duration. What an attempt has made since the last time is lost to the next one if this is killed.
+const ROUND_EVERY: Duration = Duration::from_secs(3);
+/// How long open segments may take to be finished when the task has to end. With what comes behind it, it fits into
+/// the 20 s in which the task is to be gone, and into the 30 s that ECS gives as a rule.
+const WIND_UP: Duration = Duration::from_secs(10);
+/// Most that pictures of two attempts may lie apart; frames that last longer may do so for one.
+const MOST_GAP_SECONDS: f64 = 0.1;
 /// The stable address's playlist.
 pub const MASTER: &str = "master.m3u8";
 /// The stable address's MPD.
@@ -50,7 +57,11 @@ const WEBVTT: &str = "text/vtt";
 pub struct Publisher {
     store: Store,
     job_id: JobId,
+    /// Of everything but what is at the stable address: `<job id>/<plan id>`.
+    folder: String,
     formats: Vec<Format>,
+    /// Whether the stream can be played before it is complete.
+    grows: bool,
     boundaries: Boundaries,
     /// The longest segment, as planned.
     longest_seconds: f64,
@@ -58,6 +69,10 @@ pub struct Publisher {
     tracks: Vec<Track>,
     texts: Vec<SubtitleTrack>,
     master: Master,
+    checkpoint: Checkpoint,
+    stills: Vec<Bytes>,
+    /// The interval that is complete in all renditions and noted, and when that was done.
+    round: Option<(i64, tokio::time::Instant)>,
     /// What must still be current for the stream to take the stable address; absent for plain files.
     source: Option<PinnedObject>,
 }
@@ -65,7 +80,7 @@ pub struct Publisher {
 /// A rendition and what of it is published.
 #[derive(Debug)]
 pub struct Track {
-    /// Below the store: `<job id>/video/1080p`.
+    /// Below the store: `<job id>/<plan id>/video/1080p`.
     pub folder: String,
     /// As planned.
     pub rendition: Planned,
@@ -76,7 +91,10 @@ pub struct Track {
     pub timeline: Timeline,
     /// How many segments begin with a keyframe.
     pub keyframes_at_boundaries: usize,
-    playlist_written: Option<Instant>,
+    /// How many segments are in the growing playlist, or were in an earlier attempt's.
+    announced: usize,
+    /// What an earlier attempt published.
+    init: Option<Bytes>,
     verified: Option<job::Verified>,
 }
 
@@ -114,7 +132,10 @@ pub async fn retract(store: &Store, job_id: &JobId) -> Result<(), StoreError> {
         _ => return Ok(()),
     }
     match store.get(&format!("{job_id}/{REPLACED}")).await? {
-        Some(before) => store.put(MASTER, Kind::Stable(PLAYLIST), before).await,
+        Some(before) => {
+            store.put(MASTER, Kind::Stable(PLAYLIST), before).await?;
+            Ok(())
+        }
         None => store.delete(MASTER).await,
     }
 }
@@ -124,53 +145,99 @@ fn is_of(master: &Bytes, job_id: &JobId) -> bool {
     String::from_utf8_lossy(master).contains(&format!("{job_id}/"))
 }
 
+/// What ends the work early.
+#[derive(Debug)]
+pub struct Signals {
+    /// The task is asked to end.
+    pub stop: CancellationToken,
+    /// The source could not be read.
+    pub unread: CancellationToken,
+}
+
 enum Event {
-    Init { track: usize, codecs: String, timescale: u32, bytes: u64 },
-    Segment { track: usize, published: Published, starts_with_keyframe: bool },
+    Init {
+        track: usize,
+        init: Init,
+    },
+    /// The last one may not be whole: who knows why FFmpeg has ended.
+    Segment {
+        track: usize,
+        entry: Entry,
+        is_last: bool,
+    },
+}
+
+/// The folders of a plan's renditions in the stream's folder, rungs first.
+pub fn folders(folder: &str, plan: &Plan) -> Vec<String> {
+    let rungs = plan.rungs.iter().map(|rung| format!("{folder}/video/{}", rung.name));
+    rungs.chain(plan.audio.iter().map(|audio| format!("{folder}/audio/{}", audio.name))).collect()
 }
 
 impl Publisher {
-    /// A publisher for the plan's renditions; `again` if another one of this task has published some already;
-    /// `started` is the task's start.
+    /// A publisher for the plan's renditions into `folder`, `<job id>/<plan id>`; `started` is the task's start.
     pub fn new(
         store: Store,
         job_id: JobId,
-        formats: Vec<Format>,
+        folder: String,
+        profile: &Profile,
         source: Option<PinnedObject>,
         plan: &Plan,
-        again: bool,
         started: Instant,
     ) -> Self {
-        // What was published once under an address may stay in caches for ever.
-        let folder = if again { format!("{job_id}/again") } else { job_id.to_string() };
         let video = plan.rungs.iter().cloned().map(Planned::Video);
         let audio = plan.audio.iter().cloned().map(Planned::Audio);
-        let tracks = video
-            .chain(audio)
-            .map(|rendition| {
-                let folder = match &rendition {
-                    Planned::Video(rung) => format!("{folder}/video/{}", rung.name),
-                    Planned::Audio(audio) => format!("{folder}/audio/{}", audio.name),
-                };
-                Track::new(folder, rendition)
-            })
+        let folders = folders(&folder, plan);
+        let tracks: Vec<_> = folders
+            .into_iter()
+            .zip(video.chain(audio))
+            .map(|(folder, rendition)| Track::new(folder, rendition))
             .collect();
         Self {
+            checkpoint: Checkpoint::new(store.clone(), folder.clone(), tracks.len()),
             store,
             job_id,
-            formats,
+            folder,
+            grows: profile.publish == Publish::Growing && profile.formats.contains(&Format::Hls),
+            formats: profile.formats.clone(),
             boundaries: plan.boundaries.clone(),
             longest_seconds: plan.boundaries.longest_seconds(),
             started,
             tracks,
             texts: Vec::new(),
             master: Master::Untouched,
+            stills: Vec::new(),
+            round: None,
             source,
         }
     }
 
-    /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end.
-    pub async fn stream(&mut self, pipes: Vec<pipe::Receiver>, standing: &Standing) -> Result<(), TaskError> {
+    /// Goes on behind what an earlier attempt published.
+    pub fn resume(&mut self, kept: &Kept) {
+        self.checkpoint.resume(kept);
+        for (track, kept) in self.tracks.iter_mut().zip(&kept.tracks) {
+            track.resume(kept);
+        }
+        self.stills.clone_from(&kept.stills);
+    }
+
+    /// The stills of an earlier attempt.
+    pub fn take_stills(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.stills)
+    }
+
+    /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end. Keeps `stills` for
+    /// the next attempt as they come.
+    ///
+    /// # Errors
+    /// Terminated, if that was asked for: then the open segments were finished, if that was possible in time.
+    pub async fn stream(
+        &mut self,
+        pipes: Vec<pipe::Receiver>,
+        mut stills: mpsc::UnboundedReceiver<Bytes>,
+        standing: &Standing,
+        signals: &Signals,
+    ) -> Result<(), TaskError> {
+        let Signals { stop, unread } = signals;
         let (events, mut inbox) = mpsc::channel(16);
         let uploads =
             try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(|(index, (pipe, track))| {
@@ -183,63 +250,104 @@ impl Publisher {
                     folder: track.folder.clone(),
                     track: index,
                     kind: Kind::Immutable(content_type),
+                    init: track.init.clone(),
                 };
-                uploader.run(pipe, self.boundaries.clone(), events.clone())
+                let first_number = track.timeline.segments.len();
+                uploader.run(pipe, self.boundaries.clone(), first_number, events.clone())
             }));
         drop(events);
         let playlists = async {
-            while let Some(event) = inbox.recv().await {
-                if let Event::Segment { track, .. } = event {
-                    standing.published(track);
+            // What viewers have of an earlier attempt's stream is at the stable address again at once.
+            self.write_round(&mut stills).await?;
+            let mut last = None;
+            loop {
+                let due = self.due();
+                tokio::select! {
+                    event = inbox.recv() => match event {
+                        // What FFmpeg makes of half a source looks whole.
+                        _ if unread.is_cancelled() => return Err(TaskError::Unread),
+                        Some(event) => self.apply(event, standing)?,
+                        None => break,
+                    },
+                    () = unread.cancelled() => return Err(TaskError::Unread),
+                    () = until(due) => self.write_round(&mut stills).await?,
+                    () = stop.cancelled(), if last.is_none() => {
+                        let open = self.checkpoint.complete().map_or(0, |complete| complete + 1);
+                        last = Some((open, tokio::time::Instant::now() + WIND_UP));
+                        tracing::info!("finishing the open segments");
+                    }
+                    () = until(last.map(|(_, deadline)| deadline)) => break,
                 }
-                self.apply(event).await?;
+                if last.is_some_and(|(open, _)| self.checkpoint.complete() >= Some(open)) {
+                    break;
+                }
             }
-            Ok(())
+            self.write_round(&mut stills).await?;
+            if stop.is_cancelled() { Err(TaskError::Terminated) } else { Ok(()) }
         };
         tokio::try_join!(uploads, playlists)?;
         Ok(())
     }
 
-    async fn apply(&mut self, event: Event) -> Result<(), TaskError> {
+    fn apply(&mut self, event: Event, standing: &Standing) -> Result<(), TaskError> {
         match event {
-            Event::Init { track, codecs, timescale, bytes } => {
+            Event::Init { track, init } => {
                 if let Some(track) = self.tracks.get_mut(track) {
-                    track.codecs = codecs;
-                    track.timeline.timescale = timescale;
-                    track.init_bytes = bytes;
+                    track.begin(&init);
                 }
             }
-            Event::Segment { track: index, published, starts_with_keyframe } => {
+            Event::Segment { track: index, entry, is_last } => {
                 let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
-                track.add(published);
-                track.keyframes_at_boundaries += usize::from(starts_with_keyframe);
-                if self.formats.contains(&Format::Hls) {
-                    self.grow(index).await?;
+                if track.init.take().is_some() {
+                    track.check_joint(&entry.published)?;
                 }
+                track.add(&entry);
+                if !is_last {
+                    self.checkpoint.add(index, entry);
+                }
+                standing.published(index);
             }
         }
         Ok(())
     }
 
-    /// Writes a track's playlist if it is time, and the master playlist when the stream becomes playable.
-    async fn grow(&mut self, index: usize) -> Result<(), TaskError> {
-        let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
-        if track.playlist_written.is_none_or(|written| written.elapsed() >= GROW_EVERY) {
-            track.playlist_written = Some(Instant::now());
-            self.write_media(index, false).await?;
+    /// When the next round is to be written: when all renditions have got further, but not too soon after the last.
+    fn due(&self) -> Option<tokio::time::Instant> {
+        let complete = self.checkpoint.complete()?;
+        match self.round {
+            None => Some(tokio::time::Instant::now()),
+            Some((noted, at)) => (complete > noted).then(|| at + ROUND_EVERY),
         }
-        let playable = self.tracks.iter().all(|track| track.playlist_written.is_some());
-        if playable && matches!(self.master, Master::Untouched) {
+    }
+
+    /// Notes what is published, then announces it in growing playlists. When all renditions have begun, the stream is
+    /// playable.
+    async fn write_round(&mut self, stills: &mut mpsc::UnboundedReceiver<Bytes>) -> Result<(), TaskError> {
+        let Some(complete) = self.checkpoint.complete() else { return Ok(()) };
+        self.round = Some((complete, tokio::time::Instant::now()));
+        let stills: Vec<Bytes> = std::iter::from_fn(|| stills.try_recv().ok()).collect();
+        self.checkpoint.save(&stills).await?;
+        if !self.grows {
+            return Ok(());
+        }
+        // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
+        let longer = |track: &Track| track.timeline.segments.len() > track.announced;
+        let longer: Vec<usize> =
+            (0..self.tracks.len()).filter(|index| self.tracks.get(*index).is_some_and(longer)).collect();
+        try_join_all(longer.iter().map(|index| self.write_media(*index, false))).await?;
+        for track in &mut self.tracks {
+            track.announced = track.announced.max(track.timeline.segments.len());
+        }
+        if matches!(self.master, Master::Untouched) {
             self.switch_master().await?;
         }
         Ok(())
     }
 
     async fn switch_master(&mut self) -> Result<(), TaskError> {
-        self.check_source().await?;
-        if let Some(before) = self.store.get(MASTER).await?
-            && !is_of(&before, &self.job_id)
-        {
+        let before = async { Ok(self.store.get(MASTER).await?) };
+        let ((), before) = tokio::try_join!(self.check_source(), before)?;
+        if let Some(before) = before.filter(|before| !is_of(before, &self.job_id)) {
             let kept = format!("{}/{REPLACED}", self.job_id);
             self.store.put(&kept, Kind::Stable(PLAYLIST), before).await?;
         }
@@ -259,14 +367,15 @@ impl Publisher {
         }
     }
 
-    /// Writes an object below the job's folder.
+    /// Writes an object below the stream's folder.
     pub async fn put_own(
         &self,
         path: &str,
         content_type: &'static str,
         content: Bytes,
     ) -> Result<(), StoreError> {
-        self.store.put(&format!("{}/{path}", self.job_id), Kind::Immutable(content_type), content).await
+        self.store.put(&format!("{}/{path}", self.folder), Kind::Immutable(content_type), content).await?;
+        Ok(())
     }
 
     /// Publishes a track of subtitles, in segments of about the length of the stream's longest.
@@ -295,7 +404,7 @@ impl Publisher {
             let name = playlist::text_segment_name(number);
             self.put_own(&format!("{folder}/{name}"), WEBVTT, segment.text.into()).await?;
         }
-        self.texts.push(SubtitleTrack { folder: format!("{}/{folder}", self.job_id), rendition, timeline });
+        self.texts.push(SubtitleTrack { folder: format!("{}/{folder}", self.folder), rendition, timeline });
         Ok(())
     }
 
@@ -435,7 +544,7 @@ impl Publisher {
         track: &Track,
         read_bytes: impl Fn(u64),
     ) -> Result<job::Rendition, TaskError> {
-        let path = format!("{}/mp4/{name}.mp4", self.job_id);
+        let path = format!("{}/mp4/{name}.mp4", self.folder);
         let file = mp4::remux(&self.store, parts, &path, read_bytes).await?;
         let of_parts = |track: &&Track| parts.iter().any(|part| part.folder == track.folder);
         let mut codecs: Vec<_> =
@@ -472,7 +581,8 @@ impl Publisher {
         let text = playlist::media(&track.timeline, self.target_duration(), finished);
         let kind = if finished { Kind::FinalPlaylist } else { Kind::GrowingPlaylist };
         let path = format!("{}/{}", track.folder, playlist::MEDIA_NAME);
-        Ok(self.store.put(&path, kind, text.into()).await?)
+        self.store.put(&path, kind, text.into()).await?;
+        Ok(())
     }
 
     fn presentation(&self, rating: Rating) -> Presentation {
@@ -526,7 +636,7 @@ enum Rating {
 impl Track {
     /// A rendition that is published already.
     #[cfg(test)]
-    pub fn published(folder: &str, rendition: Planned, timeline: Timeline, keyframes: usize) -> Self {
+    pub fn of_tests(folder: &str, rendition: Planned, timeline: Timeline, keyframes: usize) -> Self {
         Self { timeline, keyframes_at_boundaries: keyframes, ..Self::new(folder.to_owned(), rendition) }
     }
 
@@ -538,18 +648,52 @@ impl Track {
             init_bytes: 0,
             timeline: Timeline::default(),
             keyframes_at_boundaries: 0,
-            playlist_written: None,
+            announced: 0,
+            init: None,
             verified: None,
         }
     }
 
+    fn resume(&mut self, kept: &checkpoint::Track) {
+        self.begin(&kept.init);
+        self.init = Some(kept.init.bytes.clone());
+        self.announced = kept.announced;
+        for entry in &kept.entries {
+            self.add(entry);
+        }
+    }
+
+    fn begin(&mut self, init: &Init) {
+        self.codecs.clone_from(&init.codecs);
+        self.timeline.timescale = init.timescale;
+        self.init_bytes = init.bytes.len() as u64;
+    }
+
     /// Adds a segment, and corrects the one before: only now is it known when that ends, if frames last
     /// differently long.
-    fn add(&mut self, published: Published) {
+    fn add(&mut self, entry: &Entry) {
         if let Some(last) = self.timeline.segments.last_mut() {
-            last.duration_ticks = published.start_ticks.saturating_sub(last.start_ticks).max(1);
+            last.duration_ticks = entry.published.start_ticks.saturating_sub(last.start_ticks).max(1);
         }
-        self.timeline.segments.push(published);
+        self.timeline.segments.push(entry.published);
+        self.keyframes_at_boundaries += usize::from(entry.starts_with_keyframe);
+    }
+
+    /// The first segment of this attempt follows on the last one of the attempt before.
+    fn check_joint(&self, next: &Published) -> Result<(), TaskError> {
+        let Some(last) = self.timeline.segments.last() else { return Ok(()) };
+        let end = self.timeline.seconds(last.start_ticks + last.duration_ticks);
+        let gap = self.timeline.seconds(next.start_ticks) - end;
+        let frame = self.timeline.seconds(last.duration_ticks) / last.samples.max(1) as f64;
+        let most = match self.rendition {
+            // How long the last frame lasts is not always known.
+            Planned::Video(_) => frame.max(MOST_GAP_SECONDS),
+            Planned::Audio(_) => 0.0,
+        };
+        if gap.abs() > most {
+            return Err(TaskError::Resume(format!("{} goes on {gap:.3} s late", self.folder)));
+        }
+        Ok(())
     }
 
     fn describe(&self, rating: Rating, max_kbps: u32, target_seconds: u64) -> Rendition {
@@ -663,6 +807,8 @@ struct Uploader {
     folder: String,
     track: usize,
     kind: Kind,
+    /// What an earlier attempt published.
+    init: Option<Bytes>,
 }
 
 impl Uploader {
@@ -670,13 +816,14 @@ impl Uploader {
         self,
         pipe: pipe::Receiver,
         boundaries: Boundaries,
+        first_number: usize,
         events: mpsc::Sender<Event>,
     ) -> Result<(), TaskError> {
         let broken = |error: cmaf::CmafError| TaskError::Output {
             rendition: self.folder.clone(),
             reason: error.to_string(),
         };
-        cmaf::pieces(pipe, boundaries)
+        cmaf::pieces(pipe, boundaries, first_number)
             .map_err(broken)
             .map_ok(|piece| self.upload(piece))
             .try_buffered(UPLOADS_PER_RENDITION)
@@ -690,10 +837,18 @@ impl Uploader {
 
     async fn upload(&self, piece: Piece) -> Result<Event, TaskError> {
         match piece {
-            Piece::Init(Init { bytes, codecs, timescale }) => {
-                let size = bytes.len() as u64;
-                self.put(playlist::INIT_NAME, bytes).await?;
-                Ok(Event::Init { track: self.track, codecs, timescale, bytes: size })
+            Piece::Init(init) => {
+                match &self.init {
+                    None => {
+                        self.put(playlist::INIT_NAME, init.bytes.clone()).await?;
+                    }
+                    Some(published) if *published == init.bytes => {}
+                    Some(_) => {
+                        let folder = &self.folder;
+                        return Err(TaskError::Resume(format!("{folder} has another init segment now")));
+                    }
+                }
+                Ok(Event::Init { track: self.track, init })
             }
             Piece::Segment(segment) => {
                 let published = Published {
@@ -703,15 +858,24 @@ impl Uploader {
                     bytes: segment.bytes.len() as u64,
                     key_bytes: segment.key_bytes,
                 };
-                self.put(&playlist::segment_name(segment.number), segment.bytes).await?;
-                let starts_with_keyframe = segment.starts_with_keyframe;
-                Ok(Event::Segment { track: self.track, published, starts_with_keyframe })
+                let tag = self.put(&playlist::segment_name(segment.number), segment.bytes.clone()).await?;
+                let Segment { interval, starts_with_keyframe, is_last, .. } = segment;
+                let entry = Entry { interval, published, starts_with_keyframe, tag };
+                Ok(Event::Segment { track: self.track, entry, is_last })
             }
         }
     }
 
-    async fn put(&self, name: &str, bytes: Bytes) -> Result<(), TaskError> {
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<Tag, TaskError> {
         Ok(self.store.put(&format!("{}/{name}", self.folder), self.kind, bytes).await?)
+    }
+}
+
+/// Never, if there is no such instant.
+async fn until(instant: Option<tokio::time::Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }
 

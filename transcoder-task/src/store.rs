@@ -1,6 +1,7 @@
 //! Where the output goes: a bucket or a folder, with the same names in both.
 
 use std::{
+    collections::HashMap,
     io,
     path::{Path, PathBuf},
 };
@@ -13,6 +14,8 @@ use aws_sdk_s3::{
 };
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use vidstreamx_job::{BucketName, Exit};
 
@@ -24,6 +27,18 @@ const PART_BYTES: u64 = 16 << 20;
 const MOST_PARTS: u64 = 10_000;
 /// Parts on their way at a time: enough to hide a round trip, few enough to bound memory.
 const PARTS_AT_A_TIME: usize = 3;
+
+/// Tells an object's content from every other that was written to its path: the ETag, or a hash of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Tag(String);
+
+impl Tag {
+    /// Of content that is not in S3.
+    pub fn of(content: &[u8]) -> Self {
+        Self(Sha256::digest(content).iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+    }
+}
 
 /// A place for objects, addressed by their paths below it.
 #[derive(Debug, Clone)]
@@ -111,8 +126,9 @@ impl StoreError {
 }
 
 impl Store {
-    /// Writes an object, whole or not at all.
-    pub async fn put(&self, path: &str, kind: Kind, content: Bytes) -> Result<(), StoreError> {
+    /// Writes an object, whole or not at all. The tag tells its content from every other, and is what
+    /// [`Store::tags`] says for as long as that is there.
+    pub async fn put(&self, path: &str, kind: Kind, content: Bytes) -> Result<Tag, StoreError> {
         match self {
             Self::Folder(folder) => {
                 let file = folder.join(path);
@@ -124,11 +140,14 @@ impl Store {
                     tokio::fs::write(&partial, &content).await?;
                     tokio::fs::rename(&partial, &file).await
                 };
-                write.await.map_err(|error| StoreError::File { path: file.display().to_string(), error })
+                match write.await {
+                    Ok(()) => Ok(Tag::of(&content)),
+                    Err(error) => Err(StoreError::File { path: file.display().to_string(), error }),
+                }
             }
             Self::Bucket { client, bucket, prefix } => {
                 let key = join(prefix, path);
-                client
+                let written = client
                     .put_object()
                     .bucket(bucket.as_str())
                     .key(&key)
@@ -138,7 +157,7 @@ impl Store {
                     .send()
                     .await
                     .map_err(|error| S3Error::new("write", format!("s3://{bucket}/{key}"), &error))?;
-                Ok(())
+                Ok(Tag(written.e_tag.unwrap_or_default()))
             }
         }
     }
@@ -167,7 +186,8 @@ impl Store {
                 let parts = parts(content, usize::try_from(part_bytes).unwrap_or(usize::MAX));
                 if size <= part_bytes {
                     let whole = parts.try_collect::<Vec<_>>().await?.concat();
-                    return Ok(self.put(path, kind, whole.into()).await?);
+                    self.put(path, kind, whole.into()).await?;
+                    return Ok(());
                 }
                 put_parts(client, bucket, &join(prefix, path), kind, parts).await
             }
@@ -203,6 +223,38 @@ impl Store {
                     detail: error.to_string(),
                 })?;
                 Ok(Some(content.into_bytes()))
+            }
+        }
+    }
+
+    /// What is in a folder and the folders in it, by path: each with the tag that [`Store::put`] returned when it was
+    /// written.
+    pub async fn tags(&self, folder: &str) -> Result<HashMap<String, Tag>, StoreError> {
+        match self {
+            Self::Folder(root) => {
+                let (root, folder) = (root.clone(), folder.to_owned());
+                let read = tokio::task::spawn_blocking(move || tags_of_files(&root, &folder));
+                read.await.unwrap_or_else(|panic| {
+                    Err(StoreError::File { path: String::new(), error: panic.into() })
+                })
+            }
+            Self::Bucket { client, bucket, prefix } => {
+                let whole = format!("{}/", join(prefix, folder));
+                let mut pages =
+                    client.list_objects_v2().bucket(bucket.as_str()).prefix(&whole).into_paginator().send();
+                let mut tags = HashMap::new();
+                while let Some(page) = pages.next().await {
+                    let page =
+                        page.map_err(|error| S3Error::new("list", format!("s3://{bucket}/{whole}"), &error))?;
+                    for object in page.contents.unwrap_or_default() {
+                        if let (Some(key), Some(tag)) = (object.key, object.e_tag)
+                            && let Some(path) = key.strip_prefix(&whole)
+                        {
+                            tags.insert(format!("{folder}/{path}"), Tag(tag));
+                        }
+                    }
+                }
+                Ok(tags)
             }
         }
     }
@@ -410,6 +462,32 @@ fn parts<E>(
         let part = filling.split_to(filling.len().min(part_bytes)).freeze();
         Ok(Some((part, (content, filling))))
     })
+}
+
+fn tags_of_files(root: &Path, folder: &str) -> Result<HashMap<String, Tag>, StoreError> {
+    let mut tags = HashMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let path = root.join(&folder);
+        let failed = |error| StoreError::File { path: path.display().to_string(), error };
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed)?;
+            // Names of ours are text.
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let inner = format!("{folder}/{name}");
+            if entry.file_type().map_err(failed)?.is_dir() {
+                folders.push(inner);
+            } else {
+                tags.insert(inner, Tag::of(&std::fs::read(entry.path()).map_err(failed)?));
+            }
+        }
+    }
+    Ok(tags)
 }
 
 /// Writes the content into the partial file, which then becomes the file.

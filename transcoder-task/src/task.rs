@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -12,13 +12,16 @@ use tempfile::NamedTempFile;
 use tokio::{
     net::unix::pipe,
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use vidstreamx_job::{
     Exit, Job, JobId, Layout, Outcome, Probe, Rendition, Report, S3Uri, Source, Stage, Timings,
 };
 
 use crate::{
+    checkpoint::{self, Kept},
     command::{self, Pipe},
     error::TaskError,
     ffmpeg::{self, Ffmpeg},
@@ -30,14 +33,17 @@ use crate::{
     probe::{Media, probe},
     profile::{Format, Profile},
     progress::{self, Standing, Writer},
-    publish::{MASTER, Publisher, retract},
-    s3,
+    publish::{self, MASTER, Publisher, Signals, retract},
+    resume::Start,
+    s3::{self, S3Error},
     settings::{self, Settings, Work},
     source::PinnedObject,
     store::{JSON, Kind, Slot, Store, StoreError},
     subtitles, verify,
 };
 
+/// Whoever asks the task to end kills it soon after: ECS after 30 s if nothing else is set.
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 const REPORT: &str = "job.json";
 const POSTER: &str = "images/poster.jpg";
 const STORYBOARD: &str = "images/storyboard.vtt";
@@ -62,9 +68,15 @@ async fn transcode(opened: Opened, profile: Profile, clock: Clock) -> Exit {
     let writer =
         opened.progress.clone().map(|slot| Writer::start(&standing, opened.job_id.clone(), clock.at, slot));
     let mut found = Found::default();
+    let stop = CancellationToken::new();
+    let too_late = async {
+        terminated().await;
+        stop.cancel();
+        tokio::time::sleep(STOP_LIMIT).await;
+    };
     let result = tokio::select! {
-        result = work(&opened, &profile, &clock, &standing, &mut found) => result,
-        () = terminated() => Err(TaskError::Terminated),
+        result = work(&opened, &profile, &clock, &standing, &stop, &mut found) => result,
+        () = too_late => Err(TaskError::Terminated),
         never = progress::show(&standing) => match never {},
     };
     let exit = conclude(&opened, found, result, &clock).await;
@@ -97,6 +109,11 @@ async fn conclude(opened: &Opened, found: Found, result: Result<(), TaskError>, 
     let report = found.report(opened, exit.into(), reason, clock);
     match write_report(opened, &report).await {
         Ok(()) if exit == Exit::Done => {
+            if let Some(folder) = &report.folder
+                && let Err(error) = checkpoint::remove(&opened.store, folder).await
+            {
+                tracing::warn!("notes for a next attempt, which nobody needs now, stay: {error}");
+            }
             tracing::info!(
                 total_seconds = report.timings.total_seconds,
                 renditions = report.renditions.len(),
@@ -139,7 +156,7 @@ enum InputKind {
     File(std::path::PathBuf),
     Object(Box<PinnedObject>),
     /// Not there any more: reported like every other end.
-    Lost(s3::S3Error),
+    Lost(S3Error),
 }
 
 impl Opened {
@@ -210,6 +227,7 @@ impl Opened {
 /// What is known so far, for the report.
 #[derive(Default)]
 struct Found {
+    folder: Option<String>,
     probe: Option<Probe>,
     renditions: Vec<Rendition>,
     warnings: Vec<String>,
@@ -226,6 +244,7 @@ impl Found {
             outcome,
             reason,
             source: opened.source.clone(),
+            folder: self.folder,
             probe: self.probe,
             renditions: self.renditions,
             warnings: self.warnings,
@@ -246,6 +265,7 @@ async fn work(
     profile: &Profile,
     clock: &Clock,
     standing: &Standing,
+    stop: &CancellationToken,
     found: &mut Found,
 ) -> Result<(), TaskError> {
     let (input, object) = match &opened.input {
@@ -257,37 +277,50 @@ async fn work(
         }
         InputKind::Lost(error) => return Err(error.clone().into()),
     };
+    let signals = Signals { stop: stop.clone(), unread: input.unread() };
     let probing = Instant::now();
-    let (media, index) = tokio::join!(probe(&input), Index::read(&input));
+    let look = async { tokio::join!(probe(&input), Index::read(&input), ffmpeg::version()) };
+    let (media, index, ffmpeg) = unless_stopped(stop, async { Ok(look.await) }).await?;
     let index = index?;
     if let Some(reason) = index.as_ref().and_then(Index::refusal) {
         return Err(TaskError::Unusable(reason));
     }
     let media = unless_unread(&input, media.map_err(TaskError::from))?;
+    let ffmpeg = ffmpeg?;
     found.probe_seconds = Some(probing.elapsed().as_secs_f64());
     found.probe = Some((&media).into());
 
     let mut copyable =
         index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
-    let mut again = false;
+    let mut anew = 0;
     loop {
-        let plan = plan(&input, &media, &copyable, profile, standing).await?;
+        let plan = unless_stopped(stop, plan(&input, &media, &copyable, profile, standing)).await?;
         found.warnings.clone_from(&media.warnings);
+        let id = plan.id(&[&ffmpeg, &anew.to_string()]);
+        let folder = format!("{}/{id}", opened.job_id);
+        found.folder = Some(folder.clone());
         let mut publisher = Publisher::new(
             opened.store.clone(),
             opened.job_id.clone(),
-            profile.formats.clone(),
+            folder.clone(),
+            profile,
             object.clone(),
             &plan,
-            again,
             clock.instant,
         );
-        match make(opened, &plan, &input, &mut publisher, standing, found).await {
+        let start = unless_stopped(stop, resume(&opened.store, &folder, &plan, &mut publisher)).await?;
+        let run = Run { plan: &plan, start: start.as_ref(), input: &input, signals: &signals, standing };
+        match make(opened, &run, &mut publisher, found).await {
             // The index promised what is not there. All of it is made again, which needs no promises.
-            Err(TaskError::Verify(reason)) if plan.copies() => {
+            Err(TaskError::Verify(reason)) if plan.copies() && start.is_none() => {
                 tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
                 copyable = Copyable::default();
-                again = true;
+            }
+            // Whatever it is about, it is not what a whole run ends in. Under other addresses, because what was
+            // published once may stay in caches for ever.
+            Err(error) if start.is_some() && matches!(error.exit(), Exit::Unusable | Exit::Internal) => {
+                tracing::warn!("everything is made from the beginning: {error}");
+                anew += 1;
             }
             Err(error) => return Err(error),
             Ok(()) => {
@@ -299,6 +332,53 @@ async fn work(
             }
         }
     }
+}
+
+/// Finds out where to go on, and makes the publisher go on there.
+async fn resume(
+    store: &Store,
+    folder: &str,
+    plan: &Plan,
+    publisher: &mut Publisher,
+) -> Result<Option<Start>, TaskError> {
+    let kept = match Kept::find(store, folder, &publish::folders(folder, plan), plan.rungs.len()).await {
+        Ok(kept) => kept,
+        // An older template's role may not list what is there.
+        Err(StoreError::S3(error @ S3Error::Refused { .. })) => {
+            tracing::warn!("what an earlier attempt has made, if there was one, is made again: {error}");
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(mut kept) = kept else { return Ok(None) };
+    let start = Start::after(plan, &mut kept);
+    if let Some(start) = &start {
+        publisher.resume(&kept);
+        tracing::info!(
+            interval = start.interval,
+            from_seconds = plan.boundaries.start_seconds(start.interval),
+            "going on where an earlier attempt stopped"
+        );
+    }
+    Ok(start)
+}
+
+/// What the work comes to, unless the task is asked to end.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = Result<T, TaskError>>,
+) -> Result<T, TaskError> {
+    stop.run_until_cancelled(work).await.unwrap_or(Err(TaskError::Terminated))
+}
+
+/// What is made, from where on, out of what.
+struct Run<'a> {
+    plan: &'a Plan,
+    /// Absent for the beginning.
+    start: Option<&'a Start>,
+    input: &'a Input,
+    signals: &'a Signals,
+    standing: &'a Standing,
 }
 
 /// The plan, after measuring what it needs to know.
@@ -345,18 +425,29 @@ async fn plan(
 /// Makes and publishes everything of a plan.
 async fn make(
     opened: &Opened,
+    run: &Run<'_>,
+    publisher: &mut Publisher,
+    found: &mut Found,
+) -> Result<(), TaskError> {
+    let Run { plan, input, standing, .. } = run;
+    let encoding = Instant::now();
+    standing.begin(Stage::Encoding);
+    let result = encode(run, publisher).await;
+    found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
+    let encoded = unless_unread(input, result)?;
+    standing.begin(Stage::Finishing);
+    unless_stopped(&run.signals.stop, finish(opened, plan, encoded, publisher, standing, found)).await
+}
+
+/// Checks and publishes what can only be made when all segments are there.
+async fn finish(
+    opened: &Opened,
     plan: &Plan,
-    input: &Input,
+    encoded: Encoded,
     publisher: &mut Publisher,
     standing: &Standing,
     found: &mut Found,
 ) -> Result<(), TaskError> {
-    let encoding = Instant::now();
-    standing.begin(Stage::Encoding);
-    let result = encode(plan, input, publisher, standing).await;
-    found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
-    let encoded = unless_unread(input, result)?;
-    standing.begin(Stage::Finishing);
     if encoded.damaged > 0 {
         found.warnings.push(format!(
             "the file is damaged: {} places could not be decoded, or only in part, and show faults",
@@ -428,17 +519,13 @@ struct Encoded {
 }
 
 /// Runs FFmpeg and publishes the segments that come out of it.
-async fn encode(
-    plan: &Plan,
-    input: &Input,
-    publisher: &mut Publisher,
-    standing: &Standing,
-) -> Result<Encoded, TaskError> {
+async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, TaskError> {
+    let Run { plan, start, input, signals, standing } = *run;
     let file = write_cube(plan).await?;
     let cube = file.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
-    let arguments = command::arguments(plan, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
+    let arguments = command::arguments(plan, start, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
     tracing::debug!("ffmpeg {}", arguments.join(" "));
-    let pipes = command::pipes(plan);
+    let pipes = command::pipes(plan, start);
     let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, pipes.len())?;
     let (mut renditions, mut texts, mut stills, mut reports) = (Vec::new(), Vec::new(), None, None);
     for (pipe, receiver) in pipes.into_iter().zip(receivers) {
@@ -455,11 +542,19 @@ async fn encode(
             None => Ok(()),
         }
     };
+    let subtitles = async {
+        match start {
+            Some(_) if !plan.subtitles.is_empty() => read_all_texts(plan, input).await,
+            _ => read_texts(texts).await,
+        }
+    };
+    let earlier = publisher.take_stills();
+    let (made, kept) = mpsc::unbounded_channel();
     let outputs = async {
         tokio::try_join!(
-            publisher.stream(renditions, standing),
-            read_stills(stills, plan),
-            read_texts(texts),
+            publisher.stream(renditions, kept, standing, signals),
+            read_stills(stills, plan, &earlier, made),
+            subtitles,
             follow
         )
     };
@@ -491,13 +586,30 @@ async fn write_cube(plan: &Plan) -> Result<Option<NamedTempFile>, TaskError> {
     Ok(write.await.unwrap_or_else(|panic| Err(panic.into())).map_err(failed)?)
 }
 
-async fn read_stills(pipe: Option<pipe::Receiver>, plan: &Plan) -> Result<Option<Stills>, TaskError> {
+async fn read_stills(
+    pipe: Option<pipe::Receiver>,
+    plan: &Plan,
+    earlier: &[Bytes],
+    made: mpsc::UnboundedSender<Bytes>,
+) -> Result<Option<Stills>, TaskError> {
     let Some(pipe) = pipe else { return Ok(None) };
     let interval = images::interval_seconds(plan.duration_seconds);
-    let stills = Stills::read(pipe, interval).await;
-    Ok(Some(
-        stills.map_err(|error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() })?,
-    ))
+    let stills = Stills::read(earlier, pipe, interval, |jpeg| {
+        // Nobody listens any more when the stream has failed.
+        let _ = made.send(jpeg.clone());
+    });
+    let failed =
+        |error: std::io::Error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() };
+    Ok(Some(stills.await.map_err(failed)?))
+}
+
+/// Subtitles from the source's beginning, beside a run that begins later.
+async fn read_all_texts(plan: &Plan, input: &Input) -> Result<Vec<subtitles::Track>, TaskError> {
+    let arguments = command::texts(plan, &input.arguments(), ffmpeg::FIRST_PIPE_FD);
+    let (ffmpeg, pipes) = Ffmpeg::spawn(&arguments, plan.subtitles.len())?;
+    let texts = read_texts(pipes).await?;
+    ffmpeg.wait().await?;
+    Ok(texts)
 }
 
 async fn read_texts(pipes: Vec<pipe::Receiver>) -> Result<Vec<subtitles::Track>, TaskError> {

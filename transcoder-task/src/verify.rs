@@ -293,6 +293,7 @@ mod tests {
                 colour: Colour::of(&Tags::default()),
                 time_base: "1/25".into(),
                 duration_seconds,
+                end_seconds: duration_seconds,
                 frames: None,
             }),
             rungs: Vec::new(),
@@ -326,7 +327,7 @@ mod tests {
             encoding,
         });
         let keyframes = timeline.segments.len();
-        Track::published("video/240p", rendition, timeline, keyframes)
+        Track::of_tests("video/240p", rendition, timeline, keyframes)
     }
 
     fn sound(timeline: Timeline) -> Track {
@@ -335,7 +336,7 @@ mod tests {
             at_least_seconds: 12.0,
             ..AudioRendition::of_tests(1, 12.0)
         });
-        Track::published("audio/eng", rendition, timeline, 0)
+        Track::of_tests("audio/eng", rendition, timeline, 0)
     }
 
     #[test]

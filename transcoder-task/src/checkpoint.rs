@@ -1,0 +1,294 @@
+//! What of a stream is published already, so that the next attempt at the job need not make it again.
+//!
+//! Beside the stream lie notes: of every segment what manifests need to know, and the tag of its content. A note is
+//! believed only if the segment still has that tag, so a segment that is corrupt, cut off or of another hand is made
+//! again, with all that follow it. Notes are written a few dozens of segments each, so that a long video's are not
+//! written over and over. The stills of poster and storyboard, which are made into pictures only at the end, lie there
+//! too. When the job is done, all of it is removed.
+
+use std::collections::{BTreeSet, HashMap};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cmaf::{self, Init},
+    images,
+    playlist::{self, Published},
+    store::{JSON, Kind, Store, StoreError, Tag},
+};
+
+/// Segments of each rendition in a note: four minutes, some 5 kB for each rendition.
+const SEGMENTS_PER_NOTE: usize = 64;
+/// Objects that are read or removed at a time.
+const AT_ONCE: usize = 8;
+/// Of the notes' layout.
+const SCHEMA: u32 = 1;
+
+/// A segment that is published.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Which interval between boundaries it fills.
+    pub interval: i64,
+    /// As for manifests.
+    pub published: Published,
+    /// Whether its first sample is a sync sample.
+    pub starts_with_keyframe: bool,
+    /// Of its content.
+    pub tag: Tag,
+}
+
+/// What an earlier attempt left that is as it published it.
+#[derive(Debug, PartialEq)]
+pub struct Kept {
+    /// Renditions in the plan's order, rungs first.
+    pub tracks: Vec<Track>,
+    /// From the first on.
+    pub stills: Vec<Bytes>,
+}
+
+/// What is kept of a rendition.
+#[derive(Debug, PartialEq)]
+pub struct Track {
+    /// The init segment.
+    pub init: Init,
+    /// From number 0 on.
+    pub entries: Vec<Entry>,
+    /// How many segments players may know of.
+    pub announced: usize,
+}
+
+/// Notes of what is published.
+#[derive(Debug)]
+pub struct Checkpoint {
+    store: Store,
+    /// The stream's: `<job id>/<plan id>`.
+    folder: String,
+    tracks: Vec<Vec<Entry>>,
+    /// Notes to be written.
+    changed: BTreeSet<usize>,
+    stills: usize,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Note {
+    schema: u32,
+    /// In the plan's order.
+    tracks: Vec<Vec<Row>>,
+}
+
+/// Interval, start and duration in ticks, samples, bytes, bytes up to the end of the first sample, whether that is a sync
+/// sample, tag.
+#[derive(Serialize, Deserialize)]
+struct Row(i64, u64, u64, usize, u64, u64, bool, Tag);
+
+impl From<&Entry> for Row {
+    fn from(entry: &Entry) -> Self {
+        let Published { start_ticks, duration_ticks, samples, bytes, key_bytes } = entry.published;
+        let tag = entry.tag.clone();
+        let keyframe = entry.starts_with_keyframe;
+        Self(entry.interval, start_ticks, duration_ticks, samples, bytes, key_bytes, keyframe, tag)
+    }
+}
+
+impl From<Row> for Entry {
+    fn from(row: Row) -> Self {
+        let Row(interval, start_ticks, duration_ticks, samples, bytes, key_bytes, starts_with_keyframe, tag) =
+            row;
+        let published = Published { start_ticks, duration_ticks, samples, bytes, key_bytes };
+        Self { interval, published, starts_with_keyframe, tag }
+    }
+}
+
+impl Note {
+    /// JSON behind the tag of it: nobody's slip of the pen is taken for a note.
+    fn write(&self) -> serde_json::Result<Bytes> {
+        let json = serde_json::to_vec(self)?;
+        let mut bytes = serde_json::to_vec(&Tag::of(&json))?;
+        bytes.push(b'\n');
+        bytes.extend(json);
+        Ok(bytes.into())
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let end = memchr::memchr(b'\n', bytes)?;
+        let (tag, json) = (&bytes[..end], &bytes[end + 1..]);
+        let tag: Tag = serde_json::from_slice(tag).ok()?;
+        let note: Self = (tag == Tag::of(json)).then(|| serde_json::from_slice(json).ok())??;
+        (note.schema == SCHEMA).then_some(note)
+    }
+}
+
+impl Kept {
+    /// What is there of the renditions whose folders these are, `rungs` of pictures first and then sound; `None` if
+    /// that is not enough to go on from.
+    ///
+    /// # Errors
+    /// Trouble with the store.
+    pub async fn find(
+        store: &Store,
+        folder: &str,
+        tracks: &[String],
+        rungs: usize,
+    ) -> Result<Option<Self>, StoreError> {
+        let tags = store.tags(folder).await?;
+        let paths: Vec<String> = (0..)
+            .map(|number| note_path(folder, number))
+            .take_while(|path| tags.contains_key(path))
+            .collect();
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        let mut notes = Vec::with_capacity(paths.len());
+        for bytes in get_all(store, &paths).await? {
+            match bytes.and_then(|bytes| Note::read(&bytes)) {
+                Some(note) => notes.push(note),
+                None => break,
+            }
+        }
+        let inits = tracks.iter().map(|track| format!("{track}/{}", playlist::INIT_NAME)).collect::<Vec<_>>();
+        let inits = get_all(store, &inits).await?;
+        let mut rows = rows(notes, tracks.len()).into_iter();
+        let mut kept = Vec::with_capacity(tracks.len());
+        for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
+            let Some(init) = init.and_then(|init| cmaf::init(init).ok()) else { return Ok(None) };
+            let entries = rows.next().unwrap_or_default();
+            let announced = entries.len();
+            let entries = as_published(entries, track, &tags, number >= rungs);
+            kept.push(Track { init, entries, announced });
+        }
+        Ok(Some(Self { tracks: kept, stills: find_stills(store, folder, &tags).await? }))
+    }
+}
+
+/// Of each rendition, from the first segment on.
+fn rows(notes: Vec<Note>, tracks: usize) -> Vec<Vec<Entry>> {
+    let mut entries: Vec<Vec<Entry>> = vec![Vec::new(); tracks];
+    for (number, note) in notes.into_iter().enumerate() {
+        for (entries, rows) in entries.iter_mut().zip(note.tracks) {
+            if entries.len() == number * SEGMENTS_PER_NOTE {
+                entries.extend(rows.into_iter().take(SEGMENTS_PER_NOTE).map(Entry::from));
+            }
+        }
+    }
+    entries
+}
+
+/// The segments up to the first one that is not as it was published, or that does not follow on the one before: two
+/// attempts may cut sound a fragment apart. (When a segment of pictures ends is known only from the next one.)
+fn as_published(
+    entries: Vec<Entry>,
+    folder: &str,
+    tags: &HashMap<String, Tag>,
+    is_sound: bool,
+) -> Vec<Entry> {
+    let mut before: Option<(i64, Published)> = None;
+    let numbered = entries.into_iter().enumerate();
+    let kept = numbered.take_while(|(number, entry)| {
+        let path = format!("{folder}/{}", playlist::segment_name(*number));
+        let follows = before.is_none_or(|(interval, before)| {
+            entry.interval > interval
+                && entry.published.start_ticks > before.start_ticks
+                && (!is_sound || entry.published.start_ticks == before.start_ticks + before.duration_ticks)
+        });
+        before = Some((entry.interval, entry.published));
+        follows && tags.get(&path) == Some(&entry.tag)
+    });
+    kept.map(|(_, entry)| entry).collect()
+}
+
+async fn find_stills(
+    store: &Store,
+    folder: &str,
+    tags: &HashMap<String, Tag>,
+) -> Result<Vec<Bytes>, StoreError> {
+    let prefix = stills_prefix(folder);
+    let mut paths: Vec<String> = tags.keys().filter(|path| path.starts_with(&prefix)).cloned().collect();
+    paths.sort_unstable();
+    let mut stills = Vec::new();
+    for (path, bytes) in paths.iter().zip(get_all(store, &paths).await?) {
+        // Its name says which still is its first.
+        if *path != stills_path(folder, stills.len()) {
+            break;
+        }
+        stills.extend(images::split(&bytes.unwrap_or_default()));
+    }
+    Ok(stills)
+}
+
+async fn get_all(store: &Store, paths: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
+    stream::iter(paths).map(|path| store.get(path)).buffered(AT_ONCE).try_collect().await
+}
+
+impl Checkpoint {
+    /// Notes of `tracks` renditions of which nothing is published.
+    pub fn new(store: Store, folder: String, tracks: usize) -> Self {
+        Self { store, folder, tracks: vec![Vec::new(); tracks], changed: BTreeSet::new(), stills: 0 }
+    }
+
+    /// Goes on with what was noted.
+    pub fn resume(&mut self, kept: &Kept) {
+        self.tracks = kept.tracks.iter().map(|track| track.entries.clone()).collect();
+        self.stills = kept.stills.len();
+    }
+
+    /// A rendition's next segment is published.
+    pub fn add(&mut self, track: usize, entry: Entry) {
+        if let Some(entries) = self.tracks.get_mut(track) {
+            self.changed.insert(entries.len() / SEGMENTS_PER_NOTE);
+            entries.push(entry);
+        }
+    }
+
+    /// The last interval that is published in all renditions.
+    pub fn complete(&self) -> Option<i64> {
+        self.tracks.iter().map(|entries| entries.last().map(|entry| entry.interval)).min()?
+    }
+
+    /// Writes what is not written yet, with the stills that have come since the last time.
+    ///
+    /// # Errors
+    /// Trouble with the store.
+    pub async fn save(&mut self, stills: &[Bytes]) -> Result<(), StoreError> {
+        if !stills.is_empty() {
+            let path = stills_path(&self.folder, self.stills);
+            self.store.put(&path, Kind::Stable("image/jpeg"), stills.concat().into()).await?;
+            self.stills += stills.len();
+        }
+        while let Some(number) = self.changed.first().copied() {
+            let first = number * SEGMENTS_PER_NOTE;
+            let rows = |entries: &Vec<Entry>| {
+                entries.iter().skip(first).take(SEGMENTS_PER_NOTE).map(Row::from).collect()
+            };
+            let note = Note { schema: SCHEMA, tracks: self.tracks.iter().map(rows).collect() };
+            // Plain numbers and texts can always be written.
+            if let Ok(bytes) = note.write() {
+                self.store.put(&note_path(&self.folder, number), Kind::Stable(JSON), bytes).await?;
+            }
+            self.changed.remove(&number);
+        }
+        Ok(())
+    }
+}
+
+/// Removes everything: the stream in this folder is complete.
+///
+/// # Errors
+/// Trouble with the store.
+pub async fn remove(store: &Store, folder: &str) -> Result<(), StoreError> {
+    let paths = store.tags(&format!("{folder}/checkpoint")).await?;
+    stream::iter(paths.keys()).map(Ok).try_for_each_concurrent(AT_ONCE, |path| store.delete(path)).await
+}
+
+fn note_path(folder: &str, number: usize) -> String {
+    format!("{folder}/checkpoint/{number:05}.json")
+}
+
+fn stills_prefix(folder: &str) -> String {
+    format!("{folder}/checkpoint/stills-")
+}
+
+fn stills_path(folder: &str, first: usize) -> String {
+    format!("{}{first:05}.mjpeg", stills_prefix(folder))
+}

@@ -1,0 +1,296 @@
+//! Attempts that are killed, and what the next ones make of what they left: every frame once, sound without a gap.
+
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+
+use std::{
+    collections::hash_map::RandomState,
+    fs,
+    hash::{BuildHasher, Hasher},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Frames whose first line of blocks is their number in binary, and a tone that rises, so that no moment sounds like
+/// another.
+const PICTURE: &str = "color=black:size=16x12:rate=25,geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128,\
+                       scale=640:480:flags=neighbor";
+const SOUND: &str = "aevalsrc='0.4*sin(2*PI*(200*t+8*t*t))':sample_rate=44100";
+/// Small rungs, short segments, and slow enough to be killed.
+const PROFILE: &str = "segment_seconds = 1.0\nformats = [\"hls\", \"dash\", \"mp4\"]\n\
+    [[rung]]\nsize = 480\ncrf = 23\nmax_kbps = 3000\npreset = \"medium\"\n\
+    [[rung]]\nsize = 240\ncrf = 23\nmax_kbps = 600\npreset = \"medium\"\n";
+
+struct Place {
+    folder: TempDir,
+    input: PathBuf,
+    profile: PathBuf,
+}
+
+impl Place {
+    /// A source of half a minute.
+    fn new(encoders: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("source.mp4");
+        let arguments = format!("-loglevel error -f lavfi -i {PICTURE} -f lavfi -i {SOUND} -t 30 {encoders}");
+        let mut ffmpeg = Command::new("ffmpeg");
+        ffmpeg.args(arguments.split_whitespace()).arg(&input);
+        assert!(ffmpeg.status().unwrap().success());
+        Self::with(folder, input, PROFILE)
+    }
+
+    fn with(folder: TempDir, input: PathBuf, profile: &str) -> Self {
+        let file = folder.path().join("profile.toml");
+        fs::write(&file, profile).unwrap();
+        Self { folder, input, profile: file }
+    }
+
+    fn output(&self, name: &str) -> Output {
+        Output(self.folder.path().join(name))
+    }
+
+    fn start(&self, output: &Output) -> Task {
+        fs::create_dir_all(&output.0).unwrap();
+        let log = output.0.join("log");
+        let file = fs::File::options().create(true).append(true).open(&log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_transcoder-task"))
+            .arg("--input")
+            .arg(&self.input)
+            .arg("--output")
+            .arg(output.0.join("stream"))
+            .arg("--profile")
+            .arg(&self.profile)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap())
+            .stderr(Stdio::from(file))
+            .spawn()
+            .unwrap();
+        Task { child, log }
+    }
+
+    /// Runs to the end without being disturbed.
+    fn finish(&self, output: &Output) {
+        let mut task = self.start(output);
+        let code = task.child.wait().unwrap().code();
+        assert_eq!(code, Some(0), "{}", task.log());
+        assert_eq!(output.report()["outcome"], "complete");
+    }
+}
+
+struct Task {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Task {
+    fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        // It may have ended by itself in the meantime.
+        let _ = kill_process(pid, signal);
+    }
+
+    /// Waits until so many new segments are there; false if the task has ended before.
+    fn has_made(&mut self, output: &Output, segments: usize) -> bool {
+        let before = output.segments().len();
+        loop {
+            if self.child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if output.newest_segments() >= before + segments {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+struct Output(PathBuf);
+
+impl Output {
+    fn report(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.0.join("stream/job.json")).unwrap()).unwrap()
+    }
+
+    fn segments(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.0.join("stream")];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                match entry.path() {
+                    folder if folder.is_dir() => folders.push(folder),
+                    file if file.extension().is_some_and(|extension| extension == "m4s") => files.push(file),
+                    _ => {}
+                }
+            }
+        }
+        files
+    }
+
+    fn newest_segments(&self) -> usize {
+        self.segments().len()
+    }
+
+    /// The job's folders.
+    fn folders(&self) -> Vec<PathBuf> {
+        let report = self.0.join("stream").join(self.report()["job_id"].as_str().unwrap());
+        let mut folders: Vec<_> =
+            fs::read_dir(report).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+        folders.sort();
+        folders
+    }
+
+    /// A rendition as a player reads it, in one file.
+    fn whole(&self, rendition: &str) -> PathBuf {
+        let folder = self.0.join("stream").join(self.report()["folder"].as_str().unwrap()).join(rendition);
+        let playlist = fs::read_to_string(folder.join("index.m3u8")).unwrap();
+        assert!(playlist.contains("#EXT-X-ENDLIST"));
+        let mut bytes = fs::read(folder.join("init.mp4")).unwrap();
+        for name in playlist.lines().filter(|line| !line.starts_with('#')) {
+            bytes.extend(fs::read(folder.join(name)).unwrap());
+        }
+        let file = self.0.join(format!("{}.mp4", rendition.replace('/', "-")));
+        fs::write(&file, bytes).unwrap();
+        file
+    }
+
+    /// When each frame of a rung is shown, in ticks, and its number.
+    fn frames(&self, rung: &str) -> Vec<(i64, u32)> {
+        let file = self.whole(&format!("video/{rung}"));
+        let pixels = decoded(&file, "-vf scale=16:12:flags=area -fps_mode passthrough -f rawvideo -pix_fmt gray");
+        let number = |frame: &[u8]| {
+            frame[6 * 16..7 * 16].iter().rev().fold(0, |bits, pixel| bits << 1 | u32::from(*pixel > 128))
+        };
+        let numbers = pixels.chunks(16 * 12).map(number);
+        let times = packets(&file, "v");
+        assert_eq!(times.len(), pixels.len() / (16 * 12));
+        let mut times: Vec<i64> = times.into_iter().map(|(pts, _)| pts).collect();
+        times.sort_unstable();
+        times.into_iter().zip(numbers).collect()
+    }
+
+    /// Samples of the sound; its packets follow on each other.
+    fn sound(&self, name: &str) -> Vec<f32> {
+        let file = self.whole(&format!("audio/{name}"));
+        let packets = packets(&file, "a");
+        for (one, next) in packets.iter().zip(&packets[1..]) {
+            assert_eq!(one.0 + 1024, next.0, "sound goes on without a gap");
+        }
+        let bytes = decoded(&file, "-f f32le");
+        bytes.chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+    }
+}
+
+fn decoded(file: &Path, arguments: &str) -> Vec<u8> {
+    let output = Command::new("ffmpeg")
+        .args(["-loglevel", "error", "-xerror", "-i"])
+        .arg(file)
+        .args(arguments.split_whitespace())
+        .arg("-")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// Time and size of each packet.
+fn packets(file: &Path, kind: &str) -> Vec<(i64, u64)> {
+    let output = Command::new("ffprobe")
+        .args(["-loglevel", "error", "-select_streams", kind, "-show_entries", "packet=pts,size", "-of", "csv=p=0"])
+        .arg(file)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines()
+        .map(|line| {
+            let (pts, size) = line.split_once(',').unwrap();
+            (pts.parse().unwrap(), size.trim_end_matches(',').parse().unwrap())
+        })
+        .collect()
+}
+
+/// Numbers of which a run's log says where they began.
+struct Random(u64);
+
+impl Random {
+    fn new() -> Self {
+        let seed = std::env::var("VIDSTREAMX_SEED").ok().map(|seed| seed.parse().unwrap());
+        let seed = seed.unwrap_or_else(|| RandomState::new().build_hasher().finish());
+        eprintln!("VIDSTREAMX_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % end
+    }
+}
+
+/// Kills attempts at random moments, then lets one finish.
+fn disturbed(place: &Place, random: &mut Random, times: usize) -> Output {
+    let output = place.output("disturbed");
+    for _ in 0..times {
+        let mut task = place.start(&output);
+        if !task.has_made(&output, 1 + random.below(30) as usize) {
+            break;
+        }
+        // Some later, wherever that is.
+        thread::sleep(Duration::from_millis(random.below(500)));
+        if random.below(2) == 0 {
+            task.signal(Signal::KILL);
+            task.child.wait().unwrap();
+        } else {
+            let asked = Instant::now();
+            task.signal(Signal::TERM);
+            let code = task.child.wait().unwrap().code();
+            assert!(asked.elapsed() < Duration::from_secs(20));
+            if code == Some(0) {
+                break;
+            }
+            assert_eq!(code, Some(143), "{}", task.log());
+        }
+    }
+    place.finish(&output);
+    output
+}
+
+fn same_frames(one: &Output, other: &Output) {
+    for rung in ["480p", "240p"] {
+        let frames = one.frames(rung);
+        let numbers: Vec<u32> = frames.iter().map(|(_, number)| *number).collect();
+        assert_eq!(numbers, (0..750).collect::<Vec<_>>(), "{rung}");
+        assert_eq!(frames, other.frames(rung), "{rung}");
+    }
+}
+
+fn same_sound(one: &Output, other: &Output) {
+    let (one, other) = (one.sound("und"), other.sound("und"));
+    assert_eq!(one.len(), other.len());
+    let (mut worst, mut at) = (0.0_f32, 0);
+    for (place, (a, b)) in one.iter().zip(&other).enumerate() {
+        if (a - b).abs() > worst {
+            (worst, at) = ((a - b).abs(), place);
+        }
+    }
+    assert!(worst < 0.05, "sounds differ by {worst} at sample {at}");
+}
+
+#[test]
+fn a_picture_that_is_encoded_is_whole_however_often_its_attempts_are_killed() {
+    let place = Place::new("-c:v libx264 -preset ultrafast -qp 10 -bf 2 -g 60 -c:a mp3 -b:a 192k");
+    let undisturbed = place.output("undisturbed");
+    place.finish(&undisturbed);
+    let output = disturbed(&place, &mut Random::new(), 5);
+    eprintln!("{}", fs::read_to_string(output.0.join("log")).unwrap());
+    assert_eq!(output.folders().len(), 1);
+    same_frames(&output, &undisturbed);
+    same_sound(&output, &undisturbed);
+}
