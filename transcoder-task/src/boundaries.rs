@@ -105,9 +105,9 @@ impl Boundaries {
         }
     }
 
-    /// FFmpeg's `-force_key_frames`: the first frame in every interval. (Counting, as in `n_forced*4`, would make every
+    /// FFmpeg's `-force_key_frames`: the first frame in every interval from the `first` on. (Counting, as in `n_forced*4`, would make every
     /// frame behind a long one a keyframe until it had caught up.)
-    pub fn forced_keyframes(&self) -> String {
+    pub fn forced_keyframes(&self, first: i64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
                 let interval = |time: &str| format!("floor(({time}+{tolerance_seconds:.6})/{seconds})");
@@ -115,7 +115,10 @@ impl Boundaries {
                 format!("expr:if(isnan(prev_forced_t),1,gt({now},{before}))")
             }
             Self::At { keyframes, .. } => {
-                let times = keyframes.iter().map(|keyframe| format!("{:.6}", keyframe.threshold()));
+                // FFmpeg goes through them one frame at a time.
+                let past = usize::try_from(first).unwrap_or(0);
+                let times =
+                    keyframes.iter().skip(past).map(|keyframe| format!("{:.6}", keyframe.threshold()));
                 times.collect::<Vec<_>>().join(",")
             }
         }
@@ -178,10 +181,10 @@ mod tests {
         assert_eq!([0.0, 3.95, 3.99, 4.0, 8.1].map(|at| grid.interval(at)), [0, 0, 1, 1, 2]);
         let expression = "expr:if(isnan(prev_forced_t),1,\
                           gt(floor((t+0.016667)/4),floor((prev_forced_t+0.016667)/4)))";
-        assert_eq!(grid.forced_keyframes(), expression);
+        assert_eq!(grid.forced_keyframes(0), expression);
         let listed = at(&[0, 110, 250]);
         assert_eq!([0.0, 4.36, 4.39, 4.4, 9.99, 30.0].map(|at| listed.interval(at)), [0, 0, 1, 1, 2, 2]);
-        assert_eq!(listed.forced_keyframes(), "0.000000,4.380000,9.980000");
+        assert_eq!(listed.forced_keyframes(0), "0.000000,4.380000,9.980000");
     }
 
     #[test]
@@ -215,7 +218,7 @@ mod tests {
         let keyframe = Boundary { at_seconds: 86_400.0, before_seconds: 86_400.0 };
         let listed = |count| Boundaries::at(vec![keyframe; count], 86_400.0, 4.0);
         assert!(listed(8_001).is_none());
-        assert!(listed(8_000).unwrap().forced_keyframes().len() < 128 << 10);
+        assert!(listed(8_000).unwrap().forced_keyframes(0).len() < 128 << 10);
     }
 
     proptest! {

@@ -292,3 +292,146 @@ fn stills_prefix(folder: &str) -> String {
 fn stills_path(folder: &str, first: usize) -> String {
     format!("{}{first:05}.mjpeg", stills_prefix(folder))
 }
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const FOLDER: &str = "job/plan";
+    const MEDIA: Kind = Kind::Immutable("video/mp4");
+
+    struct Stream {
+        folder: TempDir,
+        store: Store,
+        checkpoint: Checkpoint,
+    }
+
+    fn tracks() -> Vec<String> {
+        ["video/240p", "audio/und"].map(|track| format!("{FOLDER}/{track}")).into()
+    }
+
+    impl Stream {
+        /// A rung and its sound, of which so many segments each are published and noted.
+        async fn of(segments: [usize; 2]) -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::Folder(folder.path().to_owned());
+            let mut checkpoint = Checkpoint::new(store.clone(), FOLDER.into(), 2);
+            let init = crate::ffmpeg::command("ffmpeg")
+                .args("-loglevel error -f lavfi -i color=size=64x36:duration=1 -c:v libx264".split(' '))
+                .args("-frames:v 1 -movflags +empty_moov -f mp4 pipe:1".split(' '))
+                .output()
+                .await
+                .unwrap()
+                .stdout;
+            for (index, track) in tracks().iter().enumerate() {
+                store.put(&format!("{track}/init.mp4"), MEDIA, init.clone().into()).await.unwrap();
+                for number in 0..segments[index] {
+                    let entry = put(&store, track, number, 100 * number as u64).await;
+                    checkpoint.add(index, entry);
+                }
+            }
+            checkpoint.save(&[still(0), still(1)]).await.unwrap();
+            Self { folder, store, checkpoint }
+        }
+
+        async fn kept(&self) -> Option<Kept> {
+            Kept::find(&self.store, FOLDER, &tracks(), 1).await.unwrap()
+        }
+
+        async fn lengths(&self) -> Option<[usize; 2]> {
+            let kept = self.kept().await?;
+            Some([0, 1].map(|track| kept.tracks[track].entries.len()))
+        }
+
+        fn path(&self, path: &str) -> std::path::PathBuf {
+            self.folder.path().join(FOLDER).join(path)
+        }
+    }
+
+    async fn put(store: &Store, track: &str, number: usize, start_ticks: u64) -> Entry {
+        let content = format!("{track} {number} from {start_ticks}");
+        let path = format!("{track}/{}", playlist::segment_name(number));
+        let tag = store.put(&path, MEDIA, content.into()).await.unwrap();
+        let published = Published { start_ticks, duration_ticks: 100, samples: 4, bytes: 20, key_bytes: 10 };
+        Entry { interval: number as i64, published, starts_with_keyframe: true, tag }
+    }
+
+    fn still(number: u8) -> Bytes {
+        Bytes::from(vec![0xff, 0xd8, 0xff, number, 0xff, 0xd9])
+    }
+
+    #[tokio::test]
+    async fn what_was_noted_is_found_again() {
+        let mut stream = Stream::of([150, 140]).await;
+        stream.checkpoint.save(&[still(2)]).await.unwrap();
+        let kept = stream.kept().await.unwrap();
+        assert_eq!(kept.stills, [still(0), still(1), still(2)]);
+        assert_eq!(kept.tracks[0].init.codecs.get(..5), Some("avc1."));
+        for (track, noted) in kept.tracks.iter().zip(&stream.checkpoint.tracks) {
+            assert_eq!((&track.entries, track.announced), (noted, noted.len()));
+        }
+        assert_eq!(stream.checkpoint.complete(), Some(139));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_found_where_nothing_was_noted() {
+        let stream = Stream::of([3, 3]).await;
+        let of_another_plan = ["job/other/video/240p".to_owned()];
+        assert_eq!(Kept::find(&stream.store, "job/other", &of_another_plan, 1).await.unwrap(), None);
+        remove(&stream.store, FOLDER).await.unwrap();
+        assert_eq!(stream.kept().await, None);
+        assert!(stream.path("video/240p/seg-00002.m4s").exists());
+    }
+
+    #[tokio::test]
+    async fn a_segment_that_is_not_as_it_was_published_ends_what_is_kept() {
+        let stream = Stream::of([6, 6]).await;
+        std::fs::write(stream.path("video/240p/seg-00004.m4s"), "corrupt").unwrap();
+        assert_eq!(stream.lengths().await, Some([4, 6]));
+        std::fs::remove_file(stream.path("audio/und/seg-00002.m4s")).unwrap();
+        assert_eq!(stream.lengths().await, Some([4, 2]));
+        assert_eq!(stream.kept().await.unwrap().tracks[0].announced, 6);
+        std::fs::write(stream.path("video/240p/init.mp4"), "corrupt").unwrap();
+        assert_eq!(stream.lengths().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_note_that_somebody_edited_is_none() {
+        let stream = Stream::of([70, 70]).await;
+        let path = stream.path("checkpoint/00001.json");
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replacen("100", "101", 1)).unwrap();
+        assert_eq!(stream.lengths().await, Some([64, 64]));
+        std::fs::write(stream.path("checkpoint/00000.json"), "{}").unwrap();
+        assert_eq!(stream.lengths().await, Some([0, 0]));
+    }
+
+    #[tokio::test]
+    async fn sound_of_two_attempts_that_does_not_fit_is_not_joined() {
+        let mut stream = Stream::of([66, 66]).await;
+        let mut kept = stream.kept().await.unwrap();
+        kept.tracks[1].entries.truncate(63);
+        stream.checkpoint.resume(&kept);
+        // The next attempt cuts a fragment earlier, and gets as far as to the end of the first note.
+        let track = &tracks()[1];
+        let mut entry = put(&stream.store, track, 63, 6300).await;
+        entry.published.duration_ticks = 90;
+        stream.checkpoint.add(1, entry);
+        stream.checkpoint.save(&[]).await.unwrap();
+        assert_eq!(stream.lengths().await, Some([66, 64]));
+    }
+
+    #[tokio::test]
+    async fn stills_are_kept_up_to_the_first_that_is_missing() {
+        let mut stream = Stream::of([1, 1]).await;
+        for number in [2, 3] {
+            stream.checkpoint.save(&[still(number)]).await.unwrap();
+        }
+        std::fs::remove_file(stream.path("checkpoint/stills-00002.mjpeg")).unwrap();
+        assert_eq!(stream.kept().await.unwrap().stills, [still(0), still(1)]);
+        std::fs::write(stream.path("checkpoint/stills-00000.mjpeg"), &still(0)[..4]).unwrap();
+        assert!(stream.kept().await.unwrap().stills.is_empty());
+    }
+}

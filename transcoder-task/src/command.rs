@@ -15,6 +15,8 @@ use crate::{
 const AUDIO_FRAGMENT_MICROSECONDS: u32 = 250_000;
 /// Sharp without ringing.
 const SCALER: &str = "bicubic";
+/// What files say about when their sound ends may be off by this, in seconds.
+const ROUNDING: f64 = 0.1;
 /// Shorter side of a still at most.
 const STILL_SIZE: u32 = 720;
 
@@ -246,19 +248,20 @@ fn video(
     let Some(encoding) = &rung.encoding else {
         args.pair("-map", format!("0:{}", picture.stream));
         args.pair("-c:v", "copy");
-        // Without a keyframe at its beginning nothing would be copied up to the next one, and there is one.
+        // FFmpeg begins at an earlier keyframe.
         if let Some(first) = start.and_then(|start| plan.boundaries.start_seconds(start.interval)) {
             args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
         }
         return;
     };
+    let first = start.map_or(0, |start| start.interval);
     args.pair("-map", format!("[v{index}]"));
     match rung.codec {
         Codec::H264 => h264(args, rung, encoding),
         Codec::Hevc => hevc(args, rung, encoding),
         Codec::Av1 => av1(args, rung, encoding),
     }
-    args.pair("-force_key_frames", plan.boundaries.forced_keyframes());
+    args.pair("-force_key_frames", plan.boundaries.forced_keyframes(first));
     // The source's own clock: with FFmpeg's guess (1/frame rate) frames of variable rate would move.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
     // Every frame once at its own time; the default may repeat frames until the rate is constant.
@@ -323,16 +326,15 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             args.pair("-c:a", "copy");
         }
         // FFmpeg fails where nothing comes out of a track: only silence is left of this one.
-        Some(layout) if start.is_some() && (0.0..=fed_seconds).contains(&(track.end_seconds - 0.1)) => {
-            let samples = ((track.at_least_seconds - fed_seconds) * f64::from(rate)).max(1024.0).ceil();
+        Some(layout)
+            if start.is_some() && (ROUNDING..fed_seconds + ROUNDING).contains(&track.end_seconds) =>
+        {
+            let samples = ((track.at_least_seconds - fed_seconds) * f64::from(rate)).ceil().max(1.0);
             let fed = start.map_or(0, |start| start.fed_ticks);
-            args.pair(
-                "-filter_complex",
-                format!(
-                    "anullsrc=channel_layout={layout}:sample_rate={rate},atrim=end_sample={samples},\
-                     asetpts=PTS+{fed}[a{index}]"
-                ),
+            let silence = format!(
+                "anullsrc=channel_layout={layout}:sample_rate={rate},atrim=end_sample={samples},asetpts=PTS+{fed}"
             );
+            args.pair("-filter_complex", format!("{silence}[a{index}]"));
             args.pair("-map", format!("[a{index}]"));
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
@@ -440,8 +442,12 @@ mod tests {
     }
 
     fn lines(plan: &Plan) -> String {
+        lines_from(plan, None)
+    }
+
+    fn lines_from(plan: &Plan, start: Option<&Start>) -> String {
         let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
-        let arguments = arguments(plan, None, &input, "colours.cube", 3).join(" ");
+        let arguments = arguments(plan, start, &input, "colours.cube", 3).join(" ");
         arguments.replace(" -map", "\n-map").replace(';', ";\n")
     }
 
@@ -464,6 +470,47 @@ mod tests {
         let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let copyable = Copyable { video: Some(video), audio: vec![1] };
         insta::assert_snapshot!(lines(&Plan::new(&media(), &copyable, &Profile::default())));
+    }
+
+    #[test]
+    fn an_attempt_that_goes_on_begins_early_and_leaves_out_what_is_there() {
+        let mut media = media();
+        media.subtitles.push(Subtitle { index: 2, codec: "mov_text".into(), ..Subtitle::default() });
+        let sound = StartOfSound { first_ticks: 393_216, fed_ticks: 368_640 };
+        let start = Start { interval: 2, seek_seconds: 6.68, sounds: vec![sound; 3], still: 9 };
+        let plan = Plan::new(&media, &Copyable::default(), &Profile::default());
+        insta::assert_snapshot!("going_on_encoded", lines_from(&plan, Some(&start)));
+
+        let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
+        let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
+        let boundaries = Boundaries::at(keyframes, 11.4, 4.0).unwrap();
+        let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
+        let copyable = Copyable { video: Some(video), audio: vec![1] };
+        let plan = Plan::new(&media, &copyable, &Profile::default());
+        insta::assert_snapshot!("going_on_copied", lines_from(&plan, Some(&start)));
+    }
+
+    #[test]
+    fn sound_that_has_not_begun_or_is_over_goes_on_as_silence() {
+        let of = |begins_late, end_seconds| {
+            let mut args = Arguments::new();
+            let track = AudioRendition {
+                begins_late,
+                end_seconds,
+                at_least_seconds: 60.0,
+                ..AudioRendition::of_tests(1, 10.0)
+            };
+            audio(&mut args, 0, &track, Some(&StartOfSound { first_ticks: 984_576, fed_ticks: 960_000 }));
+            args.0.join(" ")
+        };
+        assert!(of(true, 50.0).contains("aresample=48000,aresample=async=1:first_pts=960000,"));
+        assert!(of(false, 50.0).contains("-map 0:1 "));
+        let over = of(false, 20.05);
+        assert!(
+            over.contains("anullsrc=channel_layout=stereo:sample_rate=48000,atrim=end_sample=1920000,asetpts=PTS+960000[a0]"),
+            "{over}"
+        );
+        assert!(!over.contains("0:1"), "{over}");
     }
 
     #[test]

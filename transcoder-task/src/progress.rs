@@ -67,13 +67,27 @@ impl Standing {
         self.0.send_modify(|state| state.begin(stage, now));
     }
 
-    /// FFmpeg's place in the source.
+    /// Encoding goes on at an instant of the source, up to which an earlier attempt has published so many segments of
+    /// each rung.
+    pub fn resumed(&self, at_seconds: f64, segments: impl Iterator<Item = usize>) {
+        self.0.send_modify(|state| {
+            state.from_seconds = at_seconds.clamp(0.0, state.duration_seconds);
+            state.done_seconds = state.from_seconds;
+            state.share.skip(state.from_seconds / state.duration_seconds);
+            for (rung, segments) in state.rungs.iter_mut().zip(segments) {
+                rung.segments = segments;
+            }
+        });
+    }
+
+    /// FFmpeg's place in the source, counted from where it began.
     fn at(&self, latest: &Latest) {
         self.0.send_modify(|state| {
-            let seconds = latest.seconds.min(state.duration_seconds);
-            state.done_seconds = state.done_seconds.max(seconds);
+            let all = state.duration_seconds - state.from_seconds;
+            let seconds = latest.seconds.min(all);
+            state.done_seconds = state.done_seconds.max(state.from_seconds + seconds);
             state.speed = (latest.speed > 0.0).then_some(latest.speed);
-            state.share.reach(seconds / state.duration_seconds);
+            state.share.reach(seconds / all);
         });
     }
 
@@ -107,6 +121,8 @@ struct State {
     /// What of the rest encoding takes.
     encoding: f64,
     speed: Option<f64>,
+    /// Where FFmpeg began.
+    from_seconds: f64,
     done_seconds: f64,
     duration_seconds: f64,
     rungs: Vec<RungProgress>,
@@ -124,7 +140,7 @@ impl State {
             Stage::Failed => {}
         }
         match stage {
-            Stage::Measuring | Stage::Encoding => self.done_seconds = 0.0,
+            Stage::Measuring | Stage::Encoding => (self.from_seconds, self.done_seconds) = (0.0, 0.0),
             Stage::Finishing | Stage::Complete => self.done_seconds = self.duration_seconds,
             Stage::Failed => {}
         }
@@ -182,6 +198,12 @@ impl Share {
         self.from = self.done;
         self.to = (self.done + (1.0 - self.done) * part).min(MOST_BEFORE_THE_END);
         self.since = now;
+    }
+
+    /// This fraction of the stage was done before: it says nothing about its pace.
+    fn skip(&mut self, fraction: f64) {
+        self.reach(fraction);
+        self.from = self.done;
     }
 
     /// The stage has done this fraction of its part. A header may lie about the duration, and an unknown one is 0.

@@ -80,3 +80,139 @@ impl Start {
         Some(Self { interval, seek_seconds: (earliest - HEAD_START_SECONDS).max(0.0), sounds, still })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        boundaries::{Boundaries, Boundary},
+        checkpoint::{Entry, Track},
+        cmaf::Init,
+        plan::{AudioRendition, Copyable},
+        playlist::Published,
+        probe::{Media, Video},
+        profile::Profile,
+        store::Tag,
+    };
+
+    /// Of 25 frames a second in two rungs, with sound if it lasts.
+    fn plan(seconds: f64, sound_seconds: f64) -> Plan {
+        let video = Video {
+            width: 640,
+            height: 360,
+            frame_rate: 25.0,
+            duration_seconds: seconds,
+            pixel_aspect: 1.0,
+            time_base: "1/25".into(),
+            ..Video::default()
+        };
+        let media = Media { video: Some(video), duration_seconds: seconds, ..Media::default() };
+        let mut plan = Plan::new(&media, &Copyable::default(), &Profile::default());
+        plan.boundaries = Boundaries::every(4.0, 25.0);
+        plan.audio =
+            Vec::from_iter((sound_seconds > 0.0).then(|| AudioRendition::of_tests(1, sound_seconds)));
+        plan
+    }
+
+    fn track(intervals: std::ops::Range<i64>, samples: usize, segment_ticks: u64) -> Track {
+        let entries = intervals.map(|interval| Entry {
+            interval,
+            published: Published {
+                start_ticks: interval.unsigned_abs() * segment_ticks,
+                duration_ticks: segment_ticks,
+                samples,
+                bytes: 1000,
+                key_bytes: 10,
+            },
+            starts_with_keyframe: true,
+            tag: Tag::of(b""),
+        });
+        let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 1 };
+        Track { init, entries: entries.collect(), announced: 0 }
+    }
+
+    fn pictures(segments: i64) -> Track {
+        track(0..segments, 100, 100)
+    }
+
+    /// In packets, which are no whole number of segments.
+    fn sound(segments: i64) -> Track {
+        track(0..segments, 188, 188 * PACKET_SAMPLES)
+    }
+
+    fn kept(tracks: Vec<Track>) -> Kept {
+        Kept { tracks, stills: vec![Bytes::new(); 30] }
+    }
+
+    fn lengths(kept: &Kept) -> Vec<usize> {
+        kept.tracks.iter().map(|track| track.entries.len()).collect()
+    }
+
+    #[test]
+    fn it_goes_on_behind_the_last_interval_that_all_renditions_have() {
+        let mut kept = kept(vec![pictures(5), pictures(3), sound(4)]);
+        let start = Start::after(&plan(60.0, 60.0), &mut kept).unwrap();
+        assert_eq!((start.interval, lengths(&kept)), (3, vec![3, 3, 3]));
+        let first_ticks = 3 * 188 * PACKET_SAMPLES;
+        let sounds = [StartOfSound { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
+        assert_eq!((start.sounds.as_slice(), start.still), (sounds.as_slice(), 30));
+        // Half a second of sound and a second for the decoders before 12.03 s.
+        assert!((10.4..10.6).contains(&start.seek_seconds), "{}", start.seek_seconds);
+    }
+
+    #[test]
+    fn what_no_rendition_lacks_is_needed_to_go_on() {
+        let plan = plan(60.0, 60.0);
+        for tracks in [
+            vec![pictures(0), pictures(3), sound(4)],
+            vec![pictures(3), pictures(3), sound(0)],
+            vec![pictures(3), pictures(3), track(3..5, 188, 1024)],
+            vec![],
+        ] {
+            assert_eq!(Start::after(&plan, &mut kept(tracks)), None);
+        }
+    }
+
+    #[test]
+    fn a_rung_always_has_a_frame_to_begin_with() {
+        let interval = |plan: &Plan| {
+            let mut kept = kept(vec![pictures(3), pictures(3)]);
+            Start::after(plan, &mut kept).map(|start| (start.interval, lengths(&kept)))
+        };
+        assert_eq!(interval(&plan(60.0, 0.0)), Some((3, vec![3, 3])));
+        // The picture ends about here, nobody knows when it ends, or all of its frames are there.
+        assert_eq!(interval(&plan(12.3, 0.0)), Some((2, vec![2, 2])));
+        assert_eq!(interval(&plan(0.0, 0.0)), Some((2, vec![2, 2])));
+        let mut plan = plan(60.0, 0.0);
+        let mut frames = |frames| {
+            if let Some(picture) = &mut plan.picture {
+                picture.frames = Some(frames);
+            }
+            interval(&plan)
+        };
+        assert_eq!(frames(300), Some((2, vec![2, 2])));
+        assert_eq!(frames(301), Some((3, vec![3, 3])));
+        // The last of the source's keyframes is behind.
+        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
+        plan.boundaries = Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), 60.0, 4.0).unwrap();
+        assert_eq!(interval(&plan), Some((2, vec![2, 2])));
+    }
+
+    #[test]
+    fn stills_that_are_missing_are_made_from_earlier_on() {
+        let mut kept = Kept { stills: vec![Bytes::new(); 5], ..kept(vec![pictures(3), pictures(3)]) };
+        let start = Start::after(&plan(60.0, 0.0), &mut kept).unwrap();
+        assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
+    }
+
+    #[test]
+    fn a_video_that_has_just_begun_is_read_from_its_beginning() {
+        let mut kept = kept(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
+        let start = Start::after(&plan(60.0, 60.0), &mut kept).unwrap();
+        assert_eq!((start.interval, start.seek_seconds), (1, 0.0));
+        let sounds = [StartOfSound { first_ticks: 43 * PACKET_SAMPLES, fed_ticks: 19 * PACKET_SAMPLES }];
+        assert_eq!(start.sounds, sounds);
+    }
+}

@@ -432,6 +432,9 @@ async fn make(
     let Run { plan, input, standing, .. } = run;
     let encoding = Instant::now();
     standing.begin(Stage::Encoding);
+    if let Some(from_seconds) = run.start.and_then(|start| plan.boundaries.start_seconds(start.interval)) {
+        standing.resumed(from_seconds, publisher.tracks().iter().map(|track| track.timeline.segments.len()));
+    }
     let result = encode(run, publisher).await;
     found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
     let encoded = unless_unread(input, result)?;
