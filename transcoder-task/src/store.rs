@@ -480,9 +480,10 @@ fn tags_of_files(root: &Path, folder: &str) -> Result<HashMap<String, Tag>, Stor
             // Names of ours are text.
             let Ok(name) = entry.file_name().into_string() else { continue };
             let inner = format!("{folder}/{name}");
-            if entry.file_type().map_err(failed)?.is_dir() {
+            let kind = entry.file_type().map_err(failed)?;
+            if kind.is_dir() {
                 folders.push(inner);
-            } else {
+            } else if kind.is_file() {
                 tags.insert(inner, Tag::of(&std::fs::read(entry.path()).map_err(failed)?));
             }
         }

@@ -24,7 +24,7 @@ const SOUND: &str = "aevalsrc='0.4*sin(2*PI*(200*t+8*t*t))':sample_rate=44100";
 /// Small rungs, short segments, and slow enough to be killed.
 const PROFILE: &str = "segment_seconds = 1.0\nformats = [\"hls\", \"dash\", \"mp4\"]\n\
     [[rung]]\nsize = 480\ncrf = 23\nmax_kbps = 3000\npreset = \"medium\"\n\
-    [[rung]]\nsize = 240\ncrf = 23\nmax_kbps = 600\npreset = \"medium\"\n";
+    [[rung]]\nsize = 240\ncrf = 23\nmax_kbps = 600\npreset = \"slower\"\n";
 
 struct Place {
     folder: TempDir,
@@ -37,7 +37,14 @@ impl Place {
     fn new(encoders: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let input = folder.path().join("source.mp4");
-        let arguments = format!("-loglevel error -f lavfi -i {PICTURE} -f lavfi -i {SOUND} -t 16 {encoders}");
+        let texts = folder.path().join("texts.vtt");
+        let cue = |second| format!("00:{second:02}.100 --> 00:{second:02}.900\nText {second}\n\n");
+        fs::write(&texts, format!("WEBVTT\n\n{}", (0..16).map(cue).collect::<String>())).unwrap();
+        let texts = texts.display();
+        let arguments = format!(
+            "-loglevel error -f lavfi -i {PICTURE} -f lavfi -i {SOUND} -i {texts} -map 0 -map 1 -map 2 -t 16 \
+             -c:s mov_text {encoders}"
+        );
         let mut ffmpeg = Command::new("ffmpeg");
         ffmpeg.args(arguments.split_whitespace()).arg(&input);
         assert!(ffmpeg.status().unwrap().success());
@@ -151,9 +158,13 @@ impl Output {
         folders
     }
 
+    fn own(&self, path: &str) -> PathBuf {
+        self.0.join("stream").join(self.report()["folder"].as_str().unwrap()).join(path)
+    }
+
     /// A rendition as a player reads it, in one file.
     fn whole(&self, rendition: &str) -> PathBuf {
-        let folder = self.0.join("stream").join(self.report()["folder"].as_str().unwrap()).join(rendition);
+        let folder = self.own(rendition);
         let playlist = fs::read_to_string(folder.join("index.m3u8")).unwrap();
         assert!(playlist.contains("#EXT-X-ENDLIST"));
         let mut bytes = fs::read(folder.join("init.mp4")).unwrap();
@@ -168,14 +179,9 @@ impl Output {
     /// When each frame of a rung is shown, in ticks, whether it is a keyframe, and its number.
     fn frames(&self, rung: &str) -> Vec<((i64, bool), u32)> {
         let file = self.whole(&format!("video/{rung}"));
-        let pixels =
-            decoded(&file, "-vf scale=16:12:flags=area -fps_mode passthrough -f rawvideo -pix_fmt gray");
-        let number = |frame: &[u8]| {
-            frame[6 * 16..7 * 16].iter().rev().fold(0, |bits, pixel| bits << 1 | u32::from(*pixel > 128))
-        };
-        let numbers = pixels.chunks(16 * 12).map(number);
+        let numbers = numbers(&file);
         let mut times = packets(&file, "v");
-        assert_eq!(times.len(), pixels.len() / (16 * 12));
+        assert_eq!(times.len(), numbers.len());
         times.sort_unstable();
         times.into_iter().zip(numbers).collect()
     }
@@ -202,6 +208,16 @@ fn decoded(file: &Path, arguments: &str) -> Vec<u8> {
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     output.stdout
+}
+
+/// The numbers of the frames of a file.
+fn numbers(file: &Path) -> Vec<u32> {
+    let pixels =
+        decoded(file, "-map 0:v -vf scale=16:12:flags=area -fps_mode passthrough -f rawvideo -pix_fmt gray");
+    let number = |frame: &[u8]| {
+        frame[6 * 16..7 * 16].iter().rev().fold(0, |bits, pixel| bits << 1 | u32::from(*pixel > 128))
+    };
+    pixels.chunks(16 * 12).map(number).collect()
 }
 
 /// Time of each packet, and whether it is a keyframe.
@@ -295,7 +311,7 @@ fn same_sound(one: &Output, other: &Output) {
     assert!(worst < 0.05, "sounds differ by {worst} at sample {at}");
 }
 
-fn survives(encoders: &str) -> (Place, Output, Output) {
+fn survives(encoders: &str) {
     let place = Place::new(encoders);
     let undisturbed = place.output("undisturbed");
     place.finish(&undisturbed);
@@ -303,9 +319,28 @@ fn survives(encoders: &str) -> (Place, Output, Output) {
     let log = fs::read_to_string(output.0.join("log")).unwrap();
     eprintln!("{log}");
     assert_eq!(output.folders().len(), 1, "nothing was made anew");
-    same_frames(&output, &undisturbed);
-    same_sound(&output, &undisturbed);
-    (place, undisturbed, output)
+    same(&output, &undisturbed);
+}
+
+/// Pictures, sound, and what is made at the end.
+fn same(output: &Output, undisturbed: &Output) {
+    same_frames(output, undisturbed);
+    same_sound(output, undisturbed);
+    assert_eq!(numbers(&output.own("mp4/240p.mp4")), (0..400).collect::<Vec<_>>());
+    // Of the same frames, as nothing of them is encoded from what came before.
+    for path in [
+        "images/poster.jpg",
+        "images/storyboard-0.jpg",
+        "images/storyboard.vtt",
+        "subtitles/und/subtitles.vtt",
+    ] {
+        assert!(fs::read(output.own(path)).unwrap() == fs::read(undisturbed.own(path)).unwrap(), "{path}");
+    }
+    for name in ["renditions", "warnings"] {
+        let of = |output: &Output| output.report()[name].as_array().map_or(0, Vec::len);
+        assert_eq!(of(output), of(undisturbed), "{name}");
+    }
+    assert!(!output.own("checkpoint").read_dir().is_ok_and(|mut files| files.next().is_some()));
 }
 
 #[test]
@@ -325,4 +360,64 @@ fn open_groups_of_pictures_and_other_rates_of_sound_are_whole_however_often_atte
     survives(
         "-c:v libx264 -preset ultrafast -pix_fmt yuv422p -qp 20 -bf 3 -x264-params keyint=75:open-gop=1 -ar 32000 -c:a aac -b:a 128k",
     );
+}
+
+/// An attempt that was asked to end when it had made a third.
+fn interrupted(place: &Place, output: &Output) {
+    let mut task = place.start(output);
+    assert!(task.has_made(output, 18), "{}", task.log());
+    task.signal(Signal::TERM);
+    assert_eq!(task.child.wait().unwrap().code(), Some(143), "{}", task.log());
+}
+
+/// The only folder that an interrupted attempt left.
+fn left(output: &Output) -> PathBuf {
+    let only = |folder: PathBuf| {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_dir())
+    };
+    only(only(output.0.join("stream")).unwrap()).unwrap()
+}
+
+#[test]
+fn what_is_broken_or_edited_in_between_is_made_again() {
+    let place = Place::new("-c:v mpeg4 -qscale 5 -g 40 -c:a aac -b:a 128k");
+    let undisturbed = place.output("undisturbed");
+    place.finish(&undisturbed);
+
+    let output = place.output("edited");
+    interrupted(&place, &output);
+    let folder = left(&output);
+    let segment = folder.join("video/240p/seg-00002.m4s");
+    let half = fs::metadata(&segment).unwrap().len() / 2;
+    fs::File::options().write(true).open(&segment).unwrap().set_len(half).unwrap();
+    fs::write(folder.join("video/480p/index.m3u8"), "#EXTM3U\n#EXT-X-ENDLIST\n").unwrap();
+    fs::remove_file(folder.join("audio/und/seg-00003.m4s")).unwrap();
+    place.finish(&output);
+    assert!(fs::read_to_string(output.0.join("log")).unwrap().contains("interval=2"));
+    assert_eq!(output.folders().len(), 1);
+    same(&output, &undisturbed);
+
+    // Another init segment than this FFmpeg's: what belongs to it stays where viewers may have it from.
+    let output = place.output("of_another_version");
+    interrupted(&place, &output);
+    let init = left(&output).join("video/480p/init.mp4");
+    let bytes = fs::read(&init).unwrap();
+    let name = bytes.windows(12).position(|name| name == b"VideoHandler").unwrap();
+    fs::write(&init, [&bytes[..name], b"OtherHandler", &bytes[name + 12..]].concat()).unwrap();
+    place.finish(&output);
+    assert_eq!(output.folders().len(), 2);
+    same(&output, &undisturbed);
+
+    // The disk is full, and then it is not.
+    let output = place.output("full");
+    interrupted(&place, &output);
+    let next = left(&output).join("video/480p/seg-00010.m4s.partial");
+    std::os::unix::fs::symlink("/dev/full", &next).unwrap();
+    let mut task = place.start(&output);
+    assert_eq!(task.child.wait().unwrap().code(), Some(75), "{}", task.log());
+    assert!(task.log().contains("No space left on device"), "{}", task.log());
+    fs::remove_file(next).unwrap();
+    place.finish(&output);
+    assert_eq!(output.folders().len(), 1);
+    same(&output, &undisturbed);
 }
