@@ -61,7 +61,7 @@ def read_rungs(out: Path) -> list[Rung]:
     for rendition in report["renditions"]:
         if rendition["kind"] != "video":
             continue
-        folder = f"{report['job_id']}/video/{rendition['name']}"
+        folder = f"{report['folder']}/video/{rendition['name']}"
         copied = rendition.get("copied", False)
         rungs.append(Rung(rendition["name"], rendition["width"], rendition["height"], copied, folder))
     if not rungs:

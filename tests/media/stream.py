@@ -96,7 +96,7 @@ class Stream:
     @property
     def home(self) -> Path:
         """The job's own folder."""
-        return self.folder / self.report["job_id"]
+        return self.folder / self.report["folder"]
 
     def rungs(self) -> list[Rendition]:
         """Every rung once, largest first, whatever the variants it is part of."""

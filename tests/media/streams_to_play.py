@@ -52,6 +52,6 @@ def plays(binary: Path) -> list[Play]:
 
 def _seconds(folder: Path) -> float:
     """When the last sample of any rendition ends, by the segments themselves."""
-    home = folder / streams.report(folder).get("job_id", "")
+    home = folder / streams.report(folder).get("folder", "")
     playlists = [*home.glob("video/*/index.m3u8"), *home.glob("audio/*/index.m3u8")]
     return max((streams.open_rendition(path).end for path in playlists), default=0.0)

@@ -75,7 +75,7 @@ impl Made {
     }
 
     fn own(&self, path: &str) -> PathBuf {
-        self.folder.path().join(self.report()["job_id"].as_str().unwrap()).join(path)
+        self.folder.path().join(self.report()["folder"].as_str().unwrap()).join(path)
     }
 
     fn rungs(&self) -> Vec<String> {
