@@ -10,7 +10,8 @@ use serde::Deserialize;
 pub struct Profile {
     /// What is published, in any combination.
     pub formats: Vec<Format>,
-    /// Length of a segment in seconds; every segment begins with a keyframe.
+    /// Length of a segment in seconds, the first three's excepted, which together have it; every segment begins with a
+    /// keyframe.
     pub segment_seconds: f64,
     /// AAC bit rate in kbit/s for a stereo track; other layouts get as much for each pair of channels.
     pub audio_kbps: u32,
