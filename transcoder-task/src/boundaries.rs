@@ -1,4 +1,7 @@
 //! The instants at which segments of every rendition begin.
+//!
+//! A stream is playable when every rendition has its first segment, so the first ones are short: a quarter of a
+//! segment's length, another quarter, a half, and whole ones from there on.
 
 /// Forced keyframes are given as one argument, of which Linux takes 128 KiB.
 const LONGEST_LIST: usize = 8_000;
@@ -6,10 +9,13 @@ const LONGEST_LIST: usize = 8_000;
 /// Sound may end this much behind the picture, in seconds, without a segment of its own.
 const TAIL_SECONDS: f64 = 0.25;
 
+/// Far more than rounding changes, far less than a tick of any clock.
+const NANOSECOND: f64 = 1e-9;
+
 /// Where segments begin.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Boundaries {
-    /// At multiples of one duration, where all rungs are encoded.
+    /// At multiples of one duration, and at a quarter and a half of it, where all rungs are encoded.
     Every {
         /// In seconds.
         seconds: f64,
@@ -47,7 +53,7 @@ impl Boundary {
 }
 
 impl Boundaries {
-    /// A uniform grid for a picture of `frame_rate` frames per second (0 if unknown, or for sound alone).
+    /// A grid for a picture of `frame_rate` frames per second (0 if unknown, or for sound alone).
     pub fn every(seconds: f64, frame_rate: f64) -> Self {
         // Half a frame, but at most 1/50 s, so that a slide show's long frames do not pull boundaries forward; in
         // microseconds, as FFmpeg is told.
@@ -67,7 +73,8 @@ impl Boundaries {
     pub fn interval(&self, seconds: f64) -> i64 {
         match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
-                ((seconds + tolerance_seconds) / step).floor() as i64
+                let steps = (seconds + tolerance_seconds) / step;
+                (4.0 * steps).floor().min(steps.floor() + 2.0) as i64
             }
             Self::At { keyframes, .. } => {
                 keyframes.partition_point(|keyframe| keyframe.threshold() <= seconds) as i64 - 1
@@ -90,6 +97,27 @@ impl Boundaries {
         self.interval(seconds)
     }
 
+    /// The first instant that belongs to an interval, of picture and of sound.
+    pub fn start_seconds(&self, interval: i64) -> f64 {
+        let start = match self {
+            Self::Every { seconds: step, tolerance_seconds, .. } => {
+                let interval = interval as f64;
+                step * (interval / 4.0).max(interval - 2.0) - tolerance_seconds
+            }
+            Self::At { keyframes, end_seconds, step_seconds } => {
+                let first = keyframes.first().map_or(0.0, |keyframe| keyframe.at_seconds);
+                let behind = interval - keyframes.len() as i64;
+                match usize::try_from(interval).map(|interval| keyframes.get(interval)) {
+                    Ok(Some(keyframe)) => keyframe.threshold(),
+                    Ok(None) => end_seconds + TAIL_SECONDS + behind as f64 * step_seconds,
+                    Err(_) => first + interval as f64 * step_seconds,
+                }
+            }
+        };
+        // Rounding may have made it the last instant of the one before.
+        if self.interval_of_sound(start) < interval { start + NANOSECOND } else { start }
+    }
+
     /// Whether no frame will follow in an interval, when its last one so far is shown at `last_seconds`. False
     /// where that is not certain: then the next frame tells.
     pub fn filled(&self, interval: i64, last_seconds: f64) -> bool {
@@ -105,12 +133,12 @@ impl Boundaries {
         }
     }
 
-    /// FFmpeg's `-force_key_frames`: the first frame in every interval from the `first` on. (Counting, as in `n_forced*4`, would make every
-    /// frame behind a long one a keyframe until it had caught up.)
+    /// FFmpeg's `-force_key_frames`: the first frame in every interval from the `first` on. (Counting, as in `n_forced*4`,
+    /// would make every frame behind a long one a keyframe until it had caught up.)
     pub fn forced_keyframes(&self, first: i64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
-                let interval = |time: &str| format!("floor(({time}+{tolerance_seconds:.6})/{seconds})");
+                let interval = |time| expression(time, *seconds, *tolerance_seconds);
                 let (now, before) = (interval("t"), interval("prev_forced_t"));
                 format!("expr:if(isnan(prev_forced_t),1,gt({now},{before}))")
             }
@@ -124,25 +152,13 @@ impl Boundaries {
         }
     }
 
-    /// The first instant that belongs to an interval; `None` behind the last of the source's keyframes.
-    pub fn start_seconds(&self, interval: i64) -> Option<f64> {
-        match self {
-            Self::Every { seconds, tolerance_seconds, .. } => {
-                Some(interval as f64 * seconds - tolerance_seconds)
-            }
-            Self::At { keyframes, .. } => {
-                usize::try_from(interval).ok().and_then(|index| keyframes.get(index)).map(Boundary::threshold)
-            }
-        }
-    }
-
     /// FFmpeg's expression for whether a frame at `t` lies in an interval or behind it.
     pub fn not_before(&self, interval: i64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
-                format!("gte(floor((t+{tolerance_seconds:.6})/{seconds}),{interval})")
+                format!("gte({},{interval})", expression("t", *seconds, *tolerance_seconds))
             }
-            Self::At { .. } => format!("gte(t,{:.6})", self.start_seconds(interval).unwrap_or(f64::MAX)),
+            Self::At { .. } => format!("gte(t,{:.6})", self.start_seconds(interval)),
         }
     }
 
@@ -157,6 +173,12 @@ impl Boundaries {
             }
         }
     }
+}
+
+/// [`Boundaries::interval`] of a grid, as FFmpeg's expressions have it.
+fn expression(time: &str, seconds: f64, tolerance_seconds: f64) -> String {
+    let steps = format!("({time}+{tolerance_seconds:.6})/{seconds}");
+    format!("min(floor(4*{steps}),floor({steps})+2)")
 }
 
 #[cfg(test)]
@@ -178,13 +200,24 @@ mod tests {
     #[test]
     fn a_frame_just_before_a_boundary_belongs_behind_it() {
         let grid = Boundaries::every(4.0, 30.0);
-        assert_eq!([0.0, 3.95, 3.99, 4.0, 8.1].map(|at| grid.interval(at)), [0, 0, 1, 1, 2]);
-        let expression = "expr:if(isnan(prev_forced_t),1,\
-                          gt(floor((t+0.016667)/4),floor((prev_forced_t+0.016667)/4)))";
+        assert_eq!([7.95, 7.99, 8.0, 12.1].map(|at| grid.interval(at)), [3, 4, 4, 5]);
+        let expression = "expr:if(isnan(prev_forced_t),1,gt(\
+                          min(floor(4*(t+0.016667)/4),floor((t+0.016667)/4)+2),\
+                          min(floor(4*(prev_forced_t+0.016667)/4),floor((prev_forced_t+0.016667)/4)+2)))";
         assert_eq!(grid.forced_keyframes(0), expression);
         let listed = at(&[0, 110, 250]);
         assert_eq!([0.0, 4.36, 4.39, 4.4, 9.99, 30.0].map(|at| listed.interval(at)), [0, 0, 1, 1, 2, 2]);
         assert_eq!(listed.forced_keyframes(0), "0.000000,4.380000,9.980000");
+    }
+
+    #[test]
+    fn the_first_segments_are_short() {
+        let starts = |seconds: f64| {
+            let grid = Boundaries::every(seconds, 0.0);
+            [0, 1, 2, 3, 4, 5].map(|interval| grid.start_seconds(interval) + 0.02)
+        };
+        assert_eq!(starts(4.0), [0.0, 1.0, 2.0, 4.0, 8.0, 12.0]);
+        assert_eq!(starts(6.0), [0.0, 1.5, 3.0, 6.0, 12.0, 18.0]);
     }
 
     #[test]
@@ -201,8 +234,9 @@ mod tests {
         assert!(listed.filled(0, 4.36));
         assert!(!listed.filled(2, 20.0), "the last one ends with the stream");
         let grid = Boundaries::every(4.0, 25.0);
-        assert!(grid.filled(1, 7.96));
-        assert!(!grid.filled(1, 7.92), "one more frame");
+        assert!(grid.filled(0, 0.96));
+        assert!(grid.filled(3, 7.96));
+        assert!(!grid.filled(3, 7.92), "one more frame");
     }
 
     #[test]
@@ -221,7 +255,103 @@ mod tests {
         assert!(listed(8_000).unwrap().forced_keyframes(0).len() < 128 << 10);
     }
 
+    /// Frames as FFmpeg encodes them under these boundaries: whether each is a keyframe, and when it is shown.
+    fn encoded(frame_rate: f64, filter: &str, boundaries: &Boundaries) -> Vec<(bool, f64)> {
+        let source = format!("color=size=16x16:rate={frame_rate}:duration=30,{filter}");
+        let forced = boundaries.forced_keyframes(0);
+        let output = std::process::Command::new("ffmpeg")
+            .args(["-loglevel", "error", "-f", "lavfi", "-i", &source, "-force_key_frames", &forced])
+            .args("-fps_mode vfr -enc_time_base 1:90000 -c:v libx264 -preset ultrafast -g 100000 -sc_threshold 0 -bf 0".split(' '))
+            .args(["-f", "framecrc", "-"])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        let (told, frames): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
+        let tick = told.iter().find_map(|line| line.strip_prefix("#tb 0: 1/")).unwrap();
+        let tick: f64 = tick.parse().unwrap();
+        let frame = |line: &&str| {
+            let pts: f64 = line.split(',').nth(2).unwrap().trim().parse().unwrap();
+            // Of flags, only others than a keyframe's are told.
+            (!line.contains("F=0x0"), pts / tick)
+        };
+        frames.iter().map(frame).collect()
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        #[test]
+        fn ffmpeg_begins_intervals_where_they_begin_here(
+            seconds in 1.0_f64..10.0,
+            frame_rate in prop::sample::select(vec![0.5, 8.0, 12.5, 25.0, 30.0, 50.0, 60.0]),
+            kept in 1_u32..=10,
+        ) {
+            let boundaries = Boundaries::every(seconds, frame_rate);
+            // Of ten frames so many, anywhere.
+            let filter = format!("settb=1/90000,select='eq(n,0)+lt(random(0)*10,{kept})'");
+            let frames = encoded(frame_rate, &filter, &boundaries);
+            let intervals = frames.iter().map(|(_, at)| boundaries.interval(*at));
+            let begins = [true].into_iter().chain(
+                intervals.clone().zip(intervals.skip(1)).map(|(one, next)| next > one)
+            );
+            let expected: Vec<_> = begins.zip(&frames).map(|(begins, (_, at))| (begins, *at)).collect();
+            prop_assert_eq!(frames, expected);
+        }
+    }
+
+    fn any_boundaries() -> impl Strategy<Value = Boundaries> {
+        let every = (1.0_f64..=10.0, prop::sample::select(vec![0.0, 8.0, 23.976, 25.0, 59.94]));
+        let every = every.prop_map(|(seconds, frame_rate)| Boundaries::every(seconds, frame_rate));
+        let gaps = prop::collection::vec(1_u32..300, 1..50);
+        let listed = (gaps, 0_u32..5, 1.0_f64..=10.0).prop_map(|(gaps, first, step)| {
+            let starts = gaps.iter().scan(first * 50, |at, gap| Some(std::mem::replace(at, *at + gap)));
+            let boundary = |frame: u32| Boundary {
+                at_seconds: f64::from(frame) / 25.0,
+                before_seconds: f64::from(if frame == first * 50 { frame } else { frame - 1 }) / 25.0,
+            };
+            let keyframes: Vec<_> = starts.map(boundary).collect();
+            let end_seconds = keyframes.last().unwrap().at_seconds + 2.0;
+            Boundaries::at(keyframes, end_seconds, step).unwrap()
+        });
+        prop_oneof![every, listed]
+    }
+
+    proptest! {
+        #[test]
+        fn an_interval_begins_at_its_start_and_not_before(
+            boundaries in any_boundaries(), interval in prop_oneof![-3_i64..6, 0_i64..20_000],
+        ) {
+            let interval = match &boundaries {
+                Boundaries::Every { .. } => interval.max(0),
+                Boundaries::At { keyframes, .. } => interval % (2 * keyframes.len() as i64),
+            };
+            let start = boundaries.start_seconds(interval);
+            prop_assert_eq!(boundaries.interval_of_sound(start), interval);
+            prop_assert_eq!(boundaries.interval_of_sound(start - 1e-8), interval - 1);
+            let of_picture = match &boundaries {
+                Boundaries::Every { .. } => true,
+                Boundaries::At { keyframes, .. } => (0..keyframes.len() as i64).contains(&interval),
+            };
+            if of_picture {
+                prop_assert_eq!(boundaries.interval(start), interval);
+                prop_assert_eq!(boundaries.interval(start - 1e-8), interval - 1);
+            }
+        }
+
+        #[test]
+        fn intervals_follow_each_other_and_none_is_longer_than_meant(
+            boundaries in any_boundaries(), seconds in 0.0_f64..300.0, later in 0.0_f64..20.0,
+        ) {
+            prop_assert!(boundaries.interval(seconds) <= boundaries.interval(seconds + later));
+            prop_assert!(boundaries.interval_of_sound(seconds) <= boundaries.interval_of_sound(seconds + later));
+            let interval = boundaries.interval_of_sound(seconds);
+            let (start, end) = (boundaries.start_seconds(interval), boundaries.start_seconds(interval + 1));
+            prop_assert!(start <= seconds && seconds < end, "{start} {seconds} {end}");
+            // The last one goes on until the sound has a segment of its own.
+            prop_assert!(end - start <= boundaries.longest_seconds() + TAIL_SECONDS + 0.03, "{start} {end}");
+        }
+
         #[test]
         fn every_frame_lies_in_the_interval_that_its_boundary_begins(
             gaps in prop::collection::vec(1_u32..300, 1..50), frame in 0_u32..10_000,

@@ -249,7 +249,8 @@ fn video(
         args.pair("-map", format!("0:{}", picture.stream));
         args.pair("-c:v", "copy");
         // FFmpeg begins at an earlier keyframe.
-        if let Some(first) = start.and_then(|start| plan.boundaries.start_seconds(start.interval)) {
+        if let Some(start) = start {
+            let first = plan.boundaries.start_seconds(start.interval);
             args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
         }
         return;

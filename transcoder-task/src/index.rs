@@ -335,7 +335,7 @@ fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
 }
 
 /// Every boundary is the first candidate that makes its segment long enough, or else the last one before
-/// its segment is too long.
+/// its segment is too long. At the beginning, long enough is as long as all segments before it together.
 fn choose(
     candidates: impl Iterator<Item = Boundary>,
     end_seconds: f64,
@@ -362,7 +362,9 @@ fn choose(
                 ));
             }
         }
-        if candidate.at_seconds - last.at_seconds >= segment_seconds - SLACK_SECONDS {
+        let before = last.at_seconds - chosen.first().map_or(0.0, |first| first.at_seconds);
+        let wanted = before.clamp(segment_seconds / 4.0, segment_seconds);
+        if candidate.at_seconds - last.at_seconds >= wanted - SLACK_SECONDS {
             chosen.push(candidate);
             passed = None;
         } else {
@@ -1533,12 +1535,27 @@ mod tests {
             let keyframes = times.iter().map(|at| Boundary { at_seconds: *at, before_seconds: *at });
             choose(keyframes, end, 4.0).map(|all| all.iter().map(|one| one.at_seconds).collect::<Vec<_>>())
         };
-        assert_eq!(choose(&[0.0, 2.0, 4.0, 6.0, 8.0], 9.0).unwrap(), [0.0, 4.0, 8.0]);
-        assert_eq!(choose(&[0.0, 1.99, 3.98, 6.1], 7.0).unwrap(), [0.0, 3.98]);
+        assert_eq!(choose(&[0.0, 4.0, 6.0, 8.0, 10.0], 11.0).unwrap(), [0.0, 4.0, 8.0]);
+        assert_eq!(choose(&[0.0, 3.98, 6.0, 7.93, 9.0], 10.0).unwrap(), [0.0, 3.98, 7.93]);
         assert_eq!(choose(&[0.0, 3.0, 11.0], 12.0).unwrap(), [0.0, 3.0, 11.0]);
-        assert_eq!(choose(&[0.5, 3.0], 11.0).unwrap(), [0.5]);
-        assert_eq!(choose(&[0.5, 3.0], 12.0).unwrap(), [0.5, 3.0]);
+        assert_eq!(choose(&[0.0, 5.0, 8.0], 15.0).unwrap(), [0.0, 5.0]);
+        assert_eq!(choose(&[0.0, 5.0, 8.0], 16.0).unwrap(), [0.0, 5.0, 8.0]);
         choose(&[0.0, 3.0], 14.0).unwrap_err();
+    }
+
+    #[test]
+    fn the_first_segments_are_short_where_there_are_keyframes() {
+        let choose = |from: f64, gop: f64| {
+            let times = (0..60).map(|number| from + f64::from(number) * gop);
+            let keyframes = times.map(|at| Boundary { at_seconds: at, before_seconds: at });
+            let chosen = choose(keyframes, from + gop * 60.0, 4.0).unwrap();
+            chosen.iter().take(6).map(|one| one.at_seconds).collect::<Vec<_>>()
+        };
+        assert_eq!(choose(0.0, 0.5), [0.0, 1.0, 2.0, 4.0, 8.0, 12.0]);
+        assert_eq!(choose(3.0, 1.0), [3.0, 4.0, 5.0, 7.0, 11.0, 15.0], "wherever the picture begins");
+        assert_eq!(choose(0.0, 2.0), [0.0, 2.0, 4.0, 8.0, 12.0, 16.0]);
+        assert_eq!(choose(0.0, 1.5), [0.0, 1.5, 3.0, 6.0, 10.5, 15.0]);
+        assert_eq!(choose(0.0, 10.0), [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
     }
 
     #[test]

@@ -12,7 +12,8 @@ pub struct Profile {
     pub formats: Vec<Format>,
     /// When the stream can be played.
     pub publish: Publish,
-    /// Length of a segment in seconds; every segment begins with a keyframe.
+    /// Length of a segment in seconds, the first three's excepted, which together have it; every segment begins with a
+    /// keyframe.
     pub segment_seconds: f64,
     /// AAC bit rate in kbit/s for a stereo track; other layouts get as much for each pair of channels.
     pub audio_kbps: u32,

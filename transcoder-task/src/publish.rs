@@ -311,12 +311,16 @@ impl Publisher {
         Ok(())
     }
 
-    /// When the next round is to be written: when all renditions have got further, but not too soon after the last.
+    /// When the next round is to be written: when all renditions have got further, but not too soon after the last,
+    /// unless a viewer who began then has seen it all.
     fn due(&self) -> Option<tokio::time::Instant> {
         let complete = self.checkpoint.complete()?;
         match self.round {
             None => Some(tokio::time::Instant::now()),
-            Some((noted, at)) => (complete > noted).then(|| at + ROUND_EVERY),
+            Some((noted, at)) => {
+                let announced = Duration::from_secs_f64(self.boundaries.start_seconds(noted + 1).max(0.0));
+                (complete > noted).then(|| at + ROUND_EVERY.min(announced))
+            }
         }
     }
 

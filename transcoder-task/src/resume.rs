@@ -49,8 +49,9 @@ impl Start {
                 frames += entry.published.samples as u64;
                 last_interval = Some(entry.interval);
             }
+            // Behind the last keyframe of a source it begins where the picture ends.
             let begins = plan.boundaries.start_seconds(interval);
-            let sure = begins.is_some_and(|begins| begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds)
+            let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
                 && picture.frames.is_none_or(|all| frames < all);
             if !sure {
                 interval = last_interval?;
@@ -62,7 +63,7 @@ impl Start {
         if kept.tracks.iter().any(|track| track.entries.is_empty()) {
             return None;
         }
-        let mut wanted = vec![plan.boundaries.start_seconds(interval)?];
+        let mut wanted = vec![plan.boundaries.start_seconds(interval)];
         let mut sounds = Vec::with_capacity(plan.audio.len());
         for (audio, track) in plan.audio.iter().zip(kept.tracks.iter().skip(plan.rungs.len())) {
             let (first, last) = (track.entries.first()?.published, track.entries.last()?.published);
@@ -110,7 +111,9 @@ mod tests {
         };
         let media = Media { video: Some(video), duration_seconds: seconds, ..Media::default() };
         let mut plan = Plan::new(&media, &Copyable::default(), &Profile::default());
-        plan.boundaries = Boundaries::every(4.0, 25.0);
+        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
+        let every_four_seconds = (0..15).map(|number| at(f64::from(number) * 4.0)).collect();
+        plan.boundaries = Boundaries::at(every_four_seconds, 60.0, 4.0).unwrap();
         plan.audio =
             Vec::from_iter((sound_seconds > 0.0).then(|| AudioRendition::of_tests(1, sound_seconds)));
         plan

@@ -432,7 +432,8 @@ async fn make(
     let Run { plan, input, standing, .. } = run;
     let encoding = Instant::now();
     standing.begin(Stage::Encoding);
-    if let Some(from_seconds) = run.start.and_then(|start| plan.boundaries.start_seconds(start.interval)) {
+    if let Some(start) = run.start {
+        let from_seconds = plan.boundaries.start_seconds(start.interval);
         standing.resumed(from_seconds, publisher.tracks().iter().map(|track| track.timeline.segments.len()));
     }
     let result = encode(run, publisher).await;

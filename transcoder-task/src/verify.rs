@@ -361,7 +361,7 @@ mod tests {
     #[test]
     fn segments_lie_where_they_were_planned_and_begin_with_keyframes() {
         let mut cut_twice = timeline(3);
-        cut_twice.segments[1].start_ticks = 2 * TICKS;
+        cut_twice.segments[2].start_ticks = 6 * TICKS;
         let error = segments(&plan(12.0), &[rung(cut_twice)]).unwrap_err();
         assert!(error.to_string().contains("between two boundaries"), "{error}");
 
