@@ -7,7 +7,7 @@ use crate::{JobId, ObjectKey};
 /// Where the consumer's records and the tasks' progress are; no stream is ever placed below it.
 pub const RECORDS_PREFIX: &str = ".vidstreamx/";
 
-/// Room left for what follows the stem: `/<job id>/<kind>/<name>/seg-0000000.m4s` and the like.
+/// Room left for what follows the stem: `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s` and the like.
 const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
 
 /// The places of one job's objects in the output bucket.

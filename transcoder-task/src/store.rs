@@ -522,9 +522,11 @@ mod tests {
         abort_multipart_upload::AbortMultipartUploadOutput,
         complete_multipart_upload::{CompleteMultipartUploadError, CompleteMultipartUploadOutput},
         create_multipart_upload::CreateMultipartUploadOutput,
+        list_objects_v2::ListObjectsV2Output,
         put_object::PutObjectOutput,
         upload_part::{UploadPartError, UploadPartOutput},
     };
+    use aws_sdk_s3::types::Object;
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
     use proptest::prelude::*;
@@ -657,6 +659,48 @@ mod tests {
         let expected = "cannot write s3://streams/.vidstreamx/progress/1.json: ";
         assert!(error.to_string().starts_with(expected), "{error}");
         assert_eq!(rule.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_in_a_folder_is_told_with_the_tags_it_was_written_with() {
+        let object = |key: &str, tag: &str| Object::builder().key(key).e_tag(tag).build();
+        let wrote =
+            mock!(Client::put_object).then_output(|| PutObjectOutput::builder().e_tag("\"1\"").build());
+        let first = mock!(Client::list_objects_v2)
+            .match_requests(|request| {
+                request.prefix() == Some("a.mp4/job/plan/") && request.continuation_token().is_none()
+            })
+            .then_output(move || {
+                let page = ListObjectsV2Output::builder().is_truncated(true).next_continuation_token("more");
+                page.contents(object("a.mp4/job/plan/video/1", "\"1\"")).build()
+            });
+        let second = mock!(Client::list_objects_v2)
+            .match_requests(|request| request.continuation_token() == Some("more"))
+            .then_output(move || {
+                ListObjectsV2Output::builder().contents(object("a.mp4/job/plan/video/2", "\"2\"")).build()
+            });
+        let store = bucket(&[&wrote, &first, &second]);
+        let tag = store.put("job/plan/video/1", MP4, Bytes::new()).await.unwrap();
+        let tags = store.tags("job/plan").await.unwrap();
+        assert_eq!((tags.len(), &tags["job/plan/video/1"]), (2, &tag));
+        assert_ne!(tags["job/plan/video/2"], tag);
+    }
+
+    #[tokio::test]
+    async fn files_have_tags_by_their_content_and_only_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::Folder(folder.path().to_owned());
+        assert!(store.tags("job").await.unwrap().is_empty());
+        let tag = store.put("job/video/1", MP4, "content".into()).await.unwrap();
+        store.put("other/video/1", MP4, "content".into()).await.unwrap();
+        // What never ends when it is read.
+        std::os::unix::fs::symlink("/dev/zero", folder.path().join("job/link")).unwrap();
+        assert_eq!(
+            store.tags("job").await.unwrap(),
+            HashMap::from([("job/video/1".to_owned(), tag.clone())])
+        );
+        std::fs::write(folder.path().join("job/video/1"), "changed").unwrap();
+        assert_ne!(store.tags("job").await.unwrap()["job/video/1"], tag);
     }
 
     #[tokio::test]
