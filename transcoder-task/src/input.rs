@@ -2,7 +2,7 @@
 //!
 //! FFmpeg needs to seek (many files have their index at the end), and must neither see credentials nor
 //! depend on a presigned URL, which dies with the credentials that signed it. So it asks this server for
-//! ranges, and the server reads them from the pinned object, going on where a connection broke.
+//! ranges, and the server reads them from the pinned object.
 
 use std::{
     convert::Infallible,
@@ -13,9 +13,8 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::TryStreamExt;
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -27,17 +26,18 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
     task::JoinHandle,
 };
 
-use crate::{
-    s3::{READ, S3Error},
-    source::PinnedObject,
-};
+use crate::{reading::Reader, s3::S3Error, source::PinnedObject};
 
-/// A body that breaks is read again from where it broke, this often in a row without a byte.
-const READ_TRIES: u32 = 6;
+/// What lies in the socket was read for nothing when FFmpeg hangs up; the system would take megabytes.
+const SOCKET_BUFFER: u32 = 128 << 10;
+/// What the HTTP library holds before it asks for more: the least that keeps the socket filled.
+const WRITE_BUFFER: usize = 64 << 10;
+/// FFmpeg opens one connection at a time.
+const BACKLOG: u32 = 16;
 
 /// What FFmpeg is told to open.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Input {
     pub async fn size(&self) -> Option<u64> {
         match self {
             Self::File(path) => tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len()),
-            Self::Served(served) => Some(served.object.size),
+            Self::Served(served) => Some(served.reader.object().size),
         }
     }
 
@@ -74,7 +74,10 @@ impl Input {
     pub async fn bytes(&self, start: u64, end: u64) -> Result<Option<Bytes>, S3Error> {
         match self {
             Self::File(path) => Ok(read_file(path, start, end).await.ok()),
-            Self::Served(served) => served.bytes(start, end).await.map(Some),
+            Self::Served(served) => {
+                let end = end.min(served.reader.object().size);
+                served.reader.bytes(start.min(end), end).await.map(Some)
+            }
         }
     }
 
@@ -90,7 +93,7 @@ impl Input {
 /// An object behind a loopback server that lives as long as this value.
 #[derive(Debug)]
 pub struct ServedObject {
-    object: PinnedObject,
+    reader: Reader,
     url: String,
     failure: Failure,
     server: JoinHandle<()>,
@@ -102,28 +105,20 @@ type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 impl ServedObject {
     /// Starts the server.
     pub async fn start(object: PinnedObject) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let socket = TcpSocket::new_v4()?;
+        // Connections have what their listener has.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = socket.listen(BACKLOG)?;
         let mut secret = [0_u8; 16];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         // Unguessable, so that other users of this machine cannot read the object through it.
         let path: Arc<str> = format!("/{:032x}", u128::from_be_bytes(secret)).into();
         let url = format!("http://{}{path}", listener.local_addr()?);
         let failure = Failure::default();
-        let server = tokio::spawn(serve(listener, path, object.clone(), failure.clone()));
-        Ok(Self { object, url, failure, server })
-    }
-
-    async fn bytes(&self, start: u64, end: u64) -> Result<Bytes, S3Error> {
-        let end = end.min(self.object.size);
-        let failure = Failure::default();
-        let chunks: Result<Vec<_>, _> =
-            read(self.object.clone(), start, end, failure.clone()).try_collect().await;
-        let chunks = chunks.map_err(|error| {
-            let cause = failure.lock().ok().and_then(|mut failure| failure.take());
-            let detail = error.to_string();
-            cause.unwrap_or_else(|| S3Error::Trouble { action: READ, object: self.object.uri(), detail })
-        })?;
-        Ok(chunks.concat().into())
+        let reader = Reader::new(object);
+        let server = tokio::spawn(serve(listener, path, reader.clone(), failure.clone()));
+        Ok(Self { reader, url, failure, server })
     }
 }
 
@@ -141,7 +136,7 @@ impl Drop for ServedObject {
     }
 }
 
-async fn serve(listener: TcpListener, path: Arc<str>, object: PinnedObject, failure: Failure) {
+async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: Failure) {
     loop {
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
@@ -151,26 +146,24 @@ async fn serve(listener: TcpListener, path: Arc<str>, object: PinnedObject, fail
                 continue;
             }
         };
-        let (path, object, failure) = (path.clone(), object.clone(), failure.clone());
+        // A short body after its header would wait for the header's acknowledgement, which the other end delays.
+        let _ = connection.set_nodelay(true);
+        let (path, reader, failure) = (path.clone(), reader.clone(), failure.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = respond(&request, &path, &object, &failure);
+                let response = respond(&request, &path, &reader, &failure);
                 async move { Ok::<_, Infallible>(response) }
             });
             // Ends with an error whenever FFmpeg hangs up to seek.
             let _ = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(WRITE_BUFFER)
                 .serve_connection(TokioIo::new(connection), service)
                 .await;
         });
     }
 }
 
-fn respond(
-    request: &Request<Incoming>,
-    path: &str,
-    object: &PinnedObject,
-    failure: &Failure,
-) -> Response<Body> {
+fn respond(request: &Request<Incoming>, path: &str, reader: &Reader, failure: &Failure) -> Response<Body> {
     let empty = |status| {
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = status;
@@ -179,20 +172,27 @@ fn respond(
     if request.uri().path() != path || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return empty(StatusCode::NOT_FOUND);
     }
+    // FFmpeg would find its way past what is missing, and what it made then would have a hole.
+    if failure.lock().is_ok_and(|failure| failure.is_some()) {
+        return empty(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let size = reader.object().size;
     let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
-    let Some((start, end)) = parse_range(range, object.size) else {
+    let Some((start, end)) = parse_range(range, size) else {
         return empty(StatusCode::RANGE_NOT_SATISFIABLE);
     };
     let mut response = empty(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
     if request.method() == Method::GET {
-        let body = read(object.clone(), start, end, failure.clone()).map(|chunk| chunk.map(Frame::data));
+        let failure = failure.clone();
+        let body = reader.stream(start, end).map_ok(Frame::data);
+        let body = body.map_err(move |error| give_up(&failure, error));
         *response.body_mut() = BodyExt::boxed_unsync(StreamBody::new(body));
     }
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, header::HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_LENGTH, (end - start).into());
     if range.is_some()
-        && let Ok(value) = format!("bytes {start}-{}/{}", end.saturating_sub(1), object.size).try_into()
+        && let Ok(value) = format!("bytes {start}-{}/{}", end.saturating_sub(1), size).try_into()
     {
         headers.insert(header::CONTENT_RANGE, value);
     }
@@ -206,59 +206,6 @@ fn parse_range(range: Option<&str>, size: u64) -> Option<(u64, u64)> {
     let start: u64 = start.parse().ok()?;
     let end = if end.is_empty() { size } else { end.parse::<u64>().ok()?.saturating_add(1).min(size) };
     (start < end).then_some((start, end))
-}
-
-struct Reading {
-    at: u64,
-    body: Option<ByteStream>,
-    tries: u32,
-}
-
-/// The object's bytes; a connection that breaks is taken up again where it broke.
-fn read(
-    object: PinnedObject,
-    start: u64,
-    end: u64,
-    failure: Failure,
-) -> impl Stream<Item = std::io::Result<Bytes>> {
-    let reading = Reading { at: start, body: None, tries: 0 };
-    stream::try_unfold((reading, object, failure), move |(mut reading, object, failure)| async move {
-        while reading.at < end {
-            let problem = match &mut reading.body {
-                None => match object.read(reading.at, end).await {
-                    Ok(body) => {
-                        reading.body = Some(body);
-                        continue;
-                    }
-                    Err(error @ S3Error::Trouble { .. }) => error,
-                    Err(error) => return Err(give_up(&failure, error)),
-                },
-                Some(body) => match body.next().await {
-                    Some(Ok(chunk)) => {
-                        reading.at += chunk.len() as u64;
-                        reading.tries = 0;
-                        return Ok(Some((chunk, (reading, object, failure))));
-                    }
-                    broken => S3Error::Trouble {
-                        action: READ,
-                        object: object.uri(),
-                        detail: broken.map_or_else(
-                            || format!("the body ended at byte {} of {end}", reading.at),
-                            |result| result.map_or_else(|error| error.to_string(), |_| String::new()),
-                        ),
-                    },
-                },
-            };
-            reading.body = None;
-            reading.tries += 1;
-            if reading.tries >= READ_TRIES {
-                return Err(give_up(&failure, problem));
-            }
-            tracing::debug!("{problem}; trying again");
-            tokio::time::sleep(Duration::from_millis(100 << reading.tries)).await;
-        }
-        Ok(None)
-    })
 }
 
 fn give_up(failure: &Failure, error: S3Error) -> std::io::Error {
@@ -277,6 +224,7 @@ mod tests {
             get_object::{GetObjectError, GetObjectOutput},
             head_object::HeadObjectOutput,
         },
+        primitives::ByteStream,
     };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
@@ -314,8 +262,8 @@ mod tests {
         (String::from_utf8(answer).unwrap(), Input::Served(served))
     }
 
-    fn body(bytes: &'static [u8]) -> GetObjectOutput {
-        GetObjectOutput::builder().body(ByteStream::from_static(bytes)).build()
+    fn body(range: &'static str, bytes: &'static [u8]) -> GetObjectOutput {
+        GetObjectOutput::builder().content_range(range).body(ByteStream::from_static(bytes)).build()
     }
 
     #[tokio::test(start_paused = true)]
@@ -323,8 +271,8 @@ mod tests {
         let reads = mock!(Client::get_object)
             .match_requests(|request| matches!(request.range(), Some("bytes=2-9" | "bytes=5-9")))
             .sequence()
-            .output(|| body(b"cde"))
-            .output(|| body(b"fghij"))
+            .output(|| body("bytes 2-9/10", b"cde"))
+            .output(|| body("bytes 5-9/10", b"fghij"))
             .build();
         let (answer, input) = fetch(reads).await;
         assert!(answer.starts_with("HTTP/1.1 206") && answer.ends_with("cdefghij"), "{answer}");
@@ -336,14 +284,14 @@ mod tests {
     async fn an_object_that_is_replaced_while_it_is_read_is_remembered_as_the_cause() {
         let reads = mock!(Client::get_object)
             .sequence()
-            .output(|| body(b"cde"))
+            .output(|| body("bytes 2-9/10", b"cde"))
             .error(|| {
                 let meta = ErrorMetadata::builder().code("PreconditionFailed").message("it changed");
                 GetObjectError::generic(meta.build())
             })
             .build();
         let (answer, input) = fetch(reads).await;
-        assert!(answer.ends_with("cde"), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n"), "{answer}");
         assert_eq!(input.failure().map(|error| error.exit()), Some(Exit::Obsolete));
     }
 }

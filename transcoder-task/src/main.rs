@@ -1,6 +1,7 @@
 //! `transcoder-task`: reads one video, transcodes it into an adaptive stream, publishes it, exits.
 //!
-//! In the order the data flows: [`settings`] → [`source`] (read by FFmpeg through an [`input`]) → [`probe`] and
+//! In the order the data flows: [`settings`] → [`source`] (read by FFmpeg through an [`input`], in
+//! chunks by [`reading`]) → [`probe`] and
 //! [`index`] → [`plan`] (with [`boundaries`], [`loudness`]) → [`command`] (with [`colour`]) → [`ffmpeg`] → [`cmaf`]
 //! → [`publish`] (to a [`store`]; [`playlist`], [`dash`], [`images`], [`subtitles`], [`mp4`]) → [`verify`]; [`task`]
 //! ties them together.
@@ -24,6 +25,7 @@ mod probe;
 mod profile;
 mod progress;
 mod publish;
+mod reading;
 mod s3;
 mod settings;
 mod source;
