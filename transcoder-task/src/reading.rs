@@ -40,9 +40,9 @@ const MOST_KEPT: u64 = 8 << 20;
 /// A request that has not brought its chunk by then has stalled, or is too slow: the rest is asked for anew. S3 takes
 /// a tenth of a second.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
-/// Requests in a row without a byte. With the pauses between them that is about a minute of refusals, or four of
-/// silence.
-const READ_TRIES: u32 = 10;
+/// Requests in a row without a byte. With the pauses between them that is half a minute of refusals, or three and a
+/// half of silence.
+const READ_TRIES: u32 = 9;
 /// Before the second try; doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// As the SDK's.
@@ -418,8 +418,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_minute_of_refusals_or_silence_is_overcome_and_an_hour_is_not() {
-        for (code, minutes, expected) in [(503, 0.5, true), (500, 0.5, true), (503, 60.0, false)] {
+    async fn refusals_for_some_seconds_are_overcome_and_for_an_hour_are_not() {
+        for (code, minutes, expected) in [(503, 0.3, true), (500, 0.3, true), (503, 60.0, false)] {
             let begun = Instant::now();
             let refused = mock!(Client::get_object)
                 .match_requests(move |_| begun.elapsed().as_secs_f64() < minutes * 60.0)

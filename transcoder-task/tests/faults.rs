@@ -1,52 +1,248 @@
-//! S3 on a bad day: whatever it does, the program ends with the stream it makes on a good one, or says why not.
+//! S3 on a bad day: whatever it does to reads and writes, the program ends with the very stream that it makes on a good
+//! one, or with the exit code that says why not, and nothing it published has a hole.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod s3;
 
-use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Command,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use tempfile::TempDir;
-use tokio::process::Command;
 
-use s3::{Kind, S3};
+use s3::{Fault, Kind, Plan, S3, fail};
 
-/// Measures; `SOURCE` and `TASK` in the environment.
-#[tokio::test]
-#[ignore]
-async fn measure() {
-    let source = std::env::var("SOURCE").unwrap();
-    let task = std::env::var("TASK").unwrap_or(env!("CARGO_BIN_EXE_transcoder-task").into());
-    let delay = std::env::var("DELAY").map_or(0, |text| text.parse().unwrap());
-    let s3 = S3::slow([], Duration::from_millis(delay)).await;
-    let content: Bytes = std::fs::read(&source).unwrap().into();
-    let size = content.len();
-    s3.put("uploads/clip.mp4", content);
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = s3.command(&task);
-    if let Ok(profile) = std::env::var("PROFILE") {
-        command.args(["--profile", &profile]);
+/// Noise, so that it takes several reads.
+const CLIP: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=5,noise=alls=60:allf=t -f lavfi \
+    -i sine=duration=5 -c:v libx264 -preset ultrafast -qp 18 -g 25 -pix_fmt yuv420p -c:a aac";
+/// Two rungs in segments of a second.
+const PROFILE: &str = "segment_seconds = 1.0\n\
+    [[rung]]\nsize = 180\ncrf = 35.0\nmax_kbps = 800\npreset = \"ultrafast\"\nparams = \"threads=1\"\n\
+    [[rung]]\nsize = 120\ncrf = 35.0\nmax_kbps = 400\npreset = \"ultrafast\"\nparams = \"threads=1\"";
+const SOURCE: &str = "uploads/clip.mp4";
+const FRAMES: &str = "125";
+
+/// What came of a run.
+struct Made {
+    code: Option<i32>,
+    log: String,
+    s3: S3,
+    took: Duration,
+}
+
+impl Made {
+    async fn of(source: Bytes, plans: impl IntoIterator<Item = Plan>) -> Self {
+        let s3 = S3::start(plans).await;
+        s3.put(SOURCE, source);
+        let profile = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(profile.path(), PROFILE).unwrap();
+        let mut task = s3.command(env!("CARGO_BIN_EXE_transcoder-task"));
+        task.args(["--input", "s3://uploads/clip.mp4", "--output", "s3://streams/clip", "--profile"])
+            .arg(profile.path())
+            .kill_on_drop(true);
+        let started = Instant::now();
+        let output = tokio::time::timeout(Duration::from_secs(150), task.output()).await.unwrap().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr).into_owned();
+        Self { code: output.status.code(), log, s3, took: started.elapsed() }
     }
-    let started = std::time::Instant::now();
-    let mut child =
-        command.args(["--input", "s3://uploads/clip.mp4", "--output"]).arg(folder.path()).spawn().unwrap();
-    let pid = child.id().unwrap();
-    let mut peak = String::new();
-    let status = loop {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        if let Some(line) = status.lines().find(|line| line.starts_with("VmHWM")) {
-            peak = line.to_owned();
+
+    /// Everything that was published except the report, which tells of times.
+    fn stream(&self) -> BTreeMap<String, Bytes> {
+        let mut objects = self.s3.objects("streams/clip/");
+        objects.retain(|name, _| !name.ends_with("job.json"));
+        objects
+    }
+
+    /// The very stream that comes of an undisturbed run.
+    fn is_whole(&self) {
+        assert_eq!(self.code, Some(0), "{}", self.log);
+        let (ours, theirs) = (self.stream(), &undisturbed().stream);
+        assert!(ours.keys().eq(theirs.keys()), "{:?}\n{:?}", ours.keys(), theirs.keys());
+        for (name, content) in theirs {
+            assert!(ours[name] == content, "{name} is another");
         }
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
+    }
+
+    /// Ended with this code and reason; what is published up to there begins at the beginning, misses nothing, and does
+    /// not say that it is complete.
+    fn ended(&self, code: i32, reason: &str) {
+        assert_eq!(self.code, Some(code), "{}", self.log);
+        assert!(self.log.contains(reason), "{}", self.log);
+        let stream = self.stream();
+        for (name, playlist) in stream.iter().filter(|(name, _)| name.ends_with("/index.m3u8")) {
+            let folder = name.strip_suffix("index.m3u8").unwrap();
+            let playlist = std::str::from_utf8(playlist).unwrap();
+            assert!(!playlist.contains("#EXT-X-ENDLIST"), "{playlist}");
+            let listed = playlist.lines().filter(|line| !line.starts_with('#'));
+            for (number, segment) in listed.enumerate() {
+                assert_eq!(segment, format!("seg-{number:05}.m4s"));
+                assert!(stream.contains_key(&format!("{folder}{segment}")), "{name} lists {segment}");
+            }
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
-    println!(
-        "{source}: {status} size {size} GETs {} sent {} MB, {:.1} s, {peak}",
-        s3.count(Kind::Get, "clip"),
-        s3.sent() / 1_000_000,
-        started.elapsed().as_secs_f64()
-    );
+    }
+}
+
+/// A run without faults, and what it read.
+struct Undisturbed {
+    source: Bytes,
+    stream: BTreeMap<String, Bytes>,
+}
+
+fn undisturbed() -> &'static Undisturbed {
+    static RUN: OnceLock<Undisturbed> = OnceLock::new();
+    RUN.get_or_init(|| {
+        // Of its own, as every test has one already.
+        let runtime = || tokio::runtime::Runtime::new().unwrap();
+        std::thread::spawn(move || runtime().block_on(first_run())).join().unwrap()
+    })
+}
+
+async fn first_run() -> Undisturbed {
+    let folder = tempfile::tempdir().unwrap();
+    let source = make(&folder, CLIP);
+    let made = Made::of(source.clone(), []).await;
+    assert_eq!(made.code, Some(0), "{}", made.log);
+    let stream = made.stream();
+    for (name, content) in &stream {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, content).unwrap();
+    }
+    let media: Vec<_> = stream.keys().filter(|name| name.ends_with("/index.m3u8")).collect();
+    assert_eq!(media.len(), 3, "{media:?}");
+    for name in media {
+        let text = std::str::from_utf8(&stream[name]).unwrap();
+        assert!(text.contains("#EXT-X-ENDLIST") && text.matches("\nseg-").count() == 5, "{text}");
+        if name.contains("/video/") {
+            assert_eq!(frames(&folder.path().join(name)), FRAMES);
+        }
+    }
+    Undisturbed { source, stream }
+}
+
+fn make(folder: &TempDir, arguments: &str) -> Bytes {
+    let file = folder.path().join("clip.mp4");
+    let arguments = format!("-loglevel error -y {arguments} {}", file.display());
+    let output = Command::new("ffmpeg").args(arguments.split_whitespace()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(file).unwrap().into()
+}
+
+fn frames(playlist: &Path) -> String {
+    let output = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v", "-count_frames"])
+        .args(["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"])
+        .arg(playlist)
+        .output()
+        .unwrap();
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().next().unwrap().trim_end_matches(',').to_owned()
+}
+
+async fn with(plans: impl IntoIterator<Item = Plan>) -> Made {
+    Made::of(undisturbed().source.clone(), plans).await
+}
+
+const READ: Kind = Kind::Get;
+
+#[tokio::test]
+async fn reads_that_are_refused_are_tried_again() {
+    for fault in [Fault::Internal, Fault::SlowDown] {
+        let first = fail(Kind::Head, "clip.mp4", fault.clone());
+        let made = with([first, fail(READ, "clip.mp4", fault).from(1).times(5)]).await;
+        made.is_whole();
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_break_off_are_read_on() {
+    let faults = [Fault::Reset, Fault::Torn, Fault::Half, Fault::OtherRange];
+    // Each of them at each of the places: the header, its end, the beginning of the media and further on.
+    let plans = (0..16).map(|number| fail(READ, "clip.mp4", faults[number % 4].clone()).from(2 * number));
+    let made = with(plans).await;
+    made.is_whole();
+    assert!(made.s3.count(READ, "clip.mp4") > 32, "{}", made.s3.count(READ, "clip.mp4"));
+}
+
+#[tokio::test]
+async fn a_source_that_is_replaced_while_it_is_read_is_obsolete() {
+    for first in [0, 3, 6] {
+        let other = Fault::Replaced(Bytes::from_static(b"another upload"));
+        let made = with([fail(READ, "clip.mp4", other).from(first)]).await;
+        made.ended(66, "s3://uploads/clip.mp4 was replaced by another upload");
+        assert!(!made.stream().contains_key("master.m3u8"));
+    }
+}
+
+#[tokio::test]
+async fn writes_that_are_refused_are_tried_again() {
+    let made = with([
+        fail(Kind::Put, "180p/seg-00001", Fault::SlowDown).times(3),
+        fail(Kind::Put, "120p/init.mp4", Fault::Internal).times(2),
+        fail(Kind::Put, "180p/index.m3u8", Fault::SlowDown).from(1).times(2),
+        fail(Kind::Put, "master.m3u8", Fault::Internal),
+        fail(Kind::Put, "job.json", Fault::SlowDown),
+        fail(Kind::Get, "seg-00000", Fault::SlowDown),
+    ])
+    .await;
+    made.is_whole();
+}
+
+#[tokio::test]
+async fn writes_whose_connection_breaks_are_done_again_whether_they_took_effect_or_not() {
+    let made = with([
+        fail(Kind::Put, "180p/seg-00000", Fault::Reset).times(2),
+        fail(Kind::Put, "180p/seg-00002", Fault::Unanswered).times(2),
+        fail(Kind::Put, "index.m3u8", Fault::Unanswered).from(2),
+        fail(Kind::Put, "master.m3u8", Fault::Unanswered),
+        fail(Kind::Put, "job.json", Fault::Reset),
+    ])
+    .await;
+    made.is_whole();
+    assert_eq!(made.s3.count(Kind::Put, "180p/seg-00002"), 3);
+}
+
+/// At the same time, because each takes half a minute.
+#[tokio::test]
+async fn what_stalls_is_asked_for_anew_and_endless_refusals_are_trouble_that_may_pass() {
+    let read = with([fail(READ, "clip.mp4", Fault::Stall).from(3)]);
+    let write = with([
+        fail(Kind::Put, "180p/seg-00001", Fault::Stall),
+        fail(Kind::Put, "120p/index.m3u8", Fault::Stall),
+    ]);
+    let endless = with([fail(READ, "clip.mp4", Fault::SlowDown).from(6).always()]);
+    let (read, write, endless) = tokio::join!(read, write, endless);
+    read.is_whole();
+    write.is_whole();
+    endless.ended(75, "cannot read s3://uploads/clip.mp4: SlowDown: as planned");
+    for (made, limit) in [(read, 20), (write, 30)] {
+        let seconds = made.took.as_secs();
+        assert!((limit..limit + 30).contains(&seconds), "{seconds} s");
+    }
+}
+
+#[tokio::test]
+async fn a_segment_that_cannot_be_written_is_trouble_that_may_pass() {
+    let made = with([fail(Kind::Put, "180p/seg-00002", Fault::SlowDown).always()]).await;
+    made.ended(75, "180p/seg-00002.m4s: SlowDown: as planned");
+    assert!(!made.stream().keys().any(|name| name.ends_with("180p/seg-00002.m4s")));
+}
+
+#[tokio::test]
+async fn a_file_whose_sound_lies_behind_its_picture_is_read_about_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let behind = make(&folder, &format!("{CLIP} -chunk_duration 1000000000 -max_interleave_delta 0"));
+    let chunks = behind.len().div_ceil(256 << 10);
+    let made = Made::of(behind.clone(), []).await;
+    assert_eq!(made.code, Some(0), "{}", made.log);
+    // Its index and its end are read by several programs.
+    let reads = made.s3.count(READ, "clip.mp4");
+    assert!(reads <= chunks + 12, "{reads} reads of {chunks} chunks");
+    assert!(made.s3.sent() < 3 * behind.len() as u64, "{} of {}", made.s3.sent(), behind.len());
 }
