@@ -13,6 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_sdk_s3::{
+    error::ProvideErrorMetadata,
+    types::{CompletedMultipartUpload, CompletedPart, Delete, ObjectIdentifier},
+};
 use bytes::Bytes;
 use tempfile::TempDir;
 
@@ -91,6 +95,8 @@ impl Made {
 /// A run without faults, and what it read.
 struct Undisturbed {
     source: Bytes,
+    /// Its last read of the source; FFmpeg has begun by then.
+    last_read: usize,
     stream: BTreeMap<String, Bytes>,
 }
 
@@ -123,7 +129,8 @@ async fn first_run() -> Undisturbed {
             assert_eq!(frames(&folder.path().join(name)), FRAMES);
         }
     }
-    Undisturbed { source, stream }
+    let last_read = made.s3.count(READ, "clip.mp4") - 1;
+    Undisturbed { source, last_read, stream }
 }
 
 fn make(folder: &TempDir, arguments: &str) -> Bytes {
@@ -151,6 +158,47 @@ async fn with(plans: impl IntoIterator<Item = Plan>) -> Made {
 
 const READ: Kind = Kind::Get;
 
+/// The tests stand on the server: it is one to the SDK.
+#[tokio::test]
+async fn the_server_lists_deletes_and_puts_together() {
+    let s3 = S3::start([fail(Kind::Part, "large", Fault::Unanswered)]).await;
+    let client = s3.client();
+    for name in ["a/1", "a/2 & 3", "a/4", "b/1"] {
+        client.put_object().bucket("streams").key(name).body(Bytes::from(name).into()).send().await.unwrap();
+    }
+    let pages = client.list_objects_v2().bucket("streams").prefix("a/").max_keys(2).into_paginator();
+    let pages = pages.send().try_collect().await.unwrap();
+    let listed: Vec<_> = pages.iter().flat_map(|page| page.contents()).collect();
+    let keys: Vec<_> = listed.iter().map(|object| object.key().unwrap()).collect();
+    assert_eq!((pages.len(), keys), (2, vec!["a/1", "a/2 & 3", "a/4"]));
+    let head = client.head_object().bucket("streams").key("a/2 & 3").send().await.unwrap();
+    assert_eq!((head.e_tag(), head.content_length()), (listed[1].e_tag(), Some(7)));
+
+    let exists = client.put_object().bucket("streams").key("a/1").if_none_match("*").send().await;
+    assert_eq!(exists.unwrap_err().code(), Some("PreconditionFailed"));
+
+    let keys = ["a/2 & 3", "b/1"].map(|key| ObjectIdentifier::builder().key(key).build().unwrap());
+    let keys = Delete::builder().set_objects(Some(keys.into())).build().unwrap();
+    client.delete_objects().bucket("streams").delete(keys).send().await.unwrap();
+    client.delete_object().bucket("streams").key("a/4").send().await.unwrap();
+
+    let create = client.create_multipart_upload().bucket("streams").key("large").send().await.unwrap();
+    let id = create.upload_id().unwrap();
+    let mut parts = Vec::new();
+    for (number, content) in [(1, "one "), (2, "two")] {
+        let part = client.upload_part().bucket("streams").key("large").upload_id(id).part_number(number);
+        let sent = part.body(Bytes::from(content).into()).send().await.unwrap();
+        parts.push(CompletedPart::builder().part_number(number).e_tag(sent.e_tag().unwrap()).build());
+    }
+    let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+    let complete = client.complete_multipart_upload().bucket("streams").key("large").upload_id(id);
+    complete.multipart_upload(parts).send().await.unwrap();
+    let objects = s3.objects("streams/");
+    let expected = [("a/1", "a/1"), ("large", "one two")].map(|(key, content)| (key.into(), content.into()));
+    assert_eq!(objects, BTreeMap::from(expected));
+    assert_eq!((s3.count(Kind::Part, "large"), s3.count(Kind::List, "streams/a/")), (3, 2));
+}
+
 #[tokio::test]
 async fn reads_that_are_refused_are_tried_again() {
     for fault in [Fault::Internal, Fault::SlowDown] {
@@ -172,7 +220,7 @@ async fn bodies_that_break_off_are_read_on() {
 
 #[tokio::test]
 async fn a_source_that_is_replaced_while_it_is_read_is_obsolete() {
-    for first in [0, 3, 6] {
+    for first in [0, 3, undisturbed().last_read] {
         let other = Fault::Replaced(Bytes::from_static(b"another upload"));
         let made = with([fail(READ, "clip.mp4", other).from(first)]).await;
         made.ended(66, "s3://uploads/clip.mp4 was replaced by another upload");
@@ -216,7 +264,7 @@ async fn what_stalls_is_asked_for_anew_and_endless_refusals_are_trouble_that_may
         fail(Kind::Put, "180p/seg-00001", Fault::Stall),
         fail(Kind::Put, "120p/index.m3u8", Fault::Stall),
     ]);
-    let endless = with([fail(READ, "clip.mp4", Fault::SlowDown).from(6).always()]);
+    let endless = with([fail(READ, "clip.mp4", Fault::SlowDown).from(undisturbed().last_read).always()]);
     let (read, write, endless) = tokio::join!(read, write, endless);
     read.is_whole();
     write.is_whole();

@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_sdk_s3::{Client, config};
 use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::{
@@ -202,6 +203,18 @@ impl S3 {
     /// Bytes of objects that were sent.
     pub fn sent(&self) -> u64 {
         self.state().sent
+    }
+
+    /// The SDK's client for it.
+    pub fn client(&self) -> Client {
+        let config = config::Builder::new()
+            .behavior_version_latest()
+            .http_client(aws_smithy_http_client::Builder::new().build_http())
+            .endpoint_url(format!("http://{}", self.address))
+            .region(config::Region::new("us-east-1"))
+            .credentials_provider(config::Credentials::for_tests())
+            .force_path_style(true);
+        Client::from_conf(config.build())
     }
 
     /// A program with nothing in its environment but what it needs to find this S3.
