@@ -286,12 +286,13 @@ async fn a_segment_that_cannot_be_written_is_trouble_that_may_pass() {
 #[tokio::test]
 async fn a_file_whose_sound_lies_behind_its_picture_is_read_about_once() {
     let folder = tempfile::tempdir().unwrap();
-    let behind = make(&folder, &format!("{CLIP} -chunk_duration 1000000000 -max_interleave_delta 0"));
+    // FFmpeg goes to and fro for every frame of the sound once the picture is a second ahead.
+    let long = CLIP.replace("duration=5", "duration=15").replace("-qp 18", "-qp 30");
+    let behind = make(&folder, &format!("{long} -chunk_duration 1000000000 -max_interleave_delta 0"));
     let chunks = behind.len().div_ceil(256 << 10);
     let made = Made::of(behind.clone(), []).await;
     assert_eq!(made.code, Some(0), "{}", made.log);
-    // Its index and its end are read by several programs.
-    let reads = made.s3.count(READ, "clip.mp4");
-    assert!(reads <= chunks + 12, "{reads} reads of {chunks} chunks");
-    assert!(made.s3.sent() < 3 * behind.len() as u64, "{} of {}", made.s3.sent(), behind.len());
+    let (reads, sent) = (made.s3.count(READ, "clip.mp4"), made.s3.sent());
+    assert!(reads < 2 * chunks, "{reads} reads of {chunks} chunks");
+    assert!(sent < 3 * behind.len() as u64 / 2, "{sent} of {}", behind.len());
 }
