@@ -41,9 +41,6 @@ pub enum TaskError {
         /// What is wrong.
         reason: String,
     },
-    /// The source could not be read; why that is, its input knows.
-    #[error("the source could not be read")]
-    Unread,
     /// What this attempt makes does not fit to what an earlier one published.
     #[error("this attempt cannot go on where the last one stopped: {0}")]
     Resume(String),
@@ -67,7 +64,6 @@ impl TaskError {
             Self::Unusable(_) => Exit::Unusable,
             Self::Input { .. } => Exit::Misconfigured,
             Self::Output { .. } | Self::Resume(_) | Self::Verify(_) => Exit::Internal,
-            Self::Unread => Exit::Transient,
             Self::Terminated => Exit::Terminated,
         }
     }

@@ -1193,7 +1193,8 @@ mod tests {
                 return MockResponse::Error(GetObjectError::generic(meta));
             }
             let body = ByteStream::from(bytes[start as usize..end as usize].to_vec());
-            MockResponse::Output(GetObjectOutput::builder().body(body).build())
+            let range = format!("bytes {start}-{last}/{size}");
+            MockResponse::Output(GetObjectOutput::builder().content_range(range).body(body).build())
         });
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get]);
         let object = PinnedObject::of_tests(client).await;

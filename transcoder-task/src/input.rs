@@ -2,20 +2,19 @@
 //!
 //! FFmpeg needs to seek (many files have their index at the end), and must neither see credentials nor
 //! depend on a presigned URL, which dies with the credentials that signed it. So it asks this server for
-//! ranges, and the server reads them from the pinned object, going on where a connection broke.
+//! ranges, and the server reads them from the pinned object.
 
 use std::{
     convert::Infallible,
     io::SeekFrom,
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
-use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
-use futures::{Stream, StreamExt, TryStreamExt, stream};
+use futures::StreamExt;
 use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -27,18 +26,19 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
-    net::TcpListener,
+    net::{TcpListener, TcpSocket},
+    sync::watch,
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
 
-use crate::{
-    s3::{READ, S3Error},
-    source::PinnedObject,
-};
+use crate::{reading::Reader, s3::S3Error, source::PinnedObject};
 
-/// A body that breaks is read again from where it broke, this often in a row without a byte.
-const READ_TRIES: u32 = 6;
+/// What lies in the socket was read for nothing when FFmpeg hangs up; the system would take megabytes.
+const SOCKET_BUFFER: u32 = 128 << 10;
+/// What the HTTP library holds before it asks for more: the least that keeps the socket filled.
+const WRITE_BUFFER: usize = 64 << 10;
+/// FFmpeg opens one connection at a time.
+const BACKLOG: u32 = 16;
 
 /// What FFmpeg is told to open.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl Input {
     pub async fn size(&self) -> Option<u64> {
         match self {
             Self::File(path) => tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len()),
-            Self::Served(served) => Some(served.object.size),
+            Self::Served(served) => Some(served.reader.object().size),
         }
     }
 
@@ -75,23 +75,25 @@ impl Input {
     pub async fn bytes(&self, start: u64, end: u64) -> Result<Option<Bytes>, S3Error> {
         match self {
             Self::File(path) => Ok(read_file(path, start, end).await.ok()),
-            Self::Served(served) => served.bytes(start, end).await.map(Some),
+            Self::Served(served) => {
+                let end = end.min(served.reader.object().size);
+                served.reader.bytes(start.min(end), end).await.map(Some)
+            }
         }
     }
 
-    /// Cancelled as soon as the source cannot be read, before FFmpeg sees its end.
-    pub fn unread(&self) -> CancellationToken {
+    /// Waits until the source cannot be read. FFmpeg only waits then: what it makes of a file that ends early would be
+    /// published.
+    pub async fn failed(&self) -> S3Error {
         match self {
-            Self::File(_) => CancellationToken::new(),
-            Self::Served(object) => object.failure.known.clone(),
-        }
-    }
-
-    /// Why the source could not be read, if it could not: FFmpeg itself only sees a file that ends early.
-    pub fn failure(&self) -> Option<S3Error> {
-        match self {
-            Self::File(_) => None,
-            Self::Served(object) => object.failure.error.lock().ok().and_then(|mut failure| failure.take()),
+            Self::File(_) => std::future::pending().await,
+            Self::Served(object) => {
+                let mut failure = object.failure.subscribe();
+                match failure.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(error)) => error.clone(),
+                    _ => std::future::pending().await,
+                }
+            }
         }
     }
 }
@@ -99,47 +101,33 @@ impl Input {
 /// An object behind a loopback server that lives as long as this value.
 #[derive(Debug)]
 pub struct ServedObject {
-    object: PinnedObject,
+    reader: Reader,
     url: String,
     failure: Failure,
     server: JoinHandle<()>,
 }
 
-/// Why the object could not be read.
-#[derive(Debug, Default)]
-struct Unread {
-    error: Mutex<Option<S3Error>>,
-    known: CancellationToken,
-}
-
-type Failure = Arc<Unread>;
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+/// The first error that cannot be overcome.
+type Failure = Arc<watch::Sender<Option<S3Error>>>;
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl ServedObject {
     /// Starts the server.
     pub async fn start(object: PinnedObject) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let socket = TcpSocket::new_v4()?;
+        // Connections have what their listener has.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = socket.listen(BACKLOG)?;
         let mut secret = [0_u8; 16];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
         // Unguessable, so that other users of this machine cannot read the object through it.
         let path: Arc<str> = format!("/{:032x}", u128::from_be_bytes(secret)).into();
         let url = format!("http://{}{path}", listener.local_addr()?);
         let failure = Failure::default();
-        let server = tokio::spawn(serve(listener, path, object.clone(), failure.clone()));
-        Ok(Self { object, url, failure, server })
-    }
-
-    async fn bytes(&self, start: u64, end: u64) -> Result<Bytes, S3Error> {
-        let end = end.min(self.object.size);
-        let failure = Failure::default();
-        let chunks: Result<Vec<_>, _> =
-            read(self.object.clone(), start, end, failure.clone()).try_collect().await;
-        let chunks = chunks.map_err(|error| {
-            let cause = failure.error.lock().ok().and_then(|mut failure| failure.take());
-            let detail = error.to_string();
-            cause.unwrap_or_else(|| S3Error::Trouble { action: READ, object: self.object.uri(), detail })
-        })?;
-        Ok(chunks.concat().into())
+        let reader = Reader::new(object);
+        let server = tokio::spawn(serve(listener, path, reader.clone(), failure.clone()));
+        Ok(Self { reader, url, failure, server })
     }
 }
 
@@ -157,7 +145,7 @@ impl Drop for ServedObject {
     }
 }
 
-async fn serve(listener: TcpListener, path: Arc<str>, object: PinnedObject, failure: Failure) {
+async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: Failure) {
     loop {
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
@@ -167,26 +155,24 @@ async fn serve(listener: TcpListener, path: Arc<str>, object: PinnedObject, fail
                 continue;
             }
         };
-        let (path, object, failure) = (path.clone(), object.clone(), failure.clone());
+        // A short body after its header would wait for the header's acknowledgement, which the other end delays.
+        let _ = connection.set_nodelay(true);
+        let (path, reader, failure) = (path.clone(), reader.clone(), failure.clone());
         tokio::spawn(async move {
             let service = service_fn(move |request| {
-                let response = respond(&request, &path, &object, &failure);
+                let response = respond(&request, &path, &reader, &failure);
                 async move { Ok::<_, Infallible>(response) }
             });
             // Ends with an error whenever FFmpeg hangs up to seek.
             let _ = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(WRITE_BUFFER)
                 .serve_connection(TokioIo::new(connection), service)
                 .await;
         });
     }
 }
 
-fn respond(
-    request: &Request<Incoming>,
-    path: &str,
-    object: &PinnedObject,
-    failure: &Failure,
-) -> Response<Body> {
+fn respond(request: &Request<Incoming>, path: &str, reader: &Reader, failure: &Failure) -> Response<Body> {
     let empty = |status| {
         let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
         *response.status_mut() = status;
@@ -195,20 +181,34 @@ fn respond(
     if request.uri().path() != path || !matches!(*request.method(), Method::GET | Method::HEAD) {
         return empty(StatusCode::NOT_FOUND);
     }
+    let size = reader.object().size;
     let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
-    let Some((start, end)) = parse_range(range, object.size) else {
+    let Some((start, end)) = parse_range(range, size) else {
         return empty(StatusCode::RANGE_NOT_SATISFIABLE);
     };
     let mut response = empty(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
     if request.method() == Method::GET {
-        let body = read(object.clone(), start, end, failure.clone()).map(|chunk| chunk.map(Frame::data));
+        let failure = failure.clone();
+        let body = reader.stream(start, end).then(move |chunk| {
+            let failure = failure.clone();
+            async move {
+                match chunk {
+                    Ok(chunk) => Ok(Frame::data(chunk)),
+                    // FFmpeg would take a broken connection for the file's end, or find its way past it.
+                    Err(error) => {
+                        failure.send_replace(Some(error));
+                        std::future::pending().await
+                    }
+                }
+            }
+        });
         *response.body_mut() = BodyExt::boxed_unsync(StreamBody::new(body));
     }
     let headers = response.headers_mut();
     headers.insert(header::ACCEPT_RANGES, header::HeaderValue::from_static("bytes"));
     headers.insert(header::CONTENT_LENGTH, (end - start).into());
     if range.is_some()
-        && let Ok(value) = format!("bytes {start}-{}/{}", end.saturating_sub(1), object.size).try_into()
+        && let Ok(value) = format!("bytes {start}-{}/{}", end.saturating_sub(1), size).try_into()
     {
         headers.insert(header::CONTENT_RANGE, value);
     }
@@ -224,68 +224,6 @@ fn parse_range(range: Option<&str>, size: u64) -> Option<(u64, u64)> {
     (start < end).then_some((start, end))
 }
 
-struct Reading {
-    at: u64,
-    body: Option<ByteStream>,
-    tries: u32,
-}
-
-/// The object's bytes; a connection that breaks is taken up again where it broke.
-fn read(
-    object: PinnedObject,
-    start: u64,
-    end: u64,
-    failure: Failure,
-) -> impl Stream<Item = std::io::Result<Bytes>> {
-    let reading = Reading { at: start, body: None, tries: 0 };
-    stream::try_unfold((reading, object, failure), move |(mut reading, object, failure)| async move {
-        while reading.at < end {
-            let problem = match &mut reading.body {
-                None => match object.read(reading.at, end).await {
-                    Ok(body) => {
-                        reading.body = Some(body);
-                        continue;
-                    }
-                    Err(error @ S3Error::Trouble { .. }) => error,
-                    Err(error) => return Err(give_up(&failure, error)),
-                },
-                Some(body) => match body.next().await {
-                    Some(Ok(chunk)) => {
-                        reading.at += chunk.len() as u64;
-                        reading.tries = 0;
-                        return Ok(Some((chunk, (reading, object, failure))));
-                    }
-                    broken => S3Error::Trouble {
-                        action: READ,
-                        object: object.uri(),
-                        detail: broken.map_or_else(
-                            || format!("the body ended at byte {} of {end}", reading.at),
-                            |result| result.map_or_else(|error| error.to_string(), |_| String::new()),
-                        ),
-                    },
-                },
-            };
-            reading.body = None;
-            reading.tries += 1;
-            if reading.tries >= READ_TRIES {
-                return Err(give_up(&failure, problem));
-            }
-            tracing::debug!("{problem}; trying again");
-            tokio::time::sleep(Duration::from_millis(100 << reading.tries)).await;
-        }
-        Ok(None)
-    })
-}
-
-fn give_up(failure: &Failure, error: S3Error) -> std::io::Error {
-    let io = std::io::Error::other(error.to_string());
-    if let Ok(mut slot) = failure.error.lock() {
-        slot.get_or_insert(error);
-    }
-    failure.known.cancel();
-    io
-}
-
 #[cfg(test)]
 mod tests {
     use aws_sdk_s3::{
@@ -294,10 +232,12 @@ mod tests {
             get_object::{GetObjectError, GetObjectOutput},
             head_object::HeadObjectOutput,
         },
+        primitives::ByteStream,
     };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use aws_smithy_types::error::ErrorMetadata;
-    use tokio::io::AsyncWriteExt;
+    use futures::FutureExt;
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
     use vidstreamx_job::Exit;
 
     use super::*;
@@ -313,26 +253,23 @@ mod tests {
         }
     }
 
-    /// What a client gets for bytes 2 to 9 of ten, and the input with what it remembers.
-    async fn fetch(reads: aws_smithy_mocks::Rule) -> (String, Input) {
+    /// A connection that asks for bytes 2 to 9 of ten, and the input that it asks.
+    async fn fetch(reads: aws_smithy_mocks::Rule) -> (TcpStream, Input) {
         let head = mock!(Client::head_object)
             .then_output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(10).build());
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &reads]);
         let object = PinnedObject::of_tests(client).await;
         let served = ServedObject::start(object).await.unwrap();
         let (host, path) = served.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
-        let mut connection = tokio::net::TcpStream::connect(host).await.unwrap();
+        let mut connection = TcpStream::connect(host).await.unwrap();
         let request =
             format!("GET /{path} HTTP/1.1\r\nHost: a\r\nRange: bytes=2-\r\nConnection: close\r\n\r\n");
         connection.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = Vec::new();
-        // Broken off when the object cannot be read to its end.
-        let _ = connection.read_to_end(&mut answer).await;
-        (String::from_utf8(answer).unwrap(), Input::Served(served))
+        (connection, Input::Served(served))
     }
 
-    fn body(bytes: &'static [u8]) -> GetObjectOutput {
-        GetObjectOutput::builder().body(ByteStream::from_static(bytes)).build()
+    fn body(range: &'static str, bytes: &'static [u8]) -> GetObjectOutput {
+        GetObjectOutput::builder().content_range(range).body(ByteStream::from_static(bytes)).build()
     }
 
     #[tokio::test(start_paused = true)]
@@ -340,27 +277,32 @@ mod tests {
         let reads = mock!(Client::get_object)
             .match_requests(|request| matches!(request.range(), Some("bytes=2-9" | "bytes=5-9")))
             .sequence()
-            .output(|| body(b"cde"))
-            .output(|| body(b"fghij"))
+            .output(|| body("bytes 2-9/10", b"cde"))
+            .output(|| body("bytes 5-9/10", b"fghij"))
             .build();
-        let (answer, input) = fetch(reads).await;
+        let (mut connection, input) = fetch(reads).await;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 206") && answer.ends_with("cdefghij"), "{answer}");
         assert!(answer.contains("content-range: bytes 2-9/10"), "{answer}");
-        assert!(input.failure().is_none());
+        assert!(input.failed().now_or_never().is_none());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_object_that_is_replaced_while_it_is_read_is_remembered_as_the_cause() {
+    async fn ffmpeg_never_sees_the_end_of_an_object_that_cannot_be_read_to_its_end() {
         let reads = mock!(Client::get_object)
             .sequence()
-            .output(|| body(b"cde"))
+            .output(|| body("bytes 2-9/10", b"cde"))
             .error(|| {
                 let meta = ErrorMetadata::builder().code("PreconditionFailed").message("it changed");
                 GetObjectError::generic(meta.build())
             })
             .build();
-        let (answer, input) = fetch(reads).await;
-        assert!(answer.ends_with("cde"), "{answer}");
-        assert_eq!(input.failure().map(|error| error.exit()), Some(Exit::Obsolete));
+        let (mut connection, input) = fetch(reads).await;
+        assert_eq!(input.failed().await.exit(), Exit::Obsolete);
+        let mut answer = Vec::new();
+        let read = connection.read_to_end(&mut answer);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), read).await.is_err());
+        assert!(answer.ends_with(b"\r\n\r\n"), "{}", String::from_utf8_lossy(&answer));
     }
 }

@@ -1,9 +1,9 @@
 //! `transcoder-task`: reads one video, transcodes it into an adaptive stream, publishes it, exits.
 //!
-//! In the order the data flows: [`settings`] → [`source`] (read by FFmpeg through an [`input`]) → [`probe`] and
-//! [`index`] → [`plan`] (with [`boundaries`], [`loudness`]) → [`command`] (with [`colour`]) → [`ffmpeg`] → [`cmaf`]
-//! → [`publish`] (to a [`store`]; [`playlist`], [`dash`], [`images`], [`subtitles`], [`mp4`]) → [`verify`]; [`task`]
-//! ties them together.
+//! In the order the data flows: [`settings`] → [`source`] (in chunks by [`reading`], by FFmpeg through an [`input`]) →
+//! [`probe`] and [`index`] → [`plan`] (with [`boundaries`], [`loudness`]) → [`resume`] (from a [`checkpoint`]) →
+//! [`command`] (with [`colour`]) → [`ffmpeg`] → [`cmaf`] → [`publish`] (to a [`store`]; [`playlist`], [`dash`],
+//! [`images`], [`subtitles`], [`mp4`]) → [`verify`]; [`task`] ties them together.
 
 mod boundaries;
 mod checkpoint;
@@ -25,6 +25,7 @@ mod probe;
 mod profile;
 mod progress;
 mod publish;
+mod reading;
 mod resume;
 mod s3;
 mod settings;

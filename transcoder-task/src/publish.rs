@@ -145,15 +145,6 @@ fn is_of(master: &Bytes, job_id: &JobId) -> bool {
     String::from_utf8_lossy(master).contains(&format!("{job_id}/"))
 }
 
-/// What ends the work early.
-#[derive(Debug)]
-pub struct Signals {
-    /// The task is asked to end.
-    pub stop: CancellationToken,
-    /// The source could not be read.
-    pub unread: CancellationToken,
-}
-
 enum Event {
     Init {
         track: usize,
@@ -235,9 +226,8 @@ impl Publisher {
         pipes: Vec<pipe::Receiver>,
         mut stills: mpsc::UnboundedReceiver<Bytes>,
         standing: &Standing,
-        signals: &Signals,
+        stop: &CancellationToken,
     ) -> Result<(), TaskError> {
-        let Signals { stop, unread } = signals;
         let (events, mut inbox) = mpsc::channel(16);
         let uploads =
             try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(|(index, (pipe, track))| {
@@ -264,12 +254,9 @@ impl Publisher {
                 let due = self.due();
                 tokio::select! {
                     event = inbox.recv() => match event {
-                        // What FFmpeg makes of half a source looks whole.
-                        _ if unread.is_cancelled() => return Err(TaskError::Unread),
                         Some(event) => self.apply(event, standing)?,
                         None => break,
                     },
-                    () = unread.cancelled() => return Err(TaskError::Unread),
                     () = until(due) => self.write_round(&mut stills).await?,
                     () = stop.cancelled(), if last.is_none() => {
                         let open = self.checkpoint.complete().map_or(0, |complete| complete + 1);

@@ -5,11 +5,21 @@ use std::{error::Error, time::Duration};
 use aws_config::{retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::http::HttpResponse,
+    config::{StalledStreamProtectionConfig, http::HttpResponse},
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use vidstreamx_job::Exit;
+
+/// From a request's first byte to its answer's first: a write that S3 takes and never answers is done again after this.
+/// The largest, a part of 16 MiB, then needs 4.5 Mb/s; S3 takes a second.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// A body of which nothing moves for so long has stalled. The SDK's 5 s are soon over on a slow line that many uploads
+/// share.
+const STALL_LIMIT: Duration = Duration::from_secs(20);
+/// One attempt of a call, from the search for credentials to the end of an answer that is no object: where S3 puts the
+/// parts of a large object together, it sends the answer's beginning and then lets one wait.
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A client from the SDK's own configuration chain (environment, profile, container role).
 pub async fn client() -> Client {
@@ -21,10 +31,11 @@ pub async fn client() -> Client {
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))
-                .read_timeout(Duration::from_secs(30))
-                .operation_attempt_timeout(Duration::from_secs(120))
+                .read_timeout(ANSWER_LIMIT)
+                .operation_attempt_timeout(ATTEMPT_LIMIT)
                 .build(),
         )
+        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_LIMIT).build())
         .load()
         .await;
     // Path style reaches every bucket of every S3, also those with dots in their names (which

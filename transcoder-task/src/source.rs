@@ -1,6 +1,6 @@
 //! The source object, pinned: every read is of the same content, or fails.
 
-use aws_sdk_s3::{Client, primitives::ByteStream};
+use aws_sdk_s3::{Client, config, config::retry::RetryConfig, primitives::ByteStream};
 use vidstreamx_job::{S3Uri, Source};
 
 use crate::s3::{READ, S3Error};
@@ -57,20 +57,32 @@ impl PinnedObject {
         &self.source
     }
 
-    /// The bytes from `start` up to and without `end`.
+    /// The bytes from `start` up to and without `end`, by one request: whoever reads tries again, from where a body
+    /// broke. (The client's retries have a common budget, which is for what is written.)
+    ///
+    /// # Errors
+    /// Replaced, gone and so on; trouble also if the answer is another range than the one asked for.
     pub async fn read(&self, start: u64, end: u64) -> Result<ByteStream, S3Error> {
         let source = &self.source;
+        let last = end.saturating_sub(1);
         let request = self
             .client
             .get_object()
             .bucket(source.bucket.as_str())
             .key(source.key.as_str())
-            .range(format!("bytes={start}-{}", end.saturating_sub(1)));
+            .range(format!("bytes={start}-{last}"));
         let request = match &source.version_id {
             Some(version) => request.version_id(version),
             None => request.set_if_match(source.etag.as_deref().map(|etag| format!("\"{etag}\""))),
         };
-        let answer = request.send().await.map_err(|error| S3Error::new(READ, self.uri(), &error))?;
+        let once = config::Builder::new().retry_config(RetryConfig::disabled());
+        let answer = request.customize().config_override(once).send().await;
+        let answer = answer.map_err(|error| S3Error::new(READ, self.uri(), &error))?;
+        let range = answer.content_range().unwrap_or("the whole object");
+        if range != format!("bytes {start}-{last}/{}", self.size) {
+            let detail = format!("asked for bytes {start}-{last} of {}, got {range}", self.size);
+            return Err(S3Error::Trouble { action: READ, object: self.uri(), detail });
+        }
         Ok(answer.body)
     }
 
@@ -141,7 +153,10 @@ mod tests {
                     && request.range() == Some("bytes=3-6")
                     && request.key() == Some("a b.mp4")
             })
-            .then_output(|| GetObjectOutput::builder().body(ByteStream::from_static(b"data")).build());
+            .then_output(|| {
+                let answer = GetObjectOutput::builder().content_range("bytes 3-6/10");
+                answer.body(ByteStream::from_static(b"data")).build()
+            });
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head("\"abc\""), &get]);
         let object = PinnedObject::open(client, source("abc")).await.unwrap();
         assert_eq!((object.size, object.uri().as_str()), (10, "s3://uploads/a b.mp4"));

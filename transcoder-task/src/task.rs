@@ -33,7 +33,7 @@ use crate::{
     probe::{Media, probe},
     profile::{Format, Profile},
     progress::{self, Standing, Writer},
-    publish::{self, MASTER, Publisher, Signals, retract},
+    publish::{self, MASTER, Publisher, retract},
     resume::Start,
     s3::{self, S3Error},
     settings::{self, Settings, Work},
@@ -69,13 +69,15 @@ async fn transcode(opened: Opened, profile: Profile, clock: Clock) -> Exit {
         opened.progress.clone().map(|slot| Writer::start(&standing, opened.job_id.clone(), clock.at, slot));
     let mut found = Found::default();
     let stop = CancellationToken::new();
+    let attempt =
+        Attempt { opened: &opened, profile: &profile, clock: &clock, standing: &standing, stop: &stop };
     let too_late = async {
         terminated().await;
         stop.cancel();
         tokio::time::sleep(STOP_LIMIT).await;
     };
     let result = tokio::select! {
-        result = work(&opened, &profile, &clock, &standing, &stop, &mut found) => result,
+        result = work(&attempt, &mut found) => result,
         () = too_late => Err(TaskError::Terminated),
         never = progress::show(&standing) => match never {},
     };
@@ -132,6 +134,16 @@ async fn conclude(opened: &Opened, found: Found, result: Result<(), TaskError>, 
             exit
         }
     }
+}
+
+/// What all of the work needs.
+struct Attempt<'a> {
+    opened: &'a Opened,
+    profile: &'a Profile,
+    clock: &'a Clock,
+    standing: &'a Standing,
+    /// The task is asked to end.
+    stop: &'a CancellationToken,
 }
 
 /// When the task began, for people and for measuring.
@@ -260,15 +272,8 @@ impl Found {
     }
 }
 
-async fn work(
-    opened: &Opened,
-    profile: &Profile,
-    clock: &Clock,
-    standing: &Standing,
-    stop: &CancellationToken,
-    found: &mut Found,
-) -> Result<(), TaskError> {
-    let (input, object) = match &opened.input {
+async fn work(attempt: &Attempt<'_>, found: &mut Found) -> Result<(), TaskError> {
+    let (input, object) = match &attempt.opened.input {
         InputKind::File(path) => (Input::File(path.clone()), None),
         InputKind::Object(object) => {
             let served = ServedObject::start(PinnedObject::clone(object)).await;
@@ -277,16 +282,29 @@ async fn work(
         }
         InputKind::Lost(error) => return Err(error.clone().into()),
     };
-    let signals = Signals { stop: stop.clone(), unread: input.unread() };
+    tokio::select! {
+        result = work_on(attempt, &input, object, found) => result,
+        // What FFmpeg has open goes with the work.
+        error = input.failed() => Err(error.into()),
+    }
+}
+
+/// The work on a source that can be read.
+async fn work_on(
+    attempt: &Attempt<'_>,
+    input: &Input,
+    object: Option<PinnedObject>,
+    found: &mut Found,
+) -> Result<(), TaskError> {
+    let Attempt { opened, profile, clock, standing, stop } = *attempt;
     let probing = Instant::now();
-    let look = async { tokio::join!(probe(&input), Index::read(&input), ffmpeg::version()) };
+    let look = async { tokio::join!(probe(input), Index::read(input), ffmpeg::version()) };
     let (media, index, ffmpeg) = unless_stopped(stop, async { Ok(look.await) }).await?;
     let index = index?;
     if let Some(reason) = index.as_ref().and_then(Index::refusal) {
         return Err(TaskError::Unusable(reason));
     }
-    let media = unless_unread(&input, media.map_err(TaskError::from))?;
-    let ffmpeg = ffmpeg?;
+    let (media, ffmpeg) = (media?, ffmpeg?);
     found.probe_seconds = Some(probing.elapsed().as_secs_f64());
     found.probe = Some((&media).into());
 
@@ -294,7 +312,7 @@ async fn work(
         index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
     let mut anew = 0;
     loop {
-        let plan = unless_stopped(stop, plan(&input, &media, &copyable, profile, standing)).await?;
+        let plan = unless_stopped(stop, plan(input, &media, &copyable, profile, standing)).await?;
         found.warnings.clone_from(&media.warnings);
         let id = plan.id(&[&ffmpeg, &anew.to_string()]);
         let folder = format!("{}/{id}", opened.job_id);
@@ -309,8 +327,8 @@ async fn work(
             clock.instant,
         );
         let start = unless_stopped(stop, resume(&opened.store, &folder, &plan, &mut publisher)).await?;
-        let run = Run { plan: &plan, start: start.as_ref(), input: &input, signals: &signals, standing };
-        match make(opened, &run, &mut publisher, found).await {
+        let run = Run { attempt, plan: &plan, start: start.as_ref(), input };
+        match make(&run, &mut publisher, found).await {
             // The index promised what is not there. All of it is made again, which needs no promises.
             Err(TaskError::Verify(reason)) if plan.copies() && start.is_none() => {
                 tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
@@ -373,12 +391,11 @@ async fn unless_stopped<T>(
 
 /// What is made, from where on, out of what.
 struct Run<'a> {
+    attempt: &'a Attempt<'a>,
     plan: &'a Plan,
     /// Absent for the beginning.
     start: Option<&'a Start>,
     input: &'a Input,
-    signals: &'a Signals,
-    standing: &'a Standing,
 }
 
 /// The plan, after measuring what it needs to know.
@@ -409,7 +426,7 @@ async fn plan(
         tracing::info!("measuring loudness");
         standing.begin(Stage::Measuring);
         let measured = loudness::measure(input, &plan.audio, standing).await;
-        for (track, measured) in plan.audio.iter_mut().zip(unless_unread(input, measured)?) {
+        for (track, measured) in plan.audio.iter_mut().zip(measured?) {
             track.change = Change::new(measured, target);
             tracing::info!(
                 track = track.name,
@@ -423,13 +440,9 @@ async fn plan(
 }
 
 /// Makes and publishes everything of a plan.
-async fn make(
-    opened: &Opened,
-    run: &Run<'_>,
-    publisher: &mut Publisher,
-    found: &mut Found,
-) -> Result<(), TaskError> {
-    let Run { plan, input, standing, .. } = run;
+async fn make(run: &Run<'_>, publisher: &mut Publisher, found: &mut Found) -> Result<(), TaskError> {
+    let Run { attempt, plan, .. } = *run;
+    let standing = attempt.standing;
     let encoding = Instant::now();
     standing.begin(Stage::Encoding);
     if let Some(start) = run.start {
@@ -438,18 +451,17 @@ async fn make(
     }
     let result = encode(run, publisher).await;
     found.encode_seconds = Some(encoding.elapsed().as_secs_f64());
-    let encoded = unless_unread(input, result)?;
+    let encoded = result?;
     standing.begin(Stage::Finishing);
-    unless_stopped(&run.signals.stop, finish(opened, plan, encoded, publisher, standing, found)).await
+    unless_stopped(attempt.stop, finish(attempt, plan, encoded, publisher, found)).await
 }
 
 /// Checks and publishes what can only be made when all segments are there.
 async fn finish(
-    opened: &Opened,
+    attempt: &Attempt<'_>,
     plan: &Plan,
     encoded: Encoded,
     publisher: &mut Publisher,
-    standing: &Standing,
     found: &mut Found,
 ) -> Result<(), TaskError> {
     if encoded.damaged > 0 {
@@ -463,7 +475,7 @@ async fn finish(
     if verify::is_picture_short(plan, publisher.tracks()) {
         publisher.drop_sound_behind_the_picture();
     }
-    let read_back = verify::read_back(&opened.store, publisher.tracks());
+    let read_back = verify::read_back(&attempt.opened.store, publisher.tracks());
     let images = async {
         match &encoded.stills {
             Some(stills) => put_images(plan, stills, publisher).await,
@@ -486,7 +498,7 @@ async fn finish(
     for warning in &found.warnings {
         tracing::warn!("{warning}");
     }
-    found.renditions = publisher.finish(standing).await?;
+    found.renditions = publisher.finish(attempt.standing).await?;
     Ok(())
 }
 
@@ -504,15 +516,6 @@ async fn put_images(plan: &Plan, stills: &Stills, publisher: &Publisher) -> Resu
     Ok(())
 }
 
-/// What FFmpeg made of the input, unless reading it failed: FFmpeg takes that for the file's end, and says that
-/// all is well, or that the file is damaged.
-fn unless_unread<T>(input: &Input, result: Result<T, TaskError>) -> Result<T, TaskError> {
-    match input.failure() {
-        Some(error) => Err(error.into()),
-        None => result,
-    }
-}
-
 /// What came out of FFmpeg beside segments.
 struct Encoded {
     stills: Option<Stills>,
@@ -524,7 +527,7 @@ struct Encoded {
 
 /// Runs FFmpeg and publishes the segments that come out of it.
 async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, TaskError> {
-    let Run { plan, start, input, signals, standing } = *run;
+    let Run { attempt: Attempt { standing, stop, .. }, plan, start, input } = *run;
     let file = write_cube(plan).await?;
     let cube = file.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
     let arguments = command::arguments(plan, start, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
@@ -556,7 +559,7 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
     let (made, kept) = mpsc::unbounded_channel();
     let outputs = async {
         tokio::try_join!(
-            publisher.stream(renditions, kept, standing, signals),
+            publisher.stream(renditions, kept, standing, stop),
             read_stills(stills, plan, &earlier, made),
             subtitles,
             follow

@@ -1,6 +1,10 @@
 //! Attempts that are killed, and what the next ones make of what they left: every frame once, sound without a gap.
 
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test's helpers fail the test and say how it began"
+)]
 
 use std::{
     collections::hash_map::RandomState,
