@@ -44,6 +44,10 @@ impl Made {
     async fn of(source: Bytes, plans: impl IntoIterator<Item = Plan>) -> Self {
         let s3 = S3::start(plans).await;
         s3.put(SOURCE, source);
+        Self::on(s3).await
+    }
+
+    async fn on(s3: S3) -> Self {
         let profile = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(profile.path(), PROFILE).unwrap();
         let mut task = s3.command(env!("CARGO_BIN_EXE_transcoder-task"));
@@ -119,7 +123,14 @@ async fn first_run() -> Undisturbed {
     let made = Made::of(source.clone(), []).await;
     assert_eq!(made.code, Some(0), "{}", made.log);
     let stream = made.stream();
-    for (name, content) in &stream {
+    has_every_frame(&stream);
+    let late_read = made.s3.count(READ, "clip.mp4") - 5;
+    Undisturbed { source, late_read, stream }
+}
+
+fn has_every_frame(stream: &BTreeMap<String, Bytes>) {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content) in stream {
         let file = folder.path().join(name);
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, content).unwrap();
@@ -128,13 +139,11 @@ async fn first_run() -> Undisturbed {
     assert_eq!(media.len(), 3, "{media:?}");
     for name in media {
         let text = std::str::from_utf8(&stream[name]).unwrap();
-        assert!(text.contains("#EXT-X-ENDLIST") && text.matches("\nseg-").count() == 5, "{text}");
+        assert!(text.contains("#EXT-X-ENDLIST") && text.matches("\nseg-").count() == 7, "{text}");
         if name.contains("/video/") {
             assert_eq!(frames(&folder.path().join(name)), FRAMES);
         }
     }
-    let late_read = made.s3.count(READ, "clip.mp4") - 5;
-    Undisturbed { source, late_read, stream }
 }
 
 fn make(folder: &TempDir, arguments: &str) -> Bytes {
@@ -284,6 +293,23 @@ async fn a_segment_that_cannot_be_written_is_trouble_that_may_pass() {
     let made = with([fail(Kind::Put, "180p/seg-00002", Fault::SlowDown).always()]).await;
     made.ended(75, "180p/seg-00002.m4s: SlowDown: as planned");
     assert!(!made.stream().keys().any(|name| name.ends_with("180p/seg-00002.m4s")));
+}
+
+#[tokio::test]
+async fn what_trouble_left_is_gone_on_with() {
+    // As often as it is tried, and then no more.
+    let made = with([fail(Kind::Put, "180p/seg-00005", Fault::SlowDown).times(5)]).await;
+    made.ended(75, "180p/seg-00005.m4s: SlowDown: as planned");
+    let left = made.stream();
+    let made = Made::on(made.s3).await;
+    assert_eq!(made.code, Some(0), "{}", made.log);
+    assert!(made.log.contains("going on where an earlier attempt stopped"), "{}", made.log);
+    let stream = made.stream();
+    has_every_frame(&stream);
+    for (name, segment) in left.iter().filter(|(name, _)| name.ends_with("seg-00000.m4s")) {
+        assert!(stream[name] == *segment, "{name} is made again");
+    }
+    assert!(!stream.keys().any(|name| name.contains("/checkpoint/")), "{:?}", stream.keys());
 }
 
 #[tokio::test]
