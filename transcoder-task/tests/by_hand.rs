@@ -503,11 +503,14 @@ fn a_termination_ends_ffmpeg_too_and_says_so() {
         .args(["--input".as_ref(), long.as_os_str(), "--output".as_ref(), output.as_os_str()])
         .spawn()
         .unwrap();
+    let started = Instant::now();
+    let inner = |folder: &Path| std::fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.path());
     let own = loop {
+        assert!(started.elapsed() < Duration::from_secs(60), "FFmpeg does not begin");
         // The init segment shows that FFmpeg runs.
-        let job = std::fs::read_dir(&output).ok().and_then(|mut entries| entries.next()?.ok());
-        match job {
-            Some(job) if job.path().join("video/1080p/init.mp4").exists() => break job.path(),
+        let job = inner(&output);
+        match job.as_deref().and_then(inner) {
+            Some(stream) if stream.join("video/1080p/init.mp4").exists() => break job.unwrap(),
             _ => std::thread::sleep(Duration::from_millis(20)),
         }
     };
