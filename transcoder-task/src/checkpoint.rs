@@ -55,8 +55,17 @@ pub struct Track {
     pub init: Init,
     /// From number 0 on.
     pub entries: Vec<Entry>,
-    /// How many segments players may know of.
-    pub announced: usize,
+}
+
+/// What an earlier attempt left in a folder.
+#[derive(Debug, PartialEq)]
+pub enum Left {
+    /// Nothing that anybody knows of.
+    Nothing,
+    /// Something to go on from.
+    Notes(Kept),
+    /// Playlists that viewers may have, and caches may have what they list; but not enough to go on from.
+    Playlists,
 }
 
 /// Notes of what is published.
@@ -120,9 +129,8 @@ impl Note {
     }
 }
 
-impl Kept {
-    /// What is there of the renditions whose folders these are, `rungs` of pictures first and then sound; `None` if
-    /// that is not enough to go on from.
+impl Left {
+    /// What is there of the renditions whose folders these are, `rungs` of pictures first and then sound.
     ///
     /// # Errors
     /// Trouble with the store.
@@ -131,15 +139,14 @@ impl Kept {
         folder: &str,
         tracks: &[String],
         rungs: usize,
-    ) -> Result<Option<Self>, StoreError> {
+    ) -> Result<Self, StoreError> {
         let tags = store.tags(folder).await?;
         let paths: Vec<String> = (0..)
             .map(|number| note_path(folder, number))
             .take_while(|path| tags.contains_key(path))
             .collect();
-        if paths.is_empty() {
-            return Ok(None);
-        }
+        let announced = tags.keys().any(|path| path.ends_with(playlist::MEDIA_NAME));
+        let too_little = if announced { Self::Playlists } else { Self::Nothing };
         let mut notes = Vec::with_capacity(paths.len());
         for bytes in get_all(store, &paths).await? {
             match bytes.and_then(|bytes| Note::read(&bytes)) {
@@ -152,13 +159,14 @@ impl Kept {
         let mut rows = rows(notes, tracks.len()).into_iter();
         let mut kept = Vec::with_capacity(tracks.len());
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
-            let Some(init) = init.and_then(|init| cmaf::init(init).ok()) else { return Ok(None) };
-            let entries = rows.next().unwrap_or_default();
-            let announced = entries.len();
-            let entries = as_published(entries, track, &tags, number >= rungs);
-            kept.push(Track { init, entries, announced });
+            let Some(init) = init.and_then(|init| cmaf::init(init).ok()) else { return Ok(too_little) };
+            let entries = as_published(rows.next().unwrap_or_default(), track, &tags, number >= rungs);
+            kept.push(Track { init, entries });
         }
-        Ok(Some(Self { tracks: kept, stills: find_stills(store, folder, &tags).await? }))
+        if kept.iter().any(|track| track.entries.is_empty()) {
+            return Ok(too_little);
+        }
+        Ok(Self::Notes(Kept { tracks: kept, stills: find_stills(store, folder, &tags).await? }))
     }
 }
 
@@ -241,9 +249,9 @@ impl Checkpoint {
         }
     }
 
-    /// The last interval that is published in all renditions.
-    pub fn complete(&self) -> Option<i64> {
-        self.tracks.iter().map(|entries| entries.last().map(|entry| entry.interval)).min()?
+    /// What is published of each rendition, in the plan's order.
+    pub fn tracks(&self) -> &[Vec<Entry>] {
+        &self.tracks
     }
 
     /// Writes what is not written yet, with the stills that have come since the last time.
@@ -336,8 +344,15 @@ mod tests {
             Self { folder, store, checkpoint }
         }
 
+        async fn left(&self) -> Left {
+            Left::find(&self.store, FOLDER, &tracks(), 1).await.unwrap()
+        }
+
         async fn kept(&self) -> Option<Kept> {
-            Kept::find(&self.store, FOLDER, &tracks(), 1).await.unwrap()
+            match self.left().await {
+                Left::Notes(kept) => Some(kept),
+                Left::Nothing | Left::Playlists => None,
+            }
         }
 
         async fn lengths(&self) -> Option<[usize; 2]> {
@@ -370,18 +385,21 @@ mod tests {
         assert_eq!(kept.stills, [still(0), still(1), still(2)]);
         assert_eq!(kept.tracks[0].init.codecs.get(..5), Some("avc1."));
         for (track, noted) in kept.tracks.iter().zip(&stream.checkpoint.tracks) {
-            assert_eq!((&track.entries, track.announced), (noted, noted.len()));
+            assert_eq!(&track.entries, noted);
         }
-        assert_eq!(stream.checkpoint.complete(), Some(139));
     }
 
     #[tokio::test]
     async fn nothing_is_found_where_nothing_was_noted() {
         let stream = Stream::of([3, 3]).await;
         let of_another_plan = ["job/other/video/240p".to_owned()];
-        assert_eq!(Kept::find(&stream.store, "job/other", &of_another_plan, 1).await.unwrap(), None);
+        let of_another_plan = Left::find(&stream.store, "job/other", &of_another_plan, 1).await.unwrap();
+        assert_eq!(of_another_plan, Left::Nothing);
         remove(&stream.store, FOLDER).await.unwrap();
-        assert_eq!(stream.kept().await, None);
+        assert_eq!(stream.left().await, Left::Nothing);
+        let playlist = format!("{FOLDER}/audio/und/index.m3u8");
+        stream.store.put(&playlist, Kind::GrowingPlaylist, Bytes::new()).await.unwrap();
+        assert_eq!(stream.left().await, Left::Playlists);
         assert!(stream.path("video/240p/seg-00002.m4s").exists());
     }
 
@@ -392,7 +410,6 @@ mod tests {
         assert_eq!(stream.lengths().await, Some([4, 6]));
         std::fs::remove_file(stream.path("audio/und/seg-00002.m4s")).unwrap();
         assert_eq!(stream.lengths().await, Some([4, 2]));
-        assert_eq!(stream.kept().await.unwrap().tracks[0].announced, 6);
         std::fs::write(stream.path("video/240p/init.mp4"), "corrupt").unwrap();
         assert_eq!(stream.lengths().await, None);
     }
@@ -405,7 +422,7 @@ mod tests {
         std::fs::write(&path, text.replacen("100", "101", 1)).unwrap();
         assert_eq!(stream.lengths().await, Some([64, 64]));
         std::fs::write(stream.path("checkpoint/00000.json"), "{}").unwrap();
-        assert_eq!(stream.lengths().await, Some([0, 0]));
+        assert_eq!(stream.lengths().await, None);
     }
 
     #[tokio::test]

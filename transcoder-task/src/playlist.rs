@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use m3u8_rs::{
     AlternativeMedia, AlternativeMediaType, ByteRange, ClosedCaptionGroupId, Map, MasterPlaylist,
-    MediaPlaylist, MediaPlaylistType, MediaSegment, QuotedOrUnquoted, Resolution, VariantStream,
+    MediaPlaylist, MediaPlaylistType, MediaSegment, QuotedOrUnquoted, Resolution, Start, VariantStream,
 };
 
 /// The features used here need version 6 (EXT-X-MAP for more than I-frames, RFC 8216 section 7); Apple's own
@@ -43,6 +43,11 @@ pub struct Timeline {
 }
 
 impl Timeline {
+    /// The first segments alone.
+    pub fn first(&self, segments: usize) -> Self {
+        Self { segments: self.segments.iter().take(segments).copied().collect(), ..*self }
+    }
+
     /// An instant or a length on this clock, in seconds.
     pub fn seconds(&self, ticks: u64) -> f64 {
         ticks as f64 / f64::from(self.timescale.max(1))
@@ -280,6 +285,8 @@ pub fn media(timeline: &Timeline, target_seconds: u64, finished: bool) -> Vec<u8
     write(MediaPlaylist {
         independent_segments: true,
         playlist_type: Some(if finished { MediaPlaylistType::Vod } else { MediaPlaylistType::Event }),
+        // Players would begin where a live event is now.
+        start: (!finished).then(|| Start { time_offset: 0.0, ..Start::default() }),
         end_list: finished,
         ..playlist(timeline, target_seconds, Some(INIT_NAME), segment_name)
     })

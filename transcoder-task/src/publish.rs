@@ -26,6 +26,7 @@ use crate::{
     playlist::{self, Layout, Presentation, Published, Rates, Rendition, Sound, Text, Timeline, Variant},
     profile::{Format, Profile, Publish},
     progress::Standing,
+    resume::Joints,
     source::PinnedObject,
     store::{Kind, PLAYLIST, Store, StoreError, Tag},
     subtitles,
@@ -71,7 +72,8 @@ pub struct Publisher {
     master: Master,
     checkpoint: Checkpoint,
     stills: Vec<Bytes>,
-    /// The interval that is complete in all renditions and noted, and when that was done.
+    joints: Joints,
+    /// The interval that all renditions are noted and announced up to, and when that was done.
     round: Option<(i64, tokio::time::Instant)>,
     /// What must still be current for the stream to take the stable address; absent for plain files.
     source: Option<PinnedObject>,
@@ -91,7 +93,7 @@ pub struct Track {
     pub timeline: Timeline,
     /// How many segments begin with a keyframe.
     pub keyframes_at_boundaries: usize,
-    /// How many segments are in the growing playlist, or were in an earlier attempt's.
+    /// How many segments are in the growing playlist.
     announced: usize,
     /// What an earlier attempt published.
     init: Option<Bytes>,
@@ -146,16 +148,8 @@ fn is_of(master: &Bytes, job_id: &JobId) -> bool {
 }
 
 enum Event {
-    Init {
-        track: usize,
-        init: Init,
-    },
-    /// The last one may not be whole: who knows why FFmpeg has ended.
-    Segment {
-        track: usize,
-        entry: Entry,
-        is_last: bool,
-    },
+    Init { track: usize, init: Init },
+    Segment { track: usize, entry: Entry, is_last: bool },
 }
 
 /// The folders of a plan's renditions in the stream's folder, rungs first.
@@ -196,6 +190,7 @@ impl Publisher {
             tracks,
             texts: Vec::new(),
             master: Master::Untouched,
+            joints: Joints::new(plan),
             stills: Vec::new(),
             round: None,
             source,
@@ -249,87 +244,97 @@ impl Publisher {
         let playlists = async {
             // What viewers have of an earlier attempt's stream is at the stable address again at once.
             self.write_round(&mut stills).await?;
-            let mut last = None;
+            let (mut last, mut held) = (None, Vec::new());
             loop {
                 let due = self.due();
                 tokio::select! {
                     event = inbox.recv() => match event {
-                        Some(event) => self.apply(event, standing)?,
+                        Some(Event::Init { track, init }) => self.begin(track, &init),
+                        // It may not be whole: who knows why FFmpeg has ended.
+                        Some(Event::Segment { track, entry, is_last: true }) => held.push((track, entry)),
+                        Some(Event::Segment { track, entry, .. }) => {
+                            self.add(track, &entry, standing)?;
+                            self.checkpoint.add(track, entry);
+                        }
                         None => break,
                     },
                     () = until(due) => self.write_round(&mut stills).await?,
                     () = stop.cancelled(), if last.is_none() => {
-                        let open = self.checkpoint.complete().map_or(0, |complete| complete + 1);
-                        last = Some((open, tokio::time::Instant::now() + WIND_UP));
+                        last = Some((self.next(), tokio::time::Instant::now() + WIND_UP));
                         tracing::info!("finishing the open segments");
                     }
                     () = until(last.map(|(_, deadline)| deadline)) => break,
                 }
-                if last.is_some_and(|(open, _)| self.checkpoint.complete() >= Some(open)) {
+                if last.is_some_and(|(open, _)| self.next() > open) {
                     break;
                 }
             }
             self.write_round(&mut stills).await?;
-            if stop.is_cancelled() { Err(TaskError::Terminated) } else { Ok(()) }
+            if stop.is_cancelled() {
+                return Err(TaskError::Terminated);
+            }
+            held.into_iter().try_for_each(|(track, entry)| self.add(track, &entry, standing))
         };
         tokio::try_join!(uploads, playlists)?;
         Ok(())
     }
 
-    fn apply(&mut self, event: Event, standing: &Standing) -> Result<(), TaskError> {
-        match event {
-            Event::Init { track, init } => {
-                if let Some(track) = self.tracks.get_mut(track) {
-                    track.begin(&init);
-                }
-            }
-            Event::Segment { track: index, entry, is_last } => {
-                let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
-                if track.init.take().is_some() {
-                    track.check_joint(&entry.published)?;
-                }
-                track.add(&entry);
-                if !is_last {
-                    self.checkpoint.add(index, entry);
-                }
-                standing.published(index);
-            }
+    fn begin(&mut self, track: usize, init: &Init) {
+        if let Some(track) = self.tracks.get_mut(track) {
+            track.begin(init);
         }
+    }
+
+    fn add(&mut self, index: usize, entry: &Entry, standing: &Standing) -> Result<(), TaskError> {
+        let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
+        if track.init.take().is_some() {
+            track.check_joint(&entry.published)?;
+        }
+        track.add(entry);
+        standing.published(index);
         Ok(())
+    }
+
+    /// The interval that an attempt would go on with now; `None` for the beginning.
+    fn next(&self) -> Option<i64> {
+        self.joints.next(self.checkpoint.tracks().iter().map(Vec::as_slice))
     }
 
     /// When the next round is to be written: when all renditions have got further, but not too soon after the last,
     /// unless a viewer who began then has seen it all.
     fn due(&self) -> Option<tokio::time::Instant> {
-        let complete = self.checkpoint.complete()?;
+        let next = self.next()?;
         match self.round {
             None => Some(tokio::time::Instant::now()),
             Some((noted, at)) => {
-                let announced = Duration::from_secs_f64(self.boundaries.start_seconds(noted + 1).max(0.0));
-                (complete > noted).then(|| at + ROUND_EVERY.min(announced))
+                let announced = Duration::from_secs_f64(self.boundaries.start_seconds(noted).max(0.0));
+                (next > noted).then(|| at + ROUND_EVERY.min(announced))
             }
         }
     }
 
-    /// Notes what is published, then announces it in growing playlists. When all renditions have begun, the stream is
-    /// playable.
+    /// Notes what is published, then announces in growing playlists what no next attempt would make again. When all
+    /// renditions have begun, the stream is playable.
     async fn write_round(&mut self, stills: &mut mpsc::UnboundedReceiver<Bytes>) -> Result<(), TaskError> {
-        let Some(complete) = self.checkpoint.complete() else { return Ok(()) };
-        self.round = Some((complete, tokio::time::Instant::now()));
+        let Some(next) = self.next() else { return Ok(()) };
+        self.round = Some((next, tokio::time::Instant::now()));
         let stills: Vec<Bytes> = std::iter::from_fn(|| stills.try_recv().ok()).collect();
         self.checkpoint.save(&stills).await?;
         if !self.grows {
             return Ok(());
         }
-        // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
-        let longer = |track: &Track| track.timeline.segments.len() > track.announced;
-        let longer: Vec<usize> =
-            (0..self.tracks.len()).filter(|index| self.tracks.get(*index).is_some_and(longer)).collect();
-        try_join_all(longer.iter().map(|index| self.write_media(*index, false))).await?;
-        for track in &mut self.tracks {
-            track.announced = track.announced.max(track.timeline.segments.len());
+        let mut longer = Vec::new();
+        let mut begun = true;
+        for (index, (track, entries)) in self.tracks.iter_mut().zip(self.checkpoint.tracks()).enumerate() {
+            let sure = entries.partition_point(|entry| entry.interval < next);
+            begun &= sure > 0;
+            if sure > track.announced {
+                track.announced = sure;
+                longer.push(index);
+            }
         }
-        if matches!(self.master, Master::Untouched) {
+        try_join_all(longer.iter().map(|index| self.write_media(*index, false))).await?;
+        if begun && matches!(self.master, Master::Untouched) {
             self.switch_master().await?;
         }
         Ok(())
@@ -569,7 +574,11 @@ impl Publisher {
 
     async fn write_media(&self, index: usize, finished: bool) -> Result<(), TaskError> {
         let Some(track) = self.tracks.get(index) else { return Ok(()) };
-        let text = playlist::media(&track.timeline, self.target_duration(), finished);
+        let text = if finished {
+            playlist::media(&track.timeline, self.target_duration(), true)
+        } else {
+            playlist::media(&track.timeline.first(track.announced), self.target_duration(), false)
+        };
         let kind = if finished { Kind::FinalPlaylist } else { Kind::GrowingPlaylist };
         let path = format!("{}/{}", track.folder, playlist::MEDIA_NAME);
         self.store.put(&path, kind, text.into()).await?;
@@ -648,7 +657,6 @@ impl Track {
     fn resume(&mut self, kept: &checkpoint::Track) {
         self.begin(&kept.init);
         self.init = Some(kept.init.bytes.clone());
-        self.announced = kept.announced;
         for entry in &kept.entries {
             self.add(entry);
         }

@@ -1,6 +1,10 @@
 //! Where an attempt goes on that finds what an earlier one published: a pure function of the plan and of that.
 
-use crate::{checkpoint::Kept, plan::Plan};
+use crate::{
+    boundaries::Boundaries,
+    checkpoint::{Entry, Kept},
+    plan::{Picture, Plan},
+};
 
 /// Samples in a packet of AAC-LC.
 const PACKET_SAMPLES: u64 = 1024;
@@ -35,28 +39,41 @@ pub struct StartOfSound {
     pub fed_ticks: u64,
 }
 
+/// What an attempt can go on from.
+#[derive(Debug, Clone)]
+pub struct Joints {
+    boundaries: Boundaries,
+    picture: Option<Picture>,
+}
+
+impl Joints {
+    /// Of a plan.
+    pub fn new(plan: &Plan) -> Self {
+        Self { boundaries: plan.boundaries.clone(), picture: plan.picture.clone() }
+    }
+
+    /// The first interval that is to be made when so much is there of each rendition, so that every rung has a frame to
+    /// begin with. What lies before it is never made again. `None` if that is the beginning.
+    pub fn next<'a>(&self, mut tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
+        let complete = tracks.clone().map(|entries| entries.last().map(|entry| entry.interval)).min()??;
+        let next = complete + 1;
+        let Some(picture) = &self.picture else { return Some(next) };
+        let rung = tracks.next()?;
+        let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
+        let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
+        // Behind the last keyframe of a source it begins where the picture ends.
+        let begins = self.boundaries.start_seconds(next);
+        let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
+            && picture.frames.is_none_or(|all| (frames as u64) < all);
+        if sure { Some(next) } else { rung.last().map(|entry| entry.interval) }
+    }
+}
+
 impl Start {
-    /// The last boundary up to which all renditions are there, so that every rung has a frame to begin with. Cuts off
-    /// what is published behind it. `None` if that is the beginning.
+    /// The last boundary up to which all renditions are there. Cuts off what is published behind it. `None` if that is
+    /// the beginning.
     pub fn after(plan: &Plan, kept: &mut Kept) -> Option<Self> {
-        let last = |track: &crate::checkpoint::Track| track.entries.last().map(|entry| entry.interval);
-        let complete = kept.tracks.iter().map(last).min()??;
-        let mut interval = complete + 1;
-        if let (Some(picture), Some(rung)) = (&plan.picture, kept.tracks.first()) {
-            let whole = rung.entries.iter().take_while(|entry| entry.interval < interval);
-            let (mut frames, mut last_interval) = (0, None);
-            for entry in whole {
-                frames += entry.published.samples as u64;
-                last_interval = Some(entry.interval);
-            }
-            // Behind the last keyframe of a source it begins where the picture ends.
-            let begins = plan.boundaries.start_seconds(interval);
-            let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
-                && picture.frames.is_none_or(|all| frames < all);
-            if !sure {
-                interval = last_interval?;
-            }
-        }
+        let interval = Joints::new(plan).next(kept.tracks.iter().map(|track| track.entries.as_slice()))?;
         for track in &mut kept.tracks {
             track.entries.retain(|entry| entry.interval < interval);
         }
@@ -133,7 +150,7 @@ mod tests {
             tag: Tag::of(b""),
         });
         let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 1 };
-        Track { init, entries: entries.collect(), announced: 0 }
+        Track { init, entries: entries.collect() }
     }
 
     fn pictures(segments: i64) -> Track {

@@ -21,7 +21,7 @@ use vidstreamx_job::{
 };
 
 use crate::{
-    checkpoint::{self, Kept},
+    checkpoint::{self, Left},
     command::{self, Pipe},
     error::TaskError,
     ffmpeg::{self, Ffmpeg},
@@ -326,7 +326,15 @@ async fn work_on(
             &plan,
             clock.instant,
         );
-        let start = unless_stopped(stop, resume(&opened.store, &folder, &plan, &mut publisher)).await?;
+        let resumed = unless_stopped(stop, resume(&opened.store, &folder, &plan, &mut publisher)).await?;
+        let start = match resumed {
+            Resumed::At(start) => Some(start),
+            Resumed::Nowhere => None,
+            Resumed::Lost => {
+                anew += 1;
+                continue;
+            }
+        };
         let run = Run { attempt, plan: &plan, start: start.as_ref(), input };
         match make(&run, &mut publisher, found).await {
             // The index promised what is not there. All of it is made again, which needs no promises.
@@ -352,33 +360,43 @@ async fn work_on(
     }
 }
 
+/// Where to go on.
+enum Resumed {
+    /// Nothing is there.
+    Nowhere,
+    /// The publisher knows what is there before.
+    At(Start),
+    /// Somebody may have seen what is there, but it cannot be gone on with.
+    Lost,
+}
+
 /// Finds out where to go on, and makes the publisher go on there.
 async fn resume(
     store: &Store,
     folder: &str,
     plan: &Plan,
     publisher: &mut Publisher,
-) -> Result<Option<Start>, TaskError> {
-    let kept = match Kept::find(store, folder, &publish::folders(folder, plan), plan.rungs.len()).await {
-        Ok(kept) => kept,
+) -> Result<Resumed, TaskError> {
+    let left = Left::find(store, folder, &publish::folders(folder, plan), plan.rungs.len()).await;
+    let mut kept = match left {
+        Ok(Left::Notes(kept)) => kept,
+        Ok(Left::Playlists) => return Ok(Resumed::Lost),
+        Ok(Left::Nothing) => return Ok(Resumed::Nowhere),
         // An older template's role may not list what is there.
         Err(StoreError::S3(error @ S3Error::Refused { .. })) => {
             tracing::warn!("what an earlier attempt has made, if there was one, is made again: {error}");
-            return Ok(None);
+            return Ok(Resumed::Nowhere);
         }
         Err(error) => return Err(error.into()),
     };
-    let Some(mut kept) = kept else { return Ok(None) };
-    let start = Start::after(plan, &mut kept);
-    if let Some(start) = &start {
-        publisher.resume(&kept);
-        tracing::info!(
-            interval = start.interval,
-            from_seconds = plan.boundaries.start_seconds(start.interval),
-            "going on where an earlier attempt stopped"
-        );
-    }
-    Ok(start)
+    let Some(start) = Start::after(plan, &mut kept) else { return Ok(Resumed::Lost) };
+    publisher.resume(&kept);
+    tracing::info!(
+        interval = start.interval,
+        from_seconds = plan.boundaries.start_seconds(start.interval),
+        "going on where an earlier attempt stopped"
+    );
+    Ok(Resumed::At(start))
 }
 
 /// What the work comes to, unless the task is asked to end.

@@ -299,7 +299,8 @@ fn same_frames(one: &Output, other: &Output) {
         let frames = one.frames(rung);
         let numbers: Vec<u32> = frames.iter().map(|(_, number)| *number).collect();
         assert_eq!(numbers, (0..400).collect::<Vec<_>>(), "{rung}");
-        assert_eq!(frames, other.frames(rung), "{rung}");
+        let different = frames.iter().zip(other.frames(rung)).find(|(one, other)| *one != other);
+        assert_eq!(different, None, "{rung}");
     }
 }
 
