@@ -11,22 +11,21 @@ from screen import Screen
 # Notes what happens between two looks: a frame that is older than the one before, a player that begins anew.
 _NOTE = """() => {
   const video = document.getElementById("video");
-  const noted = window.noted = { first: null, last: null, back: [], events: [] };
+  const noted = window.noted = { last: null, back: [], events: [] };
   const note = (_, { mediaTime }) => {
-    noted.first ??= mediaTime;
     if (noted.last !== null && mediaTime < noted.last) noted.back.push([noted.last, mediaTime]);
     noted.last = mediaTime;
     video.requestVideoFrameCallback(note);
   };
   video.requestVideoFrameCallback(note);
   for (const name of ["playing", "waiting", "seeking", "emptied", "ended", "error"]) {
-    video.addEventListener(name, () => noted.first !== null && noted.events.push([name, video.currentTime]));
+    video.addEventListener(name, () => noted.last !== null && noted.events.push([name, video.currentTime]));
   }
 }"""
-_NOTED = """() => ({
-  ...window.noted,
-  buffered: Array.from(video.buffered, (_, index) => [video.buffered.start(index), video.buffered.end(index)]),
-})"""
+_NOTED = """() => {
+  const list = (ranges) => Array.from(ranges, (_, index) => [ranges.start(index), ranges.end(index)]);
+  return { ...window.noted, played: list(video.played), buffered: list(video.buffered) };
+}"""
 
 
 @dataclass
