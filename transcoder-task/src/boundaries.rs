@@ -133,12 +133,13 @@ impl Boundaries {
         }
     }
 
-    /// FFmpeg's `-force_key_frames`: the first frame in every interval from the `first` on. (Counting, as in `n_forced*4`,
+    /// FFmpeg's `-force_key_frames`: the first frame in every interval from the `first` on, for a picture that begins
+    /// `from_seconds` after 0: in expressions, FFmpeg counts from the first frame. (Counting frames, as in `n_forced*4`,
     /// would make every frame behind a long one a keyframe until it had caught up.)
-    pub fn forced_keyframes(&self, first: i64) -> String {
+    pub fn forced_keyframes(&self, first: i64, from_seconds: f64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
-                let interval = |time| expression(time, *seconds, *tolerance_seconds);
+                let interval = |time| expression(time, *seconds, tolerance_seconds + from_seconds);
                 let (now, before) = (interval("t"), interval("prev_forced_t"));
                 format!("expr:if(isnan(prev_forced_t),1,gt({now},{before}))")
             }
@@ -204,10 +205,10 @@ mod tests {
         let expression = "expr:if(isnan(prev_forced_t),1,gt(\
                           min(floor(4*(t+0.016667)/4),floor((t+0.016667)/4)+2),\
                           min(floor(4*(prev_forced_t+0.016667)/4),floor((prev_forced_t+0.016667)/4)+2)))";
-        assert_eq!(grid.forced_keyframes(0), expression);
+        assert_eq!(grid.forced_keyframes(0, 0.0), expression);
         let listed = at(&[0, 110, 250]);
         assert_eq!([0.0, 4.36, 4.39, 4.4, 9.99, 30.0].map(|at| listed.interval(at)), [0, 0, 1, 1, 2, 2]);
-        assert_eq!(listed.forced_keyframes(0), "0.000000,4.380000,9.980000");
+        assert_eq!(listed.forced_keyframes(0, 0.0), "0.000000,4.380000,9.980000");
     }
 
     #[test]
@@ -252,13 +253,13 @@ mod tests {
         let keyframe = Boundary { at_seconds: 86_400.0, before_seconds: 86_400.0 };
         let listed = |count| Boundaries::at(vec![keyframe; count], 86_400.0, 4.0);
         assert!(listed(8_001).is_none());
-        assert!(listed(8_000).unwrap().forced_keyframes(0).len() < 128 << 10);
+        assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
     }
 
     /// Frames as FFmpeg encodes them under these boundaries: whether each is a keyframe, and when it is shown.
     fn encoded(frame_rate: f64, filter: &str, boundaries: &Boundaries) -> Vec<(bool, f64)> {
         let source = format!("color=size=16x16:rate={frame_rate}:duration=30,{filter}");
-        let forced = boundaries.forced_keyframes(0);
+        let forced = boundaries.forced_keyframes(0, 0.0);
         let output = std::process::Command::new("ffmpeg")
             .args(["-loglevel", "error", "-f", "lavfi", "-i", &source, "-force_key_frames", &forced])
             .args("-fps_mode vfr -enc_time_base 1:90000 -c:v libx264 -preset ultrafast -g 100000 -sc_threshold 0 -bf 0".split(' '))

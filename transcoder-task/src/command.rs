@@ -255,14 +255,15 @@ fn video(
         }
         return;
     };
-    let first = start.map_or(0, |start| start.interval);
+    let (first, from_seconds) =
+        start.map_or((0, picture.start_seconds), |start| (start.interval, start.picture_seconds));
     args.pair("-map", format!("[v{index}]"));
     match rung.codec {
         Codec::H264 => h264(args, rung, encoding),
         Codec::Hevc => hevc(args, rung, encoding),
         Codec::Av1 => av1(args, rung, encoding),
     }
-    args.pair("-force_key_frames", plan.boundaries.forced_keyframes(first));
+    args.pair("-force_key_frames", plan.boundaries.forced_keyframes(first, from_seconds));
     // The source's own clock: with FFmpeg's guess (1/frame rate) frames of variable rate would move.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
     // Every frame once at its own time; the default may repeat frames until the rate is constant.
@@ -478,7 +479,8 @@ mod tests {
         let mut media = media();
         media.subtitles.push(Subtitle { index: 2, codec: "mov_text".into(), ..Subtitle::default() });
         let sound = StartOfSound { first_ticks: 393_216, fed_ticks: 368_640 };
-        let start = Start { interval: 2, seek_seconds: 6.68, sounds: vec![sound; 3], still: 9 };
+        let start =
+            Start { interval: 2, seek_seconds: 6.68, picture_seconds: 2.0, sounds: vec![sound; 3], still: 9 };
         let plan = Plan::new(&media, &Copyable::default(), &Profile::default());
         insta::assert_snapshot!("going_on_encoded", lines_from(&plan, Some(&start)));
 

@@ -59,6 +59,8 @@ pub struct Picture {
     pub colour: Colour,
     /// The source's clock, which the rungs keep, so that no frame moves.
     pub time_base: String,
+    /// When it begins, in seconds.
+    pub start_seconds: f64,
     /// Of this track, in seconds; 0 if the file does not say.
     pub duration_seconds: f64,
     /// When it ends, in seconds; 0 if the file does not say.
@@ -291,6 +293,7 @@ fn picture(video: &Video) -> Picture {
         deinterlace: video.interlaced,
         colour: colour(video),
         time_base: fine(&video.time_base),
+        start_seconds: video.start_seconds,
         duration_seconds: video.duration_seconds,
         end_seconds: match video.duration_seconds {
             unknown if unknown <= 0.0 => 0.0,

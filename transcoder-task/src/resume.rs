@@ -24,6 +24,8 @@ pub struct Start {
     pub interval: i64,
     /// Where FFmpeg begins to read, in seconds.
     pub seek_seconds: f64,
+    /// When the first frame is shown that is to be made, in seconds; without a picture 0.
+    pub picture_seconds: f64,
     /// In the plan's order.
     pub sounds: Vec<StartOfSound>,
     /// The first still to be made.
@@ -80,6 +82,13 @@ impl Start {
         if kept.tracks.iter().any(|track| track.entries.is_empty()) {
             return None;
         }
+        let picture_seconds = match (&plan.picture, kept.tracks.first()) {
+            (Some(_), Some(rung)) => {
+                let last = rung.entries.last()?.published;
+                (last.start_ticks + last.duration_ticks) as f64 / f64::from(rung.init.timescale.max(1))
+            }
+            _ => 0.0,
+        };
         let mut wanted = vec![plan.boundaries.start_seconds(interval)];
         let mut sounds = Vec::with_capacity(plan.audio.len());
         for (audio, track) in plan.audio.iter().zip(kept.tracks.iter().skip(plan.rungs.len())) {
@@ -95,7 +104,8 @@ impl Start {
             wanted.push(still as f64 * crate::images::interval_seconds(plan.duration_seconds));
         }
         let earliest = wanted.into_iter().fold(f64::MAX, f64::min);
-        Some(Self { interval, seek_seconds: (earliest - HEAD_START_SECONDS).max(0.0), sounds, still })
+        let seek_seconds = (earliest - HEAD_START_SECONDS).max(0.0);
+        Some(Self { interval, seek_seconds, picture_seconds, sounds, still })
     }
 }
 
@@ -149,7 +159,7 @@ mod tests {
             starts_with_keyframe: true,
             tag: Tag::of(b""),
         });
-        let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 1 };
+        let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 25 };
         Track { init, entries: entries.collect() }
     }
 
@@ -178,6 +188,7 @@ mod tests {
         let first_ticks = 3 * 188 * PACKET_SAMPLES;
         let sounds = [StartOfSound { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
         assert_eq!((start.sounds.as_slice(), start.still), (sounds.as_slice(), 30));
+        assert_eq!(start.picture_seconds, 12.0);
         // Half a second of sound and a second for the decoders before 12.03 s.
         assert!((10.4..10.6).contains(&start.seek_seconds), "{}", start.seek_seconds);
     }

@@ -292,6 +292,7 @@ mod tests {
                 deinterlace: false,
                 colour: Colour::of(&Tags::default()),
                 time_base: "1/25".into(),
+                start_seconds: 0.0,
                 duration_seconds,
                 end_seconds: duration_seconds,
                 frames: None,
