@@ -6,7 +6,10 @@
 //! written over and over. The stills of poster and storyboard, which are made into pictures only at the end, lie there
 //! too. When the job is done, all of it is removed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeSet, HashMap},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -14,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cmaf::{self, Init},
-    images,
+    images::{self, Stills},
     playlist::{self, Published},
     store::{JSON, Kind, Store, StoreError, Tag},
 };
@@ -45,7 +48,7 @@ pub struct Kept {
     /// Renditions in the plan's order, rungs first.
     pub tracks: Vec<Track>,
     /// From the first on.
-    pub stills: Vec<Bytes>,
+    pub stills: Stills,
 }
 
 /// What is kept of a rendition.
@@ -55,6 +58,8 @@ pub struct Track {
     pub init: Init,
     /// From number 0 on.
     pub entries: Vec<Entry>,
+    /// How many segments may have been announced.
+    pub announced: usize,
 }
 
 /// What an earlier attempt left in a folder.
@@ -139,6 +144,7 @@ impl Left {
         folder: &str,
         tracks: &[String],
         rungs: usize,
+        stills: Stills,
     ) -> Result<Self, StoreError> {
         let tags = store.tags(folder).await?;
         let paths: Vec<String> = (0..)
@@ -160,13 +166,15 @@ impl Left {
         let mut kept = Vec::with_capacity(tracks.len());
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
             let Some(init) = init.and_then(|init| cmaf::init(init).ok()) else { return Ok(too_little) };
-            let entries = as_published(rows.next().unwrap_or_default(), track, &tags, number >= rungs);
-            kept.push(Track { init, entries });
+            let entries = rows.next().unwrap_or_default();
+            let announced = entries.len();
+            let entries = as_published(entries, track, &tags, number >= rungs);
+            kept.push(Track { init, entries, announced });
         }
         if kept.iter().any(|track| track.entries.is_empty()) {
             return Ok(too_little);
         }
-        Ok(Self::Notes(Kept { tracks: kept, stills: find_stills(store, folder, &tags).await? }))
+        Ok(Self::Notes(Kept { tracks: kept, stills: find_stills(store, folder, &tags, stills).await? }))
     }
 }
 
@@ -206,21 +214,26 @@ fn as_published(
     kept.map(|(_, entry)| entry).collect()
 }
 
+/// Takes the stills that are there up to the first one that is missing.
 async fn find_stills(
     store: &Store,
     folder: &str,
     tags: &HashMap<String, Tag>,
-) -> Result<Vec<Bytes>, StoreError> {
+    mut stills: Stills,
+) -> Result<Stills, StoreError> {
     let prefix = stills_prefix(folder);
-    let mut paths: Vec<String> = tags.keys().filter(|path| path.starts_with(&prefix)).cloned().collect();
+    let mut paths: Vec<&String> = tags.keys().filter(|path| path.starts_with(&prefix)).collect();
     paths.sort_unstable();
-    let mut stills = Vec::new();
-    for (path, bytes) in paths.iter().zip(get_all(store, &paths).await?) {
+    for path in paths {
         // Its name says which still is its first.
-        if *path != stills_path(folder, stills.len()) {
-            break;
+        match path.cmp(&stills_path(folder, stills.taken())) {
+            // Of an attempt that had more.
+            Ordering::Less => continue,
+            Ordering::Equal => {}
+            Ordering::Greater => break,
         }
-        stills.extend(images::split(&bytes.unwrap_or_default()));
+        let bytes = store.get(path).await?.unwrap_or_default();
+        images::split(&bytes).into_iter().for_each(|jpeg| stills.take(jpeg));
     }
     Ok(stills)
 }
@@ -238,7 +251,7 @@ impl Checkpoint {
     /// Goes on with what was noted.
     pub fn resume(&mut self, kept: &Kept) {
         self.tracks = kept.tracks.iter().map(|track| track.entries.clone()).collect();
-        self.stills = kept.stills.len();
+        self.stills = kept.stills.taken();
     }
 
     /// A rendition's next segment is published.
@@ -285,8 +298,11 @@ impl Checkpoint {
 /// # Errors
 /// Trouble with the store.
 pub async fn remove(store: &Store, folder: &str) -> Result<(), StoreError> {
-    let paths = store.tags(&format!("{folder}/checkpoint")).await?;
-    stream::iter(paths.keys()).map(Ok).try_for_each_concurrent(AT_ONCE, |path| store.delete(path)).await
+    let tags = store.tags(&format!("{folder}/checkpoint")).await?;
+    let mut paths: Vec<&String> = tags.keys().collect();
+    // The first note last: without it there is nothing to go on from.
+    paths.sort_unstable_by(|one, other| other.cmp(one));
+    stream::iter(paths).map(|path| store.delete(path)).buffered(AT_ONCE).try_collect().await
 }
 
 fn note_path(folder: &str, number: usize) -> String {
@@ -345,7 +361,7 @@ mod tests {
         }
 
         async fn left(&self) -> Left {
-            Left::find(&self.store, FOLDER, &tracks(), 1).await.unwrap()
+            Left::find(&self.store, FOLDER, &tracks(), 1, Stills::every(1.0)).await.unwrap()
         }
 
         async fn kept(&self) -> Option<Kept> {
@@ -377,12 +393,18 @@ mod tests {
         Bytes::from(vec![0xff, 0xd8, 0xff, number, 0xff, 0xd9])
     }
 
+    fn stills(numbers: &[u8]) -> Stills {
+        let mut stills = Stills::every(1.0);
+        numbers.iter().for_each(|number| stills.take(still(*number)));
+        stills
+    }
+
     #[tokio::test]
     async fn what_was_noted_is_found_again() {
         let mut stream = Stream::of([150, 140]).await;
         stream.checkpoint.save(&[still(2)]).await.unwrap();
         let kept = stream.kept().await.unwrap();
-        assert_eq!(kept.stills, [still(0), still(1), still(2)]);
+        assert_eq!(kept.stills, stills(&[0, 1, 2]));
         assert_eq!(kept.tracks[0].init.codecs.get(..5), Some("avc1."));
         for (track, noted) in kept.tracks.iter().zip(&stream.checkpoint.tracks) {
             assert_eq!(&track.entries, noted);
@@ -393,7 +415,8 @@ mod tests {
     async fn nothing_is_found_where_nothing_was_noted() {
         let stream = Stream::of([3, 3]).await;
         let of_another_plan = ["job/other/video/240p".to_owned()];
-        let of_another_plan = Left::find(&stream.store, "job/other", &of_another_plan, 1).await.unwrap();
+        let of_another_plan =
+            Left::find(&stream.store, "job/other", &of_another_plan, 1, Stills::every(1.0)).await.unwrap();
         assert_eq!(of_another_plan, Left::Nothing);
         remove(&stream.store, FOLDER).await.unwrap();
         assert_eq!(stream.left().await, Left::Nothing);
@@ -447,8 +470,8 @@ mod tests {
             stream.checkpoint.save(&[still(number)]).await.unwrap();
         }
         std::fs::remove_file(stream.path("checkpoint/stills-00002.mjpeg")).unwrap();
-        assert_eq!(stream.kept().await.unwrap().stills, [still(0), still(1)]);
+        assert_eq!(stream.kept().await.unwrap().stills, stills(&[0, 1]));
         std::fs::write(stream.path("checkpoint/stills-00000.mjpeg"), &still(0)[..4]).unwrap();
-        assert!(stream.kept().await.unwrap().stills.is_empty());
+        assert_eq!(stream.kept().await.unwrap().stills.taken(), 0);
     }
 }

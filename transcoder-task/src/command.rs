@@ -196,7 +196,8 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> S
     }
     if let Some(start) = start {
         let wanted = plan.boundaries.not_before(start.interval);
-        chains.push(format!("{from}select='{wanted}'[wanted]"));
+        // On the encoders' clock, whose rounding decides where keyframes are forced.
+        chains.push(format!("{from}settb={},select='{wanted}'[wanted]", picture.time_base));
         from = "[wanted]".into();
     }
     let sizes = sizes(&plan.rungs);
@@ -295,7 +296,9 @@ fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
         "-x265-params",
         join(&[
             &format!("vbv-maxrate={}:vbv-bufsize={}", rung.max_kbps, rung.max_kbps * 2),
-            "scenecut=0:keyint=100000:min-keyint=1:open-gop=0:log-level=1",
+            // Without `info`, the number of processors would be told in the init segment, and nothing be gone on with on
+            // a machine with another.
+            "scenecut=0:keyint=100000:min-keyint=1:open-gop=0:log-level=1:info=0",
             &encoding.params,
         ]),
     );
@@ -353,7 +356,7 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             let mut filters = Vec::new();
             match start {
                 // A first time is counted in samples of the rate that comes in.
-                Some(start) if track.begins_late => {
+                Some(start) if track.begins_late && fed_seconds < track.start_seconds => {
                     filters.push(format!("aresample={rate},aresample=async=1:first_pts={}", start.fed_ticks));
                 }
                 None if track.begins_late => filters.push("aresample=async=1:first_pts=0".to_owned()),
@@ -499,6 +502,7 @@ mod tests {
             let mut args = Arguments::new();
             let track = AudioRendition {
                 begins_late,
+                start_seconds: 30.0,
                 end_seconds,
                 at_least_seconds: 60.0,
                 ..AudioRendition::of_tests(1, 10.0)

@@ -79,45 +79,52 @@ pub fn filters(
 pub struct Stills {
     jpegs: Vec<Bytes>,
     interval_seconds: f64,
+    taken: usize,
+    /// One in so many is kept.
+    one_of: usize,
 }
 
 impl Stills {
-    /// The stills that an earlier attempt left, and behind them FFmpeg's to the pipe's end, each of which is shown to
-    /// `made`. If there are more than can be kept, which a file whose length is unknown or a lie leads to, every other
-    /// one is left out, as often as necessary.
+    /// None yet, so many seconds apart.
+    pub fn every(interval_seconds: f64) -> Self {
+        Self { jpegs: Vec::new(), interval_seconds, taken: 0, one_of: 1 }
+    }
+
+    /// How many have come, those that were left out included.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Takes the next one. If there are more than can be kept, which a file whose length is unknown or a lie leads to,
+    /// every other one is left out, as often as necessary.
+    pub fn take(&mut self, jpeg: Bytes) {
+        if self.taken.is_multiple_of(self.one_of) {
+            self.jpegs.push(jpeg);
+        }
+        self.taken += 1;
+        while self.too_many() {
+            self.thin();
+            self.one_of *= 2;
+        }
+    }
+
+    /// Takes FFmpeg's stills to the pipe's end, each of which is shown to `made`.
     ///
     /// # Errors
     /// Reading the pipe failed.
     pub async fn read(
-        earlier: &[Bytes],
+        mut self,
         mut pipe: impl AsyncRead + Unpin,
-        interval_seconds: f64,
         mut made: impl FnMut(&Bytes),
     ) -> std::io::Result<Self> {
-        let mut stills = Self { jpegs: Vec::new(), interval_seconds };
-        let mut count = Count { next: 0, every: 1 };
-        for jpeg in earlier {
-            stills.take(jpeg.clone(), &mut count);
-        }
         let mut stream = JpegStream::default();
         while pipe.read_buf(&mut stream.buffer).await? > 0 {
             while let Some(jpeg) = stream.next() {
                 made(&jpeg);
-                stills.take(jpeg, &mut count);
+                self.take(jpeg);
             }
         }
-        Ok(stills)
-    }
-
-    fn take(&mut self, jpeg: Bytes, count: &mut Count) {
-        if count.next.is_multiple_of(count.every) {
-            self.jpegs.push(jpeg);
-        }
-        count.next += 1;
-        while self.too_many() {
-            self.thin();
-            count.every *= 2;
-        }
+        Ok(self)
     }
 
     fn too_many(&self) -> bool {
@@ -181,13 +188,6 @@ pub struct Storyboard {
     pub sheet: Bytes,
     /// WebVTT whose cues say which part of the sheet belongs to which time.
     pub vtt: String,
-}
-
-/// Of stills that come.
-struct Count {
-    next: usize,
-    /// One in so many is kept.
-    every: usize,
 }
 
 /// The JPEGs that bytes are made of, up to the first one that is not whole.
@@ -313,11 +313,13 @@ mod tests {
     }
 
     fn stills(contents: &[usize]) -> Stills {
-        Stills { jpegs: contents.iter().map(|content| jpeg(*content)).collect(), interval_seconds: 1.0 }
+        let mut stills = Stills::every(1.0);
+        contents.iter().for_each(|content| stills.take(jpeg(*content)));
+        stills
     }
 
     async fn read(bytes: &[u8], interval_seconds: f64) -> Stills {
-        Stills::read(&[], bytes, interval_seconds, |_| {}).await.unwrap()
+        Stills::every(interval_seconds).read(bytes, |_| {}).await.unwrap()
     }
 
     #[test]
@@ -341,7 +343,7 @@ mod tests {
                 sender.write_all(&stream).await.unwrap();
                 drop(sender);
             };
-            let (read, ()) = tokio::join!(Stills::read(&[], receiver, 1.0, |_| {}), send);
+            let (read, ()) = tokio::join!(Stills::every(1.0).read(receiver, |_| {}), send);
             assert_eq!(read.unwrap(), wanted, "in pieces of {size}");
         }
         assert_eq!(read(b"", 1.0).await, stills(&[]));
@@ -369,7 +371,7 @@ mod tests {
         assert_eq!(content(&[100, 900]), Some(900));
         assert_eq!(content(&[5]), Some(5));
         assert_eq!(content(&[]), None);
-        let equal = Stills { jpegs: vec![jpeg(1), jpeg(2), jpeg(2), jpeg(1)], interval_seconds: 1.0 };
+        let equal = stills(&[1, 2, 2, 1]);
         assert_eq!(equal.poster().unwrap().as_ptr(), equal.jpegs[1].as_ptr());
     }
 

@@ -127,7 +127,9 @@ pub struct AudioRendition {
     pub duration_seconds: f64,
     /// Whether there has to be silence before it.
     pub begins_late: bool,
-    /// When the source's track ends, in seconds; 0 if the file does not say.
+    /// When the source's track begins, in seconds.
+    pub start_seconds: f64,
+    /// When the source's track ends, in seconds; 0 if no sample table says so (Matroska has a text, which may lie).
     pub end_seconds: f64,
     /// When the picture ends, in seconds: until then there is silence if there is nothing else. 0 without a
     /// picture.
@@ -151,6 +153,7 @@ impl AudioRendition {
             change: None,
             duration_seconds,
             begins_late: false,
+            start_seconds: 0.0,
             end_seconds: duration_seconds,
             at_least_seconds: 0.0,
         }
@@ -393,6 +396,7 @@ fn even_down(pixels: f64) -> u32 {
 /// Every track in stereo, and those of more channels in their own layout too.
 fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendition> {
     let tracks = &media.audio;
+    let has_tables = media.format.starts_with("mov");
     let picture = media.video.as_ref().filter(|video| video.duration_seconds > 0.0);
     // Some files count what comes before the first frame in its track's length.
     let at_least_seconds = picture
@@ -439,7 +443,8 @@ fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendi
             change: None,
             duration_seconds: track.duration_seconds,
             begins_late: track.start_seconds > HOLE,
-            end_seconds: if track.duration_seconds > 0.0 { end_seconds } else { 0.0 },
+            start_seconds: track.start_seconds,
+            end_seconds: if has_tables && track.duration_seconds > 0.0 { end_seconds } else { 0.0 },
             at_least_seconds,
         };
         let surround = surround(track.channel_layout.as_deref()).map(|(layout, channels, pairs)| {

@@ -21,6 +21,7 @@ use crate::{
     cmaf::{self, Init, Piece, Segment},
     dash,
     error::TaskError,
+    images::{self, Stills},
     language, mp4,
     plan::{AudioRendition, Plan, SubtitleRendition, VideoRendition},
     playlist::{self, Layout, Presentation, Published, Rates, Rendition, Sound, Text, Timeline, Variant},
@@ -71,7 +72,7 @@ pub struct Publisher {
     texts: Vec<SubtitleTrack>,
     master: Master,
     checkpoint: Checkpoint,
-    stills: Vec<Bytes>,
+    stills: Stills,
     joints: Joints,
     /// The interval that all renditions are noted and announced up to, and when that was done.
     round: Option<(i64, tokio::time::Instant)>,
@@ -93,7 +94,7 @@ pub struct Track {
     pub timeline: Timeline,
     /// How many segments begin with a keyframe.
     pub keyframes_at_boundaries: usize,
-    /// How many segments are in the growing playlist.
+    /// How many segments are in the growing playlist, or may have been in an earlier attempt's.
     announced: usize,
     /// What an earlier attempt published.
     init: Option<Bytes>,
@@ -191,24 +192,24 @@ impl Publisher {
             texts: Vec::new(),
             master: Master::Untouched,
             joints: Joints::new(plan),
-            stills: Vec::new(),
+            stills: Stills::every(images::interval_seconds(plan.duration_seconds)),
             round: None,
             source,
         }
     }
 
     /// Goes on behind what an earlier attempt published.
-    pub fn resume(&mut self, kept: &Kept) {
-        self.checkpoint.resume(kept);
+    pub fn resume(&mut self, kept: Kept) {
+        self.checkpoint.resume(&kept);
         for (track, kept) in self.tracks.iter_mut().zip(&kept.tracks) {
             track.resume(kept);
         }
-        self.stills.clone_from(&kept.stills);
+        self.stills = kept.stills;
     }
 
-    /// The stills of an earlier attempt.
-    pub fn take_stills(&mut self) -> Vec<Bytes> {
-        std::mem::take(&mut self.stills)
+    /// The stills of an earlier attempt, and where those of this one go.
+    pub fn stills(&self) -> Stills {
+        self.stills.clone()
     }
 
     /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end. Keeps `stills` for
@@ -219,7 +220,7 @@ impl Publisher {
     pub async fn stream(
         &mut self,
         pipes: Vec<pipe::Receiver>,
-        mut stills: mpsc::UnboundedReceiver<Bytes>,
+        mut stills: mpsc::Receiver<Bytes>,
         standing: &Standing,
         stop: &CancellationToken,
     ) -> Result<(), TaskError> {
@@ -315,7 +316,7 @@ impl Publisher {
 
     /// Notes what is published, then announces in growing playlists what no next attempt would make again. When all
     /// renditions have begun, the stream is playable.
-    async fn write_round(&mut self, stills: &mut mpsc::UnboundedReceiver<Bytes>) -> Result<(), TaskError> {
+    async fn write_round(&mut self, stills: &mut mpsc::Receiver<Bytes>) -> Result<(), TaskError> {
         let Some(next) = self.next() else { return Ok(()) };
         self.round = Some((next, tokio::time::Instant::now()));
         let stills: Vec<Bytes> = std::iter::from_fn(|| stills.try_recv().ok()).collect();
@@ -328,6 +329,7 @@ impl Publisher {
         for (index, (track, entries)) in self.tracks.iter_mut().zip(self.checkpoint.tracks()).enumerate() {
             let sure = entries.partition_point(|entry| entry.interval < next);
             begun &= sure > 0;
+            // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
             if sure > track.announced {
                 track.announced = sure;
                 longer.push(index);
@@ -657,6 +659,7 @@ impl Track {
     fn resume(&mut self, kept: &checkpoint::Track) {
         self.begin(&kept.init);
         self.init = Some(kept.init.bytes.clone());
+        self.announced = kept.announced;
         for entry in &kept.entries {
             self.add(entry);
         }

@@ -99,7 +99,7 @@ impl Start {
             wanted.push(fed_ticks as f64 / f64::from(audio.sample_rate));
             sounds.push(StartOfSound { first_ticks, fed_ticks });
         }
-        let still = kept.stills.len();
+        let still = kept.stills.taken();
         if plan.picture.is_some() {
             wanted.push(still as f64 * crate::images::interval_seconds(plan.duration_seconds));
         }
@@ -118,6 +118,7 @@ mod tests {
         boundaries::{Boundaries, Boundary},
         checkpoint::{Entry, Track},
         cmaf::Init,
+        images::Stills,
         plan::{AudioRendition, Copyable},
         playlist::Published,
         probe::{Media, Video},
@@ -160,7 +161,7 @@ mod tests {
             tag: Tag::of(b""),
         });
         let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 25 };
-        Track { init, entries: entries.collect() }
+        Track { init, entries: entries.collect(), announced: 0 }
     }
 
     fn pictures(segments: i64) -> Track {
@@ -172,8 +173,14 @@ mod tests {
         track(0..segments, 188, 188 * PACKET_SAMPLES)
     }
 
+    fn stills(count: usize) -> Stills {
+        let mut stills = Stills::every(1.0);
+        (0..count).for_each(|_| stills.take(Bytes::new()));
+        stills
+    }
+
     fn kept(tracks: Vec<Track>) -> Kept {
-        Kept { tracks, stills: vec![Bytes::new(); 30] }
+        Kept { tracks, stills: stills(30) }
     }
 
     fn lengths(kept: &Kept) -> Vec<usize> {
@@ -233,7 +240,7 @@ mod tests {
 
     #[test]
     fn stills_that_are_missing_are_made_from_earlier_on() {
-        let mut kept = Kept { stills: vec![Bytes::new(); 5], ..kept(vec![pictures(3), pictures(3)]) };
+        let mut kept = Kept { stills: stills(5), ..kept(vec![pictures(3), pictures(3)]) };
         let start = Start::after(&plan(60.0, 0.0), &mut kept).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -36,7 +36,23 @@ pub struct Tag(String);
 impl Tag {
     /// Of content that is not in S3.
     pub fn of(content: &[u8]) -> Self {
-        Self(Sha256::digest(content).iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Self::of_hash(Sha256::new_with_prefix(content))
+    }
+
+    /// Reads a file, however large, for its tag.
+    fn of_file(path: &Path) -> io::Result<Self> {
+        let mut file = std::fs::File::open(path)?;
+        let (mut hash, mut buffer) = (Sha256::new(), vec![0; 1 << 16]);
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Self::of_hash(hash)),
+                bytes => hash.update(&buffer[..bytes]),
+            }
+        }
+    }
+
+    fn of_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
     }
 }
 
@@ -484,7 +500,7 @@ fn tags_of_files(root: &Path, folder: &str) -> Result<HashMap<String, Tag>, Stor
             if kind.is_dir() {
                 folders.push(inner);
             } else if kind.is_file() {
-                tags.insert(inner, Tag::of(&std::fs::read(entry.path()).map_err(failed)?));
+                tags.insert(inner, Tag::of_file(&entry.path()).map_err(failed)?);
             }
         }
     }

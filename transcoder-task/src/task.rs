@@ -24,7 +24,7 @@ use crate::{
     checkpoint::{self, Left},
     command::{self, Pipe},
     error::TaskError,
-    ffmpeg::{self, Ffmpeg},
+    ffmpeg::{self, Ffmpeg, FfmpegError},
     images::{self, Stills},
     index::Index,
     input::{Input, ServedObject},
@@ -44,6 +44,10 @@ use crate::{
 
 /// Whoever asks the task to end kills it soon after: ECS after 30 s if nothing else is set.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// What removing takes at most that nobody waits for.
+const TIDY_LIMIT: Duration = Duration::from_secs(5);
+/// Stills that wait for being noted: as many as are kept in the end.
+const MOST_STILLS_AT_ONCE: usize = 100;
 const REPORT: &str = "job.json";
 const POSTER: &str = "images/poster.jpg";
 const STORYBOARD: &str = "images/storyboard.vtt";
@@ -111,10 +115,8 @@ async fn conclude(opened: &Opened, found: Found, result: Result<(), TaskError>, 
     let report = found.report(opened, exit.into(), reason, clock);
     match write_report(opened, &report).await {
         Ok(()) if exit == Exit::Done => {
-            if let Some(folder) = &report.folder
-                && let Err(error) = checkpoint::remove(&opened.store, folder).await
-            {
-                tracing::warn!("notes for a next attempt, which nobody needs now, stay: {error}");
+            if let Some(folder) = &report.folder {
+                remove_notes(&opened.store, folder).await;
             }
             tracing::info!(
                 total_seconds = report.timings.total_seconds,
@@ -144,6 +146,15 @@ struct Attempt<'a> {
     standing: &'a Standing,
     /// The task is asked to end.
     stop: &'a CancellationToken,
+}
+
+/// Nobody needs them any more.
+async fn remove_notes(store: &Store, folder: &str) {
+    match tokio::time::timeout(TIDY_LIMIT, checkpoint::remove(store, folder)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("notes for a next attempt, which there is not, stay: {error}"),
+        Err(_) => tracing::warn!("notes for a next attempt, which there is not, stay: S3 is slow"),
+    }
 }
 
 /// When the task began, for people and for measuring.
@@ -338,13 +349,13 @@ async fn work_on(
         let run = Run { attempt, plan: &plan, start: start.as_ref(), input };
         match make(&run, &mut publisher, found).await {
             // The index promised what is not there. All of it is made again, which needs no promises.
-            Err(TaskError::Verify(reason)) if plan.copies() && start.is_none() => {
+            Err(TaskError::Verify(reason)) if plan.copies() => {
                 tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
                 copyable = Copyable::default();
             }
-            // Whatever it is about, it is not what a whole run ends in. Under other addresses, because what was
-            // published once may stay in caches for ever.
-            Err(error) if start.is_some() && matches!(error.exit(), Exit::Unusable | Exit::Internal) => {
+            // Perhaps it is not what a whole run ends in. Under other addresses, because what was published once may
+            // stay in caches for ever.
+            Err(error) if start.is_some() && is_about_the_content(&error) => {
                 tracing::warn!("everything is made from the beginning: {error}");
                 anew += 1;
             }
@@ -357,6 +368,19 @@ async fn work_on(
                 return Ok(());
             }
         }
+    }
+}
+
+/// Whether going on may be to blame, and not trouble that may pass.
+fn is_about_the_content(error: &TaskError) -> bool {
+    match error {
+        TaskError::Resume(_) | TaskError::Verify(_) | TaskError::Output { .. } | TaskError::Unusable(_) => {
+            true
+        }
+        TaskError::Ffmpeg(FfmpegError::Source(_)) => true,
+        // A signal is a crash, or somebody who wanted it to end.
+        TaskError::Ffmpeg(FfmpegError::Failed { status, .. }) => status.code().is_some(),
+        _ => false,
     }
 }
 
@@ -377,7 +401,8 @@ async fn resume(
     plan: &Plan,
     publisher: &mut Publisher,
 ) -> Result<Resumed, TaskError> {
-    let left = Left::find(store, folder, &publish::folders(folder, plan), plan.rungs.len()).await;
+    let stills = Stills::every(images::interval_seconds(plan.duration_seconds));
+    let left = Left::find(store, folder, &publish::folders(folder, plan), plan.rungs.len(), stills).await;
     let mut kept = match left {
         Ok(Left::Notes(kept)) => kept,
         Ok(Left::Playlists) => return Ok(Resumed::Lost),
@@ -390,7 +415,7 @@ async fn resume(
         Err(error) => return Err(error.into()),
     };
     let Some(start) = Start::after(plan, &mut kept) else { return Ok(Resumed::Lost) };
-    publisher.resume(&kept);
+    publisher.resume(kept);
     tracing::info!(
         interval = start.interval,
         from_seconds = plan.boundaries.start_seconds(start.interval),
@@ -573,12 +598,12 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
             _ => read_texts(texts).await,
         }
     };
-    let earlier = publisher.take_stills();
-    let (made, kept) = mpsc::unbounded_channel();
+    let earlier = publisher.stills();
+    let (made, kept) = mpsc::channel(MOST_STILLS_AT_ONCE);
     let outputs = async {
         tokio::try_join!(
             publisher.stream(renditions, kept, standing, stop),
-            read_stills(stills, plan, &earlier, made),
+            read_stills(stills, earlier, made),
             subtitles,
             follow
         )
@@ -613,15 +638,16 @@ async fn write_cube(plan: &Plan) -> Result<Option<NamedTempFile>, TaskError> {
 
 async fn read_stills(
     pipe: Option<pipe::Receiver>,
-    plan: &Plan,
-    earlier: &[Bytes],
-    made: mpsc::UnboundedSender<Bytes>,
+    earlier: Stills,
+    made: mpsc::Sender<Bytes>,
 ) -> Result<Option<Stills>, TaskError> {
     let Some(pipe) = pipe else { return Ok(None) };
-    let interval = images::interval_seconds(plan.duration_seconds);
-    let stills = Stills::read(earlier, pipe, interval, |jpeg| {
-        // Nobody listens any more when the stream has failed.
-        let _ = made.send(jpeg.clone());
+    let mut made = Some(made);
+    let stills = earlier.read(pipe, |jpeg| {
+        // One that is left out would be taken for the next; and nobody listens when the stream has failed.
+        if made.as_ref().is_some_and(|made| made.try_send(jpeg.clone()).is_err()) {
+            made = None;
+        }
     });
     let failed =
         |error: std::io::Error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() };
