@@ -50,7 +50,7 @@ def render(results: dict) -> str:
 
 def summary(results: dict) -> str:
     """For the terminal."""
-    return "\n".join(f"  {what:<78} {target:<22} {got:<14} {end}" for what, target, got, end in verdicts(results))
+    return "\n".join(f"  {what:<90} {target:<22} {got:<14} {end}" for what, target, got, end in verdicts(results))
 
 
 def verdicts(results: dict) -> list[tuple[str, str, str, str]]:
