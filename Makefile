@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test bench bench-consumer soak
+.PHONY: help demo upload status down installed test bench bench-consumer bench-stream soak
 
 local := infra/local
 export VIDEO
@@ -15,6 +15,7 @@ help:
 	@echo 'make soak [SECONDS=600]  the simulation of the consumer with new seeds, for so long'
 	@echo 'make bench              against the naive way: time, bytes, quality; writes its part of docs/BENCHMARKS.md'
 	@echo "make bench-consumer     the consumer's memory, CPU time and launches; writes its part of docs/BENCHMARKS.md"
+	@echo 'make bench-stream       how soon a stream plays, what an interruption costs; writes its part of docs/BENCHMARKS.md'
 
 demo:
 	@$(local)/setup.sh demo
@@ -40,6 +41,10 @@ bench:
 bench-consumer:
 	@$(local)/setup.sh bench-consumer
 	@$(python) bench/consumer.py $(BENCH)
+
+bench-stream:
+	@$(local)/setup.sh bench-stream
+	@$(python) bench/stream.py $(BENCH)
 
 soak:
 	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test seeds soak -- --ignored --nocapture

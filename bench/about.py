@@ -8,7 +8,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from machine import REPO
+from machine import REPO, Machine
 
 
 def machine() -> dict:
@@ -23,6 +23,12 @@ def machine() -> dict:
         "load": os.getloadavg()[0],
         "commit": _git("describe", "--always", "--dirty"),
     }
+
+
+def programs(machine: Machine) -> dict:
+    """The image's."""
+    x264 = machine.run("sh", "-c", "dpkg-query -W -f '${Package} ${Version}\\n' 'libx264*'").split()
+    return {"ffmpeg": machine.run("ffmpeg", "-version").split()[2], "x264": x264[1] if x264 else "unknown"}
 
 
 def sentence(about: dict) -> str:

@@ -18,7 +18,7 @@ import sections
 from clips import CLIPS, CORPUS, Clip, gather
 from machine import REPO, Machine
 from settings import Problem, Settings
-from quality import is_full_range, picture, vmaf
+from quality import MODEL, is_full_range, picture, vmaf
 from ways import Rung, bare_command, naive_script, read_rungs, task_command
 
 import programs  # of infra/local
@@ -48,7 +48,8 @@ def main() -> int:
     programs.build_image(settings, programs.build())
     start = time.monotonic()
     with Machine(settings.image, _FOLDER, CORPUS) as machine:
-        results = {"about": _about(machine), "runs": 1 if flags.quick else flags.runs}
+        found = about.machine() | about.programs(machine) | {"vmaf": MODEL}
+        results = {"about": found, "runs": 1 if flags.quick else flags.runs}
         results["clips"] = [_measure(clip, machine, results["runs"]) for clip in chosen]
     results["minutes"] = (time.monotonic() - start) / 60
     (_RESULTS if whole else _FOLDER / "part.json").write_text(json.dumps(results, indent=1))
@@ -89,7 +90,7 @@ def _measure(clip: Clip, machine: Machine, runs: int) -> dict:
         "about": clip.about,
         "file": clip.file if real else None,
         "times": clip.times if real else 1,
-        "seconds": _seconds(machine, place),
+        "seconds": machine.seconds(place),
         "ways": {way: _median(times) for way, times in found.items() if times},
         "frames": picture(machine, place)["frames"],
         "rungs": _rungs(machine, rungs, place, f"{out}/naive/uploaded", f"{out}/task"),
@@ -113,23 +114,6 @@ def _rungs(machine: Machine, rungs: list[Rung], clip: str, naive: str, task: str
             row[way] = picture(machine, playlist) | {"vmaf": score}
         rows.append(row)
     return rows
-
-
-def _seconds(machine: Machine, place: str) -> float:
-    return float(machine.run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", place))
-
-
-def _about(machine: Machine) -> dict:
-    return about.machine() | {
-        "ffmpeg": machine.run("ffmpeg", "-version").split()[2],
-        "x264": _x264(machine),
-        "vmaf": "vmaf_v0.6.1",
-    }
-
-
-def _x264(machine: Machine) -> str:
-    package = machine.run("sh", "-c", "dpkg-query -W -f '${Package} ${Version}\\n' 'libx264*'")
-    return package.split()[1] if package else "unknown"
 
 
 if __name__ == "__main__":

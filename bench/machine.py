@@ -54,6 +54,10 @@ class Machine:
     def ffmpeg(self, *arguments: str) -> None:
         self.run("ffmpeg", "-nostdin", "-v", "error", "-y", *arguments)
 
+    def seconds(self, file: str) -> float:
+        """How long a video lasts."""
+        return float(self.run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", file))
+
     def measure(self, names: str, *command: str) -> dict[str, float]:
         """Seconds of wall, user and system time, and peak memory of the named programs."""
         return json.loads(self.run("bash", "/tools/measure.sh", names, *command))

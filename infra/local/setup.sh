@@ -5,6 +5,7 @@
 #   setup.sh test   all of that, Chromium, Shaka Player and the linters
 #   setup.sh bench  Docker engine, base image, FFmpeg, and one that measures quality
 #   setup.sh bench-consumer   FFmpeg
+#   setup.sh bench-stream     Docker engine, base image, FFmpeg, the local AWS
 #
 # State is kept in .local/ (VIDSTREAMX_TOOLS_DIR elsewhere); what commands say goes to setup.log there.
 set -euo pipefail
@@ -270,7 +271,10 @@ need_chromium() {
 
 main() {
     local purpose=${1:-demo} start=$SECONDS
-    case $purpose in demo | test | bench | bench-consumer) ;; *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test|bench|bench-consumer" ;; esac
+    case $purpose in
+        demo | test | bench | bench-consumer | bench-stream) ;;
+        *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test|bench|bench-consumer|bench-stream" ;;
+    esac
     mkdir -p "$tools"
     : >"$log"
 
