@@ -185,8 +185,9 @@ class Attempt:
 
     def disk_megabytes(self) -> float:
         """In its folder for temporary files, what is deleted but still open included. 0 when it has ended."""
-        shown = engine.docker("exec", self.name, "df", "--output=used", "--block-size=1", _WORK, check=False).split()
-        return int(shown[-1]) / 1e6 if shown else 0.0
+        shown = engine.docker("exec", self.name, "df", "--output=used", "--block-size=1", _WORK, check=False)
+        found = re.search(r"^\s*(\d+)$", shown, re.MULTILINE)
+        return int(found[1]) / 1e6 if found else 0.0
 
     @property
     def is_running(self) -> bool:
