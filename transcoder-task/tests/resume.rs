@@ -272,20 +272,23 @@ fn disturbed(place: &Place, random: &mut Random, times: usize) -> Output {
     for _ in 0..times {
         let mut task = place.start(&output);
         if !task.has_made(&output, 1 + random.below(30) as usize) {
-            break;
+            assert_eq!(task.child.wait().unwrap().code(), Some(0), "{}", task.log());
+            return output;
         }
         // Some later, wherever that is.
         thread::sleep(Duration::from_millis(random.below(500)));
         if random.below(2) == 0 {
             task.signal(Signal::KILL);
-            task.child.wait().unwrap();
+            if task.child.wait().unwrap().code() == Some(0) {
+                return output;
+            }
         } else {
             let asked = Instant::now();
             task.signal(Signal::TERM);
             let code = task.child.wait().unwrap().code();
             assert!(asked.elapsed() < Duration::from_secs(20));
             if code == Some(0) {
-                break;
+                return output;
             }
             assert_eq!(code, Some(143), "{}", task.log());
         }
