@@ -585,6 +585,7 @@ impl Cloud {
             outcome,
             reason: (outcome != Outcome::Complete).then(|| format!("the task says {outcome:?}")),
             source: None,
+            folder: None,
             probe: None,
             renditions: Vec::new(),
             warnings: Vec::new(),
