@@ -149,17 +149,30 @@ impl Kept {
         }
         let inits = tracks.iter().map(|track| format!("{track}/{}", playlist::INIT_NAME)).collect::<Vec<_>>();
         let inits = get_all(store, &inits).await?;
-        let mut rows = rows(notes, tracks.len()).into_iter();
+        let rows = rows(notes, tracks.len());
+        let complete = complete(&rows);
+        let mut rows = rows.into_iter();
         let mut kept = Vec::with_capacity(tracks.len());
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
             let Some(init) = init.and_then(|init| cmaf::init(init).ok()) else { return Ok(None) };
             let entries = rows.next().unwrap_or_default();
-            let announced = entries.len();
+            let announced = complete.map_or(0, |complete| announced(&entries, complete));
             let entries = as_published(entries, track, &tags, number >= rungs);
             kept.push(Track { init, entries, announced });
         }
         Ok(Some(Self { tracks: kept, stills: find_stills(store, folder, &tags).await? }))
     }
+}
+
+/// The last interval that all renditions have.
+fn complete(tracks: &[Vec<Entry>]) -> Option<i64> {
+    tracks.iter().map(|entries| entries.last().map(|entry| entry.interval)).min()?
+}
+
+/// How many segments a rendition has up to the last interval that all have. One rendition may be far ahead of the others
+/// (FFmpeg only copies it): a player that began at its end would find nothing to go with it.
+fn announced(entries: &[Entry], complete: i64) -> usize {
+    entries.len().min(1 + entries.partition_point(|entry| entry.interval < complete))
 }
 
 /// Of each rendition, from the first segment on.
@@ -243,7 +256,13 @@ impl Checkpoint {
 
     /// The last interval that is published in all renditions.
     pub fn complete(&self) -> Option<i64> {
-        self.tracks.iter().map(|entries| entries.last().map(|entry| entry.interval)).min()?
+        complete(&self.tracks)
+    }
+
+    /// How many segments of a rendition players may know of.
+    pub fn announced(&self, track: usize) -> usize {
+        let entries = self.tracks.get(track).map_or(&[][..], Vec::as_slice);
+        self.complete().map_or(0, |complete| announced(entries, complete))
     }
 
     /// Writes what is not written yet, with the stills that have come since the last time.
@@ -370,9 +389,32 @@ mod tests {
         assert_eq!(kept.stills, [still(0), still(1), still(2)]);
         assert_eq!(kept.tracks[0].init.codecs.get(..5), Some("avc1."));
         for (track, noted) in kept.tracks.iter().zip(&stream.checkpoint.tracks) {
-            assert_eq!((&track.entries, track.announced), (noted, noted.len()));
+            assert_eq!((&track.entries, track.announced), (noted, 140));
         }
         assert_eq!(stream.checkpoint.complete(), Some(139));
+    }
+
+    #[test]
+    fn players_know_of_what_all_renditions_have() {
+        let of = |intervals: &[i64]| -> Vec<Entry> {
+            let published =
+                Published { start_ticks: 0, duration_ticks: 1, samples: 1, bytes: 1, key_bytes: 1 };
+            let entry =
+                |interval| Entry { interval, published, starts_with_keyframe: true, tag: Tag::of(b"") };
+            intervals.iter().copied().map(entry).collect()
+        };
+        let known = |tracks: [&[i64]; 3]| {
+            let tracks = tracks.map(of);
+            let complete = complete(&tracks)?;
+            Some(tracks.map(|entries| announced(&entries, complete)))
+        };
+        // The first only copies, the last is sound that begins before the picture.
+        assert_eq!(known([&[3, 4, 5, 6], &[], &[-1, 0]]), None);
+        assert_eq!(known([&[3, 4, 5, 6], &[0], &[-1, 0, 1]]), Some([1, 1, 2]));
+        assert_eq!(known([&[3, 4, 5, 6], &[0, 1, 2], &[-1, 0, 1, 2, 3]]), Some([1, 3, 4]));
+        assert_eq!(known([&[3, 4, 5, 6], &[0, 1, 2, 3, 4], &[-1, 0, 1, 2, 3, 4]]), Some([2, 5, 6]));
+        assert_eq!(known([&[0, 3, 4], &[0, 1], &[0, 1]]), Some([2, 2, 2]));
+        assert_eq!(known([&[3], &[0, 1, 2, 3], &[0, 1, 2, 3]]), Some([1, 4, 4]));
     }
 
     #[tokio::test]

@@ -220,6 +220,13 @@ impl Publisher {
         self.stills.clone_from(&kept.stills);
     }
 
+    /// Makes again, from the beginning, what an earlier attempt has announced.
+    pub fn repeat(&mut self, kept: &Kept) {
+        for (track, kept) in self.tracks.iter_mut().zip(&kept.tracks) {
+            track.announced = kept.announced;
+        }
+    }
+
     /// The stills of an earlier attempt.
     pub fn take_stills(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.stills)
@@ -252,8 +259,11 @@ impl Publisher {
                     kind: Kind::Immutable(content_type),
                     init: track.init.clone(),
                 };
-                let first_number = track.timeline.segments.len();
-                uploader.run(pipe, self.boundaries.clone(), first_number, events.clone())
+                let boundaries = match track.is_copied() {
+                    true => self.boundaries.of_the_copied_rung(),
+                    false => self.boundaries.clone(),
+                };
+                uploader.run(pipe, boundaries, track.timeline.segments.len(), events.clone())
             }));
         drop(events);
         let playlists = async {
@@ -335,13 +345,15 @@ impl Publisher {
             return Ok(());
         }
         // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
-        let longer = |track: &Track| track.timeline.segments.len() > track.announced;
-        let longer: Vec<usize> =
-            (0..self.tracks.len()).filter(|index| self.tracks.get(*index).is_some_and(longer)).collect();
-        try_join_all(longer.iter().map(|index| self.write_media(*index, false))).await?;
-        for track in &mut self.tracks {
-            track.announced = track.announced.max(track.timeline.segments.len());
+        let mut longer = Vec::new();
+        for (index, track) in self.tracks.iter_mut().enumerate() {
+            let announced = self.checkpoint.announced(index);
+            if announced > track.announced {
+                track.announced = announced;
+                longer.push(index);
+            }
         }
+        try_join_all(longer.iter().map(|index| self.write_media(*index, false))).await?;
         if matches!(self.master, Master::Untouched) {
             self.switch_master().await?;
         }
@@ -582,7 +594,11 @@ impl Publisher {
 
     async fn write_media(&self, index: usize, finished: bool) -> Result<(), TaskError> {
         let Some(track) = self.tracks.get(index) else { return Ok(()) };
-        let text = playlist::media(&track.timeline, self.target_duration(), finished);
+        let mut timeline = track.timeline.clone();
+        if !finished {
+            timeline.segments.truncate(track.announced);
+        }
+        let text = playlist::media(&timeline, self.target_duration(), finished);
         let kind = if finished { Kind::FinalPlaylist } else { Kind::GrowingPlaylist };
         let path = format!("{}/{}", track.folder, playlist::MEDIA_NAME);
         self.store.put(&path, kind, text.into()).await?;
@@ -759,6 +775,11 @@ impl Track {
                 ..blank
             },
         }
+    }
+
+    /// Whether it is a rung that is the source's own picture.
+    pub fn is_copied(&self) -> bool {
+        matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
     }
 
     /// Of all segments.

@@ -37,7 +37,8 @@ pub struct StartOfSound {
 
 impl Start {
     /// The last boundary up to which all renditions are there, so that every rung has a frame to begin with. Cuts off
-    /// what is published behind it. `None` if that is the beginning.
+    /// what is published behind it. `None` if that is the beginning, or one at which not all renditions are cut: that is so
+    /// near the beginning that all is better made again.
     pub fn after(plan: &Plan, kept: &mut Kept) -> Option<Self> {
         let last = |track: &crate::checkpoint::Track| track.entries.last().map(|entry| entry.interval);
         let complete = kept.tracks.iter().map(last).min()??;
@@ -56,6 +57,9 @@ impl Start {
             if !sure {
                 interval = last_interval?;
             }
+        }
+        if !plan.boundaries.all_begin(interval) {
+            return None;
         }
         for track in &mut kept.tracks {
             track.entries.retain(|entry| entry.interval < interval);
@@ -113,7 +117,7 @@ mod tests {
         let mut plan = Plan::new(&media, &Copyable::default(), &Profile::default());
         let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
         let every_four_seconds = (0..15).map(|number| at(f64::from(number) * 4.0)).collect();
-        plan.boundaries = Boundaries::at(every_four_seconds, 60.0, 4.0).unwrap();
+        plan.boundaries = Boundaries::at(every_four_seconds, Vec::new(), 60.0, 4.0).unwrap();
         plan.audio =
             Vec::from_iter((sound_seconds > 0.0).then(|| AudioRendition::of_tests(1, sound_seconds)));
         plan
@@ -166,6 +170,33 @@ mod tests {
     }
 
     #[test]
+    fn it_goes_on_where_all_renditions_are_cut() {
+        let mut plan = plan(60.0, 0.0);
+        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
+        let keyframes = [0.0, 4.0, 16.0, 20.0, 24.0].map(at).to_vec();
+        plan.boundaries = Boundaries::at(keyframes, [8.0, 12.0].map(at).to_vec(), 60.0, 4.0).unwrap();
+        // Between 4 and 16 s it has one segment.
+        let copied = |intervals: &[i64]| {
+            let mut track = pictures(20);
+            track.entries.retain(|entry| intervals.contains(&entry.interval));
+            track
+        };
+        let interval = |of_the_copied: &[i64], segments| {
+            let mut kept = kept(vec![copied(of_the_copied), pictures(segments)]);
+            Start::after(&plan, &mut kept).map(|start| (start.interval, lengths(&kept)))
+        };
+        assert_eq!(interval(&[0, 3, 4, 5], 1), Some((1, vec![1, 1])));
+        assert_eq!(
+            [2, 3].map(|segments| interval(&[0, 3, 4, 5], segments)),
+            [None, None],
+            "all is made again"
+        );
+        assert_eq!(interval(&[0, 3, 4, 5], 4), Some((4, vec![2, 4])));
+        assert_eq!(interval(&[0, 3], 6), Some((4, vec![2, 4])));
+        assert_eq!(interval(&[0], 6), Some((1, vec![1, 1])));
+    }
+
+    #[test]
     fn what_no_rendition_lacks_is_needed_to_go_on() {
         let plan = plan(60.0, 60.0);
         for tracks in [
@@ -199,7 +230,7 @@ mod tests {
         assert_eq!(frames(301), Some((3, vec![3, 3])));
         // The last of the source's keyframes is behind.
         let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
-        plan.boundaries = Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), 60.0, 4.0).unwrap();
+        plan.boundaries = Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), Vec::new(), 60.0, 4.0).unwrap();
         assert_eq!(interval(&plan), Some((2, vec![2, 2])));
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 use tokio::{
@@ -359,6 +359,8 @@ async fn resume(
             from_seconds = plan.boundaries.start_seconds(start.interval),
             "going on where an earlier attempt stopped"
         );
+    } else {
+        publisher.repeat(&kept);
     }
     Ok(start)
 }
@@ -527,12 +529,18 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
     let Run { plan, start, input, signals, standing } = *run;
     let file = write_cube(plan).await?;
     let cube = file.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
-    let arguments = command::arguments(plan, start, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
-    tracing::debug!("ffmpeg {}", arguments.join(" "));
-    let pipes = command::pipes(plan, start);
-    let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, pipes.len())?;
+    let (mut ffmpegs, mut pipes) = (Vec::new(), Vec::new());
+    for process in command::processes(plan, start) {
+        let arguments = command::arguments(plan, &process, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
+        tracing::debug!("ffmpeg {}", arguments.join(" "));
+        let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, process.pipes.len())?;
+        ffmpegs.push(ffmpeg);
+        pipes.extend(process.pipes.into_iter().zip(receivers));
+    }
+    // In the plan's order.
+    pipes.sort_by_key(|(pipe, _)| *pipe);
     let (mut renditions, mut texts, mut stills, mut reports) = (Vec::new(), Vec::new(), None, None);
-    for (pipe, receiver) in pipes.into_iter().zip(receivers) {
+    for (pipe, receiver) in pipes {
         match pipe {
             Pipe::Progress => reports = Some(receiver),
             Pipe::Video(_) | Pipe::Audio(_) => renditions.push(receiver),
@@ -546,32 +554,30 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
             None => Ok(()),
         }
     };
-    let subtitles = async {
-        match start {
-            Some(_) if !plan.subtitles.is_empty() => read_all_texts(plan, input).await,
-            _ => read_texts(texts).await,
-        }
-    };
     let earlier = publisher.take_stills();
     let (made, kept) = mpsc::unbounded_channel();
     let outputs = async {
         tokio::try_join!(
             publisher.stream(renditions, kept, standing, signals),
             read_stills(stills, plan, &earlier, made),
-            subtitles,
+            read_texts(texts),
             follow
         )
     };
-    match outputs.await {
-        Ok(((), stills, subtitles, ())) => Ok(Encoded { stills, subtitles, damaged: ffmpeg.wait().await? }),
-        // Cut off in the middle of a box: FFmpeg's own error says why.
-        Err(error @ TaskError::Output { .. }) => {
-            ffmpeg.stop().await?;
-            Err(error)
+    let ends = try_join_all(ffmpegs.iter_mut().map(Ffmpeg::wait));
+    // One that has failed leaves nothing for the others to be of use for.
+    let ends = async { Ok(ends.await?) };
+    match tokio::try_join!(outputs, ends) {
+        Ok((((), stills, subtitles, ()), damaged)) => {
+            Ok(Encoded { stills, subtitles, damaged: damaged.into_iter().max().unwrap_or(0) })
         }
         Err(error) => {
-            let _ = ffmpeg.stop().await;
-            Err(error)
+            let ended = join_all(ffmpegs.into_iter().map(Ffmpeg::stop)).await;
+            match (error, ended.into_iter().find_map(Result::err)) {
+                // Cut off in the middle of a box: FFmpeg's own error says why.
+                (TaskError::Output { .. }, Some(cause)) => Err(cause.into()),
+                (error, _) => Err(error),
+            }
         }
     }
 }
@@ -605,15 +611,6 @@ async fn read_stills(
     let failed =
         |error: std::io::Error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() };
     Ok(Some(stills.await.map_err(failed)?))
-}
-
-/// Subtitles from the source's beginning, beside a run that begins later.
-async fn read_all_texts(plan: &Plan, input: &Input) -> Result<Vec<subtitles::Track>, TaskError> {
-    let arguments = command::texts(plan, &input.arguments(), ffmpeg::FIRST_PIPE_FD);
-    let (ffmpeg, pipes) = Ffmpeg::spawn(&arguments, plan.subtitles.len())?;
-    let texts = read_texts(pipes).await?;
-    ffmpeg.wait().await?;
-    Ok(texts)
 }
 
 async fn read_texts(pipes: Vec<pipe::Receiver>) -> Result<Vec<subtitles::Track>, TaskError> {

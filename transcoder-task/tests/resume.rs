@@ -356,6 +356,13 @@ fn what_is_published_as_it_is_is_whole_however_often_its_attempts_are_killed() {
 }
 
 #[test]
+fn what_is_published_as_it_is_in_long_groups_of_pictures_is_whole_however_often_attempts_are_killed() {
+    survives(
+        "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -crf 30 -maxrate 2M -bufsize 4M -bf 2 -g 200 -c:a aac -b:a 128k",
+    );
+}
+
+#[test]
 fn open_groups_of_pictures_and_other_rates_of_sound_are_whole_however_often_attempts_are_killed() {
     survives(
         "-c:v libx264 -preset ultrafast -pix_fmt yuv422p -qp 20 -bf 3 -x264-params keyint=75:open-gop=1 -ar 32000 -c:a aac -b:a 128k",
