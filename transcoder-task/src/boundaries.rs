@@ -1,7 +1,11 @@
 //! The instants at which segments of every rendition begin.
 //!
 //! A stream is playable when every rendition has its first segment, so the first ones are short: a quarter of a
-//! segment's length, another quarter, a half, and whole ones from there on.
+//! segment's length, another quarter, a half, and whole ones from there on. A rung that is published as it is can only be
+//! cut at the source's keyframes, which may be ten seconds apart: beside the first segment that is so long, all other
+//! renditions have several short ones.
+
+use std::ops::Range;
 
 /// Forced keyframes are given as one argument, of which Linux takes 128 KiB.
 const LONGEST_LIST: usize = 8_000;
@@ -25,18 +29,21 @@ pub enum Boundaries {
         /// What a frame lasts as a rule.
         frame_seconds: f64,
     },
-    /// At keyframes of the source, where it is published as it is.
+    /// At keyframes of the source, where it is published as it is, and between the first two that are far apart.
     At {
         /// In order.
-        keyframes: Vec<Boundary>,
-        /// When the picture ends.
-        end_seconds: f64,
+        starts: Vec<Boundary>,
+        /// Which of them are no keyframes of the source: there begin segments of encoded rungs and of sound, but none of
+        /// the rung that is published as it is.
+        early: Range<usize>,
+        /// Where the picture ends, behind the last frame.
+        end: Boundary,
         /// Length of segments of sound before and behind the picture.
         step_seconds: f64,
     },
 }
 
-/// A keyframe that a segment begins with.
+/// A frame that a segment begins with.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Boundary {
     /// When it is shown, in seconds.
@@ -62,11 +69,45 @@ impl Boundaries {
         Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6, frame_seconds }
     }
 
-    /// At these keyframes of a picture that lasts until `end_seconds`; `None` if they are too many to be told to
-    /// FFmpeg.
-    pub fn at(keyframes: Vec<Boundary>, end_seconds: f64, step_seconds: f64) -> Option<Self> {
-        let fits = !keyframes.is_empty() && keyframes.len() <= LONGEST_LIST;
-        fits.then_some(Self::At { keyframes, end_seconds, step_seconds })
+    /// At these keyframes of a picture that lasts until `end`, and at `early` frames between two of them; `None`
+    /// if they are too many to be told to FFmpeg.
+    pub fn at(
+        keyframes: Vec<Boundary>,
+        early: Vec<Boundary>,
+        end: Boundary,
+        step_seconds: f64,
+    ) -> Option<Self> {
+        let fits = !keyframes.is_empty() && keyframes.len() + early.len() <= LONGEST_LIST;
+        let is_before =
+            |keyframe: &Boundary| early.first().is_some_and(|e| keyframe.at_seconds < e.at_seconds);
+        let first = keyframes.partition_point(is_before);
+        let places = first..first + early.len();
+        let mut starts = keyframes;
+        starts.splice(first..first, early);
+        fits.then_some(Self::At { starts, early: places, end, step_seconds })
+    }
+
+    /// For the rung that is published as it is. Its long segment counts for the last of the intervals that it covers: who
+    /// goes on behind that has to have all of it.
+    #[must_use]
+    pub fn of_the_copied_rung(&self) -> Self {
+        let mut own = self.clone();
+        if let Self::At { starts, early, .. } = &mut own
+            && let Some(begins) = early.start.checked_sub(1).and_then(|at| starts.get(at).copied())
+            && let Some(early) = starts.get_mut(early.clone())
+        {
+            // Intervals that nothing can lie in.
+            early.fill(begins);
+        }
+        own
+    }
+
+    /// The first interval from this one on with which segments of all renditions begin.
+    pub fn joint(&self, interval: i64) -> i64 {
+        match (self, usize::try_from(interval)) {
+            (Self::At { early, .. }, Ok(at)) if early.contains(&at) => early.end as i64,
+            _ => interval,
+        }
     }
 
     /// Which interval between boundaries an instant of the picture lies in.
@@ -76,22 +117,22 @@ impl Boundaries {
                 let steps = (seconds + tolerance_seconds) / step;
                 (4.0 * steps).floor().min(steps.floor() + 2.0) as i64
             }
-            Self::At { keyframes, .. } => {
-                keyframes.partition_point(|keyframe| keyframe.threshold() <= seconds) as i64 - 1
+            Self::At { starts, .. } => {
+                starts.partition_point(|start| start.threshold() <= seconds) as i64 - 1
             }
         }
     }
 
     /// Which interval an instant of sound lies in, which may begin before the picture and end behind it.
     pub fn interval_of_sound(&self, seconds: f64) -> i64 {
-        if let Self::At { keyframes, end_seconds, step_seconds } = self {
-            let first = keyframes.first().map_or(0.0, |keyframe| keyframe.at_seconds);
-            let behind = seconds - end_seconds - TAIL_SECONDS;
+        if let Self::At { starts, end, step_seconds, .. } = self {
+            let first = starts.first().map_or(0.0, |start| start.at_seconds);
+            let behind = seconds - end.at_seconds - TAIL_SECONDS;
             if seconds < first {
                 return -((first - seconds) / step_seconds).ceil() as i64;
             }
             if behind > 0.0 {
-                return keyframes.len() as i64 + (behind / step_seconds).floor() as i64;
+                return starts.len() as i64 + (behind / step_seconds).floor() as i64;
             }
         }
         self.interval(seconds)
@@ -104,12 +145,12 @@ impl Boundaries {
                 let interval = interval as f64;
                 step * (interval / 4.0).max(interval - 2.0) - tolerance_seconds
             }
-            Self::At { keyframes, end_seconds, step_seconds } => {
-                let first = keyframes.first().map_or(0.0, |keyframe| keyframe.at_seconds);
-                let behind = interval - keyframes.len() as i64;
-                match usize::try_from(interval).map(|interval| keyframes.get(interval)) {
-                    Ok(Some(keyframe)) => keyframe.threshold(),
-                    Ok(None) => end_seconds + TAIL_SECONDS + behind as f64 * step_seconds,
+            Self::At { starts, end, step_seconds, .. } => {
+                let first = starts.first().map_or(0.0, |start| start.at_seconds);
+                let behind = interval - starts.len() as i64;
+                match usize::try_from(interval).map(|interval| starts.get(interval)) {
+                    Ok(Some(start)) => start.threshold(),
+                    Ok(None) => end.at_seconds + TAIL_SECONDS + behind as f64 * step_seconds,
                     Err(_) => first + interval as f64 * step_seconds,
                 }
             }
@@ -123,12 +164,11 @@ impl Boundaries {
     pub fn filled(&self, interval: i64, last_seconds: f64) -> bool {
         match self {
             Self::Every { frame_seconds, .. } => self.interval(last_seconds + frame_seconds) > interval,
-            Self::At { keyframes, .. } => {
-                let next = usize::try_from(interval + 1).ok().and_then(|next| keyframes.get(next));
-                next.is_some_and(|next| {
-                    let slack = (next.at_seconds - next.before_seconds) / 4.0;
-                    last_seconds >= next.before_seconds - slack
-                })
+            Self::At { starts, end, .. } => {
+                let next = usize::try_from(interval + 1).ok();
+                let next = next.and_then(|next| starts.get(next)).unwrap_or(end);
+                let slack = (next.at_seconds - next.before_seconds) / 4.0;
+                last_seconds >= next.before_seconds - slack
             }
         }
     }
@@ -143,11 +183,10 @@ impl Boundaries {
                 let (now, before) = (interval("t"), interval("prev_forced_t"));
                 format!("expr:if(isnan(prev_forced_t),1,gt({now},{before}))")
             }
-            Self::At { keyframes, .. } => {
+            Self::At { starts, .. } => {
                 // FFmpeg goes through them one frame at a time.
                 let past = usize::try_from(first).unwrap_or(0);
-                let times =
-                    keyframes.iter().skip(past).map(|keyframe| format!("{:.6}", keyframe.threshold()));
+                let times = starts.iter().skip(past).map(|start| format!("{:.6}", start.threshold()));
                 times.collect::<Vec<_>>().join(",")
             }
         }
@@ -167,9 +206,10 @@ impl Boundaries {
     pub fn longest_seconds(&self) -> f64 {
         match self {
             Self::Every { seconds, .. } => *seconds,
-            Self::At { keyframes, end_seconds, step_seconds } => {
-                let starts = keyframes.iter().map(|keyframe| keyframe.at_seconds);
-                let ends = starts.clone().skip(1).chain([*end_seconds]);
+            Self::At { starts, early, end, step_seconds } => {
+                let keyframes = starts.iter().enumerate().filter(|(place, _)| !early.contains(place));
+                let starts = keyframes.map(|(_, keyframe)| keyframe.at_seconds);
+                let ends = starts.clone().skip(1).chain([end.at_seconds]);
                 starts.zip(ends).map(|(start, end)| end - start).fold(*step_seconds, f64::max)
             }
         }
@@ -191,11 +231,10 @@ mod tests {
     /// Boundaries at these frames of 25 a second, of a picture of 12 s.
     fn at(frames: &[u32]) -> Boundaries {
         let time = |frame: u32| f64::from(frame) / 25.0;
-        let boundary = |frame: &u32| Boundary {
-            at_seconds: time(*frame),
-            before_seconds: time(frame.saturating_sub(1)),
-        };
-        Boundaries::at(frames.iter().map(boundary).collect(), 12.0, 4.0).unwrap()
+        let boundary =
+            |frame: u32| Boundary { at_seconds: time(frame), before_seconds: time(frame.saturating_sub(1)) };
+        let starts = frames.iter().copied().map(boundary).collect();
+        Boundaries::at(starts, Vec::new(), boundary(300), 4.0).unwrap()
     }
 
     #[test]
@@ -233,7 +272,8 @@ mod tests {
         let listed = at(&[0, 110, 250]);
         assert!(!listed.filled(0, 4.32));
         assert!(listed.filled(0, 4.36));
-        assert!(!listed.filled(2, 20.0), "the last one ends with the stream");
+        assert!(!listed.filled(2, 11.92));
+        assert!(listed.filled(2, 11.96), "the last one, by the last frame");
         let grid = Boundaries::every(4.0, 25.0);
         assert!(grid.filled(0, 0.96));
         assert!(grid.filled(3, 7.96));
@@ -248,12 +288,37 @@ mod tests {
     }
 
     #[test]
+    fn beside_a_long_segment_of_the_source_there_are_short_ones() {
+        let time = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
+        let (keyframes, early) = ([0.0, 1.5, 9.5, 11.0].map(time), [3.0, 6.0].map(time));
+        let all = Boundaries::at(keyframes.to_vec(), early.to_vec(), time(12.0), 4.0).unwrap();
+        assert_eq!(all.longest_seconds(), 8.0);
+        assert_eq!([-1, 0, 1, 2, 3, 4, 5, 6].map(|interval| all.joint(interval)), [-1, 0, 1, 4, 4, 4, 5, 6]);
+        assert_eq!(
+            [0.0, 1.5, 2.0, 3.0, 6.0, 9.4, 9.5, 11.0].map(|at| all.interval(at)),
+            [0, 1, 1, 2, 3, 3, 4, 5]
+        );
+
+        let copied = all.of_the_copied_rung();
+        assert_eq!(
+            [0.0, 1.5, 2.0, 3.0, 6.0, 9.4, 9.5, 11.0].map(|at| copied.interval(at)),
+            [0, 3, 3, 3, 3, 3, 4, 5]
+        );
+        assert!(copied.filled(0, 1.46) && copied.filled(3, 9.46) && !copied.filled(3, 9.42));
+        assert_eq!(copied.longest_seconds(), 8.0);
+        let none = Boundaries::at(keyframes.to_vec(), Vec::new(), time(12.0), 4.0).unwrap();
+        assert_eq!(none.of_the_copied_rung(), none);
+        assert!((0..5).all(|interval| none.joint(interval) == interval));
+    }
+
+    #[test]
     fn a_list_that_no_command_line_holds_is_none() {
         // 24 hours, to the microsecond.
         let keyframe = Boundary { at_seconds: 86_400.0, before_seconds: 86_400.0 };
-        let listed = |count| Boundaries::at(vec![keyframe; count], 86_400.0, 4.0);
-        assert!(listed(8_001).is_none());
-        assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
+        let listed =
+            |count, early| Boundaries::at(vec![keyframe; count], vec![keyframe; early], keyframe, 4.0);
+        assert!(listed(7_998, 3).is_none());
+        assert!(listed(7_998, 2).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
     }
 
     /// Frames as FFmpeg encodes them under these boundaries: whether each is a keyframe, and when it is shown.
@@ -305,15 +370,18 @@ mod tests {
         let every = (1.0_f64..=10.0, prop::sample::select(vec![0.0, 8.0, 23.976, 25.0, 59.94]));
         let every = every.prop_map(|(seconds, frame_rate)| Boundaries::every(seconds, frame_rate));
         let gaps = prop::collection::vec(1_u32..300, 1..50);
-        let listed = (gaps, 0_u32..5, 1.0_f64..=10.0).prop_map(|(gaps, first, step)| {
+        let early = (0_usize..50, 0_usize..5);
+        let listed = (gaps, 0_u32..5, 1.0_f64..=10.0, early).prop_map(|(gaps, first, step, early)| {
             let starts = gaps.iter().scan(first * 50, |at, gap| Some(std::mem::replace(at, *at + gap)));
             let boundary = |frame: u32| Boundary {
                 at_seconds: f64::from(frame) / 25.0,
                 before_seconds: f64::from(if frame == first * 50 { frame } else { frame - 1 }) / 25.0,
             };
-            let keyframes: Vec<_> = starts.map(boundary).collect();
-            let end_seconds = keyframes.last().unwrap().at_seconds + 2.0;
-            Boundaries::at(keyframes, end_seconds, step).unwrap()
+            let starts: Vec<_> = starts.map(boundary).collect();
+            let before_seconds = starts.last().unwrap().at_seconds + 1.96;
+            let end = Boundary { at_seconds: before_seconds + 0.04, before_seconds };
+            let early = (1 + early.0).min(starts.len())..(1 + early.0 + early.1).min(starts.len());
+            Boundaries::At { starts, early, end, step_seconds: step }
         });
         prop_oneof![every, listed]
     }
@@ -325,14 +393,14 @@ mod tests {
         ) {
             let interval = match &boundaries {
                 Boundaries::Every { .. } => interval.max(0),
-                Boundaries::At { keyframes, .. } => interval % (2 * keyframes.len() as i64),
+                Boundaries::At { starts, .. } => interval % (2 * starts.len() as i64),
             };
             let start = boundaries.start_seconds(interval);
             prop_assert_eq!(boundaries.interval_of_sound(start), interval);
             prop_assert_eq!(boundaries.interval_of_sound(start - 1e-8), interval - 1);
             let of_picture = match &boundaries {
                 Boundaries::Every { .. } => true,
-                Boundaries::At { keyframes, .. } => (0..keyframes.len() as i64).contains(&interval),
+                Boundaries::At { starts, .. } => (0..starts.len() as i64).contains(&interval),
             };
             if of_picture {
                 prop_assert_eq!(boundaries.interval(start), interval);
@@ -351,6 +419,16 @@ mod tests {
             prop_assert!(start <= seconds && seconds < end, "{start} {seconds} {end}");
             // The last one goes on until the sound has a segment of its own.
             prop_assert!(end - start <= boundaries.longest_seconds() + TAIL_SECONDS + 0.03, "{start} {end}");
+        }
+
+        #[test]
+        fn the_copied_rungs_segments_are_those_of_the_others_put_together(
+            boundaries in any_boundaries(), seconds in 0.0_f64..300.0,
+        ) {
+            let (own, other) = (boundaries.of_the_copied_rung().interval(seconds), boundaries.interval(seconds));
+            let last = (own..).find(|interval| boundaries.joint(interval + 1) == interval + 1);
+            prop_assert_eq!(Some(own), last, "nothing goes on in the middle of its segments");
+            prop_assert!(own >= other && (other + 1..=own).all(|between| boundaries.joint(between) != between));
         }
 
         #[test]

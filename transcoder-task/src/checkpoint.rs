@@ -58,8 +58,6 @@ pub struct Track {
     pub init: Init,
     /// From number 0 on.
     pub entries: Vec<Entry>,
-    /// How many segments may have been announced.
-    pub announced: usize,
 }
 
 /// What an earlier attempt left in a folder.
@@ -167,9 +165,8 @@ impl Left {
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
             let Some(init) = init.and_then(|init| cmaf::init(init).ok()) else { return Ok(too_little) };
             let entries = rows.next().unwrap_or_default();
-            let announced = entries.len();
             let entries = as_published(entries, track, &tags, number >= rungs);
-            kept.push(Track { init, entries, announced });
+            kept.push(Track { init, entries });
         }
         if kept.iter().any(|track| track.entries.is_empty()) {
             return Ok(too_little);

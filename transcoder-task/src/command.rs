@@ -21,7 +21,7 @@ const ROUNDING: f64 = 0.1;
 const STILL_SIZE: u32 = 720;
 
 /// What a pipe out of FFmpeg carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pipe {
     /// `key=value` lines about once a second.
     Progress,
@@ -35,30 +35,49 @@ pub enum Pipe {
     Stills,
 }
 
-/// The pipes of a plan, in the order of their file descriptors. One that is gone on with has none for subtitles, which
-/// [`texts`] makes from the source's beginning.
-pub fn pipes(plan: &Plan, start: Option<&Start>) -> Vec<Pipe> {
-    let stills = plan.picture.as_ref().map(|_| Pipe::Stills);
-    let texts = if start.is_none() { plan.subtitles.len() } else { 0 };
-    [Pipe::Progress]
-        .into_iter()
-        .chain((0..plan.rungs.len()).map(Pipe::Video))
-        .chain((0..plan.audio.len()).map(Pipe::Audio))
-        .chain((0..texts).map(Pipe::Subtitles))
-        .chain(stills)
-        .collect()
+/// What one FFmpeg makes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process<'a> {
+    /// In the order of their file descriptors.
+    pub pipes: Vec<Pipe>,
+    /// Where it begins; absent for the source's beginning.
+    start: Option<&'a Start>,
 }
 
-/// FFmpeg's arguments, for the whole plan or from `start` on. `input` comes from [`crate::input::Input::arguments`]; the
-/// text of the picture's [`crate::colour::Colour::cube`] is in the file `cube`; the pipes of [`pipes`] are open from
-/// file descriptor `first_fd` on.
+/// The FFmpegs that make a plan, for the whole of it or from `start` on. Beside the one that encodes, another copies: FFmpeg
+/// reads its input at the encoders' pace, and that rung's first segment is the longest. Subtitles always come from the
+/// source's beginning, by one of their own if everything else does not: FFmpeg skips what belongs to other tracks.
+pub fn processes<'a>(plan: &Plan, start: Option<&'a Start>) -> Vec<Process<'a>> {
+    let rungs = plan.rungs.iter().enumerate();
+    let (copied, encoded): (Vec<_>, Vec<_>) = rungs.partition(|(_, rung)| rung.encoding.is_none());
+    let video = |rungs: Vec<(usize, _)>| rungs.into_iter().map(|(index, _)| Pipe::Video(index));
+    let (alone, beside) = if encoded.is_empty() { (Vec::new(), copied) } else { (copied, encoded) };
+    let texts: Vec<_> = (0..plan.subtitles.len()).map(Pipe::Subtitles).collect();
+    let (texts_alone, texts) = if start.is_some() { (texts, Vec::new()) } else { (Vec::new(), texts) };
+    let main = [Pipe::Progress]
+        .into_iter()
+        .chain(video(beside))
+        .chain((0..plan.audio.len()).map(Pipe::Audio))
+        .chain(texts)
+        .chain(plan.picture.as_ref().map(|_| Pipe::Stills));
+    let all = [
+        Process { pipes: main.collect(), start },
+        Process { pipes: video(alone).collect(), start },
+        Process { pipes: texts_alone, start: None },
+    ];
+    all.into_iter().filter(|process| !process.pipes.is_empty()).collect()
+}
+
+/// The arguments of one of [`processes`]. `input` comes from [`crate::input::Input::arguments`]; the text of the picture's
+/// [`crate::colour::Colour::cube`] is in the file `cube`; the process's pipes are open from file descriptor `first_fd` on.
 pub fn arguments(
     plan: &Plan,
-    start: Option<&Start>,
+    process: &Process<'_>,
     input: &[String],
     cube: &str,
     first_fd: RawFd,
 ) -> Vec<String> {
+    let start = process.start;
     let mut args = Arguments::new();
     // Progress comes as key=value on its own pipe, not as a line for people on stderr.
     args.flag("-nostats");
@@ -70,14 +89,14 @@ pub fn arguments(
         seek(&mut args, start);
     }
     args.0.extend(input.iter().cloned());
-    if let Some(picture) = &plan.picture {
+    if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
         if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
             args.pair("-filter_complex", graph(picture, plan, start, cube));
         }
         args.pair("-filter_complex", stills(picture, plan, start, cube));
     }
-    for (pipe, fd) in pipes(plan, start).into_iter().zip(first_fd..) {
-        match pipe {
+    for (pipe, fd) in process.pipes.iter().zip(first_fd..) {
+        match *pipe {
             Pipe::Progress => args.pair("-progress", format!("pipe:{fd}")),
             Pipe::Video(index) => {
                 if let (Some(rung), Some(picture)) = (plan.rungs.get(index), &plan.picture) {
@@ -107,18 +126,6 @@ pub fn arguments(
                 args.flag(format!("pipe:{fd}"));
             }
         }
-    }
-    args.0
-}
-
-/// FFmpeg's arguments for the plan's subtitles alone, one pipe each from `first_fd` on. FFmpeg skips what belongs to
-/// other tracks.
-pub fn texts(plan: &Plan, input: &[String], first_fd: RawFd) -> Vec<String> {
-    let mut args = Arguments::new();
-    args.pair("-t", MOST_SECONDS.to_string());
-    args.0.extend(input.iter().cloned());
-    for (track, fd) in plan.subtitles.iter().zip(first_fd..) {
-        text(&mut args, track, fd);
     }
     args.0
 }
@@ -452,8 +459,11 @@ mod tests {
 
     fn lines_from(plan: &Plan, start: Option<&Start>) -> String {
         let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
-        let arguments = arguments(plan, start, &input, "colours.cube", 3).join(" ");
-        arguments.replace(" -map", "\n-map").replace(';', ";\n")
+        let of = |process: &Process<'_>| {
+            let arguments = arguments(plan, process, &input, "colours.cube", 3).join(" ");
+            arguments.replace(" -map", "\n-map").replace(';', ";\n")
+        };
+        processes(plan, start).iter().map(of).collect::<Vec<_>>().join("\n\n")
     }
 
     #[test]
@@ -471,7 +481,7 @@ mod tests {
     fn what_may_be_copied_is() {
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
         let keyframes = vec![keyframe(0.0, 0.0), keyframe(8.3, 8.266_667)];
-        let boundaries = Boundaries::at(keyframes, 11.4, 4.0).unwrap();
+        let boundaries = Boundaries::at(keyframes, Vec::new(), keyframe(11.4, 11.366_667), 4.0).unwrap();
         let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let copyable = Copyable { video: Some(video), audio: vec![1] };
         insta::assert_snapshot!(lines(&Plan::new(&media(), &copyable, &Profile::default())));
@@ -489,7 +499,7 @@ mod tests {
 
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
         let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
-        let boundaries = Boundaries::at(keyframes, 11.4, 4.0).unwrap();
+        let boundaries = Boundaries::at(keyframes, Vec::new(), keyframe(11.4, 11.366_667), 4.0).unwrap();
         let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let copyable = Copyable { video: Some(video), audio: vec![1] };
         let plan = Plan::new(&media, &copyable, &Profile::default());
@@ -531,8 +541,10 @@ mod tests {
     #[test]
     fn audio_alone_needs_no_graph() {
         let plan = Plan::new(&Media { video: None, ..media() }, &Copyable::default(), &Profile::default());
-        assert_eq!(pipes(&plan, None), [Pipe::Progress, Pipe::Audio(0)]);
-        assert!(!arguments(&plan, None, &[], "", 3).iter().any(|argument| argument == "-filter_complex"));
+        let processes = processes(&plan, None);
+        let [process] = processes.as_slice() else { panic!("{processes:?}") };
+        assert_eq!(process.pipes, [Pipe::Progress, Pipe::Audio(0)]);
+        assert!(!arguments(&plan, process, &[], "", 3).iter().any(|argument| argument == "-filter_complex"));
     }
 
     #[test]

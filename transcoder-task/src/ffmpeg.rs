@@ -94,7 +94,8 @@ pub async fn version() -> Result<String, FfmpegError> {
 #[derive(Debug)]
 pub struct Ffmpeg {
     child: Child,
-    complaints: JoinHandle<Complaints>,
+    /// Absent when they have been read.
+    complaints: Option<JoinHandle<Complaints>>,
 }
 
 /// What FFmpeg said on stderr.
@@ -147,14 +148,18 @@ impl Ffmpeg {
         // Holds the pipes' writing ends: while it lives, no pipe ends.
         drop(command);
         let complaints = tokio::spawn(listen(child.stderr.take()));
-        Ok((Self { child, complaints }, receivers))
+        Ok((Self { child, complaints: Some(complaints) }, receivers))
     }
 
     /// Waits for FFmpeg's end. Returns how many places in the source could not be decoded, or only in part: they
     /// show faults, or are missing.
-    pub async fn wait(mut self) -> Result<u64, FfmpegError> {
+    pub async fn wait(&mut self) -> Result<u64, FfmpegError> {
         let status = self.child.wait().await.map_err(FfmpegError::Run)?;
-        let complaints = self.complaints.await.unwrap_or_default();
+        let complaints = match &mut self.complaints {
+            Some(complaints) => complaints.await.unwrap_or_default(),
+            None => Complaints::default(),
+        };
+        self.complaints = None;
         if status.success() {
             return Ok(complaints.damaged);
         }
@@ -297,7 +302,7 @@ mod tests {
     #[tokio::test]
     async fn pipes_carry_bytes_and_the_environment_is_empty() {
         // FFmpeg's stand-in would hide what is tested here: a real program, real pipes.
-        let (ffmpeg, mut pipes) = Ffmpeg::spawn(
+        let (mut ffmpeg, mut pipes) = Ffmpeg::spawn(
             &[
                 "-loglevel",
                 "error",
@@ -328,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failure_has_ffmpegs_last_words() {
-        let (ffmpeg, _pipes) = Ffmpeg::spawn(&["-i".into(), "/no/such/file".into()], 0).unwrap();
+        let (mut ffmpeg, _pipes) = Ffmpeg::spawn(&["-i".into(), "/no/such/file".into()], 0).unwrap();
         let error = ffmpeg.wait().await.unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
     }

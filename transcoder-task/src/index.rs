@@ -59,6 +59,13 @@ const KEYFRAME_READ: u64 = 16 << 10;
 pub const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
 /// A segment may be this much shorter than wanted: keyframes at 3.97 s are as good as at 4.
 const SLACK_SECONDS: f64 = 0.1;
+/// Clocks round times to this as a rule.
+const ROUNDING_SECONDS: f64 = 0.001;
+/// A segment longer than this share of what is wanted is long, at the beginning: three seconds of video are encoded in three
+/// seconds on two cores.
+const LONG: f64 = 0.75;
+/// Beginning, in which a segment may be long.
+const OPENING_SECONDS: f64 = 2.0 * LONGEST_SEGMENT_SECONDS;
 /// Bit rates are measured over at least this long, as shorter segments are put together in a player's buffer.
 const PEAK_SECONDS: f64 = 2.0;
 
@@ -121,10 +128,14 @@ pub struct CopyableVideo {
     pub samples: u32,
     /// Of all frames.
     pub bytes: u64,
-    /// When the last frame ends, in ticks.
+    /// When the last frame is shown, in ticks.
+    pub last: i64,
+    /// When it ends.
     pub end: i64,
     /// In order; the first is the first frame and closed.
     pub keyframes: Vec<Keyframe>,
+    /// When each of the first frames is shown, in ticks, in order: of 21 seconds.
+    pub opening: Vec<i64>,
 }
 
 /// A keyframe.
@@ -290,6 +301,23 @@ impl CopyableVideo {
         choose(self.closed().map(boundary), self.seconds(self.end), segment_seconds)
     }
 
+    /// Frames at which rungs that are encoded can begin short segments of their own beside the first of `keyframes`, from
+    /// [`CopyableVideo::boundaries`], that are far apart.
+    pub fn early_boundaries(&self, keyframes: &[Boundary], segment_seconds: f64) -> Vec<Boundary> {
+        let frames = self.opening.windows(2).filter_map(|pair| match pair {
+            [before, at] => {
+                Some(Boundary { at_seconds: self.seconds(*at), before_seconds: self.seconds(*before) })
+            }
+            _ => None,
+        });
+        choose_early(frames, keyframes, self.seconds(self.end), segment_seconds)
+    }
+
+    /// Where the picture ends.
+    pub fn end_boundary(&self) -> Boundary {
+        Boundary { at_seconds: self.seconds(self.end), before_seconds: self.seconds(self.last) }
+    }
+
     fn start(&self) -> i64 {
         self.keyframes.first().map_or(0, |keyframe| keyframe.at)
     }
@@ -362,8 +390,8 @@ fn choose(
                 ));
             }
         }
-        let before = last.at_seconds - chosen.first().map_or(0.0, |first| first.at_seconds);
-        let wanted = before.clamp(segment_seconds / 4.0, segment_seconds);
+        let first = chosen.first().map_or(0.0, |first| first.at_seconds);
+        let wanted = wanted_seconds(last.at_seconds - first, segment_seconds);
         if candidate.at_seconds - last.at_seconds >= wanted - SLACK_SECONDS {
             chosen.push(candidate);
             passed = None;
@@ -374,6 +402,39 @@ fn choose(
     // The end is no start.
     chosen.pop_if(|last| last.at_seconds >= end_seconds);
     Ok(chosen)
+}
+
+/// How long a segment should be that begins so many seconds behind the first.
+fn wanted_seconds(behind_the_first: f64, segment_seconds: f64) -> f64 {
+    behind_the_first.clamp(segment_seconds / 4.0, segment_seconds)
+}
+
+/// Of the frames between the first keyframes that are far apart, those that make segments as [`choose`] wants them. None
+/// where a segment's length is published already: then the next one may be long.
+fn choose_early(
+    frames: impl Iterator<Item = Boundary>,
+    keyframes: &[Boundary],
+    end_seconds: f64,
+    segment_seconds: f64,
+) -> Vec<Boundary> {
+    let first = keyframes.first().map_or(0.0, |first| first.at_seconds);
+    let starts = keyframes.iter().map(|keyframe| keyframe.at_seconds);
+    let ends = starts.clone().skip(1).chain([end_seconds]);
+    let mut beginning =
+        starts.zip(ends).take_while(|(start, _)| start - first < segment_seconds - SLACK_SECONDS);
+    let Some((mut last, next)) = beginning.find(|(start, end)| end - start > segment_seconds * LONG) else {
+        return Vec::new();
+    };
+    let mut chosen = Vec::new();
+    for frame in frames {
+        let wanted = wanted_seconds(last - first, segment_seconds);
+        // What would be left to the next keyframe may be too short for a segment.
+        if frame.at_seconds - last >= wanted - ROUNDING_SECONDS && next - frame.at_seconds >= wanted / 2.0 {
+            last = frame.at_seconds;
+            chosen.push(frame);
+        }
+    }
+    chosen
 }
 
 /// The body of the first `moov` box.
@@ -794,6 +855,10 @@ fn video(
         keyframe.at += shift;
         keyframe.before += shift;
     }
+    let opening_ticks = (OPENING_SECONDS * f64::from(tables.timescale)) as i64;
+    times.truncate(times.partition_point(|at| at - first < opening_ticks));
+    times.iter_mut().for_each(|at| *at += shift);
+    times.shrink_to_fit();
     Ok(CopyableVideo {
         profile: avcc.avc_profile_indication,
         level: avcc.avc_level_indication,
@@ -801,8 +866,10 @@ fn video(
         timescale: tables.timescale,
         samples: tables.samples,
         bytes,
+        last: last + shift,
         end: end + shift,
         keyframes,
+        opening: times,
     })
 }
 
@@ -1542,6 +1609,28 @@ mod tests {
         assert_eq!(choose(&[0.0, 5.0, 8.0], 15.0).unwrap(), [0.0, 5.0]);
         assert_eq!(choose(&[0.0, 5.0, 8.0], 16.0).unwrap(), [0.0, 5.0, 8.0]);
         choose(&[0.0, 3.0], 14.0).unwrap_err();
+    }
+
+    /// Beside segments at these seconds of a picture of 40 s, of so many frames a second.
+    fn early(keyframes: &[f64], frame_rate: f64) -> Vec<f64> {
+        let keyframes: Vec<_> =
+            keyframes.iter().map(|at| Boundary { at_seconds: *at, before_seconds: *at }).collect();
+        let at = |frame: u32| f64::from(frame) / frame_rate;
+        let frames = (1..(40.0 * frame_rate) as u32)
+            .map(|frame| Boundary { at_seconds: at(frame), before_seconds: at(frame - 1) });
+        choose_early(frames, &keyframes, 40.0, 4.0).iter().map(|one| one.at_seconds).collect()
+    }
+
+    #[test]
+    fn rungs_that_are_encoded_have_short_segments_beside_the_first_long_one() {
+        assert_eq!(early(&[0.0, 10.0, 20.0, 30.0], 10.0), [1.0, 2.0, 4.0, 8.0]);
+        assert_eq!(early(&[0.0, 8.0, 16.0], 2.0), [1.0, 2.0, 4.0]);
+        assert_eq!(early(&[0.0, 8.3, 16.6], 1.0), [1.0, 2.0, 4.0]);
+        assert_eq!(early(&[3.0, 13.0], 2.0), [4.0, 5.0, 7.0, 11.0], "wherever the picture begins");
+        assert_eq!(early(&[0.0, 1.5, 9.5], 2.0), [3.0, 6.0], "behind a short one");
+        assert_eq!(early(&[0.0, 2.0, 4.0, 14.0], 10.0), [0.0; 0], "four seconds are there before it");
+        assert_eq!(early(&[0.0, 3.0, 6.0], 10.0), [0.0; 0]);
+        assert_eq!(early(&[0.0, 10.0], 0.1), [0.0; 0], "no frames between");
     }
 
     #[test]

@@ -92,7 +92,7 @@ pub async fn measure(
         arguments.extend(["-c:a", "pcm_f32le", "-f", "f32le"].map(str::to_owned));
         arguments.push(format!("pipe:{fd}"));
     }
-    let (ffmpeg, mut pipes) = Ffmpeg::spawn(&arguments, tracks.len() + 1)?;
+    let (mut ffmpeg, mut pipes) = Ffmpeg::spawn(&arguments, tracks.len() + 1)?;
     let samples = pipes.split_off(1);
     let follow = async {
         match pipes.pop() {

@@ -189,7 +189,7 @@ pub struct Copyable {
 /// A picture that may be published as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyableVideo {
-    /// Keyframes that segments can begin with.
+    /// Keyframes that segments can begin with, and frames between them for the other rungs.
     pub boundaries: Boundaries,
     /// Over all of it.
     pub average_kbps: f64,
@@ -209,15 +209,19 @@ impl Copyable {
             }
             Content::Audio(_) | Content::Other => None,
         });
-        let on_the_streams_clock = |keyframe: Boundary| Boundary {
-            at_seconds: keyframe.at_seconds - media.start_seconds,
-            before_seconds: keyframe.before_seconds - media.start_seconds,
+        let on_the_streams_clock = |boundary: &Boundary| Boundary {
+            at_seconds: boundary.at_seconds - media.start_seconds,
+            before_seconds: boundary.before_seconds - media.start_seconds,
         };
         let video = video.and_then(|copy| match copy.boundaries(segment_seconds) {
             Ok(keyframes) => Some(CopyableVideo {
                 boundaries: Boundaries::at(
-                    keyframes.into_iter().map(on_the_streams_clock).collect(),
-                    copy.seconds(copy.end) - media.start_seconds,
+                    keyframes.iter().map(on_the_streams_clock).collect(),
+                    copy.early_boundaries(&keyframes, segment_seconds)
+                        .iter()
+                        .map(on_the_streams_clock)
+                        .collect(),
+                    on_the_streams_clock(&copy.end_boundary()),
                     segment_seconds,
                 )?,
                 average_kbps: copy.average_bitrate() as f64 / 1000.0,
@@ -245,7 +249,9 @@ impl Plan {
     /// may be gone on with. `made_by` is what else decides what comes out.
     pub fn id(&self, made_by: &[&str]) -> String {
         let mut hash = Sha256::new();
-        let arguments = command::arguments(self, None, &[], "", 0);
+        let processes = command::processes(self, None);
+        let arguments = processes.iter().map(|process| command::arguments(self, process, &[], "", 0));
+        let arguments: Vec<_> = arguments.collect();
         hash.update(format!("{self:?} {arguments:?} {made_by:?} {}", env!("CARGO_PKG_VERSION")));
         hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
     }
@@ -628,7 +634,8 @@ mod tests {
 
     fn copyable(average_kbps: f64) -> Copyable {
         let keyframe = |at_seconds| Boundary { at_seconds, before_seconds: at_seconds };
-        let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], 10.0, 4.0).unwrap();
+        let boundaries =
+            Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], Vec::new(), keyframe(10.0), 4.0).unwrap();
         let video = CopyableVideo { boundaries, average_kbps, peak_kbps: average_kbps };
         Copyable { video: Some(video), audio: Vec::new() }
     }

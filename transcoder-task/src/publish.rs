@@ -94,7 +94,7 @@ pub struct Track {
     pub timeline: Timeline,
     /// How many segments begin with a keyframe.
     pub keyframes_at_boundaries: usize,
-    /// How many segments are in the growing playlist, or may have been in an earlier attempt's.
+    /// How many segments are in the growing playlist.
     announced: usize,
     /// What an earlier attempt published.
     init: Option<Bytes>,
@@ -238,8 +238,11 @@ impl Publisher {
                     kind: Kind::Immutable(content_type),
                     init: track.init.clone(),
                 };
-                let first_number = track.timeline.segments.len();
-                uploader.run(pipe, self.boundaries.clone(), first_number, events.clone())
+                let boundaries = match track.is_copied() {
+                    true => self.boundaries.of_the_copied_rung(),
+                    false => self.boundaries.clone(),
+                };
+                uploader.run(pipe, boundaries, track.timeline.segments.len(), events.clone())
             }));
         drop(events);
         let playlists = async {
@@ -327,7 +330,7 @@ impl Publisher {
         let mut longer = Vec::new();
         let mut begun = true;
         for (index, (track, entries)) in self.tracks.iter_mut().zip(self.checkpoint.tracks()).enumerate() {
-            let sure = entries.partition_point(|entry| entry.interval < next);
+            let sure = self.joints.sure(next, entries, track.is_copied());
             begun &= sure > 0;
             // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
             if sure > track.announced {
@@ -659,7 +662,6 @@ impl Track {
     fn resume(&mut self, kept: &checkpoint::Track) {
         self.begin(&kept.init);
         self.init = Some(kept.init.bytes.clone());
-        self.announced = kept.announced;
         for entry in &kept.entries {
             self.add(entry);
         }
@@ -757,6 +759,11 @@ impl Track {
                 ..blank
             },
         }
+    }
+
+    /// Whether it is a rung that is the source's own picture.
+    pub fn is_copied(&self) -> bool {
+        matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
     }
 
     /// Of all segments.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 use jiff::Timestamp;
 use tempfile::NamedTempFile;
 use tokio::{
@@ -307,7 +307,7 @@ async fn work_on(
     object: Option<PinnedObject>,
     found: &mut Found,
 ) -> Result<(), TaskError> {
-    let Attempt { opened, profile, clock, standing, stop } = *attempt;
+    let Attempt { profile, standing, stop, .. } = *attempt;
     let probing = Instant::now();
     let look = async { tokio::join!(probe(input), Index::read(input), ffmpeg::version()) };
     let (media, index, ffmpeg) = unless_stopped(stop, async { Ok(look.await) }).await?;
@@ -321,11 +321,36 @@ async fn work_on(
 
     let mut copyable =
         index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
-    let mut anew = 0;
     loop {
         let plan = unless_stopped(stop, plan(input, &media, &copyable, profile, standing)).await?;
-        found.warnings.clone_from(&media.warnings);
-        let id = plan.id(&[&ffmpeg, &anew.to_string()]);
+        found.warnings = media.warnings.clone();
+        match follow(attempt, &plan, &ffmpeg, input, object.as_ref(), found).await {
+            // The index promised what is not there. All of it is made again, which needs no promises.
+            Err(TaskError::Verify(reason)) if plan.copies() => {
+                tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
+                copyable = Copyable::default();
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Makes what is planned, going on where an earlier attempt stopped. What cannot be gone on with is made under other
+/// addresses, because what was published once may stay in caches for ever.
+async fn follow(
+    attempt: &Attempt<'_>,
+    plan: &Plan,
+    ffmpeg: &str,
+    input: &Input,
+    object: Option<&PinnedObject>,
+    found: &mut Found,
+) -> Result<(), TaskError> {
+    let Attempt { opened, profile, clock, stop, .. } = *attempt;
+    let known = found.warnings.clone();
+    let mut anew = 0;
+    loop {
+        found.warnings.clone_from(&known);
+        let id = plan.id(&[ffmpeg, &anew.to_string()]);
         let folder = format!("{}/{id}", opened.job_id);
         found.folder = Some(folder.clone());
         let mut publisher = Publisher::new(
@@ -333,11 +358,11 @@ async fn work_on(
             opened.job_id.clone(),
             folder.clone(),
             profile,
-            object.clone(),
-            &plan,
+            object.cloned(),
+            plan,
             clock.instant,
         );
-        let resumed = unless_stopped(stop, resume(&opened.store, &folder, &plan, &mut publisher)).await?;
+        let resumed = unless_stopped(stop, resume(&opened.store, &folder, plan, &mut publisher)).await?;
         let start = match resumed {
             Resumed::At(start) => Some(start),
             Resumed::Nowhere => None,
@@ -346,15 +371,9 @@ async fn work_on(
                 continue;
             }
         };
-        let run = Run { attempt, plan: &plan, start: start.as_ref(), input };
+        let run = Run { attempt, plan, start: start.as_ref(), input };
         match make(&run, &mut publisher, found).await {
-            // The index promised what is not there. All of it is made again, which needs no promises.
-            Err(TaskError::Verify(reason)) if plan.copies() => {
-                tracing::warn!("the source cannot be published as it is, and is encoded instead: {reason}");
-                copyable = Copyable::default();
-            }
-            // Perhaps it is not what a whole run ends in. Under other addresses, because what was published once may
-            // stay in caches for ever.
+            // Perhaps it is not what a whole run ends in.
             Err(error) if start.is_some() && is_about_the_content(&error) => {
                 tracing::warn!("everything is made from the beginning: {error}");
                 anew += 1;
@@ -573,12 +592,18 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
     let Run { attempt: Attempt { standing, stop, .. }, plan, start, input } = *run;
     let file = write_cube(plan).await?;
     let cube = file.as_ref().map_or_else(String::new, |file| file.path().display().to_string());
-    let arguments = command::arguments(plan, start, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
-    tracing::debug!("ffmpeg {}", arguments.join(" "));
-    let pipes = command::pipes(plan, start);
-    let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, pipes.len())?;
+    let (mut ffmpegs, mut pipes) = (Vec::new(), Vec::new());
+    for process in command::processes(plan, start) {
+        let arguments = command::arguments(plan, &process, &input.arguments(), &cube, ffmpeg::FIRST_PIPE_FD);
+        tracing::debug!("ffmpeg {}", arguments.join(" "));
+        let (ffmpeg, receivers) = Ffmpeg::spawn(&arguments, process.pipes.len())?;
+        ffmpegs.push(ffmpeg);
+        pipes.extend(process.pipes.into_iter().zip(receivers));
+    }
+    // In the plan's order.
+    pipes.sort_by_key(|(pipe, _)| *pipe);
     let (mut renditions, mut texts, mut stills, mut reports) = (Vec::new(), Vec::new(), None, None);
-    for (pipe, receiver) in pipes.into_iter().zip(receivers) {
+    for (pipe, receiver) in pipes {
         match pipe {
             Pipe::Progress => reports = Some(receiver),
             Pipe::Video(_) | Pipe::Audio(_) => renditions.push(receiver),
@@ -592,32 +617,30 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
             None => Ok(()),
         }
     };
-    let subtitles = async {
-        match start {
-            Some(_) if !plan.subtitles.is_empty() => read_all_texts(plan, input).await,
-            _ => read_texts(texts).await,
-        }
-    };
     let earlier = publisher.stills();
     let (made, kept) = mpsc::channel(MOST_STILLS_AT_ONCE);
     let outputs = async {
         tokio::try_join!(
             publisher.stream(renditions, kept, standing, stop),
             read_stills(stills, earlier, made),
-            subtitles,
+            read_texts(texts),
             follow
         )
     };
-    match outputs.await {
-        Ok(((), stills, subtitles, ())) => Ok(Encoded { stills, subtitles, damaged: ffmpeg.wait().await? }),
-        // Cut off in the middle of a box: FFmpeg's own error says why.
-        Err(error @ TaskError::Output { .. }) => {
-            ffmpeg.stop().await?;
-            Err(error)
+    let ends = try_join_all(ffmpegs.iter_mut().map(Ffmpeg::wait));
+    // One that has failed leaves nothing for the others to be of use for.
+    let ends = async { Ok(ends.await?) };
+    match tokio::try_join!(outputs, ends) {
+        Ok((((), stills, subtitles, ()), damaged)) => {
+            Ok(Encoded { stills, subtitles, damaged: damaged.into_iter().max().unwrap_or(0) })
         }
         Err(error) => {
-            let _ = ffmpeg.stop().await;
-            Err(error)
+            let ended = join_all(ffmpegs.into_iter().map(Ffmpeg::stop)).await;
+            match (error, ended.into_iter().find_map(Result::err)) {
+                // Cut off in the middle of a box: FFmpeg's own error says why.
+                (TaskError::Output { .. }, Some(cause)) => Err(cause.into()),
+                (error, _) => Err(error),
+            }
         }
     }
 }
@@ -652,15 +675,6 @@ async fn read_stills(
     let failed =
         |error: std::io::Error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() };
     Ok(Some(stills.await.map_err(failed)?))
-}
-
-/// Subtitles from the source's beginning, beside a run that begins later.
-async fn read_all_texts(plan: &Plan, input: &Input) -> Result<Vec<subtitles::Track>, TaskError> {
-    let arguments = command::texts(plan, &input.arguments(), ffmpeg::FIRST_PIPE_FD);
-    let (ffmpeg, pipes) = Ffmpeg::spawn(&arguments, plan.subtitles.len())?;
-    let texts = read_texts(pipes).await?;
-    ffmpeg.wait().await?;
-    Ok(texts)
 }
 
 async fn read_texts(pipes: Vec<pipe::Receiver>) -> Result<Vec<subtitles::Track>, TaskError> {

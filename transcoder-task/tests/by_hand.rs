@@ -201,6 +201,33 @@ fn the_poster_is_a_picture_of_the_video() {
     assert!(brightness.trim().parse::<f64>().unwrap() > 40.0, "{brightness}");
 }
 
+/// A rung in this folder has as many frames as the file, at the same times.
+fn same_times(rung: &Path, file: &Path) {
+    let times = |file: &Path| -> Vec<f64> {
+        let times = ask(file, "v", "frame=best_effort_timestamp_time");
+        let times: Vec<f64> = times.iter().map(|time| time.parse().unwrap()).collect();
+        times.iter().map(|time| time - times[0]).collect()
+    };
+    // Of each segment since its first frame: FFmpeg before 6 reports times of fragments whose composition offsets are
+    // negative (as ours) late, by as much as the offsets that it has seen so far.
+    let alone = tempfile::NamedTempFile::with_suffix(".mp4").unwrap();
+    let init = std::fs::read(rung.join("init.mp4")).unwrap();
+    let (mut ours, mut start) = (Vec::new(), 0.0);
+    let playlist = std::fs::read_to_string(rung.join("index.m3u8")).unwrap();
+    for (length, name) in playlist.lines().zip(playlist.lines().skip(1)) {
+        let Some(length) = length.strip_prefix("#EXTINF:") else { continue };
+        let segment = std::fs::read(rung.join(name)).unwrap();
+        std::fs::write(alone.path(), [init.clone(), segment].concat()).unwrap();
+        ours.extend(times(alone.path()).into_iter().map(|time| start + time));
+        start += length.trim_end_matches(',').parse::<f64>().unwrap();
+    }
+    let theirs = times(file);
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(theirs) {
+        assert!((ours - theirs).abs() < 0.002, "{ours} {theirs}");
+    }
+}
+
 #[test]
 fn variable_frame_rate_keeps_every_frame_at_its_own_time() {
     let folder = tempfile::tempdir().unwrap();
@@ -212,20 +239,11 @@ fn variable_frame_rate_keeps_every_frame_at_its_own_time() {
         ),
     };
     let frames = ask(&file, "v", "stream=nb_read_frames");
-    // Since the first frame: FFmpeg before 6 reports times of fragments whose composition offsets are
-    // negative (as ours) late by a constant.
-    let times = |file: &Path| -> Vec<f64> {
-        let times = ask(file, "v", "frame=best_effort_timestamp_time");
-        let times: Vec<f64> = times.iter().map(|time| time.parse().unwrap()).collect();
-        times.iter().map(|time| time - times[0]).collect()
-    };
     let made = Made::of(&file).done();
     for rung in made.rungs() {
         let playlist = made.own(&format!("video/{rung}/index.m3u8"));
         assert_eq!(ask(&playlist, "v", "stream=nb_read_frames"), frames);
-        for (ours, theirs) in times(&playlist).iter().zip(times(&file)) {
-            assert!((ours - theirs).abs() < 0.002, "{ours} {theirs}");
-        }
+        same_times(&made.own(&format!("video/{rung}")), &file);
     }
 }
 
@@ -243,7 +261,7 @@ fn what_a_rung_wants_is_published_as_it_is() {
         rungs.iter().map(|rung| (rung["name"].as_str().unwrap(), rung["copied"] == true)).collect();
     assert_eq!(facts, [("360p", true), ("240p", false)]);
     assert_eq!(made.renditions("audio")[0]["copied"], true);
-    // Every packet is the source's, and both rungs begin their segments where its keyframes are.
+    // Every packet is the source's, and both rungs begin segments where its keyframes are.
     let hashes = |file: &Path, stream: &str| {
         let file = file.to_str().unwrap();
         let args = ["-v", "error", "-i", file, "-map", stream, "-c", "copy", "-bsf:v", "h264_mp4toannexb"];
@@ -252,23 +270,47 @@ fn what_a_rung_wants_is_published_as_it_is() {
         lines.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(hashes(&made.own("video/360p/index.m3u8"), "0:v"), hashes(&file, "0:v"));
-    let keyframes = ask(&file, "v", "packet=flags").iter().filter(|flags| flags.starts_with('K')).count();
-    let segments = rungs.iter().map(|rung| rung["segments"].as_u64().unwrap()).collect::<Vec<_>>();
-    assert_eq!(segments, [keyframes as u64; 2]);
-    let first_frames = |rung: &str, number: usize| {
-        let alone = folder.path().join("alone.mp4");
+    let frames = |rung: &str| {
         let rendition = made.own(&format!("video/{rung}"));
-        let mut bytes = std::fs::read(rendition.join("init.mp4")).unwrap();
-        bytes.extend(std::fs::read(rendition.join(format!("seg-{number:05}.m4s"))).unwrap());
-        std::fs::write(&alone, bytes).unwrap();
-        let frames = ask(&alone, "v", "frame=key_frame,best_effort_timestamp_time");
-        (frames.len(), frames[0].clone())
+        let segments = (0..).map(|number| rendition.join(format!("seg-{number:05}.m4s")));
+        segments
+            .take_while(|segment| segment.exists())
+            .map(|segment| {
+                let alone = folder.path().join("alone.mp4");
+                let init = std::fs::read(rendition.join("init.mp4")).unwrap();
+                std::fs::write(&alone, [init, std::fs::read(segment).unwrap()].concat()).unwrap();
+                let frames = ask(&alone, "v", "frame=key_frame,best_effort_timestamp_time");
+                assert!(frames[0].starts_with("1,"), "{}", frames[0]);
+                frames.len()
+            })
+            .collect::<Vec<_>>()
     };
-    for number in 0..keyframes {
-        let (copied, encoded) = (first_frames("360p", number), first_frames("240p", number));
-        assert_eq!(copied.0, encoded.0);
-        assert!(copied.1.starts_with("1,") && encoded.1.starts_with("1,"));
+    assert_eq!(frames("360p"), [250, 250, 25]);
+    // Beside the first of its segments, which is long, the other rung has short ones.
+    assert_eq!(frames("240p"), [25, 25, 50, 100, 50, 250, 25]);
+    for rung in ["360p", "240p"] {
+        same_times(&made.own(&format!("video/{rung}")), &file);
     }
+}
+
+#[test]
+fn a_source_of_long_groups_of_pictures_is_playable_long_before_the_first_one_is_encoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = clip(&folder, &format!("{COPYABLE} -t 12"));
+    let slow = "[[rung]]\nsize = 360\ncrf = 23\nmax_kbps = 3000\n\
+        [[rung]]\nsize = 240\ncrf = 23\nmax_kbps = 600\npreset = \"slower\"\n";
+    let made = Made::under(slow, &file).done();
+    assert_eq!(made.renditions("video")[0]["copied"], true);
+    let line = made.log.lines().find(|line| line.contains("playable_seconds=")).unwrap();
+    let playable: jiff::Timestamp = line.split_whitespace().next().unwrap().parse().unwrap();
+    let published = |path: &str| {
+        jiff::Timestamp::try_from(std::fs::metadata(made.own(path)).unwrap().modified().unwrap()).unwrap()
+    };
+    // Ten seconds.
+    assert!(published("video/360p/seg-00000.m4s") < playable);
+    // The last of the five that are as long.
+    assert!(playable < published("video/240p/seg-00004.m4s"));
+    assert!(playable < published("audio/und/seg-00004.m4s"));
 }
 
 #[test]
