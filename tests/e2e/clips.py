@@ -19,6 +19,7 @@ class Clips:
     full_hd: Path  # 1080p, a little over ten seconds
     small: Path  # 360p, two seconds: two rungs, quickly made
     long: Path  # 720p, LONG_SECONDS: the picture has to be encoded in every rung, which takes a while
+    far_apart: Path  # as long, with ten seconds between keyframes: the picture is published as it is, too
     truncated: Path
     text: Path
     empty: Path
@@ -31,6 +32,7 @@ class Clips:
             or _film(folder / "full-hd.mp4", "1920x1080", 11),
             small=_film(folder / "small.mp4", "640x360", 2),
             long=_film(folder / "long.mp4", "1280x720", LONG_SECONDS, ["mpeg4", "-q:v", "20"]),
+            far_apart=_film(folder / "far-apart.mp4", "1280x720", LONG_SECONDS, keyframe_every=300),
             truncated=_from_corpus("synth_truncated_mdat.mp4")
             or _cut(_film(folder / "truncated.mp4", "640x360", 6)),
             text=_from_corpus("synth_text_named_mp4.mp4") or _file(folder / "text.mp4", b"this is not a video\n"),
@@ -57,10 +59,10 @@ def _cut(path: Path) -> Path:
 _H264 = ["libx264", "-preset", "ultrafast", "-crf", "24"]
 
 
-def _film(path: Path, size: str, seconds: int, encoder: list[str] = _H264) -> Path:
+def _film(path: Path, size: str, seconds: int, encoder: list[str] = _H264, keyframe_every: int = 60) -> Path:
     command = ["ffmpeg", "-nostdin", "-v", "error", "-y"]
     command += ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=30", "-f", "lavfi", "-i", "sine=frequency=330"]
-    command += ["-t", str(seconds), "-c:v", *encoder, "-g", "60"]
+    command += ["-t", str(seconds), "-c:v", *encoder, "-g", str(keyframe_every)]
     command += ["-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart", str(path)]
     subprocess.run(command, check=True)
     return path
