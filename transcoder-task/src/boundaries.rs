@@ -1,7 +1,7 @@
 //! The instants at which segments of every rendition begin.
 //!
-//! A stream is playable when every rendition has its first segment, so the first ones are short: a quarter of a
-//! segment's length, another quarter, a half, and whole ones from there on. A rung that is published as it is can only be
+//! A stream is playable when every rendition has its first segment, so the first ones are short: an eighth of a segment's
+//! length, another eighth, a quarter, a half, and whole ones from there on. A rung that is published as it is can only be
 //! cut at the source's keyframes, which may be ten seconds apart: beside the first segment that is so long, all other
 //! renditions have several short ones.
 
@@ -19,7 +19,7 @@ const NANOSECOND: f64 = 1e-9;
 /// Where segments begin.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Boundaries {
-    /// At multiples of one duration, and at a quarter and a half of it, where all rungs are encoded.
+    /// At multiples of one duration, and at an eighth, a quarter and a half of it, where all rungs are encoded.
     Every {
         /// In seconds.
         seconds: f64,
@@ -102,6 +102,11 @@ impl Boundaries {
         own
     }
 
+    /// Whether the rung that is published as it is has fewer segments than the others.
+    pub fn differ(&self) -> bool {
+        matches!(self, Self::At { early, .. } if !early.is_empty())
+    }
+
     /// The first interval from this one on with which segments of all renditions begin.
     pub fn joint(&self, interval: i64) -> i64 {
         match (self, usize::try_from(interval)) {
@@ -115,7 +120,7 @@ impl Boundaries {
         match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
                 let steps = (seconds + tolerance_seconds) / step;
-                (4.0 * steps).floor().min(steps.floor() + 2.0) as i64
+                (8.0 * steps).floor().min((4.0 * steps).floor() + 1.0).min(steps.floor() + 3.0) as i64
             }
             Self::At { starts, .. } => {
                 starts.partition_point(|start| start.threshold() <= seconds) as i64 - 1
@@ -143,7 +148,7 @@ impl Boundaries {
         let start = match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
                 let interval = interval as f64;
-                step * (interval / 4.0).max(interval - 2.0) - tolerance_seconds
+                step * (interval / 8.0).max((interval - 1.0) / 4.0).max(interval - 3.0) - tolerance_seconds
             }
             Self::At { starts, end, step_seconds, .. } => {
                 let first = starts.first().map_or(0.0, |start| start.at_seconds);
@@ -219,7 +224,7 @@ impl Boundaries {
 /// [`Boundaries::interval`] of a grid, as FFmpeg's expressions have it.
 fn expression(time: &str, seconds: f64, tolerance_seconds: f64) -> String {
     let steps = format!("({time}+{tolerance_seconds:.6})/{seconds}");
-    format!("min(floor(4*{steps}),floor({steps})+2)")
+    format!("min(min(floor(8*{steps}),floor(4*{steps})+1),floor({steps})+3)")
 }
 
 #[cfg(test)]
@@ -240,10 +245,11 @@ mod tests {
     #[test]
     fn a_frame_just_before_a_boundary_belongs_behind_it() {
         let grid = Boundaries::every(4.0, 30.0);
-        assert_eq!([7.95, 7.99, 8.0, 12.1].map(|at| grid.interval(at)), [3, 4, 4, 5]);
+        assert_eq!([7.95, 7.99, 8.0, 12.1].map(|at| grid.interval(at)), [4, 5, 5, 6]);
         let expression = "expr:if(isnan(prev_forced_t),1,gt(\
-                          min(floor(4*(t+0.016667)/4),floor((t+0.016667)/4)+2),\
-                          min(floor(4*(prev_forced_t+0.016667)/4),floor((prev_forced_t+0.016667)/4)+2)))";
+                          min(min(floor(8*(t+0.016667)/4),floor(4*(t+0.016667)/4)+1),floor((t+0.016667)/4)+3),\
+                          min(min(floor(8*(prev_forced_t+0.016667)/4),floor(4*(prev_forced_t+0.016667)/4)+1),\
+                          floor((prev_forced_t+0.016667)/4)+3)))";
         assert_eq!(grid.forced_keyframes(0, 0.0), expression);
         let listed = at(&[0, 110, 250]);
         assert_eq!([0.0, 4.36, 4.39, 4.4, 9.99, 30.0].map(|at| listed.interval(at)), [0, 0, 1, 1, 2, 2]);
@@ -256,8 +262,8 @@ mod tests {
             let grid = Boundaries::every(seconds, 0.0);
             [0, 1, 2, 3, 4, 5].map(|interval| grid.start_seconds(interval) + 0.02)
         };
-        assert_eq!(starts(4.0), [0.0, 1.0, 2.0, 4.0, 8.0, 12.0]);
-        assert_eq!(starts(6.0), [0.0, 1.5, 3.0, 6.0, 12.0, 18.0]);
+        assert_eq!(starts(4.0), [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]);
+        assert_eq!(starts(6.0), [0.0, 0.75, 1.5, 3.0, 6.0, 12.0]);
     }
 
     #[test]
@@ -275,9 +281,9 @@ mod tests {
         assert!(!listed.filled(2, 11.92));
         assert!(listed.filled(2, 11.96), "the last one, by the last frame");
         let grid = Boundaries::every(4.0, 25.0);
-        assert!(grid.filled(0, 0.96));
-        assert!(grid.filled(3, 7.96));
-        assert!(!grid.filled(3, 7.92), "one more frame");
+        assert!(grid.filled(0, 0.48));
+        assert!(grid.filled(4, 7.96));
+        assert!(!grid.filled(4, 7.92), "one more frame");
     }
 
     #[test]
@@ -293,6 +299,7 @@ mod tests {
         let (keyframes, early) = ([0.0, 1.5, 9.5, 11.0].map(time), [3.0, 6.0].map(time));
         let all = Boundaries::at(keyframes.to_vec(), early.to_vec(), time(12.0), 4.0).unwrap();
         assert_eq!(all.longest_seconds(), 8.0);
+        assert!(all.differ());
         assert_eq!([-1, 0, 1, 2, 3, 4, 5, 6].map(|interval| all.joint(interval)), [-1, 0, 1, 4, 4, 4, 5, 6]);
         assert_eq!(
             [0.0, 1.5, 2.0, 3.0, 6.0, 9.4, 9.5, 11.0].map(|at| all.interval(at)),
@@ -308,7 +315,7 @@ mod tests {
         assert_eq!(copied.longest_seconds(), 8.0);
         let none = Boundaries::at(keyframes.to_vec(), Vec::new(), time(12.0), 4.0).unwrap();
         assert_eq!(none.of_the_copied_rung(), none);
-        assert!((0..5).all(|interval| none.joint(interval) == interval));
+        assert!(!none.differ() && (0..5).all(|interval| none.joint(interval) == interval));
     }
 
     #[test]

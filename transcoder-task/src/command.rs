@@ -44,14 +44,19 @@ pub struct Process<'a> {
     start: Option<&'a Start>,
 }
 
-/// The FFmpegs that make a plan, for the whole of it or from `start` on. Beside the one that encodes, another copies: FFmpeg
-/// reads its input at the encoders' pace, and that rung's first segment is the longest. Subtitles always come from the
-/// source's beginning, by one of their own if everything else does not: FFmpeg skips what belongs to other tracks.
+/// Whether the rung that is published as it is comes from an FFmpeg of its own: FFmpeg reads its input at the encoders' pace,
+/// and beside several short segments of the other rungs this one's is long.
+pub fn copies_alone(plan: &Plan, start: Option<&Start>) -> bool {
+    start.is_none() && plan.boundaries.differ() && plan.rungs.iter().any(|rung| rung.encoding.is_some())
+}
+
+/// The FFmpegs that make a plan, for the whole of it or from `start` on. Subtitles always come from the source's beginning,
+/// by one of their own if everything else does not: FFmpeg skips what belongs to other tracks.
 pub fn processes<'a>(plan: &Plan, start: Option<&'a Start>) -> Vec<Process<'a>> {
+    let is_alone = |rung: &VideoRendition| rung.encoding.is_none() && copies_alone(plan, start);
     let rungs = plan.rungs.iter().enumerate();
-    let (copied, encoded): (Vec<_>, Vec<_>) = rungs.partition(|(_, rung)| rung.encoding.is_none());
+    let (alone, beside): (Vec<_>, Vec<_>) = rungs.partition(|(_, rung)| is_alone(rung));
     let video = |rungs: Vec<(usize, _)>| rungs.into_iter().map(|(index, _)| Pipe::Video(index));
-    let (alone, beside) = if encoded.is_empty() { (Vec::new(), copied) } else { (copied, encoded) };
     let texts: Vec<_> = (0..plan.subtitles.len()).map(Pipe::Subtitles).collect();
     let (texts_alone, texts) = if start.is_some() { (texts, Vec::new()) } else { (Vec::new(), texts) };
     let main = [Pipe::Progress]
@@ -481,7 +486,8 @@ mod tests {
     fn what_may_be_copied_is() {
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
         let keyframes = vec![keyframe(0.0, 0.0), keyframe(8.3, 8.266_667)];
-        let boundaries = Boundaries::at(keyframes, Vec::new(), keyframe(11.4, 11.366_667), 4.0).unwrap();
+        let early = vec![keyframe(1.0, 0.966_667), keyframe(2.0, 1.966_667), keyframe(4.0, 3.966_667)];
+        let boundaries = Boundaries::at(keyframes, early, keyframe(11.4, 11.366_667), 4.0).unwrap();
         let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let copyable = Copyable { video: Some(video), audio: vec![1] };
         insta::assert_snapshot!(lines(&Plan::new(&media(), &copyable, &Profile::default())));

@@ -61,9 +61,9 @@ pub const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
 const SLACK_SECONDS: f64 = 0.1;
 /// Clocks round times to this as a rule.
 const ROUNDING_SECONDS: f64 = 0.001;
-/// A segment longer than this share of what is wanted is long, at the beginning: three seconds of video are encoded in three
-/// seconds on two cores.
-const LONG: f64 = 0.75;
+/// A segment longer than this share of what is wanted is long, at the beginning: encoding a second and what encoders look
+/// ahead takes two to three seconds on two cores.
+const LONG: f64 = 0.375;
 /// Beginning, in which a segment may be long.
 const OPENING_SECONDS: f64 = 2.0 * LONGEST_SEGMENT_SECONDS;
 /// Bit rates are measured over at least this long, as shorter segments are put together in a player's buffer.
@@ -406,10 +406,10 @@ fn choose(
 
 /// How long a segment should be that begins so many seconds behind the first.
 fn wanted_seconds(behind_the_first: f64, segment_seconds: f64) -> f64 {
-    behind_the_first.clamp(segment_seconds / 4.0, segment_seconds)
+    behind_the_first.clamp(segment_seconds / 8.0, segment_seconds)
 }
 
-/// Of the frames between the first keyframes that are far apart, those that make segments as [`choose`] wants them. None
+/// Of the frames between those of the first keyframes that are farthest apart, those that make segments as [`choose`] wants them. None
 /// where a segment's length is published already: then the next one may be long.
 fn choose_early(
     frames: impl Iterator<Item = Boundary>,
@@ -420,16 +420,17 @@ fn choose_early(
     let first = keyframes.first().map_or(0.0, |first| first.at_seconds);
     let starts = keyframes.iter().map(|keyframe| keyframe.at_seconds);
     let ends = starts.clone().skip(1).chain([end_seconds]);
-    let mut beginning =
-        starts.zip(ends).take_while(|(start, _)| start - first < segment_seconds - SLACK_SECONDS);
-    let Some((mut last, next)) = beginning.find(|(start, end)| end - start > segment_seconds * LONG) else {
-        return Vec::new();
-    };
+    let beginning = starts.zip(ends).take_while(|(start, _)| start - first < segment_seconds - SLACK_SECONDS);
+    let length = |(start, end): (f64, f64)| end - start;
+    let longer = |one, other| if length(other) > length(one) + ROUNDING_SECONDS { other } else { one };
+    let longest = beginning.reduce(longer).filter(|longest| length(*longest) > segment_seconds * LONG);
+    let Some((mut last, next)) = longest else { return Vec::new() };
     let mut chosen = Vec::new();
     for frame in frames {
         let wanted = wanted_seconds(last - first, segment_seconds);
         // What would be left to the next keyframe may be too short for a segment.
-        if frame.at_seconds - last >= wanted - ROUNDING_SECONDS && next - frame.at_seconds >= wanted / 2.0 {
+        let half_a_frame = ((frame.at_seconds - frame.before_seconds) / 2.0).min(0.02);
+        if frame.at_seconds - last >= wanted - half_a_frame && next - frame.at_seconds >= wanted / 2.0 {
             last = frame.at_seconds;
             chosen.push(frame);
         }
@@ -1623,13 +1624,14 @@ mod tests {
 
     #[test]
     fn rungs_that_are_encoded_have_short_segments_beside_the_first_long_one() {
-        assert_eq!(early(&[0.0, 10.0, 20.0, 30.0], 10.0), [1.0, 2.0, 4.0, 8.0]);
-        assert_eq!(early(&[0.0, 8.0, 16.0], 2.0), [1.0, 2.0, 4.0]);
+        assert_eq!(early(&[0.0, 10.0, 20.0, 30.0], 10.0), [0.5, 1.0, 2.0, 4.0, 8.0]);
+        assert_eq!(early(&[0.0, 8.0, 16.0], 2.0), [0.5, 1.0, 2.0, 4.0]);
         assert_eq!(early(&[0.0, 8.3, 16.6], 1.0), [1.0, 2.0, 4.0]);
-        assert_eq!(early(&[3.0, 13.0], 2.0), [4.0, 5.0, 7.0, 11.0], "wherever the picture begins");
-        assert_eq!(early(&[0.0, 1.5, 9.5], 2.0), [3.0, 6.0], "behind a short one");
-        assert_eq!(early(&[0.0, 2.0, 4.0, 14.0], 10.0), [0.0; 0], "four seconds are there before it");
-        assert_eq!(early(&[0.0, 3.0, 6.0], 10.0), [0.0; 0]);
+        assert_eq!(early(&[3.0, 13.0], 2.0), [3.5, 4.0, 5.0, 7.0, 11.0], "wherever the picture begins");
+        assert_eq!(early(&[0.0, 2.0, 4.0, 8.0], 2.0), [0.5, 1.0]);
+        assert_eq!(early(&[0.0, 1.6, 9.6], 2.5), [3.2, 6.4], "behind a short one");
+        assert_eq!(early(&[0.0, 1.0, 2.0, 4.0, 14.0], 10.0), [0.0; 0], "four seconds are there before it");
+        assert_eq!(early(&[0.0, 1.5, 3.0, 4.5], 10.0), [0.0; 0]);
         assert_eq!(early(&[0.0, 10.0], 0.1), [0.0; 0], "no frames between");
     }
 
@@ -1641,7 +1643,7 @@ mod tests {
             let chosen = choose(keyframes, from + gop * 60.0, 4.0).unwrap();
             chosen.iter().take(6).map(|one| one.at_seconds).collect::<Vec<_>>()
         };
-        assert_eq!(choose(0.0, 0.5), [0.0, 1.0, 2.0, 4.0, 8.0, 12.0]);
+        assert_eq!(choose(0.0, 0.5), [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]);
         assert_eq!(choose(3.0, 1.0), [3.0, 4.0, 5.0, 7.0, 11.0, 15.0], "wherever the picture begins");
         assert_eq!(choose(0.0, 2.0), [0.0, 2.0, 4.0, 8.0, 12.0, 16.0]);
         assert_eq!(choose(0.0, 1.5), [0.0, 1.5, 3.0, 6.0, 10.5, 15.0]);

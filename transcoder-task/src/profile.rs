@@ -12,7 +12,7 @@ pub struct Profile {
     pub formats: Vec<Format>,
     /// When the stream can be played.
     pub publish: Publish,
-    /// Length of a segment in seconds, the first three's excepted, which together have it; every segment begins with a
+    /// Length of a segment in seconds, the first four's excepted, which together have it; every segment begins with a
     /// keyframe.
     pub segment_seconds: f64,
     /// AAC bit rate in kbit/s for a stereo track; other layouts get as much for each pair of channels.

@@ -11,7 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use futures::{TryStreamExt, future::try_join_all};
-use tokio::{net::unix::pipe, sync::mpsc, time::sleep_until};
+use tokio::{
+    net::unix::pipe,
+    sync::{mpsc, watch},
+    time::sleep_until,
+};
 use tokio_util::sync::CancellationToken;
 use vidstreamx_job::{self as job, JobId, RenditionKind};
 
@@ -19,7 +23,7 @@ use crate::{
     boundaries::Boundaries,
     checkpoint::{self, Checkpoint, Entry, Kept},
     cmaf::{self, Init, Piece, Segment},
-    dash,
+    command, dash,
     error::TaskError,
     images::{self, Stills},
     language, mp4,
@@ -74,6 +78,8 @@ pub struct Publisher {
     checkpoint: Checkpoint,
     stills: Stills,
     joints: Joints,
+    /// Whether the rung that is published as it is comes from an FFmpeg of its own.
+    copies_alone: bool,
     /// The interval that all renditions are noted and announced up to, and when that was done.
     round: Option<(i64, tokio::time::Instant)>,
     /// What must still be current for the stream to take the stable address; absent for plain files.
@@ -192,6 +198,7 @@ impl Publisher {
             texts: Vec::new(),
             master: Master::Untouched,
             joints: Joints::new(plan),
+            copies_alone: command::copies_alone(plan, None),
             stills: Stills::every(images::interval_seconds(plan.duration_seconds)),
             round: None,
             source,
@@ -205,6 +212,7 @@ impl Publisher {
             track.resume(kept);
         }
         self.stills = kept.stills;
+        self.copies_alone = false;
     }
 
     /// The stills of an earlier attempt, and where those of this one go.
@@ -225,6 +233,7 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<(), TaskError> {
         let (events, mut inbox) = mpsc::channel(16);
+        let pace = Pace::of(&self.tracks, &self.boundaries);
         let uploads =
             try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(|(index, (pipe, track))| {
                 let content_type = match track.rendition {
@@ -237,6 +246,8 @@ impl Publisher {
                     track: index,
                     kind: Kind::Immutable(content_type),
                     init: track.init.clone(),
+                    pace: &pace,
+                    follows: self.copies_alone && track.is_copied(),
                 };
                 let boundaries = match track.is_copied() {
                     true => self.boundaries.of_the_copied_rung(),
@@ -811,16 +822,53 @@ impl SubtitleTrack {
     }
 }
 
-struct Uploader {
+/// How far the renditions have come. What is only copied would run away from what is encoded and take its time: it may be
+/// a segment ahead.
+struct Pace {
+    boundaries: Boundaries,
+    /// The last interval that is published of each rendition that others wait for.
+    reached: watch::Sender<Vec<i64>>,
+}
+
+impl Pace {
+    fn of(tracks: &[Track], boundaries: &Boundaries) -> Self {
+        let reached = |track: &Track| if track.is_copied() { i64::MAX } else { -1 };
+        let reached = watch::Sender::new(tracks.iter().map(reached).collect());
+        Self { boundaries: boundaries.clone(), reached }
+    }
+
+    fn reach(&self, track: usize, interval: i64) {
+        self.reached.send_modify(|reached| {
+            if let Some(last) = reached.get_mut(track) {
+                *last = interval.max(*last);
+            }
+        });
+    }
+
+    /// Until the rendition that is the last has come near an interval, or has ended.
+    async fn follow(&self, interval: i64) {
+        let is_near = |reached: &Vec<i64>| {
+            let last = reached.iter().min().copied().unwrap_or(i64::MAX);
+            interval <= self.boundaries.joint(last.saturating_add(2))
+        };
+        // The sender is ours.
+        let _ = self.reached.subscribe().wait_for(is_near).await;
+    }
+}
+
+struct Uploader<'a> {
     store: Store,
     folder: String,
     track: usize,
     kind: Kind,
     /// What an earlier attempt published.
     init: Option<Bytes>,
+    pace: &'a Pace,
+    /// Whether it keeps pace with the others.
+    follows: bool,
 }
 
-impl Uploader {
+impl Uploader<'_> {
     async fn run(
         self,
         pipe: pipe::Receiver,
@@ -841,7 +889,9 @@ impl Uploader {
                 let _ = events.send(event).await;
                 Ok(())
             })
-            .await
+            .await?;
+        self.pace.reach(self.track, i64::MAX);
+        Ok(())
     }
 
     async fn upload(&self, piece: Piece) -> Result<Event, TaskError> {
@@ -860,6 +910,9 @@ impl Uploader {
                 Ok(Event::Init { track: self.track, init })
             }
             Piece::Segment(segment) => {
+                if self.follows {
+                    self.pace.follow(segment.interval).await;
+                }
                 let published = Published {
                     start_ticks: segment.start_ticks,
                     duration_ticks: segment.duration_ticks,
@@ -869,6 +922,7 @@ impl Uploader {
                 };
                 let tag = self.put(&playlist::segment_name(segment.number), segment.bytes.clone()).await?;
                 let Segment { interval, starts_with_keyframe, is_last, .. } = segment;
+                self.pace.reach(self.track, interval);
                 let entry = Entry { interval, published, starts_with_keyframe, tag };
                 Ok(Event::Segment { track: self.track, entry, is_last })
             }
@@ -890,7 +944,32 @@ async fn until(instant: Option<tokio::time::Instant>) {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
+    use crate::boundaries::Boundary;
+
+    #[test]
+    fn what_is_copied_is_a_segment_ahead_of_what_is_encoded() {
+        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
+        let (keyframes, early) = ([0.0, 8.0, 16.0, 24.0, 32.0].map(at), [1.0, 2.0, 4.0].map(at));
+        let boundaries = Boundaries::at(keyframes.into(), early.into(), at(40.0), 4.0).unwrap();
+        let pace = Pace { boundaries, reached: watch::Sender::new(vec![i64::MAX, -1, -1]) };
+        // The copied rung's first segment is that of the interval 3.
+        let furthest = || (0..9).filter(|at| pace.follow(*at).now_or_never().is_some()).max();
+        assert_eq!(furthest(), Some(4));
+        pace.reach(1, 3);
+        assert_eq!(furthest(), Some(4), "the last one counts");
+        pace.reach(2, 2);
+        assert_eq!(furthest(), Some(4));
+        pace.reach(2, 3);
+        assert_eq!(furthest(), Some(5));
+        pace.reach(1, i64::MAX);
+        pace.reach(2, 4);
+        assert_eq!(furthest(), Some(6));
+        pace.reach(2, i64::MAX);
+        assert_eq!(furthest(), Some(8), "nobody to wait for");
+    }
 
     fn job(digit: &str) -> JobId {
         digit.repeat(32).parse().unwrap()

@@ -179,7 +179,7 @@ async fn it_says_how_far_it_is_from_what_the_source_is_to_the_end() {
     let report = Report::parse(&made.object(&made.job.layout().stable("job.json"))).unwrap();
     assert_eq!((&last.job_id, last.started_at), (&made.job.id, report.timings.started_at));
     let published: Vec<_> = report.renditions.iter().take(2).map(|r| (r.name.as_str(), r.segments)).collect();
-    assert_eq!(published, [("360p", 4), ("240p", 4)]);
+    assert_eq!(published, [("360p", 5), ("240p", 5)]);
     let told: Vec<_> = last.rungs.iter().map(|rung| (rung.name.as_str(), rung.segments)).collect();
     assert_eq!(told, published);
     assert!((first.duration_seconds - 6.0).abs() < 0.1 && last.done_seconds == last.duration_seconds);

@@ -335,6 +335,7 @@ fn survives(place: &Place) -> usize {
     let output = disturbed(place, &mut Random::new(), 6);
     let log = fs::read_to_string(output.0.join("log")).unwrap();
     eprintln!("{log}");
+    assert!(!log.contains("everything is made from the beginning"), "what was gone on with fits");
     same(&output, &undisturbed);
     output.folders().len()
 }
