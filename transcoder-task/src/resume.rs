@@ -55,12 +55,18 @@ impl Joints {
     }
 
     /// The first interval that is to be made when so much is there of each rendition, so that every rung has a frame to
-    /// begin with. What lies before it is never made again. `None` if that is the beginning.
-    pub fn next<'a>(&self, mut tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
+    /// begin with. What lies before it is never made again. `None` if that is the beginning, for any of them.
+    pub fn next<'a>(&self, tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
         let complete = tracks.clone().map(|entries| entries.last().map(|entry| entry.interval)).min()??;
-        let next = complete + 1;
+        let next = self.with_a_frame(complete + 1, tracks.clone().next()?)?;
+        let joint = self.boundaries.joint(next);
+        let mut begun = tracks.map(|entries| entries.first().is_some_and(|first| first.interval < joint));
+        begun.all(|begun| begun).then_some(next)
+    }
+
+    /// This interval, or the last of the first rung's if there may be no frame to begin with.
+    fn with_a_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
         let Some(picture) = &self.picture else { return Some(next) };
-        let rung = tracks.next()?;
         let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
         let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
         // Behind the last keyframe of a source it begins where the picture ends.
@@ -300,6 +306,17 @@ mod tests {
         let mut kept = Kept { stills: stills(5), ..kept(vec![pictures(3), pictures(3)]) };
         let start = Start::after(&plan(60.0, 0.0), &mut kept).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
+    }
+
+    #[test]
+    fn a_rendition_that_begins_later_is_waited_for() {
+        let plan = plan(60.0, 60.0);
+        let next = |pictures: i64, sound: std::ops::Range<i64>| {
+            let tracks = [track(0..pictures, 100, 100), track(sound, 188, 188 * PACKET_SAMPLES)];
+            Joints::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
+        };
+        // Its first segment is longer than the first interval.
+        assert_eq!([1, 2, 3].map(|pictures| next(pictures, 1..3)), [None, Some(2), Some(3)]);
     }
 
     #[test]

@@ -391,11 +391,11 @@ fn open_groups_of_pictures_and_other_rates_of_sound_are_whole_however_often_atte
 #[test]
 fn rungs_of_hevc_are_whole_however_often_attempts_are_killed() {
     let rung = |size: u32, more: &str| format!("[[rung]]\nsize = {size}\ncrf = 26\nmax_kbps = 900\n{more}\n");
-    let hevc = "codec = \"hevc\"\npreset = \"fast\"";
+    let hevc = "codec = \"hevc\"\npreset = \"ultrafast\"";
     let profile = format!(
         "segment_seconds = 1.0\nformats = [\"hls\", \"mp4\"]\n{}{}",
         rung(480, hevc),
-        rung(240, "preset = \"slower\"")
+        rung(240, "preset = \"medium\"")
     );
     let source = "-c:v mpeg4 -qscale 5 -g 40 -bf 2 -c:a aac -b:a 128k";
     assert_eq!(survives(&Place::of(24_000.0 / 1001.0, source, &profile)), 1);
