@@ -2,7 +2,7 @@
 //!
 //! A stream is playable when every rendition has its first segment, so the first ones are short: an eighth of a segment's
 //! length, another eighth, a quarter, a half, and whole ones from there on. A rung that is published as it is can only be
-//! cut at the source's keyframes, which may be ten seconds apart: beside the first segment that is so long, all other
+//! cut at the source's keyframes, which may be ten seconds apart: beside the longest of its first segments, all other
 //! renditions have several short ones.
 
 use std::ops::Range;
@@ -12,6 +12,9 @@ const LONGEST_LIST: usize = 8_000;
 
 /// Sound may end this much behind the picture, in seconds, without a segment of its own.
 const TAIL_SECONDS: f64 = 0.25;
+
+/// Clocks of inputs and outputs round times to less than this.
+const ROUNDING_SECONDS: f64 = 0.002;
 
 /// Far more than rounding changes, far less than a tick of any clock.
 const NANOSECOND: f64 = 1e-9;
@@ -29,7 +32,7 @@ pub enum Boundaries {
         /// What a frame lasts as a rule.
         frame_seconds: f64,
     },
-    /// At keyframes of the source, where it is published as it is, and between the first two that are far apart.
+    /// At keyframes of the source, where it is published as it is, and between two of the first, if they are far apart.
     At {
         /// In order.
         starts: Vec<Boundary>,
@@ -172,7 +175,7 @@ impl Boundaries {
             Self::At { starts, end, .. } => {
                 let next = usize::try_from(interval + 1).ok();
                 let next = next.and_then(|next| starts.get(next)).unwrap_or(end);
-                let slack = (next.at_seconds - next.before_seconds) / 4.0;
+                let slack = ((next.at_seconds - next.before_seconds) / 4.0).min(ROUNDING_SECONDS);
                 last_seconds >= next.before_seconds - slack
             }
         }
@@ -280,6 +283,13 @@ mod tests {
         assert!(listed.filled(0, 4.36));
         assert!(!listed.filled(2, 11.92));
         assert!(listed.filled(2, 11.96), "the last one, by the last frame");
+        let (start, end) =
+            (Boundary { at_seconds: 0.0, before_seconds: 0.0 }, |at_seconds, before_seconds| Boundary {
+                at_seconds,
+                before_seconds,
+            });
+        let slides = Boundaries::at(vec![start], Vec::new(), end(30.0, 20.0), 4.0).unwrap();
+        assert!(!slides.filled(0, 19.0) && slides.filled(0, 20.0), "however long it is shown");
         let grid = Boundaries::every(4.0, 25.0);
         assert!(grid.filled(0, 0.48));
         assert!(grid.filled(4, 7.96));

@@ -4,12 +4,14 @@
 use std::{
     collections::VecDeque,
     os::{fd::RawFd, unix::process::ExitStatusExt},
+    pin::pin,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use bytes::Bytes;
 use command_fds::{CommandFdExt, FdMapping};
+use futures::future::try_join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -154,12 +156,7 @@ impl Ffmpeg {
     /// Waits for FFmpeg's end. Returns how many places in the source could not be decoded, or only in part: they
     /// show faults, or are missing.
     pub async fn wait(&mut self) -> Result<u64, FfmpegError> {
-        let status = self.child.wait().await.map_err(FfmpegError::Run)?;
-        let complaints = match &mut self.complaints {
-            Some(complaints) => complaints.await.unwrap_or_default(),
-            None => Complaints::default(),
-        };
-        self.complaints = None;
+        let (status, complaints) = self.end().await?;
         if status.success() {
             return Ok(complaints.damaged);
         }
@@ -173,7 +170,18 @@ impl Ffmpeg {
         Err(error)
     }
 
-    /// Ends FFmpeg: first asked, then killed. If it had already failed by itself, that is the error.
+    async fn end(&mut self) -> Result<(ExitStatus, Complaints), FfmpegError> {
+        let status = self.child.wait().await.map_err(FfmpegError::Run)?;
+        let complaints = match &mut self.complaints {
+            Some(complaints) => complaints.await.unwrap_or_default(),
+            None => Complaints::default(),
+        };
+        self.complaints = None;
+        Ok((status, complaints))
+    }
+
+    /// Ends FFmpeg: first asked, then killed. If it had already failed by itself, that is the error; not so if it found
+    /// that nobody reads what it makes.
     pub async fn stop(mut self) -> Result<(), FfmpegError> {
         if let Some(group) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
             let ended = tokio::time::timeout(ALREADY_ENDED, self.child.wait()).await.is_ok();
@@ -186,8 +194,32 @@ impl Ffmpeg {
                 return Ok(());
             }
         }
-        self.wait().await.map(|_| ())
+        let (status, complaints) = self.end().await?;
+        let is_unread = complaints.lines.iter().any(|line| line.contains("Broken pipe"));
+        if status.success() || is_unread && status.signal().is_none() {
+            return Ok(());
+        }
+        Err(failure(status, &complaints.lines))
     }
+}
+
+/// Waits for the ends of several. When the first, which makes most, has ended, the others may take `patience`: they only copy,
+/// or leave out. Returns as [`Ffmpeg::wait`] does, the most of one.
+pub async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> Result<u64, FfmpegError> {
+    let (first, others) = ffmpegs.split_at_mut(ffmpegs.len().min(1));
+    let mut first = pin!(try_join_all(first.iter_mut().map(Ffmpeg::wait)));
+    let mut others = pin!(try_join_all(others.iter_mut().map(Ffmpeg::wait)));
+    let (first, others) = tokio::select! {
+        first = &mut first => {
+            let others = tokio::time::timeout(patience, others).await;
+            (first?, others.map_err(|_| FfmpegError::Stalled(patience.as_secs()))??)
+        }
+        others = &mut others => {
+            let others = others?;
+            (first.await?, others)
+        }
+    };
+    Ok(first.into_iter().chain(others).max().unwrap_or(0))
 }
 
 /// Runs FFmpeg from memory to memory: it reads `input`, piece by piece, on `pipe:0` and writes to `pipe:1`.
@@ -298,6 +330,34 @@ fn missing_decoder(line: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn running(arguments: &str, pipes: usize) -> (Ffmpeg, Vec<pipe::Receiver>) {
+        let arguments = format!("-nostdin -loglevel error {arguments}");
+        Ffmpeg::spawn(&arguments.split(' ').map(str::to_owned).collect::<Vec<_>>(), pipes).unwrap()
+    }
+
+    #[tokio::test]
+    async fn that_nobody_reads_is_not_why_it_failed() {
+        let (mut ffmpeg, pipes) = running("-f lavfi -i color=size=640x360 -f rawvideo pipe:3", 1);
+        drop(pipes);
+        ffmpeg.child.wait().await.unwrap();
+        ffmpeg.stop().await.unwrap();
+        let (mut ffmpeg, _) = running("-i nothing.mp4 -f null -", 0);
+        ffmpeg.child.wait().await.unwrap();
+        ffmpeg.stop().await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn one_that_does_not_end_behind_the_first_has_stalled() {
+        let all = |arguments: [&str; 2]| arguments.map(|arguments| running(arguments, 0).0);
+        let (brief, endless) =
+            ("-f lavfi -i nullsrc=duration=1 -f null -", "-re -f lavfi -i nullsrc -f null -");
+        let error = wait_for_all(&mut all([brief, endless]), Duration::from_millis(100)).await.unwrap_err();
+        assert!(matches!(error, FfmpegError::Stalled(_)), "{error}");
+        wait_for_all(&mut all([brief, brief]), Duration::from_secs(60)).await.unwrap();
+        let error = wait_for_all(&mut all([endless, "-i nothing.mp4 -f null -"]), Duration::MAX).await;
+        assert!(matches!(error.unwrap_err(), FfmpegError::Failed { .. }), "the first need not end");
+    }
 
     #[tokio::test]
     async fn pipes_carry_bytes_and_the_environment_is_empty() {

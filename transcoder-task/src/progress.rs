@@ -33,7 +33,7 @@ const WRITE_EVERY: Duration = Duration::from_secs(5);
 const WRITE_LIMIT: Duration = Duration::from_secs(3);
 /// FFmpeg reports about once a second; a decoder that hangs, or an encoder whose output nobody takes, stops
 /// reporting. Uploads have time limits of their own, well under this.
-const STALL_LIMIT: Duration = Duration::from_secs(600);
+pub const STALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// The share of what is left that goes to each stage. Rough: decoding sound takes a few seconds per hour of it,
 /// encoding anything from minutes to hours.

@@ -67,13 +67,17 @@ impl Joints {
     /// This interval, or the last of the first rung's if there may be no frame to begin with.
     fn with_a_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
         let Some(picture) = &self.picture else { return Some(next) };
-        let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
-        let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
+        let before = |interval| &rung[..rung.partition_point(|entry| entry.interval < interval)];
+        let frames: usize = before(next).iter().map(|entry| entry.published.samples).sum();
         // Behind the last keyframe of a source it begins where the picture ends.
         let begins = self.boundaries.start_seconds(next);
         let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
             && picture.frames.is_none_or(|all| (frames as u64) < all);
-        if sure { Some(next) } else { rung.last().map(|entry| entry.interval) }
+        if sure {
+            return Some(next);
+        }
+        // The copied rung's segment beside several of the others reaches behind `next`, and may be announced.
+        before(self.boundaries.joint(next)).last().map(|entry| entry.interval.min(next))
     }
 
     /// How many of a rendition's segments no attempt makes again under their addresses that goes on with the interval
@@ -306,6 +310,21 @@ mod tests {
         let mut kept = Kept { stills: stills(5), ..kept(vec![pictures(3), pictures(3)]) };
         let start = Start::after(&plan(60.0, 0.0), &mut kept).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
+    }
+
+    #[test]
+    fn what_was_announced_is_not_gone_back_behind() {
+        let mut plan = plan(1.6, 0.0);
+        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
+        let keyframes = [0.0, 0.3, 0.6].map(at).to_vec();
+        plan.boundaries = Boundaries::at(keyframes, vec![at(1.2)], at(1.6), 2.0).unwrap();
+        let next = |segments| {
+            let mut copied = pictures(4);
+            copied.entries.remove(2);
+            let tracks = [copied, pictures(segments)];
+            Joints::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
+        };
+        assert_eq!([2, 3].map(next), [Some(2), Some(3)]);
     }
 
     #[test]

@@ -367,12 +367,18 @@ async fn follow(
             Resumed::At(start) => Some(start),
             Resumed::Nowhere => None,
             Resumed::Lost => {
+                tracing::info!(
+                    folder,
+                    "what an earlier attempt left cannot be gone on with, and is made anew"
+                );
                 anew += 1;
                 continue;
             }
         };
         let run = Run { attempt, plan, start: start.as_ref(), input };
         match make(&run, &mut publisher, found).await {
+            // A promise that the index broke is not for this plan to keep.
+            Err(error @ TaskError::Verify(_)) if plan.copies() => return Err(error),
             // Perhaps it is not what a whole run ends in.
             Err(error) if start.is_some() && is_about_the_content(&error) => {
                 tracing::warn!("everything is made from the beginning: {error}");
@@ -627,16 +633,18 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
             follow
         )
     };
-    let ends = try_join_all(ffmpegs.iter_mut().map(Ffmpeg::wait));
+    // What is only copied goes faster than it plays.
+    let patience = progress::STALL_LIMIT + Duration::from_secs_f64(plan.duration_seconds.max(0.0));
     // One that has failed leaves nothing for the others to be of use for.
-    let ends = async { Ok(ends.await?) };
+    let ends = async { Ok(ffmpeg::wait_for_all(&mut ffmpegs, patience).await?) };
     match tokio::try_join!(outputs, ends) {
-        Ok((((), stills, subtitles, ()), damaged)) => {
-            Ok(Encoded { stills, subtitles, damaged: damaged.into_iter().max().unwrap_or(0) })
-        }
+        Ok((((), stills, subtitles, ()), damaged)) => Ok(Encoded { stills, subtitles, damaged }),
         Err(error) => {
             let ended = join_all(ffmpegs.into_iter().map(Ffmpeg::stop)).await;
-            match (error, ended.into_iter().find_map(Result::err)) {
+            // Whoever was killed has failed first; others may have complained of what they were given.
+            let causes = ended.into_iter().filter_map(Result::err);
+            let cause = causes.min_by_key(|cause| !matches!(cause, FfmpegError::Killed));
+            match (error, cause) {
                 // Cut off in the middle of a box: FFmpeg's own error says why.
                 (TaskError::Output { .. }, Some(cause)) => Err(cause.into()),
                 (error, _) => Err(error),

@@ -277,7 +277,7 @@ async fn writes_whose_connection_breaks_are_done_again_whether_they_took_effect_
 async fn what_stalls_is_asked_for_anew_and_endless_refusals_are_trouble_that_may_pass() {
     let read = with([fail(READ, "clip.mp4", Fault::Stall).from(3)]);
     let write = with([
-        fail(Kind::Put, "180p/seg-00001", Fault::Stall),
+        fail(Kind::Put, "180p/seg-00003", Fault::Stall),
         fail(Kind::Put, "120p/index.m3u8", Fault::Stall),
     ]);
     let endless = with([fail(READ, "clip.mp4", Fault::SlowDown).from(undisturbed().late_read).always()]);
