@@ -368,7 +368,7 @@ fn what_is_encoded_is_whole_however_often_its_attempts_are_killed() {
 
 #[test]
 fn what_is_published_as_it_is_is_whole_however_often_its_attempts_are_killed() {
-    let encoders = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -crf 30 -maxrate 2M -bufsize 4M -bf 2 -g 60 \
+    let encoders = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -crf 30 -maxrate 2M -bufsize 4M -bf 2 -g 9 \
                     -c:a aac -b:a 128k";
     assert_eq!(survives(&Place::new(encoders)), 1);
 }
