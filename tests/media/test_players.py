@@ -11,6 +11,8 @@ _SWITCHABLE = 3.0  # seconds; a shorter stream is over before a player has switc
 # may be short.
 _BOTH_WAYS = 10.0  # seconds
 _END = 0.15  # seconds by which players' clocks and durations may differ
+# hls.js says so, and goes on, when its clock stands for a quarter of a second; what is watched here are longer stalls.
+_NOTICES = {"mediaError: bufferStalledError"}
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def played(binary):
 def test_a_stream_plays_to_its_end(played, name, player):
     play, seen = played[name, player]
     watched, told = seen.watched, f"{play}: {seen}"
-    assert not seen.errors and not seen.complaints, told
+    assert set(seen.errors) <= _NOTICES and not seen.complaints, told
     assert watched["done"], told
     assert not watched["stalls"] and not watched["gaps"] and not watched["jumped"], told
     assert abs(watched["duration"] - play.seconds) <= _END, told
