@@ -2,10 +2,7 @@
 //!
 //! A stream is playable when every rendition has its first segment, so the first ones are short: an eighth of a segment's
 //! length, another eighth, a quarter, a half, and whole ones from there on. A rung that is published as it is can only be
-//! cut at the source's keyframes, which may be ten seconds apart: beside the longest of its first segments, all other
-//! renditions have several short ones.
-
-use std::ops::Range;
+//! cut at the source's keyframes, which may be ten seconds apart: its first seconds are encoded, then.
 
 /// Forced keyframes are given as one argument, of which Linux takes 128 KiB.
 const LONGEST_LIST: usize = 8_000;
@@ -32,13 +29,10 @@ pub enum Boundaries {
         /// What a frame lasts as a rule.
         frame_seconds: f64,
     },
-    /// At keyframes of the source, where it is published as it is, and between two of the first, if they are far apart.
+    /// At keyframes of the source, where it is published as it is, and at other frames before that.
     At {
         /// In order.
         starts: Vec<Boundary>,
-        /// Which of them are no keyframes of the source: there begin segments of encoded rungs and of sound, but none of
-        /// the rung that is published as it is.
-        early: Range<usize>,
         /// Where the picture ends, behind the last frame.
         end: Boundary,
         /// Length of segments of sound before and behind the picture.
@@ -72,50 +66,9 @@ impl Boundaries {
         Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6, frame_seconds }
     }
 
-    /// At these keyframes of a picture that lasts until `end`, and at `early` frames between two of them; `None`
-    /// if they are too many to be told to FFmpeg.
-    pub fn at(
-        keyframes: Vec<Boundary>,
-        early: Vec<Boundary>,
-        end: Boundary,
-        step_seconds: f64,
-    ) -> Option<Self> {
-        let fits = !keyframes.is_empty() && keyframes.len() + early.len() <= LONGEST_LIST;
-        let is_before =
-            |keyframe: &Boundary| early.first().is_some_and(|e| keyframe.at_seconds < e.at_seconds);
-        let first = keyframes.partition_point(is_before);
-        let places = first..first + early.len();
-        let mut starts = keyframes;
-        starts.splice(first..first, early);
-        fits.then_some(Self::At { starts, early: places, end, step_seconds })
-    }
-
-    /// For the rung that is published as it is. Its long segment counts for the last of the intervals that it covers: who
-    /// goes on behind that has to have all of it.
-    #[must_use]
-    pub fn of_the_copied_rung(&self) -> Self {
-        let mut own = self.clone();
-        if let Self::At { starts, early, .. } = &mut own
-            && let Some(begins) = early.start.checked_sub(1).and_then(|at| starts.get(at).copied())
-            && let Some(early) = starts.get_mut(early.clone())
-        {
-            // Intervals that nothing can lie in.
-            early.fill(begins);
-        }
-        own
-    }
-
-    /// Whether the rung that is published as it is has fewer segments than the others.
-    pub fn differ(&self) -> bool {
-        matches!(self, Self::At { early, .. } if !early.is_empty())
-    }
-
-    /// The first interval from this one on with which segments of all renditions begin.
-    pub fn joint(&self, interval: i64) -> i64 {
-        match (self, usize::try_from(interval)) {
-            (Self::At { early, .. }, Ok(at)) if early.contains(&at) => early.end as i64,
-            _ => interval,
-        }
+    /// At these frames of a picture that lasts until `end`; `None` if they are too many to be told to FFmpeg.
+    pub fn at(starts: Vec<Boundary>, end: Boundary, step_seconds: f64) -> Option<Self> {
+        (1..=LONGEST_LIST).contains(&starts.len()).then_some(Self::At { starts, end, step_seconds })
     }
 
     /// Which interval between boundaries an instant of the picture lies in.
@@ -214,9 +167,8 @@ impl Boundaries {
     pub fn longest_seconds(&self) -> f64 {
         match self {
             Self::Every { seconds, .. } => *seconds,
-            Self::At { starts, early, end, step_seconds } => {
-                let keyframes = starts.iter().enumerate().filter(|(place, _)| !early.contains(place));
-                let starts = keyframes.map(|(_, keyframe)| keyframe.at_seconds);
+            Self::At { starts, end, step_seconds } => {
+                let starts = starts.iter().map(|start| start.at_seconds);
                 let ends = starts.clone().skip(1).chain([end.at_seconds]);
                 starts.zip(ends).map(|(start, end)| end - start).fold(*step_seconds, f64::max)
             }
@@ -242,7 +194,7 @@ mod tests {
         let boundary =
             |frame: u32| Boundary { at_seconds: time(frame), before_seconds: time(frame.saturating_sub(1)) };
         let starts = frames.iter().copied().map(boundary).collect();
-        Boundaries::at(starts, Vec::new(), boundary(300), 4.0).unwrap()
+        Boundaries::at(starts, boundary(300), 4.0).unwrap()
     }
 
     #[test]
@@ -288,7 +240,7 @@ mod tests {
                 at_seconds,
                 before_seconds,
             });
-        let slides = Boundaries::at(vec![start], Vec::new(), end(30.0, 20.0), 4.0).unwrap();
+        let slides = Boundaries::at(vec![start], end(30.0, 20.0), 4.0).unwrap();
         assert!(!slides.filled(0, 19.0) && slides.filled(0, 20.0), "however long it is shown");
         let grid = Boundaries::every(4.0, 25.0);
         assert!(grid.filled(0, 0.48));
@@ -304,38 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn beside_a_long_segment_of_the_source_there_are_short_ones() {
-        let time = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
-        let (keyframes, early) = ([0.0, 1.5, 9.5, 11.0].map(time), [3.0, 6.0].map(time));
-        let all = Boundaries::at(keyframes.to_vec(), early.to_vec(), time(12.0), 4.0).unwrap();
-        assert_eq!(all.longest_seconds(), 8.0);
-        assert!(all.differ());
-        assert_eq!([-1, 0, 1, 2, 3, 4, 5, 6].map(|interval| all.joint(interval)), [-1, 0, 1, 4, 4, 4, 5, 6]);
-        assert_eq!(
-            [0.0, 1.5, 2.0, 3.0, 6.0, 9.4, 9.5, 11.0].map(|at| all.interval(at)),
-            [0, 1, 1, 2, 3, 3, 4, 5]
-        );
-
-        let copied = all.of_the_copied_rung();
-        assert_eq!(
-            [0.0, 1.5, 2.0, 3.0, 6.0, 9.4, 9.5, 11.0].map(|at| copied.interval(at)),
-            [0, 3, 3, 3, 3, 3, 4, 5]
-        );
-        assert!(copied.filled(0, 1.46) && copied.filled(3, 9.46) && !copied.filled(3, 9.42));
-        assert_eq!(copied.longest_seconds(), 8.0);
-        let none = Boundaries::at(keyframes.to_vec(), Vec::new(), time(12.0), 4.0).unwrap();
-        assert_eq!(none.of_the_copied_rung(), none);
-        assert!(!none.differ() && (0..5).all(|interval| none.joint(interval) == interval));
-    }
-
-    #[test]
     fn a_list_that_no_command_line_holds_is_none() {
         // 24 hours, to the microsecond.
         let keyframe = Boundary { at_seconds: 86_400.0, before_seconds: 86_400.0 };
-        let listed =
-            |count, early| Boundaries::at(vec![keyframe; count], vec![keyframe; early], keyframe, 4.0);
-        assert!(listed(7_998, 3).is_none());
-        assert!(listed(7_998, 2).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
+        let listed = |count| Boundaries::at(vec![keyframe; count], keyframe, 4.0);
+        assert!(listed(8_001).is_none());
+        assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
     }
 
     /// Frames as FFmpeg encodes them under these boundaries: whether each is a keyframe, and when it is shown.
@@ -387,8 +313,7 @@ mod tests {
         let every = (1.0_f64..=10.0, prop::sample::select(vec![0.0, 8.0, 23.976, 25.0, 59.94]));
         let every = every.prop_map(|(seconds, frame_rate)| Boundaries::every(seconds, frame_rate));
         let gaps = prop::collection::vec(1_u32..300, 1..50);
-        let early = (0_usize..50, 0_usize..5);
-        let listed = (gaps, 0_u32..5, 1.0_f64..=10.0, early).prop_map(|(gaps, first, step, early)| {
+        let listed = (gaps, 0_u32..5, 1.0_f64..=10.0).prop_map(|(gaps, first, step)| {
             let starts = gaps.iter().scan(first * 50, |at, gap| Some(std::mem::replace(at, *at + gap)));
             let boundary = |frame: u32| Boundary {
                 at_seconds: f64::from(frame) / 25.0,
@@ -397,8 +322,7 @@ mod tests {
             let starts: Vec<_> = starts.map(boundary).collect();
             let before_seconds = starts.last().unwrap().at_seconds + 1.96;
             let end = Boundary { at_seconds: before_seconds + 0.04, before_seconds };
-            let early = (1 + early.0).min(starts.len())..(1 + early.0 + early.1).min(starts.len());
-            Boundaries::At { starts, early, end, step_seconds: step }
+            Boundaries::At { starts, end, step_seconds: step }
         });
         prop_oneof![every, listed]
     }
@@ -436,16 +360,6 @@ mod tests {
             prop_assert!(start <= seconds && seconds < end, "{start} {seconds} {end}");
             // The last one goes on until the sound has a segment of its own.
             prop_assert!(end - start <= boundaries.longest_seconds() + TAIL_SECONDS + 0.03, "{start} {end}");
-        }
-
-        #[test]
-        fn the_copied_rungs_segments_are_those_of_the_others_put_together(
-            boundaries in any_boundaries(), seconds in 0.0_f64..300.0,
-        ) {
-            let (own, other) = (boundaries.of_the_copied_rung().interval(seconds), boundaries.interval(seconds));
-            let last = (own..).find(|interval| boundaries.joint(interval + 1) == interval + 1);
-            prop_assert_eq!(Some(own), last, "nothing goes on in the middle of its segments");
-            prop_assert!(own >= other && (other + 1..=own).all(|between| boundaries.joint(between) != between));
         }
 
         #[test]

@@ -12,7 +12,9 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
-use mp4_atom::{Atom, Codec, Decode, DecodeMaybe, Encode, FourCC, Header, Hvcc, Moof, Moov, Traf, TrunEntry};
+use mp4_atom::{
+    Atom, Avc1, Codec, Decode, DecodeMaybe, Encode, FourCC, Header, Hvcc, Moof, Moov, Traf, TrunEntry,
+};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::boundaries::Boundaries;
@@ -32,6 +34,9 @@ pub enum CmafError {
     /// Boxes in an order that FFmpeg never writes, or without what is needed.
     #[error("{0}")]
     Unexpected(&'static str),
+    /// What was encoded, and what is to follow on it.
+    #[error("what is encoded and the source's own picture make no rendition: {0}")]
+    Splice(&'static str),
 }
 
 /// What comes out of a rendition, in order: one init segment, then media segments.
@@ -52,6 +57,66 @@ pub struct Init {
     pub codecs: String,
     /// Ticks per second of the segments' times.
     pub timescale: u32,
+}
+
+impl Init {
+    /// This one with the parameter sets of `other`, too, for segments of both in one rendition of H.264.
+    ///
+    /// # Errors
+    /// Splice, if they make no such rendition.
+    pub fn with_parameter_sets_of(&self, other: &Self) -> Result<Self, CmafError> {
+        if self.timescale != other.timescale {
+            return Err(CmafError::Splice("their clocks differ"));
+        }
+        let (front, mut moov) = self.moov()?;
+        let (_, mut theirs) = other.moov()?;
+        let (ours, theirs) = (avc1(&mut moov)?, avc1(&mut theirs)?.clone());
+        if (ours.visual.width, ours.visual.height) != (theirs.visual.width, theirs.visual.height) {
+            return Err(CmafError::Splice("their sizes differ"));
+        }
+        let (ours, theirs) = (&mut ours.avcc, theirs.avcc);
+        // What decodes the higher of Baseline, Main and High in this way decodes the lower ones.
+        ours.avc_profile_indication = ours.avc_profile_indication.max(theirs.avc_profile_indication);
+        ours.profile_compatibility &= theirs.profile_compatibility;
+        ours.avc_level_indication = ours.avc_level_indication.max(theirs.avc_level_indication);
+        ours.ext = ours.ext.take().or(theirs.ext);
+        add(&mut ours.sequence_parameter_sets, theirs.sequence_parameter_sets);
+        add(&mut ours.picture_parameter_sets, theirs.picture_parameter_sets);
+        let mut bytes = front.to_vec();
+        moov.encode(&mut bytes)?;
+        let (_, codecs) = describe(moov)?;
+        Ok(Self { bytes: bytes.into(), codecs, timescale: self.timescale })
+    }
+
+    /// What is in front of it, and `moov`.
+    fn moov(&self) -> Result<(&[u8], Moov), CmafError> {
+        let (mut rest, mut front) = (&*self.bytes, 0);
+        while let Some(header) = Header::decode_maybe(&mut rest)? {
+            let body = header.size.unwrap_or(rest.len());
+            if header.kind == Moov::KIND {
+                return Ok((&self.bytes[..front], Moov::decode(&mut &self.bytes[front..])?));
+            }
+            rest = rest.get(body..).ok_or(mp4_atom::Error::OutOfBounds)?;
+            front = self.bytes.len() - rest.len();
+        }
+        Err(CmafError::Unexpected("an init segment without a track"))
+    }
+}
+
+fn avc1(moov: &mut Moov) -> Result<&mut Avc1, CmafError> {
+    let trak = moov.trak.first_mut().ok_or(CmafError::Unexpected("an init segment without a track"))?;
+    match trak.mdia.minf.stbl.stsd.codecs.first_mut() {
+        Some(Codec::Avc1(avc1)) => Ok(avc1),
+        _ => Err(CmafError::Splice("one of them is not H.264")),
+    }
+}
+
+fn add(sets: &mut Vec<Vec<u8>>, others: Vec<Vec<u8>>) {
+    for other in others {
+        if !sets.contains(&other) {
+            sets.push(other);
+        }
+    }
 }
 
 /// A media segment.
@@ -83,18 +148,57 @@ pub fn pieces<R: AsyncRead + Unpin>(
     boundaries: Boundaries,
     first_number: usize,
 ) -> impl Stream<Item = Result<Piece, CmafError>> {
-    let cutter = Cutter {
-        reader,
-        boundaries,
-        track: None,
-        open: None,
-        ready: VecDeque::new(),
-        next_number: first_number,
-    };
-    stream::try_unfold(
-        cutter,
-        |mut cutter| async move { Ok(cutter.next().await?.map(|piece| (piece, cutter))) },
-    )
+    stream::try_unfold(Cutter::new(reader, boundaries, first_number), |mut cutter| async move {
+        Ok(cutter.next().await?.map(|piece| (piece, cutter)))
+    })
+}
+
+/// As [`pieces`], of a rendition of H.264 whose segments before the interval `until` come from `lead`. One init segment
+/// serves both.
+pub fn pieces_behind_a_lead<R: AsyncRead + Unpin>(
+    lead: R,
+    until: i64,
+    reader: R,
+    boundaries: Boundaries,
+    first_number: usize,
+) -> impl Stream<Item = Result<Piece, CmafError>> {
+    let lead = Cutter::new(lead, boundaries.clone(), first_number);
+    let spliced =
+        Spliced { lead: Some(lead), until, reached: None, rest: Cutter::new(reader, boundaries, 0) };
+    stream::try_unfold(spliced, |mut spliced| async move {
+        Ok(spliced.next().await?.map(|piece| (piece, spliced)))
+    })
+}
+
+struct Spliced<R> {
+    /// Until its end.
+    lead: Option<Cutter<R>>,
+    until: i64,
+    /// The last interval that the lead has filled.
+    reached: Option<i64>,
+    rest: Cutter<R>,
+}
+
+impl<R: AsyncRead + Unpin> Spliced<R> {
+    async fn next(&mut self) -> Result<Option<Piece>, CmafError> {
+        let Some(lead) = &mut self.lead else { return self.rest.next().await };
+        match lead.next().await? {
+            Some(Piece::Init(lead)) => match self.rest.next().await? {
+                Some(Piece::Init(rest)) => Ok(Some(Piece::Init(rest.with_parameter_sets_of(&lead)?))),
+                _ => Err(CmafError::Unexpected("segments without an init segment")),
+            },
+            Some(Piece::Segment(segment)) if !segment.is_last => {
+                self.reached = Some(segment.interval);
+                Ok(Some(Piece::Segment(segment)))
+            }
+            None if self.reached == Some(self.until - 1) => {
+                self.rest.next_number = lead.next_number;
+                self.lead = None;
+                self.rest.next().await
+            }
+            _ => Err(CmafError::Splice("the encoded part ends too early")),
+        }
+    }
 }
 
 struct Cutter<R> {
@@ -149,6 +253,17 @@ struct Fragment {
 const IS_NON_SYNC: u32 = 0x0001_0000;
 
 impl<R: AsyncRead + Unpin> Cutter<R> {
+    fn new(reader: R, boundaries: Boundaries, first_number: usize) -> Self {
+        Self {
+            reader,
+            boundaries,
+            track: None,
+            open: None,
+            ready: VecDeque::new(),
+            next_number: first_number,
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<Piece>, CmafError> {
         let mut pending = BytesMut::new();
         loop {
@@ -454,7 +569,14 @@ mod tests {
     const BOUNDARIES: Boundaries =
         Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02, frame_seconds: 0.04 };
 
+    /// The interval that begins there: the first segments are short.
+    const TWO_SECONDS: i64 = 5;
+
     async fn cut(arguments: &str) -> Vec<Piece> {
+        pieces(made(arguments).await.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
+    }
+
+    async fn made(arguments: &str) -> Vec<u8> {
         let output = crate::ffmpeg::command("ffmpeg")
             .args(["-loglevel", "error"])
             .args(arguments.split_whitespace())
@@ -463,7 +585,7 @@ mod tests {
             .await
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        pieces(output.stdout.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
+        output.stdout
     }
 
     fn split(pieces: Vec<Piece>) -> (Init, Vec<Segment>) {
@@ -496,6 +618,65 @@ mod tests {
             let mdat = segment.bytes.windows(4).position(|four| four == b"mdat").unwrap() as u64 + 4;
             assert!(mdat < segment.key_bytes && segment.key_bytes < segment.bytes.len() as u64);
         }
+    }
+
+    /// Two seconds of black, then three of white that come from elsewhere.
+    async fn lead_and_rest(of_the_lead: &str) -> (Vec<u8>, Vec<u8>) {
+        let encoded = "-pix_fmt yuv420p -g 25 -sc_threshold 0 -video_track_timescale 25 \
+                       -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+frag_discont \
+                       -avoid_negative_ts disabled -c:v";
+        let lead = format!("-f lavfi -i color=black:size=64x64:rate=25:duration=2 {encoded} {of_the_lead}");
+        let rest = format!(
+            "-f lavfi -i color=white:size=64x64:rate=25:duration=3 -vf setpts=PTS+2/TB {encoded} libx264 \
+             -preset ultrafast"
+        );
+        tokio::join!(made(&lead), made(&rest))
+    }
+
+    async fn joined(lead: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Piece>, CmafError> {
+        pieces_behind_a_lead(lead, until, rest, BOUNDARIES, 0).try_collect().await
+    }
+
+    #[tokio::test]
+    async fn what_is_encoded_and_what_is_copied_make_one_rendition() {
+        let (lead, rest) = lead_and_rest("libx264 -preset fast -x264-params sps-id=31").await;
+        let (init, segments) = split(joined(&lead, TWO_SECONDS, &rest).await.unwrap());
+        // High, as the lead is; the rest is Baseline.
+        assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
+        let timeline: Vec<_> = segments.iter().map(|s| (s.number, s.start_ticks, s.samples)).collect();
+        assert_eq!(timeline, [(0, 0, 25), (1, 25, 25), (2, 50, 25), (3, 75, 25), (4, 100, 25)]);
+        for (segment, is_white) in segments.iter().zip([false, false, true, true, true]) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("alone.mp4");
+            std::fs::write(&path, [&init.bytes[..], &segment.bytes].concat()).unwrap();
+            let decode = format!("-xerror -i {} -f rawvideo -pix_fmt gray pipe:1", path.display());
+            let output =
+                crate::ffmpeg::command("ffmpeg").args(decode.split_whitespace()).output().await.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            assert_eq!(output.stdout.len(), 25 * 64 * 64);
+            assert!(
+                output.stdout.iter().all(|pixel| (*pixel > 128) == is_white),
+                "segment {}",
+                segment.number
+            );
+        }
+        // An attempt that goes on behind the lead has the rest alone.
+        let (alone, _) = split(pieces(rest.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap());
+        assert_ne!(alone, init);
+        assert_eq!(alone.with_parameter_sets_of(&init).unwrap(), init);
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_on_an_encoded_part_that_is_not_whole() {
+        let (lead, rest) = lead_and_rest("libx264").await;
+        for (lead, until) in [(&lead[..], 6), (&lead[..], 4), (&lead[..lead.len() / 2], TWO_SECONDS)] {
+            joined(lead, until, &rest).await.unwrap_err();
+        }
+        let (lead, rest) = lead_and_rest("libx264 -s 32x32").await;
+        assert!(matches!(
+            joined(&lead, TWO_SECONDS, &rest).await,
+            Err(CmafError::Splice("their sizes differ"))
+        ));
     }
 
     #[tokio::test]

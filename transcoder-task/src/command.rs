@@ -3,7 +3,9 @@
 use std::os::fd::RawFd;
 
 use crate::{
+    boundaries::Boundaries,
     images,
+    index::LEAD_PARAMETER_SETS,
     plan::{AudioRendition, Encoding, Picture, Plan, SubtitleRendition, VideoRendition},
     probe::{MOST_PIXELS, MOST_SECONDS},
     profile::Codec,
@@ -25,6 +27,8 @@ const STILL_SIZE: u32 = 720;
 pub enum Pipe {
     /// `key=value` lines about once a second.
     Progress,
+    /// Fragmented MP4 of what is encoded in front of the first rung, which is published as it is.
+    Lead,
     /// Fragmented MP4 of a rung, by its index in the plan.
     Video(usize),
     /// Fragmented MP4 of an audio track, by its index in the plan.
@@ -37,52 +41,49 @@ pub enum Pipe {
 
 /// What one FFmpeg makes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Process<'a> {
+pub struct Process {
     /// In the order of their file descriptors.
     pub pipes: Vec<Pipe>,
     /// Where it begins; absent for the source's beginning.
-    start: Option<&'a Start>,
-}
-
-/// Whether the rung that is published as it is comes from an FFmpeg of its own: FFmpeg reads its input at the encoders' pace,
-/// and beside several short segments of the other rungs this one's is long.
-pub fn copies_alone(plan: &Plan, start: Option<&Start>) -> bool {
-    start.is_none() && plan.boundaries.differ() && plan.rungs.iter().any(|rung| rung.encoding.is_some())
+    start: Option<Start>,
 }
 
 /// The FFmpegs that make a plan, for the whole of it or from `start` on. Subtitles always come from the source's beginning,
-/// by one of their own if everything else does not: FFmpeg skips what belongs to other tracks.
-pub fn processes<'a>(plan: &Plan, start: Option<&'a Start>) -> Vec<Process<'a>> {
-    let is_alone = |rung: &VideoRendition| rung.encoding.is_none() && copies_alone(plan, start);
-    let rungs = plan.rungs.iter().enumerate();
-    let (alone, beside): (Vec<_>, Vec<_>) = rungs.partition(|(_, rung)| is_alone(rung));
-    let video = |rungs: Vec<(usize, _)>| rungs.into_iter().map(|(index, _)| Pipe::Video(index));
+/// by one of their own if everything else does not: FFmpeg skips what belongs to other tracks. So does a rung that is
+/// published as it is if something is encoded in front of it: FFmpeg reads its input at the encoders' pace.
+pub fn processes(plan: &Plan, start: Option<&Start>) -> Vec<Process> {
+    let lead = plan.lead(start);
+    let rungs = usize::from(lead.is_some())..plan.rungs.len();
     let texts: Vec<_> = (0..plan.subtitles.len()).map(Pipe::Subtitles).collect();
     let (texts_alone, texts) = if start.is_some() { (texts, Vec::new()) } else { (Vec::new(), texts) };
     let main = [Pipe::Progress]
         .into_iter()
-        .chain(video(beside))
+        .chain(lead.map(|_| Pipe::Lead))
+        .chain(rungs.map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
         .chain(texts)
         .chain(plan.picture.as_ref().map(|_| Pipe::Stills));
-    let all = [
-        Process { pipes: main.collect(), start },
-        Process { pipes: video(alone).collect(), start },
-        Process { pipes: texts_alone, start: None },
-    ];
-    all.into_iter().filter(|process| !process.pipes.is_empty()).collect()
+    let behind_the_lead = lead.map(|lead| Process {
+        pipes: vec![Pipe::Video(0)],
+        start: Some(Start::of_the_picture(&plan.boundaries, lead.until)),
+    });
+    let all = [Process { pipes: main.collect(), start: start.cloned() }]
+        .into_iter()
+        .chain(behind_the_lead)
+        .chain([Process { pipes: texts_alone, start: None }]);
+    all.filter(|process| !process.pipes.is_empty()).collect()
 }
 
 /// The arguments of one of [`processes`]. `input` comes from [`crate::input::Input::arguments`]; the text of the picture's
 /// [`crate::colour::Colour::cube`] is in the file `cube`; the process's pipes are open from file descriptor `first_fd` on.
 pub fn arguments(
     plan: &Plan,
-    process: &Process<'_>,
+    process: &Process,
     input: &[String],
     cube: &str,
     first_fd: RawFd,
 ) -> Vec<String> {
-    let start = process.start;
+    let start = process.start.as_ref();
     let mut args = Arguments::new();
     // Progress comes as key=value on its own pipe, not as a line for people on stderr.
     args.flag("-nostats");
@@ -95,7 +96,7 @@ pub fn arguments(
     }
     args.0.extend(input.iter().cloned());
     if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
-        if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
+        if plan.rungs.iter().any(|rung| rung.encoding.is_some()) || plan.lead(start).is_some() {
             args.pair("-filter_complex", graph(picture, plan, start, cube));
         }
         args.pair("-filter_complex", stills(picture, plan, start, cube));
@@ -103,9 +104,23 @@ pub fn arguments(
     for (pipe, fd) in process.pipes.iter().zip(first_fd..) {
         match *pipe {
             Pipe::Progress => args.pair("-progress", format!("pipe:{fd}")),
-            Pipe::Video(index) => {
+            Pipe::Lead | Pipe::Video(_) => {
+                let index = if let Pipe::Video(index) = *pipe { index } else { 0 };
                 if let (Some(rung), Some(picture)) = (plan.rungs.get(index), &plan.picture) {
-                    video(&mut args, index, rung, picture, plan, start);
+                    let lead = rung.lead.as_ref().filter(|_| *pipe == Pipe::Lead);
+                    match lead.map(|lead| &lead.encoding).or(rung.encoding.as_ref()) {
+                        Some(encoding) => {
+                            args.pair("-map", format!("[v{index}]"));
+                            encoder(&mut args, rung, encoding, lead.is_some());
+                            encoded(&mut args, picture, &plan.boundaries, start);
+                        }
+                        None => copied(&mut args, picture, plan, start),
+                    }
+                    if lead.is_some() || rung.encoding.is_none() {
+                        // One clock for both, and before FFmpeg 6 for the filter that drops packets, too: the muxer would
+                        // take another if this one had long ticks.
+                        args.pair("-video_track_timescale", picture.timescale.to_string());
+                    }
                 }
                 fragments(&mut args, fd, "+frag_keyframe");
             }
@@ -213,6 +228,18 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> S
         from = "[wanted]".into();
     }
     let sizes = sizes(&plan.rungs);
+    if let Some(lead) = plan.lead(start) {
+        let lead_from = if sizes.is_empty() {
+            from
+        } else {
+            chains.push(format!("{from}split=2[lead][all]"));
+            "[lead]".into()
+        };
+        // On a clock that holds an instant between two frames, and in the source's own colours.
+        let end_seconds = plan.boundaries.start_seconds(lead.until);
+        chains.push(format!("{lead_from}settb={},trim=end={end_seconds:.6}[v0]", picture.time_base));
+        from = "[all]".into();
+    }
     for (index, size) in sizes.iter().enumerate() {
         let (width, height) = *size;
         let of_this_size =
@@ -250,33 +277,28 @@ fn stills(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> 
     format!("[0:{}]{filters}[stills]", picture.stream)
 }
 
-fn video(
-    args: &mut Arguments,
-    index: usize,
-    rung: &VideoRendition,
-    picture: &Picture,
-    plan: &Plan,
-    start: Option<&Start>,
-) {
-    let Some(encoding) = &rung.encoding else {
-        args.pair("-map", format!("0:{}", picture.stream));
-        args.pair("-c:v", "copy");
-        // FFmpeg begins at an earlier keyframe.
-        if let Some(start) = start {
-            let first = plan.boundaries.start_seconds(start.interval);
-            args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
-        }
-        return;
-    };
-    let (first, from_seconds) =
-        start.map_or((0, picture.start_seconds), |start| (start.interval, start.picture_seconds));
-    args.pair("-map", format!("[v{index}]"));
+fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, start: Option<&Start>) {
+    args.pair("-map", format!("0:{}", picture.stream));
+    args.pair("-c:v", "copy");
+    // FFmpeg begins at an earlier keyframe.
+    if let Some(start) = start {
+        let first = plan.boundaries.start_seconds(start.interval);
+        args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
+    }
+}
+
+fn encoder(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_lead: bool) {
     match rung.codec {
-        Codec::H264 => h264(args, rung, encoding),
+        Codec::H264 => h264(args, rung, encoding, is_lead),
         Codec::Hevc => hevc(args, rung, encoding),
         Codec::Av1 => av1(args, rung, encoding),
     }
-    args.pair("-force_key_frames", plan.boundaries.forced_keyframes(first, from_seconds));
+}
+
+fn encoded(args: &mut Arguments, picture: &Picture, boundaries: &Boundaries, start: Option<&Start>) {
+    let (first, from_seconds) =
+        start.map_or((0, picture.start_seconds), |start| (start.interval, start.picture_seconds));
+    args.pair("-force_key_frames", boundaries.forced_keyframes(first, from_seconds));
     // The source's own clock: with FFmpeg's guess (1/frame rate) frames of variable rate would move.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
     // Every frame once at its own time; the default may repeat frames until the rate is constant.
@@ -286,7 +308,7 @@ fn video(
 /// Constant quality under a maximum rate: easy content costs few bits. A buffer of two seconds is what
 /// Apple's authoring rules allow for. Keyframes stand where segments begin and nowhere else, so that every rung
 /// has the same segments: none by scene cuts, none by distance, all closed.
-fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
+fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_lead: bool) {
     args.pair("-c:v", "libx264");
     args.pair("-preset", &encoding.preset);
     args.pair("-crf", encoding.crf.to_string());
@@ -295,7 +317,9 @@ fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
     args.pair("-sc_threshold", "0");
     // x264 takes a large distance as it is.
     args.pair("-g", "100000");
-    args.pair("-x264-params", join(&["open-gop=0", &encoding.params]));
+    let parameter_sets = format!("sps-id={LEAD_PARAMETER_SETS}");
+    let parameter_sets = if is_lead { parameter_sets.as_str() } else { "" };
+    args.pair("-x264-params", join(&["open-gop=0", &encoding.params, parameter_sets]));
 }
 
 /// As [`h264`].
@@ -423,7 +447,7 @@ fn fragments(args: &mut Arguments, fd: RawFd, extra: &str) {
 mod tests {
     use super::*;
     use crate::{
-        boundaries::{Boundaries, Boundary},
+        boundaries::Boundary,
         plan::{Copyable, CopyableVideo},
         probe::{Audio, Media, Subtitle, Video},
         profile::Profile,
@@ -464,7 +488,7 @@ mod tests {
 
     fn lines_from(plan: &Plan, start: Option<&Start>) -> String {
         let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
-        let of = |process: &Process<'_>| {
+        let of = |process: &Process| {
             let arguments = arguments(plan, process, &input, "colours.cube", 3).join(" ");
             arguments.replace(" -map", "\n-map").replace(';', ";\n")
         };
@@ -485,12 +509,20 @@ mod tests {
     #[test]
     fn what_may_be_copied_is() {
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
-        let keyframes = vec![keyframe(0.0, 0.0), keyframe(8.3, 8.266_667)];
-        let early = vec![keyframe(1.0, 0.966_667), keyframe(2.0, 1.966_667), keyframe(4.0, 3.966_667)];
-        let boundaries = Boundaries::at(keyframes, early, keyframe(11.4, 11.366_667), 4.0).unwrap();
-        let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
-        let copyable = Copyable { video: Some(video), audio: vec![1] };
-        insta::assert_snapshot!(lines(&Plan::new(&media(), &copyable, &Profile::default())));
+        let keyframes = vec![keyframe(0.0, 0.0), keyframe(1.5, 1.466_667), keyframe(8.3, 8.266_667)];
+        let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
+        let mut video = CopyableVideo { boundaries, lead_until: 0, average_kbps: 2000.0, peak_kbps: 2500.0 };
+        let plan = |video: &CopyableVideo| {
+            let copyable = Copyable { video: Some(video.clone()), audio: vec![1] };
+            Plan::new(&media(), &copyable, &Profile::default())
+        };
+        insta::assert_snapshot!("copied", lines(&plan(&video)));
+        video.lead_until = 2;
+        let plan = plan(&video);
+        insta::assert_snapshot!("copied_behind_a_lead", lines(&plan));
+        let going_on = |interval| lines_from(&plan, Some(&Start::of_the_picture(&plan.boundaries, interval)));
+        insta::assert_snapshot!("going_on_in_a_lead", going_on(1));
+        insta::assert_snapshot!("going_on_behind_a_lead", going_on(2));
     }
 
     #[test]
@@ -505,8 +537,8 @@ mod tests {
 
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
         let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
-        let boundaries = Boundaries::at(keyframes, Vec::new(), keyframe(11.4, 11.366_667), 4.0).unwrap();
-        let video = CopyableVideo { boundaries, average_kbps: 2000.0, peak_kbps: 2500.0 };
+        let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
+        let video = CopyableVideo { boundaries, lead_until: 0, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let copyable = Copyable { video: Some(video), audio: vec![1] };
         let plan = Plan::new(&media, &copyable, &Profile::default());
         insta::assert_snapshot!("going_on_copied", lines_from(&plan, Some(&start)));

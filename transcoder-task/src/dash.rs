@@ -13,7 +13,6 @@ use dash_mpd_core::{
 use crate::playlist::{
     self, INIT_NAME, Layout, Presentation, Rendition, Sound, TEXT_NAME, Text, Timeline, Variant,
 };
-use crate::verify::SAME_INSTANT_SECONDS;
 
 const NAMESPACE: &str = "urn:mpeg:dash:schema:mpd:2011";
 const PROFILE: &str = "urn:mpeg:dash:profile:isoff-live:2011";
@@ -76,7 +75,7 @@ fn video_set(rungs: &[&Variant]) -> AdaptationSet {
     AdaptationSet {
         contentType: Some("video".into()),
         mimeType: Some("video/mp4".into()),
-        segmentAlignment: Some(are_aligned(rungs)),
+        segmentAlignment: Some(true),
         startWithSAP: Some(1),
         maxWidth: rungs.iter().map(|rung| rung.width.into()).max(),
         maxHeight: rungs.iter().map(|rung| rung.height.into()).max(),
@@ -95,23 +94,6 @@ fn video_set(rungs: &[&Variant]) -> AdaptationSet {
             .collect(),
         ..AdaptationSet::default()
     }
-}
-
-/// Whether segments of one number begin at one instant. Not so beside a rung that is the source's own picture, if its
-/// keyframes are far apart: all timelines are told, and players go by them.
-fn are_aligned(rungs: &[&Variant]) -> bool {
-    let starts = |rung: &Variant| -> Vec<f64> {
-        let timeline = &rung.rendition.timeline;
-        timeline.segments.iter().map(|segment| timeline.seconds(segment.start_ticks)).collect()
-    };
-    rungs.windows(2).all(|pair| match pair {
-        [one, next] => {
-            let (one, next) = (starts(one), starts(next));
-            let near = |(a, b): (&f64, &f64)| (a - b).abs() <= SAME_INSTANT_SECONDS;
-            one.len() == next.len() && one.iter().zip(&next).all(near)
-        }
-        _ => true,
-    })
 }
 
 fn audio_set(sound: &Sound, layout: &Layout, default: bool) -> AdaptationSet {
@@ -273,23 +255,6 @@ mod tests {
         insta::assert_snapshot!("everything", lines(&everything()));
         let audio = Presentation { sounds: everything().sounds, ..Presentation::default() };
         insta::assert_snapshot!("audio_alone", lines(&audio));
-    }
-
-    #[test]
-    fn rungs_that_are_cut_elsewhere_are_not_said_to_be_aligned() {
-        let mut presentation = everything();
-        let unaligned = |presentation: &Presentation| {
-            String::from_utf8(mpd(presentation)).unwrap().matches("segmentAlignment=\"false\"").count()
-        };
-        let mut other = presentation.rungs[0].clone();
-        other.rendition.folder.push_str("-other");
-        presentation.rungs.push(other);
-        assert_eq!(unaligned(&presentation), 0);
-        // The source's keyframes are as far apart as two segments.
-        let timeline = &mut presentation.rungs[0].rendition.timeline;
-        let second = timeline.segments.remove(1);
-        timeline.segments[0].duration_ticks += second.duration_ticks;
-        assert_eq!(unaligned(&presentation), 1);
     }
 
     #[test]

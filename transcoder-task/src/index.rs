@@ -59,11 +59,12 @@ const KEYFRAME_READ: u64 = 16 << 10;
 pub const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
 /// A segment may be this much shorter than wanted: keyframes at 3.97 s are as good as at 4.
 const SLACK_SECONDS: f64 = 0.1;
-/// Clocks round times to this as a rule.
-const ROUNDING_SECONDS: f64 = 0.001;
 /// A segment longer than this share of what is wanted is long, at the beginning: encoding a second and what encoders look
 /// ahead takes two to three seconds on two cores.
 const LONG: f64 = 0.375;
+/// The number of x264's parameter sets where what it encodes is followed by frames of the source, whose own have others:
+/// the highest there is, as encoders begin with 0.
+pub const LEAD_PARAMETER_SETS: u32 = 31;
 /// Beginning, in which a segment may be long.
 const OPENING_SECONDS: f64 = 2.0 * LONGEST_SEGMENT_SECONDS;
 /// Bit rates are measured over at least this long, as shorter segments are put together in a player's buffer.
@@ -122,6 +123,8 @@ pub struct CopyableVideo {
     pub level: u8,
     /// Bytes of the length in front of every NAL unit.
     pub nal_length_size: u8,
+    /// Whether it can follow, as one rendition, on frames that x264 has encoded with [`LEAD_PARAMETER_SETS`].
+    pub takes_a_lead: bool,
     /// Ticks per second.
     pub timescale: u32,
     /// How many frames.
@@ -301,16 +304,17 @@ impl CopyableVideo {
         choose(self.closed().map(boundary), self.seconds(self.end), segment_seconds)
     }
 
-    /// Frames at which rungs that are encoded can begin short segments of their own beside the first of `keyframes`, from
-    /// [`CopyableVideo::boundaries`], that are far apart.
-    pub fn early_boundaries(&self, keyframes: &[Boundary], segment_seconds: f64) -> Vec<Boundary> {
+    /// Where short segments can begin instead of long ones in front of one of `keyframes`, from
+    /// [`CopyableVideo::boundaries`], and which one that is. `None` if they are short, or if the picture cannot begin with
+    /// frames that were encoded.
+    pub fn lead(&self, keyframes: &[Boundary], segment_seconds: f64) -> Option<(Vec<Boundary>, usize)> {
         let frames = self.opening.windows(2).filter_map(|pair| match pair {
             [before, at] => {
                 Some(Boundary { at_seconds: self.seconds(*at), before_seconds: self.seconds(*before) })
             }
             _ => None,
         });
-        choose_early(frames, keyframes, self.seconds(self.end), segment_seconds)
+        choose_lead(frames, keyframes, segment_seconds).filter(|_| self.takes_a_lead)
     }
 
     /// Where the picture ends.
@@ -409,33 +413,38 @@ fn wanted_seconds(behind_the_first: f64, segment_seconds: f64) -> f64 {
     behind_the_first.clamp(segment_seconds / 8.0, segment_seconds)
 }
 
-/// Of the frames between those of the first keyframes that are farthest apart, those that make segments as [`choose`] wants them. None
-/// where a segment's length is published already: then the next one may be long.
-fn choose_early(
+/// Of the first frames those that make segments as [`choose`] wants them, up to the keyframe behind the last long segment
+/// that begins in the first `segment_seconds`; and which keyframe that is.
+fn choose_lead(
     frames: impl Iterator<Item = Boundary>,
     keyframes: &[Boundary],
-    end_seconds: f64,
     segment_seconds: f64,
-) -> Vec<Boundary> {
-    let first = keyframes.first().map_or(0.0, |first| first.at_seconds);
-    let starts = keyframes.iter().map(|keyframe| keyframe.at_seconds);
-    let ends = starts.clone().skip(1).chain([end_seconds]);
-    let beginning = starts.zip(ends).take_while(|(start, _)| start - first < segment_seconds - SLACK_SECONDS);
-    let length = |(start, end): (f64, f64)| end - start;
-    let longer = |one, other| if length(other) > length(one) + ROUNDING_SECONDS { other } else { one };
-    let longest = beginning.reduce(longer).filter(|longest| length(*longest) > segment_seconds * LONG);
-    let Some((mut last, next)) = longest else { return Vec::new() };
-    let mut chosen = Vec::new();
+) -> Option<(Vec<Boundary>, usize)> {
+    let first = *keyframes.first()?;
+    let is_long = |pair: &[Boundary]| match pair {
+        [start, end] => {
+            let behind_the_first = start.at_seconds - first.at_seconds;
+            let wanted = wanted_seconds(behind_the_first, segment_seconds) + SLACK_SECONDS;
+            behind_the_first < segment_seconds - SLACK_SECONDS
+                && end.at_seconds - start.at_seconds > wanted.max(segment_seconds * LONG)
+        }
+        _ => false,
+    };
+    let next = keyframes.windows(2).rposition(is_long)? + 1;
+    let end_seconds = keyframes.get(next)?.at_seconds;
+    let mut chosen = vec![first];
+    let mut last = first.at_seconds;
     for frame in frames {
-        let wanted = wanted_seconds(last - first, segment_seconds);
+        let wanted = wanted_seconds(last - first.at_seconds, segment_seconds);
         // What would be left to the next keyframe may be too short for a segment.
         let half_a_frame = ((frame.at_seconds - frame.before_seconds) / 2.0).min(0.02);
-        if frame.at_seconds - last >= wanted - half_a_frame && next - frame.at_seconds >= wanted / 2.0 {
+        if frame.at_seconds - last >= wanted - half_a_frame && end_seconds - frame.at_seconds >= wanted / 2.0
+        {
             last = frame.at_seconds;
             chosen.push(frame);
         }
     }
-    chosen
+    Some((chosen, next))
 }
 
 /// The body of the first `moov` box.
@@ -864,6 +873,7 @@ fn video(
         profile: avcc.avc_profile_indication,
         level: avcc.avc_level_indication,
         nal_length_size: avcc.length_size,
+        takes_a_lead: takes_a_lead(&avcc),
         timescale: tables.timescale,
         samples: tables.samples,
         bytes,
@@ -888,6 +898,27 @@ fn check_avcc(avcc: &Avcc) -> Result<(), WhyNot> {
         }
         _ => Ok(()),
     }
+}
+
+/// Lengths as FFmpeg writes them, and no parameter sets of the same number.
+fn takes_a_lead(avcc: &Avcc) -> bool {
+    // Behind the NAL unit's header; in a sequence parameter set behind profile, constraints and level, too.
+    let of_the_sequence = avcc.sequence_parameter_sets.iter().map(|set| ue(set, 4));
+    let of_pictures = avcc.picture_parameter_sets.iter().map(|set| ue(set, 1));
+    avcc.length_size == 4
+        && of_the_sequence.chain(of_pictures).all(|id| id.is_some_and(|id| id != LEAD_PARAMETER_SETS))
+}
+
+/// An unsigned Exp-Golomb code (ITU-T H.264, 9.1) of under 16 bits that begins with a byte.
+fn ue(nal: &[u8], byte: usize) -> Option<u32> {
+    let code = u32::from_be_bytes([
+        *nal.get(byte)?,
+        *nal.get(byte + 1)?,
+        nal.get(byte + 2).copied().unwrap_or(0),
+        0,
+    ]);
+    let zeros = code.leading_zeros();
+    (zeros < 8).then(|| (code >> (31 - 2 * zeros)) - 1)
 }
 
 fn audio(
@@ -1612,27 +1643,47 @@ mod tests {
         choose(&[0.0, 3.0], 14.0).unwrap_err();
     }
 
-    /// Beside segments at these seconds of a picture of 40 s, of so many frames a second.
-    fn early(keyframes: &[f64], frame_rate: f64) -> Vec<f64> {
+    /// Instead of segments at these seconds of a picture of so many frames a second.
+    fn lead(keyframes: &[f64], frame_rate: f64) -> Option<(Vec<f64>, usize)> {
         let keyframes: Vec<_> =
             keyframes.iter().map(|at| Boundary { at_seconds: *at, before_seconds: *at }).collect();
         let at = |frame: u32| f64::from(frame) / frame_rate;
         let frames = (1..(40.0 * frame_rate) as u32)
             .map(|frame| Boundary { at_seconds: at(frame), before_seconds: at(frame - 1) });
-        choose_early(frames, &keyframes, 40.0, 4.0).iter().map(|one| one.at_seconds).collect()
+        let (chosen, next) = choose_lead(frames, &keyframes, 4.0)?;
+        Some((chosen.iter().map(|one| one.at_seconds).collect(), next))
     }
 
     #[test]
-    fn rungs_that_are_encoded_have_short_segments_beside_the_first_long_one() {
-        assert_eq!(early(&[0.0, 10.0, 20.0, 30.0], 10.0), [0.5, 1.0, 2.0, 4.0, 8.0]);
-        assert_eq!(early(&[0.0, 8.0, 16.0], 2.0), [0.5, 1.0, 2.0, 4.0]);
-        assert_eq!(early(&[0.0, 8.3, 16.6], 1.0), [1.0, 2.0, 4.0]);
-        assert_eq!(early(&[3.0, 13.0], 2.0), [3.5, 4.0, 5.0, 7.0, 11.0], "wherever the picture begins");
-        assert_eq!(early(&[0.0, 2.0, 4.0, 8.0], 2.0), [0.5, 1.0]);
-        assert_eq!(early(&[0.0, 1.6, 9.6], 2.5), [3.2, 6.4], "behind a short one");
-        assert_eq!(early(&[0.0, 1.0, 2.0, 4.0, 14.0], 10.0), [0.0; 0], "four seconds are there before it");
-        assert_eq!(early(&[0.0, 1.5, 3.0, 4.5], 10.0), [0.0; 0]);
-        assert_eq!(early(&[0.0, 10.0], 0.1), [0.0; 0], "no frames between");
+    fn instead_of_the_first_long_segments_there_are_short_ones() {
+        let of = |starts: &[f64], next| Some((starts.to_vec(), next));
+        assert_eq!(lead(&[0.0, 10.0, 20.0, 30.0], 10.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0, 8.0], 1));
+        assert_eq!(lead(&[0.0, 8.0, 16.0], 2.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0], 1));
+        assert_eq!(lead(&[0.0, 8.3, 16.6], 1.0), of(&[0.0, 1.0, 2.0, 4.0], 1));
+        assert_eq!(lead(&[3.0, 13.0], 2.0), of(&[3.0, 3.5, 4.0, 5.0, 7.0, 11.0], 1), "wherever it begins");
+        assert_eq!(lead(&[0.0, 2.0, 4.0, 8.0], 2.0), of(&[0.0, 0.5, 1.0], 1));
+        assert_eq!(lead(&[0.0, 1.6, 9.6], 2.5), of(&[0.0, 0.8, 1.6, 3.2, 6.4], 2), "a short one before it");
+        assert_eq!(lead(&[0.0, 1.0, 2.0, 3.5, 13.5], 10.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0, 8.0], 4));
+        assert_eq!(lead(&[0.0, 1.0, 2.0, 4.0, 14.0], 10.0), None, "four seconds are there before it");
+        assert_eq!(lead(&[0.0, 1.5, 3.0, 4.5], 10.0), None);
+        assert_eq!(lead(&[0.0, 1.5], 10.0), None, "nothing would be left of the source");
+        assert_eq!(lead(&[0.0, 10.0], 0.1), of(&[0.0], 1), "no frames between");
+    }
+
+    #[test]
+    fn parameter_sets_are_told_apart_by_their_numbers() {
+        let avcc = |sps: &[u8], pps: &[u8]| Avcc { length_size: 4, ..Avcc::new(sps, pps).unwrap() };
+        let sps = [0x67, 0x64, 0x00, 0x28, 0xac, 0xd9];
+        // As x264 has it, by default and with the number 31.
+        assert!(takes_a_lead(&avcc(&sps, &[0x68, 0xeb, 0xe3])));
+        assert!(!takes_a_lead(&avcc(&sps, &[0x68, 0x04, 0x1f])));
+        assert!(!takes_a_lead(&avcc(&[0x67, 0x64, 0x00, 0x28, 0x04, 0x1f], &[0x68, 0xeb, 0xe3])));
+        assert!(!takes_a_lead(&avcc(&sps, &[0x68])), "broken off");
+        assert!(!takes_a_lead(&Avcc { length_size: 2, ..avcc(&sps, &[0x68, 0xeb, 0xe3]) }));
+        assert_eq!(
+            [[0x80, 0], [0x40, 0], [0x60, 0], [0x20, 0], [0x04, 0x00], [0, 0]].map(|code| ue(&code, 0)),
+            [Some(0), Some(1), Some(2), Some(3), Some(31), None]
+        );
     }
 
     #[test]

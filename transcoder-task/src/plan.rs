@@ -11,6 +11,7 @@ use crate::{
     loudness::Change,
     probe::{Audio, Media, Subtitle, Video},
     profile::{Codec, Profile, Rung},
+    resume::Start,
 };
 
 /// Above this many frames per second a rung's cap is raised by half.
@@ -57,8 +58,11 @@ pub struct Picture {
     pub deinterlace: bool,
     /// What must be done to its colours.
     pub colour: Colour,
-    /// The source's clock, which the rungs keep, so that no frame moves.
+    /// The source's clock, which the rungs keep, so that no frame moves; with ticks that are short enough for an instant
+    /// between two frames.
     pub time_base: String,
+    /// How many ticks the source's clock has in a second.
+    pub timescale: u32,
     /// When it begins, in seconds.
     pub start_seconds: f64,
     /// Of this track, in seconds; 0 if the file does not say.
@@ -86,6 +90,18 @@ pub struct VideoRendition {
     pub max_kbps: u32,
     /// How it is encoded; absent if the source is published as it is.
     pub encoding: Option<Encoding>,
+    /// What is encoded nevertheless in front of the source's own frames.
+    pub lead: Option<Lead>,
+}
+
+/// The beginning of a rung that is published as it is from a later keyframe on: there are short segments, as in the other
+/// rungs, and they begin at the same instants, without which browsers' players stop at a picture when they switch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lead {
+    /// The interval between boundaries that the source's own frames begin with.
+    pub until: i64,
+    /// By H.264, with parameter sets that are not the source's: both are in one init segment.
+    pub encoding: Encoding,
 }
 
 /// How a rung is encoded.
@@ -189,8 +205,10 @@ pub struct Copyable {
 /// A picture that may be published as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyableVideo {
-    /// Keyframes that segments can begin with, and frames between them for the other rungs.
+    /// Frames that segments can begin with.
     pub boundaries: Boundaries,
+    /// The first interval between them that begins with a keyframe, as do all behind it. Before it, all is to be encoded.
+    pub lead_until: i64,
     /// Over all of it.
     pub average_kbps: f64,
     /// Of its busiest part.
@@ -199,7 +217,8 @@ pub struct CopyableVideo {
 
 impl Copyable {
     /// What the index allows for, on the clock that FFmpeg's outputs have. Says in the log what it does not.
-    pub fn new(index: &Index, media: &Media, segment_seconds: f64) -> Self {
+    pub fn new(index: &Index, media: &Media, profile: &Profile) -> Self {
+        let segment_seconds = profile.segment_seconds;
         let content = |id: Option<u32>| id.and_then(|id| index.track(id)).map(|track| &track.content);
         let video = media.video.as_ref().and_then(|video| match content(video.id)? {
             Content::Video(Ok(copy)) => Some(copy),
@@ -214,19 +233,22 @@ impl Copyable {
             before_seconds: boundary.before_seconds - media.start_seconds,
         };
         let video = video.and_then(|copy| match copy.boundaries(segment_seconds) {
-            Ok(keyframes) => Some(CopyableVideo {
-                boundaries: Boundaries::at(
-                    keyframes.iter().map(on_the_streams_clock).collect(),
-                    copy.early_boundaries(&keyframes, segment_seconds)
-                        .iter()
-                        .map(on_the_streams_clock)
-                        .collect(),
-                    on_the_streams_clock(&copy.end_boundary()),
-                    segment_seconds,
-                )?,
-                average_kbps: copy.average_bitrate() as f64 / 1000.0,
-                peak_kbps: copy.peak_bitrate() as f64 / 1000.0,
-            }),
+            Ok(keyframes) => {
+                // Only who can watch at once has anything of it.
+                let lead = profile.grows().then(|| copy.lead(&keyframes, segment_seconds)).flatten();
+                let (lead, next) = lead.unwrap_or_default();
+                let starts = lead.iter().chain(keyframes.iter().skip(next)).map(on_the_streams_clock);
+                Some(CopyableVideo {
+                    boundaries: Boundaries::at(
+                        starts.collect(),
+                        on_the_streams_clock(&copy.end_boundary()),
+                        segment_seconds,
+                    )?,
+                    lead_until: lead.len() as i64,
+                    average_kbps: copy.average_bitrate() as f64 / 1000.0,
+                    peak_kbps: copy.peak_bitrate() as f64 / 1000.0,
+                })
+            }
             Err(reason) => {
                 tracing::info!("the picture has to be encoded: {reason}");
                 None
@@ -243,6 +265,12 @@ impl Plan {
     pub fn copies(&self) -> bool {
         self.rungs.iter().any(|rung| rung.encoding.is_none())
             || self.audio.iter().any(|track| track.layout.is_none())
+    }
+
+    /// What is encoded from `start` on in front of the first rung, if that is published as it is.
+    pub fn lead(&self, start: Option<&Start>) -> Option<&Lead> {
+        let first = start.map_or(0, |start| start.interval);
+        self.rungs.first()?.lead.as_ref().filter(|lead| first < lead.until)
     }
 
     /// Eight hex digits that are the same as long as the same is made in the same way: what is published stays valid, and
@@ -262,7 +290,8 @@ impl Plan {
         let mut rungs = video.map(|video| ladder(video, profile)).unwrap_or_default();
         let copied = match (video, &copyable.video, rungs.first_mut()) {
             (Some(video), Some(copy), Some(top)) if is_what_it_wants(video, copy, top) => {
-                top.encoding = None;
+                let encoding = top.encoding.take().filter(|_| copy.lead_until > 0);
+                top.lead = encoding.map(|encoding| Lead { until: copy.lead_until, encoding });
                 top.max_kbps = copy.peak_kbps.ceil() as u32;
                 for encoding in rungs.iter_mut().filter_map(|rung| rung.encoding.as_mut()) {
                     encoding.crf = (encoding.crf + CRF_WITH_FEWER_KEYFRAMES).max(0.0);
@@ -302,6 +331,11 @@ fn picture(video: &Video) -> Picture {
         deinterlace: video.interlaced,
         colour: colour(video),
         time_base: fine(&video.time_base),
+        timescale: video
+            .time_base
+            .split_once('/')
+            .and_then(|(_, ticks)| ticks.parse().ok())
+            .unwrap_or(90_000),
         start_seconds: video.start_seconds,
         duration_seconds: video.duration_seconds,
         end_seconds: match video.duration_seconds {
@@ -375,6 +409,7 @@ fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
                     preset: rung.preset().to_owned(),
                     params: rung.params().to_owned(),
                 }),
+                lead: None,
             }
         })
         // Very long pictures have the same size in several rungs.
@@ -634,9 +669,8 @@ mod tests {
 
     fn copyable(average_kbps: f64) -> Copyable {
         let keyframe = |at_seconds| Boundary { at_seconds, before_seconds: at_seconds };
-        let boundaries =
-            Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], Vec::new(), keyframe(10.0), 4.0).unwrap();
-        let video = CopyableVideo { boundaries, average_kbps, peak_kbps: average_kbps };
+        let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], keyframe(10.0), 4.0).unwrap();
+        let video = CopyableVideo { boundaries, lead_until: 0, average_kbps, peak_kbps: average_kbps };
         Copyable { video: Some(video), audio: Vec::new() }
     }
 

@@ -192,6 +192,11 @@ impl Default for Profile {
 }
 
 impl Profile {
+    /// Whether a stream can be played before it is complete.
+    pub fn grows(&self) -> bool {
+        self.publish == Publish::Growing && self.formats.contains(&Format::Hls)
+    }
+
     /// The built-in profile's name.
     pub const DEFAULT_NAME: &str = "default";
 

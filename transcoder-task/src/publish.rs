@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{TryStreamExt, future::try_join_all};
+use futures::{StreamExt, TryStreamExt, future::try_join_all};
 use tokio::{
     net::unix::pipe,
     sync::{mpsc, watch},
@@ -22,14 +22,14 @@ use vidstreamx_job::{self as job, JobId, RenditionKind};
 use crate::{
     boundaries::Boundaries,
     checkpoint::{self, Checkpoint, Entry, Kept},
-    cmaf::{self, Init, Piece, Segment},
-    command, dash,
+    cmaf::{self, CmafError, Init, Piece, Segment},
+    dash,
     error::TaskError,
     images::{self, Stills},
     language, mp4,
     plan::{AudioRendition, Plan, SubtitleRendition, VideoRendition},
     playlist::{self, Layout, Presentation, Published, Rates, Rendition, Sound, Text, Timeline, Variant},
-    profile::{Format, Profile, Publish},
+    profile::{Format, Profile},
     progress::Standing,
     resume::Joints,
     source::PinnedObject,
@@ -78,8 +78,6 @@ pub struct Publisher {
     checkpoint: Checkpoint,
     stills: Stills,
     joints: Joints,
-    /// Whether the rung that is published as it is comes from an FFmpeg of its own.
-    copies_alone: bool,
     /// The interval that all renditions are noted and announced up to, and when that was done.
     round: Option<(i64, tokio::time::Instant)>,
     /// What must still be current for the stream to take the stable address; absent for plain files.
@@ -103,7 +101,7 @@ pub struct Track {
     /// How many segments are in the growing playlist.
     announced: usize,
     /// What an earlier attempt published.
-    init: Option<Bytes>,
+    init: Option<Init>,
     verified: Option<job::Verified>,
 }
 
@@ -189,7 +187,7 @@ impl Publisher {
             store,
             job_id,
             folder,
-            grows: profile.publish == Publish::Growing && profile.formats.contains(&Format::Hls),
+            grows: profile.grows(),
             formats: profile.formats.clone(),
             boundaries: plan.boundaries.clone(),
             longest_seconds: plan.boundaries.longest_seconds(),
@@ -198,7 +196,6 @@ impl Publisher {
             texts: Vec::new(),
             master: Master::Untouched,
             joints: Joints::new(plan),
-            copies_alone: command::copies_alone(plan, None),
             stills: Stills::every(images::interval_seconds(plan.duration_seconds)),
             round: None,
             source,
@@ -212,7 +209,6 @@ impl Publisher {
             track.resume(kept);
         }
         self.stills = kept.stills;
-        self.copies_alone = false;
     }
 
     /// The stills of an earlier attempt, and where those of this one go.
@@ -220,22 +216,22 @@ impl Publisher {
         self.stills.clone()
     }
 
-    /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end. Keeps `stills` for
-    /// the next attempt as they come.
+    /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end; of each its lead first, if
+    /// there is one. Keeps `stills` for the next attempt as they come.
     ///
     /// # Errors
     /// Terminated, if that was asked for: then the open segments were finished, if that was possible in time.
     pub async fn stream(
         &mut self,
-        pipes: Vec<pipe::Receiver>,
+        pipes: Vec<(Option<pipe::Receiver>, pipe::Receiver)>,
         mut stills: mpsc::Receiver<Bytes>,
         standing: &Standing,
         stop: &CancellationToken,
     ) -> Result<(), TaskError> {
         let (events, mut inbox) = mpsc::channel(16);
-        let pace = Pace::of(&self.tracks, &self.boundaries);
-        let uploads =
-            try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(|(index, (pipe, track))| {
+        let pace = Pace::of(&self.tracks);
+        let uploads = try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(
+            |(index, ((lead, pipe), track))| {
                 let content_type = match track.rendition {
                     Planned::Video(_) => VIDEO,
                     Planned::Audio(_) => AUDIO,
@@ -247,14 +243,13 @@ impl Publisher {
                     kind: Kind::Immutable(content_type),
                     init: track.init.clone(),
                     pace: &pace,
-                    follows: self.copies_alone && track.is_copied(),
+                    lead_until: track.lead_until(),
+                    follows: lead.is_some(),
                 };
-                let boundaries = match track.is_copied() {
-                    true => self.boundaries.of_the_copied_rung(),
-                    false => self.boundaries.clone(),
-                };
-                uploader.run(pipe, boundaries, track.timeline.segments.len(), events.clone())
-            }));
+                let first = track.timeline.segments.len();
+                uploader.run(lead, pipe, self.boundaries.clone(), first, events.clone())
+            },
+        ));
         drop(events);
         let playlists = async {
             // What viewers have of an earlier attempt's stream is at the stable address again at once.
@@ -341,7 +336,7 @@ impl Publisher {
         let mut longer = Vec::new();
         let mut begun = true;
         for (index, (track, entries)) in self.tracks.iter_mut().zip(self.checkpoint.tracks()).enumerate() {
-            let sure = self.joints.sure(next, entries, track.is_copied());
+            let sure = entries.partition_point(|entry| entry.interval < next);
             begun &= sure > 0;
             // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
             if sure > track.announced {
@@ -672,7 +667,7 @@ impl Track {
 
     fn resume(&mut self, kept: &checkpoint::Track) {
         self.begin(&kept.init);
-        self.init = Some(kept.init.bytes.clone());
+        self.init = Some(kept.init.clone());
         for entry in &kept.entries {
             self.add(entry);
         }
@@ -777,6 +772,14 @@ impl Track {
         matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
     }
 
+    /// The interval that the source's own picture begins with, if something is encoded in front of it.
+    fn lead_until(&self) -> Option<i64> {
+        match &self.rendition {
+            Planned::Video(rung) => rung.lead.as_ref().map(|lead| lead.until),
+            Planned::Audio(_) => None,
+        }
+    }
+
     /// Of all segments.
     pub fn frames(&self) -> usize {
         self.timeline.segments.iter().map(|segment| segment.samples).sum()
@@ -825,16 +828,14 @@ impl SubtitleTrack {
 /// How far the renditions have come. What is only copied would run away from what is encoded and take its time: it may be
 /// a segment ahead.
 struct Pace {
-    boundaries: Boundaries,
     /// The last interval that is published of each rendition that others wait for.
     reached: watch::Sender<Vec<i64>>,
 }
 
 impl Pace {
-    fn of(tracks: &[Track], boundaries: &Boundaries) -> Self {
+    fn of(tracks: &[Track]) -> Self {
         let reached = |track: &Track| if track.is_copied() { i64::MAX } else { -1 };
-        let reached = watch::Sender::new(tracks.iter().map(reached).collect());
-        Self { boundaries: boundaries.clone(), reached }
+        Self { reached: watch::Sender::new(tracks.iter().map(reached).collect()) }
     }
 
     fn reach(&self, track: usize, interval: i64) {
@@ -849,7 +850,7 @@ impl Pace {
     async fn follow(&self, interval: i64) {
         let is_near = |reached: &Vec<i64>| {
             let last = reached.iter().min().copied().unwrap_or(i64::MAX);
-            interval <= self.boundaries.joint(last.saturating_add(2))
+            interval <= last.saturating_add(2)
         };
         // The sender is ours.
         let _ = self.reached.subscribe().wait_for(is_near).await;
@@ -862,8 +863,10 @@ struct Uploader<'a> {
     track: usize,
     kind: Kind,
     /// What an earlier attempt published.
-    init: Option<Bytes>,
+    init: Option<Init>,
     pace: &'a Pace,
+    /// The interval up to which its segments come from its lead, if this attempt or an earlier one made one.
+    lead_until: Option<i64>,
     /// Whether it keeps pace with the others.
     follows: bool,
 }
@@ -871,16 +874,24 @@ struct Uploader<'a> {
 impl Uploader<'_> {
     async fn run(
         self,
+        lead: Option<pipe::Receiver>,
         pipe: pipe::Receiver,
         boundaries: Boundaries,
         first_number: usize,
         events: mpsc::Sender<Event>,
     ) -> Result<(), TaskError> {
-        let broken = |error: cmaf::CmafError| TaskError::Output {
-            rendition: self.folder.clone(),
-            reason: error.to_string(),
+        let broken = |error: CmafError| match error {
+            // The index promised otherwise.
+            CmafError::Splice(_) => TaskError::Verify(format!("{}: {error}", self.folder)),
+            _ => TaskError::Output { rendition: self.folder.clone(), reason: error.to_string() },
         };
-        cmaf::pieces(pipe, boundaries, first_number)
+        let pieces = match lead.zip(self.lead_until) {
+            None => cmaf::pieces(pipe, boundaries, first_number).left_stream(),
+            Some((lead, until)) => {
+                cmaf::pieces_behind_a_lead(lead, until, pipe, boundaries, first_number).right_stream()
+            }
+        };
+        pieces
             .map_err(broken)
             .map_ok(|piece| self.upload(piece))
             .try_buffered(UPLOADS_PER_RENDITION)
@@ -897,16 +908,19 @@ impl Uploader<'_> {
     async fn upload(&self, piece: Piece) -> Result<Event, TaskError> {
         match piece {
             Piece::Init(init) => {
-                match &self.init {
-                    None => {
-                        self.put(playlist::INIT_NAME, init.bytes.clone()).await?;
-                    }
-                    Some(published) if *published == init.bytes => {}
-                    Some(_) => {
-                        let folder = &self.folder;
-                        return Err(TaskError::Resume(format!("{folder} has another init segment now")));
-                    }
-                }
+                let Some(published) = &self.init else {
+                    self.put(playlist::INIT_NAME, init.bytes.clone()).await?;
+                    return Ok(Event::Init { track: self.track, init });
+                };
+                // Behind its lead, a rung knows nothing of that any more.
+                let whole = match self.lead_until {
+                    Some(_) => init.with_parameter_sets_of(published).ok(),
+                    None => Some(init),
+                };
+                let same = whole.filter(|init| init.bytes == published.bytes);
+                let init = same.ok_or_else(|| {
+                    TaskError::Resume(format!("{} has another init segment now", self.folder))
+                })?;
                 Ok(Event::Init { track: self.track, init })
             }
             Piece::Segment(segment) => {
@@ -947,19 +961,14 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
-    use crate::boundaries::Boundary;
 
     #[test]
     fn what_is_copied_is_a_segment_ahead_of_what_is_encoded() {
-        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
-        let (keyframes, early) = ([0.0, 8.0, 16.0, 24.0, 32.0].map(at), [1.0, 2.0, 4.0].map(at));
-        let boundaries = Boundaries::at(keyframes.into(), early.into(), at(40.0), 4.0).unwrap();
-        let pace = Pace { boundaries, reached: watch::Sender::new(vec![i64::MAX, -1, -1]) };
-        // The copied rung's first segment is that of the interval 3.
+        let pace = Pace { reached: watch::Sender::new(vec![i64::MAX, -1, -1]) };
         let furthest = || (0..9).filter(|at| pace.follow(*at).now_or_never().is_some()).max();
-        assert_eq!(furthest(), Some(4));
+        assert_eq!(furthest(), Some(1));
         pace.reach(1, 3);
-        assert_eq!(furthest(), Some(4), "the last one counts");
+        assert_eq!(furthest(), Some(1), "the last one counts");
         pace.reach(2, 2);
         assert_eq!(furthest(), Some(4));
         pace.reach(2, 3);

@@ -59,44 +59,35 @@ impl Joints {
     pub fn next<'a>(&self, tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
         let complete = tracks.clone().map(|entries| entries.last().map(|entry| entry.interval)).min()??;
         let next = self.with_a_frame(complete + 1, tracks.clone().next()?)?;
-        let joint = self.boundaries.joint(next);
-        let mut begun = tracks.map(|entries| entries.first().is_some_and(|first| first.interval < joint));
+        let mut begun = tracks.map(|entries| entries.first().is_some_and(|first| first.interval < next));
         begun.all(|begun| begun).then_some(next)
     }
 
     /// This interval, or the last of the first rung's if there may be no frame to begin with.
     fn with_a_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
         let Some(picture) = &self.picture else { return Some(next) };
-        let before = |interval| &rung[..rung.partition_point(|entry| entry.interval < interval)];
-        let frames: usize = before(next).iter().map(|entry| entry.published.samples).sum();
+        let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
+        let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
         // Behind the last keyframe of a source it begins where the picture ends.
         let begins = self.boundaries.start_seconds(next);
         let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
             && picture.frames.is_none_or(|all| (frames as u64) < all);
-        if sure {
-            return Some(next);
-        }
-        // The copied rung's segment beside several of the others reaches behind `next`, and may be announced.
-        before(self.boundaries.joint(next)).last().map(|entry| entry.interval.min(next))
-    }
-
-    /// How many of a rendition's segments no attempt makes again under their addresses that goes on with the interval
-    /// `next`.
-    pub fn sure(&self, next: i64, entries: &[Entry], is_copied: bool) -> usize {
-        // Where the copied rung has one segment beside several of the others, nothing is gone on with.
-        let before = if is_copied { self.boundaries.joint(next) } else { next };
-        entries.partition_point(|entry| entry.interval < before)
+        if sure { Some(next) } else { rung.last().map(|entry| entry.interval) }
     }
 }
 
 impl Start {
+    /// For the picture alone, at a keyframe.
+    pub fn of_the_picture(boundaries: &Boundaries, interval: i64) -> Self {
+        let picture_seconds = boundaries.start_seconds(interval);
+        let seek_seconds = (picture_seconds - HEAD_START_SECONDS).max(0.0);
+        Self { interval, seek_seconds, picture_seconds, sounds: Vec::new(), still: 0 }
+    }
+
     /// The last boundary up to which all renditions are there. Cuts off what is published behind it. `None` if that is
-    /// the beginning, or one at which not all renditions are cut.
+    /// the beginning.
     pub fn after(plan: &Plan, kept: &mut Kept) -> Option<Self> {
         let interval = Joints::new(plan).next(kept.tracks.iter().map(|track| track.entries.as_slice()))?;
-        if plan.boundaries.joint(interval) != interval {
-            return None;
-        }
         for track in &mut kept.tracks {
             track.entries.retain(|entry| entry.interval < interval);
         }
@@ -162,7 +153,7 @@ mod tests {
         let mut plan = Plan::new(&media, &Copyable::default(), &Profile::default());
         let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
         let every_four_seconds = (0..15).map(|number| at(f64::from(number) * 4.0)).collect();
-        plan.boundaries = Boundaries::at(every_four_seconds, Vec::new(), at(60.0), 4.0).unwrap();
+        plan.boundaries = Boundaries::at(every_four_seconds, at(60.0), 4.0).unwrap();
         plan.audio =
             Vec::from_iter((sound_seconds > 0.0).then(|| AudioRendition::of_tests(1, sound_seconds)));
         plan
@@ -222,51 +213,6 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_where_all_renditions_are_cut() {
-        let mut plan = plan(60.0, 0.0);
-        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
-        let keyframes = [0.0, 4.0, 16.0, 20.0, 24.0].map(at).to_vec();
-        plan.boundaries = Boundaries::at(keyframes, [8.0, 12.0].map(at).to_vec(), at(60.0), 4.0).unwrap();
-        // Between 4 and 16 s it has one segment.
-        let copied = |intervals: &[i64]| {
-            let mut track = pictures(20);
-            track.entries.retain(|entry| intervals.contains(&entry.interval));
-            track
-        };
-        let interval = |of_the_copied: &[i64], segments| {
-            let mut kept = kept(vec![copied(of_the_copied), pictures(segments)]);
-            Start::after(&plan, &mut kept).map(|start| (start.interval, lengths(&kept)))
-        };
-        assert_eq!(interval(&[0, 3, 4, 5], 1), Some((1, vec![1, 1])));
-        assert_eq!(
-            [2, 3].map(|segments| interval(&[0, 3, 4, 5], segments)),
-            [None, None],
-            "all is made again"
-        );
-        assert_eq!(interval(&[0, 3, 4, 5], 4), Some((4, vec![2, 4])));
-        assert_eq!(interval(&[0, 3], 6), Some((4, vec![2, 4])));
-        assert_eq!(interval(&[0], 6), Some((1, vec![1, 1])));
-    }
-
-    #[test]
-    fn what_may_be_made_again_is_not_announced() {
-        let mut plan = plan(60.0, 0.0);
-        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
-        let keyframes = [0.0, 4.0, 16.0, 20.0, 24.0].map(at).to_vec();
-        plan.boundaries = Boundaries::at(keyframes, [8.0, 12.0].map(at).to_vec(), at(60.0), 4.0).unwrap();
-        let joints = Joints::new(&plan);
-        let sure = |next, intervals: &[i64], is_copied| {
-            let mut track = pictures(20);
-            track.entries.retain(|entry| intervals.contains(&entry.interval));
-            joints.sure(next, &track.entries, is_copied)
-        };
-        let copied = [1, 2, 3, 4, 5].map(|next| sure(next, &[0, 3, 4, 5, 6], true));
-        assert_eq!(copied, [1, 2, 2, 2, 3], "one segment beside the three that begin with 1, 2 and 3");
-        assert_eq!([1, 2, 3, 4, 5].map(|next| sure(next, &[0, 1, 2, 3, 4, 5], false)), [1, 2, 3, 4, 5]);
-        assert_eq!([2, 3].map(|next| sure(next, &[0, 2, 6], false)), [1, 2], "some intervals have no frame");
-    }
-
-    #[test]
     fn what_no_rendition_lacks_is_needed_to_go_on() {
         let plan = plan(60.0, 60.0);
         for tracks in [
@@ -300,8 +246,7 @@ mod tests {
         assert_eq!(frames(301), Some((3, vec![3, 3])));
         // The last of the source's keyframes is behind.
         let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
-        plan.boundaries =
-            Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), Vec::new(), at(60.0), 4.0).unwrap();
+        plan.boundaries = Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), at(60.0), 4.0).unwrap();
         assert_eq!(interval(&plan), Some((2, vec![2, 2])));
     }
 
@@ -310,21 +255,6 @@ mod tests {
         let mut kept = Kept { stills: stills(5), ..kept(vec![pictures(3), pictures(3)]) };
         let start = Start::after(&plan(60.0, 0.0), &mut kept).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
-    }
-
-    #[test]
-    fn what_was_announced_is_not_gone_back_behind() {
-        let mut plan = plan(1.6, 0.0);
-        let at = |at_seconds: f64| Boundary { at_seconds, before_seconds: at_seconds - 0.04 };
-        let keyframes = [0.0, 0.3, 0.6].map(at).to_vec();
-        plan.boundaries = Boundaries::at(keyframes, vec![at(1.2)], at(1.6), 2.0).unwrap();
-        let next = |segments| {
-            let mut copied = pictures(4);
-            copied.entries.remove(2);
-            let tracks = [copied, pictures(segments)];
-            Joints::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
-        };
-        assert_eq!([2, 3].map(next), [Some(2), Some(3)]);
     }
 
     #[test]

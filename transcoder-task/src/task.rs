@@ -319,8 +319,7 @@ async fn work_on(
     found.probe_seconds = Some(probing.elapsed().as_secs_f64());
     found.probe = Some((&media).into());
 
-    let mut copyable =
-        index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
+    let mut copyable = index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile));
     loop {
         let plan = unless_stopped(stop, plan(input, &media, &copyable, profile, standing)).await?;
         found.warnings = media.warnings.clone();
@@ -608,11 +607,13 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
     }
     // In the plan's order.
     pipes.sort_by_key(|(pipe, _)| *pipe);
-    let (mut renditions, mut texts, mut stills, mut reports) = (Vec::new(), Vec::new(), None, None);
+    let (mut lead, mut renditions) = (None, Vec::new());
+    let (mut texts, mut stills, mut reports) = (Vec::new(), None, None);
     for (pipe, receiver) in pipes {
         match pipe {
             Pipe::Progress => reports = Some(receiver),
-            Pipe::Video(_) | Pipe::Audio(_) => renditions.push(receiver),
+            Pipe::Lead => lead = Some(receiver),
+            Pipe::Video(_) | Pipe::Audio(_) => renditions.push((lead.take(), receiver)),
             Pipe::Subtitles(_) => texts.push(receiver),
             Pipe::Stills => stills = Some(receiver),
         }
@@ -646,7 +647,7 @@ async fn encode(run: &Run<'_>, publisher: &mut Publisher) -> Result<Encoded, Tas
             let cause = causes.min_by_key(|cause| !matches!(cause, FfmpegError::Killed));
             match (error, cause) {
                 // Cut off in the middle of a box: FFmpeg's own error says why.
-                (TaskError::Output { .. }, Some(cause)) => Err(cause.into()),
+                (TaskError::Output { .. } | TaskError::Verify(_), Some(cause)) => Err(cause.into()),
                 (error, _) => Err(error),
             }
         }

@@ -374,11 +374,12 @@ fn what_is_published_as_it_is_is_whole_however_often_its_attempts_are_killed() {
 }
 
 #[test]
-fn what_is_published_as_it_is_in_long_groups_of_pictures_is_whole_however_often_attempts_are_killed() {
+fn what_is_published_as_it_is_behind_an_encoded_beginning_is_whole_however_often_attempts_are_killed() {
     let encoders = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -crf 30 -maxrate 2M -bufsize 4M -bf 2 -g 200 \
                     -c:a aac -b:a 128k";
-    // An attempt that is killed beside the first of them is not gone on with.
-    survives(&Place::new(encoders));
+    assert_eq!(survives(&Place::new(encoders)), 1);
+    // A clock of one tick per frame.
+    assert_eq!(survives(&Place::new(&format!("{encoders} -video_track_timescale 25"))), 1);
 }
 
 #[test]

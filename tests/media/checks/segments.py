@@ -1,7 +1,4 @@
-"""Segments: the same cuts in every rung, each playable alone, none longer than promised.
-
-A rung that is the source's own picture may have one long segment at the beginning beside several of the others.
-"""
+"""Segments: the same cuts in every rung, each playable alone, none longer than promised."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from stream import Rendition, Stream
 
 _SAME_INSTANT = 0.002  # seconds
 _CLOCK_ROUNDING = 0.005
-_OPENING = 21.0  # seconds: twice the longest segment
 
 
 def check(stream: Stream, found: Findings) -> None:
@@ -20,11 +16,8 @@ def check(stream: Stream, found: Findings) -> None:
         _lengths(rung, found)
     for rendition in stream.sounds.values():
         _lengths(rendition, found)
-    copied = {one["name"] for one in stream.report.get("renditions", []) if one["kind"] == "video" and one.get("copied")}
-    shape = next((rung for rung in rungs if rung.name not in copied), None)
-    for rung in rungs:
-        if shape and rung is not shape:
-            _same_cuts(shape, rung, found, rung.name in copied)
+    for rung in rungs[1:]:
+        _same_cuts(rungs[0], rung, found)
 
 
 def _alone(rung: Rendition, found: Findings) -> None:
@@ -52,19 +45,10 @@ def _lengths(rendition: Rendition, found: Findings) -> None:
         found.near(f"{label}: EXTINF", end - start, segment.duration, tolerance)
 
 
-def _same_cuts(shape: Rendition, other: Rendition, found: Findings, may_be_long: bool) -> None:
-    ours, theirs = _cuts(shape), _cuts(other)
-    if may_be_long:
-        # What it lacks lies in one of its segments, and that is one of the first.
-        lacking = [place for place, time in enumerate(ours) if not _has(theirs, time)]
-        if lacking and len(lacking) == lacking[-1] - lacking[0] + 1 and lacking[0] > 0 and ours[lacking[-1]] < _OPENING:
-            ours = [time for time in ours if _has(theirs, time)]
+def _same_cuts(first: Rendition, other: Rendition, found: Findings) -> None:
+    ours, theirs = _cuts(first), _cuts(other)
     same = len(ours) == len(theirs) and all(abs(a - b) <= _SAME_INSTANT for a, b in zip(ours, theirs))
-    found.expect(same, f"{other.name}: where segments begin", f"{_show(ours)} ({shape.name})", _show(theirs))
-
-
-def _has(times: list[float], wanted: float) -> bool:
-    return any(abs(time - wanted) <= _SAME_INSTANT for time in times)
+    found.expect(same, f"{other.name}: where segments begin", f"{_show(ours)} ({first.name})", _show(theirs))
 
 
 def _cuts(rung: Rendition) -> list[float]:
