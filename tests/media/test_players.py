@@ -11,7 +11,8 @@ _SWITCHABLE = 3.0  # seconds; a shorter stream is over before a player has switc
 # may be short.
 _BOTH_WAYS = 10.0  # seconds
 _END = 0.15  # seconds by which players' clocks and durations may differ
-# hls.js says so, and goes on, when its clock stands for a quarter of a second; what is watched here are longer stalls.
+# hls.js says so, and goes on, when its clock stands for a quarter of a second, as it may where several tabs play at four
+# times their speed (never seen of one tab alone); what is watched here are longer stalls.
 _NOTICES = {"mediaError: bufferStalledError"}
 
 
