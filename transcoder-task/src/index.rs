@@ -900,12 +900,16 @@ fn check_avcc(avcc: &Avcc) -> Result<(), WhyNot> {
     }
 }
 
-/// Lengths as FFmpeg writes them, and no parameter sets of the same number.
+/// Lengths as FFmpeg writes them, room for another two parameter sets, and none of the same number.
 fn takes_a_lead(avcc: &Avcc) -> bool {
+    const MOST_SEQUENCE_SETS: usize = 31;
+    const MOST_PICTURE_SETS: usize = 255;
     // Behind the NAL unit's header; in a sequence parameter set behind profile, constraints and level, too.
     let of_the_sequence = avcc.sequence_parameter_sets.iter().map(|set| ue(set, 4));
     let of_pictures = avcc.picture_parameter_sets.iter().map(|set| ue(set, 1));
     avcc.length_size == 4
+        && avcc.sequence_parameter_sets.len() < MOST_SEQUENCE_SETS
+        && avcc.picture_parameter_sets.len() < MOST_PICTURE_SETS
         && of_the_sequence.chain(of_pictures).all(|id| id.is_some_and(|id| id != LEAD_PARAMETER_SETS))
 }
 
@@ -1679,6 +1683,9 @@ mod tests {
         assert!(!takes_a_lead(&avcc(&sps, &[0x68, 0x04, 0x1f])));
         assert!(!takes_a_lead(&avcc(&[0x67, 0x64, 0x00, 0x28, 0x04, 0x1f], &[0x68, 0xeb, 0xe3])));
         assert!(!takes_a_lead(&avcc(&sps, &[0x68])), "broken off");
+        let mut full = avcc(&sps, &[0x68, 0xeb, 0xe3]);
+        full.sequence_parameter_sets = vec![sps.to_vec(); 31];
+        assert!(!takes_a_lead(&full), "no room");
         assert!(!takes_a_lead(&Avcc { length_size: 2, ..avcc(&sps, &[0x68, 0xeb, 0xe3]) }));
         assert_eq!(
             [[0x80, 0], [0x40, 0], [0x60, 0], [0x20, 0], [0x04, 0x00], [0, 0]].map(|code| ue(&code, 0)),

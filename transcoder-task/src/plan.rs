@@ -292,7 +292,9 @@ impl Plan {
             (Some(video), Some(copy), Some(top)) if is_what_it_wants(video, copy, top) => {
                 let encoding = top.encoding.take().filter(|_| copy.lead_until > 0);
                 top.lead = encoding.map(|encoding| Lead { until: copy.lead_until, encoding });
-                top.max_kbps = copy.peak_kbps.ceil() as u32;
+                let peak_kbps = copy.peak_kbps.ceil() as u32;
+                // What is encoded may take what other encoders would have taken: a source of very little may need more.
+                top.max_kbps = if top.lead.is_some() { peak_kbps.max(top.max_kbps) } else { peak_kbps };
                 for encoding in rungs.iter_mut().filter_map(|rung| rung.encoding.as_mut()) {
                     encoding.crf = (encoding.crf + CRF_WITH_FEWER_KEYFRAMES).max(0.0);
                 }
@@ -672,6 +674,19 @@ mod tests {
         let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], keyframe(10.0), 4.0).unwrap();
         let video = CopyableVideo { boundaries, lead_until: 0, average_kbps, peak_kbps: average_kbps };
         Copyable { video: Some(video), audio: Vec::new() }
+    }
+
+    #[test]
+    fn what_is_encoded_in_front_of_a_source_of_very_little_is_not_held_to_that() {
+        let top = |lead_until| {
+            let mut copyable = copyable(20.0);
+            copyable.video.as_mut().unwrap().lead_until = lead_until;
+            let media = Media { video: Some(video(1920, 1080)), ..Media::default() };
+            Plan::new(&media, &copyable, &Profile::default()).rungs.remove(0)
+        };
+        assert_eq!((top(0).lead, top(0).max_kbps), (None, 20));
+        let until = top(1).lead.map(|lead| lead.until);
+        assert_eq!((until, top(1).max_kbps), (Some(1), 12_000));
     }
 
     #[test]
