@@ -86,7 +86,7 @@ impl Boundaries {
 
     /// Which interval an instant of sound lies in, which may begin before the picture and end behind it.
     pub fn interval_of_sound(&self, seconds: f64) -> i64 {
-        if let Self::At { starts, end, step_seconds, .. } = self {
+        if let Self::At { starts, end, step_seconds } = self {
             let first = starts.first().map_or(0.0, |start| start.at_seconds);
             let behind = seconds - end.at_seconds - TAIL_SECONDS;
             if seconds < first {
@@ -106,7 +106,7 @@ impl Boundaries {
                 let interval = interval as f64;
                 step * (interval / 8.0).max((interval - 1.0) / 4.0).max(interval - 3.0) - tolerance_seconds
             }
-            Self::At { starts, end, step_seconds, .. } => {
+            Self::At { starts, end, step_seconds } => {
                 let first = starts.first().map_or(0.0, |start| start.at_seconds);
                 let behind = interval - starts.len() as i64;
                 match usize::try_from(interval).map(|interval| starts.get(interval)) {

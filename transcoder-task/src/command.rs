@@ -6,7 +6,7 @@ use crate::{
     boundaries::Boundaries,
     images,
     index::LEAD_PARAMETER_SETS,
-    plan::{AudioRendition, Encoding, Picture, Plan, SubtitleRendition, VideoRendition},
+    plan::{AudioRendition, Encoding, Lead, Picture, Plan, SubtitleRendition, VideoRendition},
     probe::{MOST_PIXELS, MOST_SECONDS},
     profile::Codec,
     resume::{Start, StartOfSound},
@@ -49,8 +49,9 @@ pub struct Process {
 }
 
 /// The FFmpegs that make a plan, for the whole of it or from `start` on. Subtitles always come from the source's beginning,
-/// by one of their own if everything else does not: FFmpeg skips what belongs to other tracks. So does a rung that is
-/// published as it is if something is encoded in front of it: FFmpeg reads its input at the encoders' pace.
+/// by one of their own if everything else does not: FFmpeg skips what belongs to other tracks. So do the two parts of a rung
+/// of which only the beginning is encoded: FFmpeg reads its input at the pace of all that it makes, and ends what it makes
+/// when all of it ends.
 pub fn processes(plan: &Plan, start: Option<&Start>) -> Vec<Process> {
     let lead = plan.lead(start);
     let rungs = usize::from(lead.is_some())..plan.rungs.len();
@@ -58,17 +59,18 @@ pub fn processes(plan: &Plan, start: Option<&Start>) -> Vec<Process> {
     let (texts_alone, texts) = if start.is_some() { (texts, Vec::new()) } else { (Vec::new(), texts) };
     let main = [Pipe::Progress]
         .into_iter()
-        .chain(lead.map(|_| Pipe::Lead))
         .chain(rungs.map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
         .chain(texts)
         .chain(plan.picture.as_ref().map(|_| Pipe::Stills));
+    let lead_alone = lead.map(|_| Process { pipes: vec![Pipe::Lead], start: start.cloned() });
     let behind_the_lead = lead.map(|lead| Process {
         pipes: vec![Pipe::Video(0)],
         start: Some(Start::of_the_picture(&plan.boundaries, lead.until)),
     });
     let all = [Process { pipes: main.collect(), start: start.cloned() }]
         .into_iter()
+        .chain(lead_alone)
         .chain(behind_the_lead)
         .chain([Process { pipes: texts_alone, start: None }]);
     all.filter(|process| !process.pipes.is_empty()).collect()
@@ -96,10 +98,15 @@ pub fn arguments(
     }
     args.0.extend(input.iter().cloned());
     if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
-        if plan.rungs.iter().any(|rung| rung.encoding.is_some()) || plan.lead(start).is_some() {
+        if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
             args.pair("-filter_complex", graph(picture, plan, start, cube));
         }
         args.pair("-filter_complex", stills(picture, plan, start, cube));
+    }
+    if let (Some(picture), [Pipe::Lead], Some(of_the_plan)) =
+        (&plan.picture, process.pipes.as_slice(), plan.lead(start))
+    {
+        args.pair("-filter_complex", lead(picture, plan, start, of_the_plan));
     }
     for (pipe, fd) in process.pipes.iter().zip(first_fd..) {
         match *pipe {
@@ -222,24 +229,10 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> S
         from = "[frames]".into();
     }
     if let Some(start) = start {
-        let wanted = plan.boundaries.not_before(start.interval);
-        // On the encoders' clock, whose rounding decides where keyframes are forced.
-        chains.push(format!("{from}settb={},select='{wanted}'[wanted]", picture.time_base));
+        chains.push(format!("{from}{}[wanted]", wanted(picture, plan, start)));
         from = "[wanted]".into();
     }
     let sizes = sizes(&plan.rungs);
-    if let Some(lead) = plan.lead(start) {
-        let lead_from = if sizes.is_empty() {
-            from
-        } else {
-            chains.push(format!("{from}split=2[lead][all]"));
-            "[lead]".into()
-        };
-        // On a clock that holds an instant between two frames, and in the source's own colours.
-        let end_seconds = plan.boundaries.start_seconds(lead.until);
-        chains.push(format!("{lead_from}settb={},trim=end={end_seconds:.6}[v0]", picture.time_base));
-        from = "[all]".into();
-    }
     for (index, size) in sizes.iter().enumerate() {
         let (width, height) = *size;
         let of_this_size =
@@ -263,6 +256,21 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> S
         from = format!("[s{index}]");
     }
     chains.join(";")
+}
+
+/// On the encoders' clock, whose rounding decides where keyframes are forced.
+fn wanted(picture: &Picture, plan: &Plan, start: &Start) -> String {
+    format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(start.interval))
+}
+
+/// In the source's own size and colours. Its clock may be too coarse for an instant between two frames.
+fn lead(picture: &Picture, plan: &Plan, start: Option<&Start>, lead: &Lead) -> String {
+    let from = match start {
+        Some(start) => wanted(picture, plan, start),
+        None => format!("settb={}", picture.time_base),
+    };
+    let end_seconds = plan.boundaries.start_seconds(lead.until);
+    format!("[0:{}]{from},trim=end={end_seconds:.6}[v0]", picture.stream)
 }
 
 fn stills(picture: &Picture, plan: &Plan, start: Option<&Start>, cube: &str) -> String {
@@ -511,13 +519,13 @@ mod tests {
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
         let keyframes = vec![keyframe(0.0, 0.0), keyframe(1.5, 1.466_667), keyframe(8.3, 8.266_667)];
         let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
-        let mut video = CopyableVideo { boundaries, lead_until: 0, average_kbps: 2000.0, peak_kbps: 2500.0 };
+        let mut video = CopyableVideo { boundaries, lead: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let plan = |video: &CopyableVideo| {
             let copyable = Copyable { video: Some(video.clone()), audio: vec![1] };
             Plan::new(&media(), &copyable, &Profile::default())
         };
         insta::assert_snapshot!("copied", lines(&plan(&video)));
-        video.lead_until = 2;
+        video.lead = Some((video.boundaries.clone(), 2));
         let plan = plan(&video);
         insta::assert_snapshot!("copied_behind_a_lead", lines(&plan));
         let going_on = |interval| lines_from(&plan, Some(&Start::of_the_picture(&plan.boundaries, interval)));
@@ -538,7 +546,7 @@ mod tests {
         let keyframe = |at_seconds, before_seconds| Boundary { at_seconds, before_seconds };
         let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
         let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
-        let video = CopyableVideo { boundaries, lead_until: 0, average_kbps: 2000.0, peak_kbps: 2500.0 };
+        let video = CopyableVideo { boundaries, lead: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
         let copyable = Copyable { video: Some(video), audio: vec![1] };
         let plan = Plan::new(&media, &copyable, &Profile::default());
         insta::assert_snapshot!("going_on_copied", lines_from(&plan, Some(&start)));

@@ -444,7 +444,7 @@ fn choose_lead(
             chosen.push(frame);
         }
     }
-    Some((chosen, next))
+    (chosen.len() > 1).then_some((chosen, next))
 }
 
 /// The body of the first `moov` box.
@@ -1671,7 +1671,7 @@ mod tests {
         assert_eq!(lead(&[0.0, 1.0, 2.0, 4.0, 14.0], 10.0), None, "four seconds are there before it");
         assert_eq!(lead(&[0.0, 1.5, 3.0, 4.5], 10.0), None);
         assert_eq!(lead(&[0.0, 1.5], 10.0), None, "nothing would be left of the source");
-        assert_eq!(lead(&[0.0, 10.0], 0.1), of(&[0.0], 1), "no frames between");
+        assert_eq!(lead(&[0.0, 10.0], 0.1), None, "no frames between");
     }
 
     #[test]

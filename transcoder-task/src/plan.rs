@@ -205,10 +205,11 @@ pub struct Copyable {
 /// A picture that may be published as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CopyableVideo {
-    /// Frames that segments can begin with.
+    /// Keyframes that segments can begin with.
     pub boundaries: Boundaries,
-    /// The first interval between them that begins with a keyframe, as do all behind it. Before it, all is to be encoded.
-    pub lead_until: i64,
+    /// Short segments instead of the first ones, if those are long, and the interval that the first keyframe behind them
+    /// begins: what lies before it has to be encoded.
+    pub lead: Option<(Boundaries, i64)>,
     /// Over all of it.
     pub average_kbps: f64,
     /// Of its busiest part.
@@ -217,8 +218,7 @@ pub struct CopyableVideo {
 
 impl Copyable {
     /// What the index allows for, on the clock that FFmpeg's outputs have. Says in the log what it does not.
-    pub fn new(index: &Index, media: &Media, profile: &Profile) -> Self {
-        let segment_seconds = profile.segment_seconds;
+    pub fn new(index: &Index, media: &Media, segment_seconds: f64) -> Self {
         let content = |id: Option<u32>| id.and_then(|id| index.track(id)).map(|track| &track.content);
         let video = media.video.as_ref().and_then(|video| match content(video.id)? {
             Content::Video(Ok(copy)) => Some(copy),
@@ -234,17 +234,17 @@ impl Copyable {
         };
         let video = video.and_then(|copy| match copy.boundaries(segment_seconds) {
             Ok(keyframes) => {
-                // Only who can watch at once has anything of it.
-                let lead = profile.grows().then(|| copy.lead(&keyframes, segment_seconds)).flatten();
-                let (lead, next) = lead.unwrap_or_default();
-                let starts = lead.iter().chain(keyframes.iter().skip(next)).map(on_the_streams_clock);
+                let at = |starts: &mut dyn Iterator<Item = &Boundary>| {
+                    let end = on_the_streams_clock(&copy.end_boundary());
+                    Boundaries::at(starts.map(on_the_streams_clock).collect(), end, segment_seconds)
+                };
+                let lead = copy.lead(&keyframes, segment_seconds);
                 Some(CopyableVideo {
-                    boundaries: Boundaries::at(
-                        starts.collect(),
-                        on_the_streams_clock(&copy.end_boundary()),
-                        segment_seconds,
-                    )?,
-                    lead_until: lead.len() as i64,
+                    boundaries: at(&mut keyframes.iter())?,
+                    lead: lead.and_then(|(lead, next)| {
+                        let starts = at(&mut lead.iter().chain(keyframes.iter().skip(next)))?;
+                        Some((starts, lead.len() as i64))
+                    }),
                     average_kbps: copy.average_bitrate() as f64 / 1000.0,
                     peak_kbps: copy.peak_bitrate() as f64 / 1000.0,
                 })
@@ -288,17 +288,23 @@ impl Plan {
     pub fn new(media: &Media, copyable: &Copyable, profile: &Profile) -> Self {
         let video = media.video.as_ref();
         let mut rungs = video.map(|video| ladder(video, profile)).unwrap_or_default();
+        // What is only copied is there at once.
+        let waits = profile.grows() && rungs.len() > 1;
         let copied = match (video, &copyable.video, rungs.first_mut()) {
             (Some(video), Some(copy), Some(top)) if is_what_it_wants(video, copy, top) => {
-                let encoding = top.encoding.take().filter(|_| copy.lead_until > 0);
-                top.lead = encoding.map(|encoding| Lead { until: copy.lead_until, encoding });
+                let lead = copy.lead.as_ref().filter(|_| waits);
                 let peak_kbps = copy.peak_kbps.ceil() as u32;
+                top.lead = top
+                    .encoding
+                    .take()
+                    .zip(lead)
+                    .map(|(encoding, (_, until))| Lead { until: *until, encoding });
                 // What is encoded may take what other encoders would have taken: a source of very little may need more.
                 top.max_kbps = if top.lead.is_some() { peak_kbps.max(top.max_kbps) } else { peak_kbps };
                 for encoding in rungs.iter_mut().filter_map(|rung| rung.encoding.as_mut()) {
                     encoding.crf = (encoding.crf + CRF_WITH_FEWER_KEYFRAMES).max(0.0);
                 }
-                Some(copy.boundaries.clone())
+                Some(lead.map_or(&copy.boundaries, |(boundaries, _)| boundaries).clone())
             }
             _ => None,
         };
@@ -554,6 +560,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::profile::Publish;
 
     fn video(width: u32, height: u32) -> Video {
         Video {
@@ -672,21 +679,25 @@ mod tests {
     fn copyable(average_kbps: f64) -> Copyable {
         let keyframe = |at_seconds| Boundary { at_seconds, before_seconds: at_seconds };
         let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], keyframe(10.0), 4.0).unwrap();
-        let video = CopyableVideo { boundaries, lead_until: 0, average_kbps, peak_kbps: average_kbps };
+        let video = CopyableVideo { boundaries, lead: None, average_kbps, peak_kbps: average_kbps };
         Copyable { video: Some(video), audio: Vec::new() }
     }
 
     #[test]
     fn what_is_encoded_in_front_of_a_source_of_very_little_is_not_held_to_that() {
-        let top = |lead_until| {
-            let mut copyable = copyable(20.0);
-            copyable.video.as_mut().unwrap().lead_until = lead_until;
-            let media = Media { video: Some(video(1920, 1080)), ..Media::default() };
-            Plan::new(&media, &copyable, &Profile::default()).rungs.remove(0)
+        let mut copyable = copyable(20.0);
+        let copy = copyable.video.as_mut().unwrap();
+        copy.lead = Some((copy.boundaries.clone(), 1));
+        let top = |size, profile: &Profile| {
+            let media = Media { video: Some(size), ..Media::default() };
+            let top = Plan::new(&media, &copyable, profile).rungs.remove(0);
+            (top.lead.map(|lead| lead.until), top.max_kbps)
         };
-        assert_eq!((top(0).lead, top(0).max_kbps), (None, 20));
-        let until = top(1).lead.map(|lead| lead.until);
-        assert_eq!((until, top(1).max_kbps), (Some(1), 12_000));
+        let growing = Profile::default();
+        assert_eq!(top(video(1920, 1080), &growing), (Some(1), 12_000));
+        assert_eq!(top(video(426, 240), &growing), (None, 20), "nothing else has to be waited for");
+        let complete = Profile { publish: Publish::Complete, ..growing };
+        assert_eq!(top(video(1920, 1080), &complete), (None, 20));
     }
 
     #[test]

@@ -42,6 +42,8 @@ const UPLOADS_PER_RENDITION: usize = 2;
 /// Notes and growing playlists are written at most this often: each write is paid for, and players look again once per
 /// target duration. What an attempt has made since the last time is lost to the next one if this is killed.
 const ROUND_EVERY: Duration = Duration::from_secs(3);
+/// For a rendition that keeps pace with others: what is in its pipe waits for them.
+const UPLOADS_IN_STEP: usize = 1;
 /// How long open segments may take to be finished when the task has to end. With what comes behind it, it fits into
 /// the 20 s in which the task is to be gone, and into the 30 s that ECS gives as a rule.
 const WIND_UP: Duration = Duration::from_secs(10);
@@ -825,8 +827,8 @@ impl SubtitleTrack {
     }
 }
 
-/// How far the renditions have come. What is only copied would run away from what is encoded and take its time: it may be
-/// a segment ahead.
+/// How far the renditions have come. A rung that comes from FFmpegs of its own would run away from the others and take their
+/// time: it may be a segment ahead.
 struct Pace {
     /// The last interval that is published of each rendition that others wait for.
     reached: watch::Sender<Vec<i64>>,
@@ -850,7 +852,7 @@ impl Pace {
     async fn follow(&self, interval: i64) {
         let is_near = |reached: &Vec<i64>| {
             let last = reached.iter().min().copied().unwrap_or(i64::MAX);
-            interval <= last.saturating_add(2)
+            interval <= last.saturating_add(1)
         };
         // The sender is ours.
         let _ = self.reached.subscribe().wait_for(is_near).await;
@@ -894,7 +896,7 @@ impl Uploader<'_> {
         pieces
             .map_err(broken)
             .map_ok(|piece| self.upload(piece))
-            .try_buffered(UPLOADS_PER_RENDITION)
+            .try_buffered(if self.follows { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
             .try_for_each(|event| async {
                 // The owner of the playlists only goes when it has failed, and its error is the one to report.
                 let _ = events.send(event).await;
@@ -966,16 +968,16 @@ mod tests {
     fn what_is_copied_is_a_segment_ahead_of_what_is_encoded() {
         let pace = Pace { reached: watch::Sender::new(vec![i64::MAX, -1, -1]) };
         let furthest = || (0..9).filter(|at| pace.follow(*at).now_or_never().is_some()).max();
-        assert_eq!(furthest(), Some(1));
+        assert_eq!(furthest(), Some(0));
         pace.reach(1, 3);
-        assert_eq!(furthest(), Some(1), "the last one counts");
+        assert_eq!(furthest(), Some(0), "the last one counts");
         pace.reach(2, 2);
-        assert_eq!(furthest(), Some(4));
+        assert_eq!(furthest(), Some(3));
         pace.reach(2, 3);
-        assert_eq!(furthest(), Some(5));
+        assert_eq!(furthest(), Some(4));
         pace.reach(1, i64::MAX);
         pace.reach(2, 4);
-        assert_eq!(furthest(), Some(6));
+        assert_eq!(furthest(), Some(5));
         pace.reach(2, i64::MAX);
         assert_eq!(furthest(), Some(8), "nobody to wait for");
     }

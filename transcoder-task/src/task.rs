@@ -319,7 +319,8 @@ async fn work_on(
     found.probe_seconds = Some(probing.elapsed().as_secs_f64());
     found.probe = Some((&media).into());
 
-    let mut copyable = index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile));
+    let mut copyable =
+        index.map_or_else(Copyable::default, |index| Copyable::new(&index, &media, profile.segment_seconds));
     loop {
         let plan = unless_stopped(stop, plan(input, &media, &copyable, profile, standing)).await?;
         found.warnings = media.warnings.clone();
