@@ -16,7 +16,7 @@ MEMORY, DISK = 64, 300  # MB
 
 _SIGNALS = ("SIGKILL", "SIGTERM")
 _WHY = """\
-- **Until it plays.** The encoders: the source is found, opened and planned in 0.1 to 0.3 s whatever its length. The first segment has 15 frames, and the small rungs' encoders look 40 frames ahead (by which one CRF fits easy and hard content), so that some 60 frames are decoded, scaled and encoded before the last rung has its first segment. Where the largest rung is copied, two cores do that in two seconds. Where it is encoded, too, they take about three, a tenth more or less as the machine goes. A profile with `rc-lookahead=20` in its small rungs gains 0.4 s (from files, medians of five: 2.36 and 1.96 s).
+- **Until it plays.** The encoders: the source is found, opened and planned in 0.1 to 0.3 s whatever its length. The first segment has 15 frames, and the small rungs' encoders look 40 frames ahead (by which one CRF fits easy and hard content), so that some 60 frames are decoded, scaled and encoded before the last rung has its first segment. Two cores do that in two to three seconds, as the machine goes: on another day, all that is HEVC here took 3.1 s. Where the largest rung is copied and the source's first keyframes are far apart, what is in front of the second is encoded as well, or one cut would have to wait for ten seconds of every other rung. A profile with `rc-lookahead=20` in its small rungs gains some 0.4 s.
 - **Interruptions.** What the next attempt does again is the segments that were open, and what its encoders look ahead. Single turns differ by more than that: the three parts of one turn run one behind the other, on cores that others use as well."""
 
 
@@ -136,7 +136,7 @@ def _overhead(results: dict) -> str:
         walls = "; ".join(f"{way} {', '.join(f'{wall:.2f}' for wall in walls)}" for way, walls in row["walls"].items())
         each.append(f"{row['about']}: {walls}.")
     return (
-        "**Bare** is the FFmpeg command that the task runs, alone, from a file, its pipes led to `/dev/null`. **Files** is the"
+        "**Bare** are the FFmpeg commands that the task runs, at once, from a file, their pipes led to `/dev/null`. **Files** is the"
         " task from a file into a folder, **S3** the task from bucket to bucket; the store's own CPU time is then part of the"
         f" wall time, as it runs on the same cores.\n\n{table(header, rows)}\n\nWall seconds of each run: {' '.join(each)}"
     )

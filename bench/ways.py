@@ -70,7 +70,7 @@ def read_rungs(out: Path) -> list[Rung]:
 
 
 def bare_command(machine: Machine, clip: str, out: str) -> str | None:
-    """The task's own FFmpeg command, as a script whose pipes are read by nobody, or None if it can't be had.
+    """The task's own FFmpeg commands, as a script whose pipes are read by nobody, or None if they can't be had.
 
     The task runs once with an `ffmpeg` in front of the image's that writes down its arguments.
     """
@@ -82,10 +82,19 @@ def bare_command(machine: Machine, clip: str, out: str) -> str | None:
     shim.chmod(0o755)
     machine.run("env", "PATH=/bench/bin:/usr/local/bin:/usr/bin:/bin", *task_command(clip, out))
     commands = [path.read_text().splitlines() for path in sorted(folder.glob("arguments.*"))]
-    # The task may run FFmpeg for other things, too: the one that encodes reports its progress.
-    encoding = [command for command in commands if "-progress" in command]
-    if len(encoding) != 1:
+    # The task runs FFmpeg for other things, too: one that makes renditions writes to pipes of its own, and one of them reports
+    # its progress.
+    encoding = [command for command in commands if any(map(_is_own_pipe, command))]
+    if sum("-progress" in command for command in encoding) != 1:
         return None
-    pipes = sorted({int(fd) for argument in encoding[0] for fd in re.findall(r"^pipe:(\d+)$", argument)})
+    return "; ".join([*map(_unread, encoding), "wait"])
+
+
+def _is_own_pipe(argument: str) -> bool:
+    return bool(re.fullmatch(r"pipe:(\d\d+|[3-9])", argument))
+
+
+def _unread(command: list[str]) -> str:
+    pipes = sorted({int(argument.removeprefix("pipe:")) for argument in command if _is_own_pipe(argument)})
     redirections = " ".join(f"{fd}>/dev/null" for fd in pipes)
-    return f"exec ffmpeg {shlex.join(encoding[0])} {redirections}"
+    return f"ffmpeg {shlex.join(command)} {redirections} & true"
