@@ -203,8 +203,8 @@ impl Ffmpeg {
     }
 }
 
-/// Waits for the ends of several. When the first, which makes most, has ended, the others may take `patience`: they only copy,
-/// or leave out. Returns as [`Ffmpeg::wait`] does, the most of one.
+/// Waits for the ends of several. When the first, which makes most, has ended, the others may take `patience`: they copy,
+/// leave out, or encode a beginning. Returns as [`Ffmpeg::wait`] does, the most of one.
 pub async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> Result<u64, FfmpegError> {
     let (first, others) = ffmpegs.split_at_mut(ffmpegs.len().min(1));
     let mut first = pin!(try_join_all(first.iter_mut().map(Ffmpeg::wait)));
