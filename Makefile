@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test bench bench-consumer bench-stream soak
+.PHONY: help demo upload status down installed test lint unit media e2e bench bench-consumer bench-stream soak
 
 local := infra/local
 export VIDEO
@@ -12,6 +12,7 @@ help:
 	@echo 'make status             what is running'
 	@echo 'make down               stop everything that was started'
 	@echo 'make test               formatting, lints, unit tests, and the end-to-end test with a browser'
+	@echo 'make lint|unit|media|e2e  one part of make test'
 	@echo 'make soak [SECONDS=600]  the simulation of the consumer with new seeds, for so long'
 	@echo 'make bench              against the naive way: time, bytes, quality; writes its part of docs/BENCHMARKS.md'
 	@echo "make bench-consumer     the consumer's memory, CPU time and launches; writes its part of docs/BENCHMARKS.md"
@@ -19,32 +20,36 @@ help:
 
 demo:
 	@$(local)/setup.sh demo
-	@$(python) $(local)/demo.py demo $(if $(VIDEO),"$$VIDEO")
+	@$(python) -m vidstreamx_devtools.local.demo demo $(if $(VIDEO),"$$VIDEO")
 
 upload: installed
 	@test -n "$$VIDEO" || { echo 'usage: make upload VIDEO=path' >&2; exit 2; }
-	@$(python) $(local)/demo.py upload "$$VIDEO"
+	@$(python) -m vidstreamx_devtools.local.demo upload "$$VIDEO"
 
 status down: installed
-	@$(python) $(local)/stack.py $@
+	@$(python) -m vidstreamx_devtools.local.stack $@
 
 installed:
 	@test -x $(python) || { echo 'Nothing is set up here: begin with make demo.' >&2; exit 1; }
+	@$(local)/setup.sh python
 
 test:
 	@$(local)/test.sh
 
+lint unit media e2e:
+	@$(local)/test.sh $@
+
 bench:
 	@$(local)/setup.sh bench
-	@$(python) bench/bench.py $(BENCH)
+	@$(python) -m vidstreamx_devtools.bench.transcoder $(BENCH)
 
 bench-consumer:
 	@$(local)/setup.sh bench-consumer
-	@$(python) bench/consumer.py $(BENCH)
+	@$(python) -m vidstreamx_devtools.bench.consumer $(BENCH)
 
 bench-stream:
 	@$(local)/setup.sh bench-stream
-	@$(python) bench/stream.py $(BENCH)
+	@$(python) -m vidstreamx_devtools.bench.stream $(BENCH)
 
 soak:
 	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test seeds soak -- --ignored --nocapture

@@ -1,17 +1,14 @@
 #!/usr/bin/env bash
 # Installs what is missing on a Debian or Ubuntu machine, and nothing else. Safe to run again.
 #
-#   setup.sh demo   Docker engine, base image, FFmpeg, the local AWS, hls.js
-#   setup.sh test   all of that, Chromium, Shaka Player and the linters
-#   setup.sh bench  Docker engine, base image, FFmpeg, and one that measures quality
-#   setup.sh bench-consumer   FFmpeg
-#   setup.sh bench-stream     Docker engine, base image, FFmpeg, the local AWS
+#   setup.sh PURPOSE   one of: python demo test lint unit media e2e bench bench-consumer bench-stream
 #
 # State is kept in .local/ (VIDSTREAMX_TOOLS_DIR elsewhere); what commands say goes to setup.log there.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=${VIDSTREAMX_TOOLS_DIR:-$repo/.local}
+devtools=$repo/devtools
 log=$tools/setup.log
 own_engine=$tools/engine-installed # there if the engine is of this script's installing
 user=$(id -un)
@@ -191,35 +188,45 @@ python_is_new_enough() {
     python3 -c "import sys; sys.exit(sys.version_info < tuple(map(int, '$oldest_python'.split('.'))))"
 }
 
+pip_install() {
+    "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+
 make_venv() {
     rm -rf "$tools/venv" &&
         python3 -m venv "$tools/venv" &&
-        "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-            --requirement "$repo/infra/local/requirements.txt" &&
-        cp "$repo/infra/local/requirements.txt" "$tools/venv/installed.txt"
+        pip_install --editable "$devtools" &&
+        cp "$devtools/pyproject.toml" "$tools/venv/installed.toml"
 }
 
-need_venv() {
-    if cmp -s "$repo/infra/local/requirements.txt" "$tools/venv/installed.txt" &&
-        "$tools/venv/bin/python" -c '' 2>/dev/null; then return; fi
-    have python3 || apt_install python3
-    python_is_new_enough ||
-        fail "$(python3 --version) is too old, the local AWS needs $oldest_python or newer" \
-            "Put a newer python3 first on PATH."
-    python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
-    step "Python packages (local AWS, tests)" make_venv
+# An editable install records a path: it follows this checkout when the venv is shared or the checkout moved.
+devtools_are_of_this_checkout() {
+    local folder
+    folder=$("$tools/venv/bin/python" -I -c 'import vidstreamx_devtools as it; print(it.__path__[0])' 2>/dev/null) &&
+        [[ $folder == "$devtools/vidstreamx_devtools" ]]
 }
 
-install_quality_meter() {
-    "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-        --requirement "$repo/bench/requirements.txt" &&
-        cp "$repo/bench/requirements.txt" "$tools/venv/installed-bench.txt"
+install_devtools() {
+    pip_install --no-deps --no-build-isolation --editable "$devtools"
 }
 
-# In the same environment, which is made anew when what else is in it changes.
+need_python() {
+    if ! cmp -s "$devtools/pyproject.toml" "$tools/venv/installed.toml" ||
+        ! "$tools/venv/bin/python" -c '' 2>/dev/null; then
+        have python3 || apt_install python3
+        python_is_new_enough ||
+            fail "$(python3 --version) is too old, the local AWS needs $oldest_python or newer" \
+                "Put a newer python3 first on PATH."
+        python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
+        step "Python packages (local AWS, tests)" make_venv
+    elif ! devtools_are_of_this_checkout; then
+        step "point the Python tools to this checkout" install_devtools
+    fi
+}
+
 need_quality_meter() {
-    if cmp -s "$repo/bench/requirements.txt" "$tools/venv/installed-bench.txt"; then return; fi
-    step "an FFmpeg that measures quality" install_quality_meter
+    if "$tools/venv/bin/python" -I -c 'import imageio_ffmpeg' 2>/dev/null; then return; fi
+    step "an FFmpeg that measures quality" pip_install --no-build-isolation --editable "${devtools}[bench]"
 }
 
 install_players() {
@@ -264,33 +271,34 @@ need_chromium() {
         return
     fi
     # Each version of Playwright has its own browser, and a download that was broken off is none.
-    playwright=$(grep '^playwright==' "$repo/infra/local/requirements.txt")
+    playwright=$(grep -o 'playwright==[0-9.]*' "$devtools/pyproject.toml")
     if [[ -d $tools/browsers && $(cat "$tools/browsers.txt" 2>/dev/null) == "$playwright" ]]; then return; fi
     step "Chromium for the end-to-end test" install_own_chromium "$playwright"
 }
 
+need_ffmpeg() { need_command ffmpeg; }
+
+need_shellcheck() { need_command shellcheck; }
+
+declare -A needs=(
+    [python]='python'
+    [demo]='rust ffmpeg python players docker base_image'
+    [test]='rust ffmpeg python players docker base_image chromium shellcheck'
+    [lint]='rust python shellcheck'
+    [unit]='rust ffmpeg'
+    [media]='rust ffmpeg python players chromium'
+    [e2e]='rust ffmpeg python players docker base_image chromium'
+    [bench]='rust ffmpeg python quality_meter docker base_image'
+    [bench-consumer]='rust ffmpeg python'
+    [bench-stream]='rust ffmpeg python docker base_image'
+)
+
 main() {
-    local purpose=${1:-demo} start=$SECONDS
-    case $purpose in
-        demo | test | bench | bench-consumer | bench-stream) ;;
-        *) fail "unknown purpose \"$purpose\"" "Usage: setup.sh demo|test|bench|bench-consumer|bench-stream" ;;
-    esac
+    local purpose=${1:-demo} start=$SECONDS need
+    [[ -n ${needs[$purpose]:-} ]] || fail "unknown purpose \"$purpose\"" "Purposes: ${!needs[*]}"
     mkdir -p "$tools"
     : >"$log"
-
-    need_rust
-    need_command ffmpeg
-    need_venv
-    if [[ $purpose == bench ]]; then need_quality_meter; fi
-    if [[ $purpose != bench* ]]; then need_players; fi
-    if [[ $purpose != bench-consumer ]]; then
-        need_docker
-        need_base_image
-    fi
-    if [[ $purpose == test ]]; then
-        need_chromium
-        need_command shellcheck
-    fi
+    for need in ${needs[$purpose]}; do "need_$need"; done
     if ((SECONDS - start > 2)); then printf 'Set-up took %d s.\n' $((SECONDS - start)); fi
 }
 

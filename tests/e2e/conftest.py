@@ -8,19 +8,13 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
-from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPO / "infra" / "local"), str(REPO / "tests" / "common")]
-sys.dont_write_bytecode = True
-
-import ordeal as ordeals  # noqa: E402
-import story as stories  # noqa: E402
-import world as worlds  # noqa: E402
-from clips import Clips  # noqa: E402
+from vidstreamx_devtools.e2e import chaos as ordeals
+from vidstreamx_devtools.e2e import scenario as stories
+from vidstreamx_devtools.e2e import stack_fixture as worlds
+from vidstreamx_devtools.e2e.upload_files import Clips
 
 _tables = pytest.StashKey[list[tuple[str, str]]]()
 

@@ -1,7 +1,7 @@
 """Whatever arrives comes to an end that can be seen, and none of it stops the consumer or other videos."""
 
 import pytest
-from story import ODD_KEYS
+from vidstreamx_devtools.e2e.scenario import ODD_KEYS
 
 ODD = [f"key: {what}" for what in ODD_KEYS]
 GOOD = [

@@ -1,6 +1,6 @@
 """What comes out plays in a browser, in every quality that the report promises."""
 
-import player
+from vidstreamx_devtools.e2e import player_pages as player
 import pytest
 
 

@@ -7,7 +7,7 @@ end or no record.
 """
 
 import pytest
-from ordeal import CONSUMER_KILLS, RUBBISH
+from vidstreamx_devtools.e2e.chaos import CONSUMER_KILLS, RUBBISH
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What people do from a terminal: look at videos, submit what is there already, send failed ones back."""
 
 import pytest
-from waiting import until
+from vidstreamx_devtools.waiting import until
 
 pytestmark = pytest.mark.usefixtures("story")  # whose consumer has ended, and left the queue empty
 

@@ -7,12 +7,12 @@ already announced, or an attempt that knows nothing of the one before, segments 
 
 import json
 
-import player
+from vidstreamx_devtools.e2e import player_pages as player
 import pytest
-from clips import LONG_SECONDS
-from growing import Growing
-from waiting import until
-from watching import Watching
+from vidstreamx_devtools.e2e.upload_files import LONG_SECONDS
+from vidstreamx_devtools.e2e.playlist_monitor import Growing
+from vidstreamx_devtools.waiting import until
+from vidstreamx_devtools.e2e.viewer_session import Watching
 
 pytestmark = pytest.mark.usefixtures("story")  # whose consumer has ended, and left the queue empty
 

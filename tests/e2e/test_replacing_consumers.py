@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from waiting import until
+from vidstreamx_devtools.waiting import until
 
 pytestmark = pytest.mark.usefixtures("story")  # whose consumer has ended, and left the queue empty
 

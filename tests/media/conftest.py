@@ -7,21 +7,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(REPO / "infra" / "local"), str(REPO / "tests" / "common")]
-sys.dont_write_bytecode = True
-
-import corpus  # noqa: E402
-import programs  # noqa: E402
-import table  # noqa: E402
-import verdict  # noqa: E402
-from runs import OUTPUTS  # noqa: E402
+from vidstreamx_devtools.media import uploads as corpus
+from vidstreamx_devtools.local import programs
+from vidstreamx_devtools.media import table
+from vidstreamx_devtools.media import verdict
+from vidstreamx_devtools.media.transcode import OUTPUTS
 
 _verdicts = pytest.StashKey[list]()
 

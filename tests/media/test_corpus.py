@@ -1,6 +1,6 @@
 """Every file of the corpus becomes the stream it should, or is refused as it should be."""
 
-import corpus
+from vidstreamx_devtools.media import uploads as corpus
 import pytest
 
 

@@ -1,10 +1,10 @@
 """Streams of every category play to their end in a browser, with their quality switched on the way."""
 
-import corpus
+from vidstreamx_devtools.media import uploads as corpus
 import pytest
-import streams_to_play
-from playing import PLAYERS, play_all
-from runs import OUTPUTS
+from vidstreamx_devtools.media import play_selection as streams_to_play
+from vidstreamx_devtools.playback.runner import PLAYERS, play_all
+from vidstreamx_devtools.media.transcode import OUTPUTS
 
 _SWITCHABLE = 3.0  # seconds; a shorter stream is over before a player has switched
 # A switch shows where the next segment begins, so that down and up again take three of them behind the first, which

@@ -1,0 +1,1 @@
+"""Benchmarks. `transcoder`, `consumer` and `stream` are programs; each writes its section of docs/BENCHMARKS.md."""
