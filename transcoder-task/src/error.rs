@@ -2,7 +2,10 @@
 
 use vidstreamx_job::Exit;
 
-use crate::{ffmpeg::FfmpegError, mp4::Mp4Error, probe::ProbeError, s3::S3Error, store::StoreError};
+use crate::{
+    analysis::ffprobe::ProbeError, package::progressive::Mp4Error, process::FfmpegError,
+    store::bucket::StoreError, store::s3::S3Error,
+};
 
 /// Why the task could not do its work.
 #[derive(Debug, thiserror::Error)]

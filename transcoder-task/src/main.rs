@@ -5,54 +5,38 @@
 //! [`command`] (with [`colour`]) → [`ffmpeg`] → [`cmaf`] → [`publish`] (to a [`store`]; [`playlist`], [`dash`],
 //! [`images`], [`subtitles`], [`mp4`]) → [`verify`]; [`task`] ties them together.
 
-mod boundaries;
-mod checkpoint;
-mod cmaf;
-mod colour;
-mod command;
-mod dash;
+mod analysis;
+mod config;
 mod error;
 mod ffmpeg;
-mod images;
-mod index;
-mod input;
-mod language;
-mod loudness;
-mod mp4;
+mod package;
 mod plan;
-mod playlist;
-mod probe;
-mod profile;
+mod process;
 mod progress;
 mod publish;
-mod reading;
-mod resume;
-mod s3;
-mod settings;
 mod source;
 mod store;
-mod subtitles;
 mod task;
-mod tone;
-mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
+use config::settings::{Flags, Settings, usage_exit};
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let flags = match settings::Flags::try_parse() {
+    let flags = match Flags::try_parse() {
         Ok(flags) => flags,
-        Err(error) => return settings::usage_exit(&error),
+        Err(error) => return usage_exit(&error),
     };
     flags.init_logging();
     // FFmpeg runs as the same user: it must not read credentials out of this process.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!("this process's memory stays readable to FFmpeg: {error}");
     }
-    let exit = match settings::Settings::from_flags(flags) {
+    let exit = match Settings::from_flags(flags) {
         Ok(settings) => task::run(settings).await,
         Err(error) => {
             tracing::error!("{error}");

@@ -3,17 +3,20 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 #![allow(dead_code, reason = "the modules are the program's; not all of each is called here")]
 
-#[path = "../src/colour.rs"]
-mod colour;
-#[path = "../src/tone.rs"]
-mod tone;
+#[path = "."]
+mod ffmpeg {
+    #[path = "../src/ffmpeg/colour.rs"]
+    pub mod colour;
+    #[path = "../src/ffmpeg/tone_map.rs"]
+    pub mod tone_map;
+}
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use colour::{Colour, Tags};
+use ffmpeg::colour::{Colour, Tags};
 use serde_json::Value;
 
 /// R'G'B' of BT.709, full range, 8 bits.

@@ -1,0 +1,2 @@
+pub mod ffprobe;
+pub mod sample_index;

@@ -1,0 +1,183 @@
+//! How loud the source's sound is, and by how much it must be changed, for profiles that ask for it.
+//!
+//! The whole of it is measured before anything is encoded, and then changed by one constant: a normaliser that
+//! adapts as it goes would change the loudness between quiet and loud parts that its maker meant.
+
+use ebur128::{EbuR128, Mode};
+use futures::future::try_join_all;
+use tokio::{io::AsyncReadExt, net::unix::pipe};
+
+use crate::{
+    analysis::ffprobe::MOST_SECONDS,
+    error::TaskError,
+    plan::builder::AudioRendition,
+    process::{FIRST_PIPE_FD, Ffmpeg},
+    progress::{self, ProgressState},
+    source::loopback::Input,
+};
+
+/// Highest true peak: what AAC adds by its errors must not clip (EBU R128 s2, 4.3).
+const HIGHEST_PEAK_DBTP: f64 = -1.0;
+/// Most that is added: beyond it is silence with noise in it.
+const MOST_GAIN_DB: f64 = 30.0;
+/// Quieter than this over all is silence (the absolute gate of ITU-R BS.1770).
+const SILENCE_LUFS: f64 = -70.0;
+/// Measured at this rate, which loudness does not depend on.
+const SAMPLE_RATE: u32 = 48_000;
+
+/// How loud a track is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Loudness {
+    /// Over all of it, in LUFS.
+    pub integrated_lufs: f64,
+    /// In dB under full scale.
+    pub true_peak_dbtp: f64,
+}
+
+/// What is done to a track's samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// In dB.
+    pub gain_db: f64,
+    /// Whether peaks would clip and must be held down.
+    pub limited: bool,
+}
+
+impl Change {
+    /// From what is there to what is wanted; `None` for silence.
+    pub fn new(measured: Loudness, target_lufs: f64) -> Option<Self> {
+        if measured.integrated_lufs <= SILENCE_LUFS {
+            return None;
+        }
+        let gain_db = (target_lufs - measured.integrated_lufs).min(MOST_GAIN_DB);
+        // In steps, so that another processor's rounding gives the same.
+        let gain_db = (gain_db * 100.0).round() / 100.0;
+        Some(Self { gain_db, limited: measured.true_peak_dbtp + gain_db > HIGHEST_PEAK_DBTP })
+    }
+
+    /// As an FFmpeg filter.
+    pub fn filter(&self) -> String {
+        let volume = format!("volume={:.2}dB", self.gain_db);
+        if !self.limited {
+            return volume;
+        }
+        // Looks ahead by `attack` ms. Without `level=0` it would raise everything to the limit.
+        let limit = 10_f64.powf(HIGHEST_PEAK_DBTP / 20.0);
+        format!("{volume},alimiter=limit={limit:.4}:level=0:attack=5:release=50")
+    }
+}
+
+/// Measures the tracks as they will be published, in one pass over the source.
+///
+/// # Errors
+/// As for encoding.
+pub async fn measure(
+    input: &Input,
+    tracks: &[AudioRendition],
+    progress_state: &ProgressState,
+) -> Result<Vec<Loudness>, TaskError> {
+    let mut arguments: Vec<String> =
+        ["-hide_banner", "-nostdin", "-loglevel", "warning", "-nostats", "-stats_period", "1"]
+            .map(str::to_owned)
+            .into();
+    // As for encoding: a header may lie.
+    arguments.extend(["-t".to_owned(), MOST_SECONDS.to_string()]);
+    arguments.extend(input.arguments());
+    arguments.extend(["-progress".to_owned(), format!("pipe:{FIRST_PIPE_FD}")]);
+    for (fd, track) in (FIRST_PIPE_FD + 1..).zip(tracks) {
+        let layout = track.layout.unwrap_or("stereo");
+        arguments.extend(["-map".to_owned(), format!("0:{}", track.stream)]);
+        arguments.extend(["-af".to_owned(), format!("aformat=channel_layouts={layout}")]);
+        arguments.extend(["-ar".to_owned(), SAMPLE_RATE.to_string()]);
+        arguments.extend(["-c:a", "pcm_f32le", "-f", "f32le"].map(str::to_owned));
+        arguments.push(format!("pipe:{fd}"));
+    }
+    let (mut ffmpeg, mut pipes) = Ffmpeg::spawn(&arguments, tracks.len() + 1)?;
+    let samples = pipes.split_off(1);
+    let follow = async {
+        match pipes.pop() {
+            Some(pipe) => Ok(progress::follow(pipe, progress_state).await?),
+            None => Ok(()),
+        }
+    };
+    let meters = try_join_all(tracks.iter().zip(samples).map(|(track, pipe)| meter(pipe, track)));
+    match tokio::try_join!(meters, follow) {
+        Ok((measured, ())) => {
+            ffmpeg.wait().await?;
+            Ok(measured)
+        }
+        Err(error) => {
+            let _ = ffmpeg.stop().await;
+            Err(error)
+        }
+    }
+}
+
+async fn meter(mut pipe: pipe::Receiver, track: &AudioRendition) -> Result<Loudness, TaskError> {
+    let failed = |reason: String| TaskError::Output { rendition: format!("audio/{}", track.name), reason };
+    // A histogram, because a list of all blocks would grow with the track.
+    let mode = Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
+    let mut meter =
+        EbuR128::new(track.channels, SAMPLE_RATE, mode).map_err(|error| failed(error.to_string()))?;
+    let frame_bytes = track.channels as usize * size_of::<f32>();
+    let mut bytes = Vec::new();
+    let mut samples = Vec::new();
+    while (&mut pipe)
+        .take(frame_bytes as u64 * 4096)
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(|error| failed(error.to_string()))?
+        > 0
+    {
+        let (values, _) = bytes.as_chunks::<{ size_of::<f32>() }>();
+        samples.extend(values.iter().map(|value| f32::from_le_bytes(*value)));
+        samples.truncate(samples.len() - samples.len() % track.channels as usize);
+        meter.add_frames_f32(&samples).map_err(|error| failed(error.to_string()))?;
+        bytes.clear();
+        samples.clear();
+    }
+    let integrated_lufs = meter.loudness_global().map_err(|error| failed(error.to_string()))?;
+    let mut peak: f64 = 0.0;
+    for channel in 0..track.channels {
+        peak = peak.max(meter.true_peak(channel).map_err(|error| failed(error.to_string()))?);
+    }
+    Ok(Loudness { integrated_lufs, true_peak_dbtp: 20.0 * peak.log10() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(integrated_lufs: f64, true_peak_dbtp: f64) -> Option<String> {
+        Change::new(Loudness { integrated_lufs, true_peak_dbtp }, -16.0).map(|change| change.filter())
+    }
+
+    #[test]
+    fn one_gain_and_a_limit_where_peaks_would_clip() {
+        assert_eq!(change(-23.0, -9.0).unwrap(), "volume=7.00dB");
+        assert_eq!(change(-10.0, 0.5).unwrap(), "volume=-6.00dB");
+        let limited = "volume=7.00dB,alimiter=limit=0.8913:level=0:attack=5:release=50";
+        assert_eq!(change(-23.0, -3.0).unwrap(), limited);
+        assert!(change(-60.0, -50.0).unwrap().starts_with("volume=30.00dB"));
+        assert_eq!(change(f64::NEG_INFINITY, f64::NEG_INFINITY), None);
+    }
+
+    #[tokio::test]
+    async fn tones_are_as_loud_as_the_standard_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tones.mkv");
+        // EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS is -23 LUFS; a second track is 10 dB louder.
+        let arguments = "-loglevel error -f lavfi -i sine=frequency=1000:duration=6:sample_rate=48000 \
+            -filter_complex [0]volume=18.06dB,volume=-23dB,pan=stereo|c0=c0|c1=c0,asplit[a][b];[b]volume=10dB[c] \
+            -map [a] -map [c] -c:a pcm_f32le";
+        let mut ffmpeg = crate::process::command("ffmpeg");
+        let output = ffmpeg.args(arguments.split_whitespace()).arg(&file).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let track = |stream| AudioRendition::of_tests(stream, 6.0);
+        let measured =
+            measure(&Input::File(file), &[track(0), track(1)], &ProgressState::default()).await.unwrap();
+        let louder = measured[1].integrated_lufs - measured[0].integrated_lufs;
+        assert!((louder - 10.0).abs() < 0.1, "{measured:?}");
+        assert!((measured[0].integrated_lufs + 23.0).abs() < 0.1, "{measured:?}");
+    }
+}

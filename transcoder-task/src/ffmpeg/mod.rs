@@ -1,0 +1,4 @@
+pub mod arguments;
+pub mod colour;
+pub mod loudness;
+pub mod tone_map;

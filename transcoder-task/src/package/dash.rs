@@ -1,0 +1,357 @@
+//! The stream's MPD (MPEG-DASH, ISO/IEC 23009-1, by the DASH-IF's guidelines) over the segments that the HLS
+//! playlists name.
+//!
+//! Static, so written when the last segment is there: a stream that grows is followed by its playlists.
+
+use std::{io::Write, time::Duration};
+
+use dash_mpd_core::{
+    AdaptationSet, AudioChannelConfiguration, BaseURL, Label, MPD, Period, Representation, Role, S,
+    SegmentTemplate, SegmentTimeline,
+};
+
+use crate::package::hls::{
+    self, INIT_NAME, Layout, Presentation, Rendition, Sound, TEXT_NAME, Text, Timeline, Variant,
+};
+
+const NAMESPACE: &str = "urn:mpeg:dash:schema:mpd:2011";
+const PROFILE: &str = "urn:mpeg:dash:profile:isoff-live:2011";
+const ROLES: &str = "urn:mpeg:dash:role:2011";
+/// Coding-independent code points for channel layouts (ISO/IEC 23091-3).
+const CHANNELS: &str = "urn:mpeg:mpegB:cicp:ChannelConfiguration";
+/// `seg-00000.m4s`, as in the playlists.
+const SEGMENT_NAME: &str = "seg-$Number%05d$.m4s";
+
+/// The MPD of a whole presentation.
+pub fn mpd(presentation: &Presentation) -> Vec<u8> {
+    let rungs = presentation.sorted_rungs();
+    let video = rungs.chunk_by(|one, next| one.family() == next.family()).map(video_set);
+    let sounds = presentation.sorted_sounds();
+    let audio = sounds.iter().enumerate().flat_map(|(index, sound)| {
+        let layouts = [Some(&sound.stereo), sound.surround.as_ref()];
+        layouts.into_iter().flatten().map(move |layout| audio_set(sound, layout, index == 0))
+    });
+    let texts = presentation.texts.iter().map(text_set);
+    let mut adaptations: Vec<AdaptationSet> = video.chain(audio).chain(texts).collect();
+    for (number, set) in adaptations.iter_mut().enumerate() {
+        set.id = Some(number.to_string());
+    }
+
+    let longest = duration(timelines(presentation).map(Timeline::longest_seconds));
+    let mpd = MPD {
+        xmlns: Some(NAMESPACE.into()),
+        profiles: Some(PROFILE.into()),
+        mpdtype: Some("static".into()),
+        mediaPresentationDuration: Some(duration(timelines(presentation).map(Timeline::end_seconds))),
+        // A network as fast as @bandwidth, the peak of all segments, brings the first within its own length.
+        minBufferTime: Some(longest),
+        maxSegmentDuration: Some(longest),
+        periods: vec![Period {
+            id: Some("0".into()),
+            start: Some(Duration::ZERO),
+            adaptations,
+            ..Period::default()
+        }],
+        ..MPD::default()
+    };
+    hls::text(|buffer| writeln!(buffer, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{mpd}"))
+}
+
+/// Of picture and sound.
+fn timelines(presentation: &Presentation) -> impl Iterator<Item = &Timeline> {
+    let sounds = presentation.sounds.iter().flat_map(|sound| [Some(&sound.stereo), sound.surround.as_ref()]);
+    let video = presentation.rungs.iter().map(|rung| &rung.rendition.timeline);
+    video.chain(sounds.flatten().map(|layout| &layout.rendition.timeline))
+}
+
+/// The longest, to the microsecond.
+fn duration(seconds: impl Iterator<Item = f64>) -> Duration {
+    Duration::from_micros((seconds.fold(0.0, f64::max) * 1e6).round() as u64)
+}
+
+/// Rungs of one codec, between which players switch.
+fn video_set(rungs: &[&Variant]) -> AdaptationSet {
+    let fastest = rungs.iter().map(|rung| rung.frame_rate).fold(0.0, f64::max);
+    AdaptationSet {
+        contentType: Some("video".into()),
+        mimeType: Some("video/mp4".into()),
+        segmentAlignment: Some(true),
+        startWithSAP: Some(1),
+        maxWidth: rungs.iter().map(|rung| rung.width.into()).max(),
+        maxHeight: rungs.iter().map(|rung| rung.height.into()).max(),
+        maxFrameRate: fraction(fastest),
+        // No role: it would be main, and Shaka Player would take every sound with it for the main one.
+        representations: rungs
+            .iter()
+            .map(|rung| Representation {
+                width: Some(rung.width.into()),
+                height: Some(rung.height.into()),
+                frameRate: fraction(rung.frame_rate),
+                sar: Some("1:1".into()),
+                scanType: Some("progressive".into()),
+                ..representation(&rung.rendition)
+            })
+            .collect(),
+        ..AdaptationSet::default()
+    }
+}
+
+fn audio_set(sound: &Sound, layout: &Layout, default: bool) -> AdaptationSet {
+    AdaptationSet {
+        contentType: Some("audio".into()),
+        mimeType: Some("audio/mp4".into()),
+        lang: sound.language.clone(),
+        segmentAlignment: Some(true),
+        startWithSAP: Some(1),
+        Role: vec![role(if default { "main" } else { "alternate" })],
+        Label: vec![label(&sound.label)],
+        representations: vec![Representation {
+            audioSamplingRate: Some(layout.sample_rate.to_string()),
+            AudioChannelConfiguration: vec![AudioChannelConfiguration {
+                schemeIdUri: CHANNELS.into(),
+                value: Some(channel_configuration(layout.channels).to_string()),
+                id: None,
+            }],
+            ..representation(&layout.rendition)
+        }],
+        ..AdaptationSet::default()
+    }
+}
+
+fn text_set(text: &Text) -> AdaptationSet {
+    let mut roles = vec![role(if text.forced { "forced-subtitle" } else { "subtitle" })];
+    if text.default {
+        roles.push(role("main"));
+    }
+    AdaptationSet {
+        contentType: Some("text".into()),
+        mimeType: Some("text/vtt".into()),
+        lang: text.language.clone(),
+        Role: roles,
+        Label: vec![label(&text.label)],
+        representations: vec![Representation {
+            id: Some(id(&text.rendition)),
+            bandwidth: Some(text.rendition.rates.peak),
+            BaseURL: vec![BaseURL {
+                base: format!("{}/{TEXT_NAME}", text.rendition.folder),
+                ..BaseURL::default()
+            }],
+            ..Representation::default()
+        }],
+        ..AdaptationSet::default()
+    }
+}
+
+fn representation(rendition: &Rendition) -> Representation {
+    let folder = &rendition.folder;
+    Representation {
+        id: Some(id(rendition)),
+        bandwidth: Some(rendition.rates.peak),
+        codecs: Some(rendition.codecs.clone()),
+        SegmentTemplate: Some(SegmentTemplate {
+            timescale: Some(rendition.timeline.timescale.into()),
+            initialization: Some(format!("{folder}/{INIT_NAME}")),
+            media: Some(format!("{folder}/{SEGMENT_NAME}")),
+            startNumber: Some(0),
+            SegmentTimeline: Some(SegmentTimeline { segments: runs(&rendition.timeline) }),
+            ..SegmentTemplate::default()
+        }),
+        ..Representation::default()
+    }
+}
+
+/// Unique, since folders are; without the job's: `video-1080p`.
+fn id(rendition: &Rendition) -> String {
+    rendition.folder.split_once('/').map_or(rendition.folder.as_str(), |(_, below)| below).replace('/', "-")
+}
+
+/// The segments' times: those of one length that follow on each other are one entry.
+fn runs(timeline: &Timeline) -> Vec<S> {
+    let mut runs: Vec<S> = Vec::new();
+    let mut end = None;
+    for segment in &timeline.segments {
+        let follows = end == Some(segment.start_ticks);
+        end = Some(segment.start_ticks + segment.duration_ticks);
+        match runs.last_mut() {
+            Some(run) if follows && run.d == segment.duration_ticks => {
+                run.r = Some(run.r.unwrap_or(0) + 1);
+            }
+            _ => runs.push(S {
+                t: (!follows).then_some(segment.start_ticks),
+                d: segment.duration_ticks,
+                ..S::default()
+            }),
+        }
+    }
+    runs
+}
+
+/// Frames per second: whole, NTSC's (over 1001), or to a thousandth; none if unknown.
+fn fraction(frame_rate: f64) -> Option<String> {
+    let thousandths = (frame_rate * 1000.0).round() as u64;
+    let whole = frame_rate.round();
+    let ntsc = (frame_rate * 1.001).round();
+    match thousandths {
+        0 => None,
+        _ if whole > 0.0 && (frame_rate - whole).abs() < 0.0005 => Some(format!("{whole}")),
+        _ if ntsc > 0.0 && (frame_rate - ntsc / 1.001).abs() < 0.0005 => {
+            Some(format!("{}/1001", ntsc * 1000.0))
+        }
+        _ => Some(format!("{thousandths}/1000")),
+    }
+}
+
+/// The code point of FFmpeg's default layout for so many channels; up to 5.1 they are one number.
+fn channel_configuration(channels: u32) -> u32 {
+    match channels {
+        7 => 11,
+        8 => 12,
+        _ => channels,
+    }
+}
+
+fn role(value: &str) -> Role {
+    Role { id: None, schemeIdUri: ROLES.into(), value: Some(value.into()) }
+}
+
+fn label(text: &str) -> Label {
+    Label { content: text.into(), ..Label::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::package::hls::samples::{any_presentation, everything, timeline};
+
+    fn read(presentation: &Presentation) -> MPD {
+        dash_mpd_core::parse(&String::from_utf8(mpd(presentation)).unwrap()).unwrap()
+    }
+
+    /// One element a line.
+    fn lines(presentation: &Presentation) -> String {
+        String::from_utf8(mpd(presentation)).unwrap().replace("><", ">\n<")
+    }
+
+    /// Start and length of every segment.
+    fn expand(runs: &[S]) -> Vec<(u64, u64)> {
+        let mut next = 0;
+        let mut times = Vec::new();
+        for run in runs {
+            next = run.t.unwrap_or(next);
+            for _ in 0..=run.r.unwrap_or(0) {
+                times.push((next, run.d));
+                next += run.d;
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn manifests() {
+        insta::assert_snapshot!("everything", lines(&everything()));
+        let audio = Presentation { sounds: everything().sounds, ..Presentation::default() };
+        insta::assert_snapshot!("audio_alone", lines(&audio));
+    }
+
+    #[test]
+    fn labels_are_text_and_not_markup() {
+        let mut presentation = everything();
+        presentation.sounds[0].label = "<b>\"Tom\" & 'Jerry'</b>".into();
+        let label = &read(&presentation).periods[0].adaptations[3].Label[0];
+        assert_eq!(label.content, presentation.sounds[0].label);
+    }
+
+    #[test]
+    fn segments_of_one_length_are_one_run() {
+        let mut late = timeline(1000, 500, &[4000, 4000, 4000, 3000, 4000]);
+        late.segments[4].start_ticks += 40;
+        let run = |t, d, r| S { t, d, r, ..S::default() };
+        assert_eq!(
+            runs(&late),
+            [run(Some(500), 4000, Some(2)), run(None, 3000, None), run(Some(15_540), 4000, None)]
+        );
+    }
+
+    #[test]
+    fn frame_rates_are_fractions() {
+        for (frame_rate, expected) in [
+            (25.0, Some("25")),
+            (29.97003, Some("30000/1001")),
+            (23.976, Some("24000/1001")),
+            (59.94, Some("60000/1001")),
+            (9.969, Some("9969/1000")),
+            (0.5, Some("500/1000")),
+            (0.0, None),
+        ] {
+            assert_eq!(fraction(frame_rate).as_deref(), expected, "{frame_rate}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn manifests_hold_the_presentation(presentation in any_presentation()) {
+            let manifest = read(&presentation);
+            let sets = &manifest.periods[0].adaptations;
+            let layouts: Vec<(&Sound, &Layout)> = presentation
+                .sorted_sounds()
+                .into_iter()
+                .flat_map(|sound| [Some((sound, &sound.stereo)), sound.surround.as_ref().map(|it| (sound, it))])
+                .flatten()
+                .collect();
+            let media: Vec<&Rendition> = presentation
+                .rungs
+                .iter()
+                .map(|rung| &rung.rendition)
+                .chain(layouts.iter().map(|(_, layout)| &layout.rendition))
+                .collect();
+
+            let mut ids = BTreeSet::new();
+            let mut found = 0;
+            for set in sets {
+                for written in &set.representations {
+                    prop_assert!(ids.insert(written.id.clone()));
+                    let Some(template) = &written.SegmentTemplate else { continue };
+                    let rendition = media
+                        .iter()
+                        .find(|it| Some(format!("{}/init.mp4", it.folder)) == template.initialization)
+                        .unwrap();
+                    found += 1;
+                    let times: Vec<(u64, u64)> = rendition
+                        .timeline
+                        .segments
+                        .iter()
+                        .map(|segment| (segment.start_ticks, segment.duration_ticks))
+                        .collect();
+                    prop_assert_eq!(expand(&template.SegmentTimeline.as_ref().unwrap().segments), times);
+                    prop_assert_eq!(template.timescale, Some(rendition.timeline.timescale.into()));
+                    prop_assert!(written.bandwidth.unwrap() >= rendition.rates.average);
+                    let duration = manifest.mediaPresentationDuration.unwrap().as_secs_f64();
+                    prop_assert!(duration > rendition.timeline.end_seconds() - 1e-6);
+                }
+                if set.contentType.as_deref() == Some("video") {
+                    let codecs: BTreeSet<&str> =
+                        set.representations.iter().map(|it| &it.codecs.as_ref().unwrap()[..4]).collect();
+                    prop_assert_eq!(codecs.len(), 1);
+                }
+            }
+            prop_assert_eq!(found, media.len());
+
+            let of = |kind: &str| sets.iter().filter(|set| set.contentType.as_deref() == Some(kind)).collect::<Vec<_>>();
+            let labels: Vec<&str> = of("audio").iter().map(|set| set.Label[0].content.as_str()).collect();
+            let expected: Vec<&str> = layouts.iter().map(|(sound, _)| sound.label.as_str()).collect();
+            prop_assert_eq!(labels, expected);
+            let files: Vec<&str> =
+                of("text").iter().map(|set| set.representations[0].BaseURL[0].base.as_str()).collect();
+            let expected: Vec<String> = presentation
+                .texts
+                .iter()
+                .map(|text| format!("{}/subtitles.vtt", text.rendition.folder))
+                .collect();
+            prop_assert_eq!(files, expected);
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! Pictures of the video: a poster, and a storyboard for the player's seek bar. Both are made of stills, which
+//! the one FFmpeg run emits beside the renditions as JPEGs on a pipe.
+
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use memchr::memmem;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::{
+    package::webvtt::timestamp,
+    process::{self, FfmpegError},
+};
+
+/// Stills that are kept at most, which is also what a storyboard of ten by ten tiles holds.
+const MOST_STILLS: usize = 100;
+/// Stills that are kept weigh at most this much: they stay in memory until the video's end. A hundred of 720p are
+/// 5 to 20 MB.
+const MOST_BYTES: usize = 24 << 20;
+/// A still is smaller: 4096 by 720 pixels of noise are 4 MB.
+const LARGEST_STILL: usize = 8 << 20;
+/// Between stills of a video whose length the file does not say.
+const UNKNOWN_INTERVAL: f64 = 5.0;
+/// Start of image, and the first byte of the marker behind it.
+const START: [u8; 3] = [0xff, 0xd8, 0xff];
+/// End of image. Neither it nor the start occurs inside: in a JPEG's data a zero or a restart marker follows each
+/// 0xFF, and the tables of FFmpeg's encoder hold none.
+const END: [u8; 2] = [0xff, 0xd9];
+/// A still at the video's very beginning or end is the poster only if it has this much more detail: there are
+/// titles, credits and half-done fades.
+const AT_THE_EDGE: f64 = 0.75;
+/// Tiles side by side in a storyboard's sheet.
+const COLUMNS: usize = 10;
+/// Longer side of a tile in pixels, which is what players show above the seek bar.
+const TILE: f64 = 160.0;
+/// The storyboard takes FFmpeg about a second.
+const STORYBOARD_LIMIT: Duration = Duration::from_secs(60);
+/// The address of the sheet, next to the storyboard's cues.
+pub const SHEET_NAME: &str = "storyboard-0.jpg";
+
+/// Seconds between stills of a video of this length (0 if unknown): at least one, in tenths, such that there are
+/// about a hundred stills at most.
+pub fn interval_seconds(duration_seconds: f64) -> f64 {
+    if duration_seconds > 0.0 {
+        // One in reserve, because a video may last a little longer than its file says.
+        (duration_seconds / (MOST_STILLS - 1) as f64 * 10.0).ceil().max(10.0) / 10.0
+    } else {
+        UNKNOWN_INTERVAL
+    }
+}
+
+/// The filters that make frames into stills of `size`, in pixels: the frame that is on screen at each multiple of
+/// the interval, from 0 on until the video ends. `corrections` are what the picture needs before it is scaled; they
+/// see only the stills, so what they cost does not matter, but also not the frames between (for interlaced video
+/// `field` does, which keeps every other line; `bwdif` does not).
+///
+/// They need a filter graph of their own, beside the one of the rungs: FFmpeg 7 asks the output of a graph that is
+/// the furthest behind for its next frame, and until it has one the frames of the others pile up, uncompressed.
+///
+/// `fps` repeats a frame for as long as it is shown, however uneven the frames are, and the first frame if the
+/// picture begins after the `first` multiple. It rounds times up, so that a frame is taken for the first multiple at
+/// or after its own time. Its only delay is that it must see the second frame.
+pub fn filters(
+    interval_seconds: f64,
+    first: usize,
+    (width, height): (u32, u32),
+    corrections: &[&str],
+) -> String {
+    let tenths = (interval_seconds * 10.0).round() as u64;
+    let start = (first as f64 * interval_seconds * 10.0).round() / 10.0;
+    let pick = format!("fps=fps=10/{tenths}:start_time={start}:round=up");
+    // The encoder of JPEG wants full range.
+    let fit = format!("scale={width}:{height}:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p");
+    [&[pick.as_str()], corrections, &[fit.as_str()]].concat().join(",")
+}
+
+/// JPEGs of one size and quality, evenly spaced from the video's beginning.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stills {
+    jpegs: Vec<Bytes>,
+    interval_seconds: f64,
+    taken: usize,
+    /// One in so many is kept.
+    one_of: usize,
+}
+
+impl Stills {
+    /// None yet, so many seconds apart.
+    pub fn every(interval_seconds: f64) -> Self {
+        Self { jpegs: Vec::new(), interval_seconds, taken: 0, one_of: 1 }
+    }
+
+    /// How many have come, those that were left out included.
+    pub fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Takes the next one. If there are more than can be kept, which a file whose length is unknown or a lie leads to,
+    /// every other one is left out, as often as necessary.
+    pub fn take(&mut self, jpeg: Bytes) {
+        if self.taken.is_multiple_of(self.one_of) {
+            self.jpegs.push(jpeg);
+        }
+        self.taken += 1;
+        while self.too_many() {
+            self.thin();
+            self.one_of *= 2;
+        }
+    }
+
+    /// Takes FFmpeg's stills to the pipe's end, each of which is shown to `made`.
+    ///
+    /// # Errors
+    /// Reading the pipe failed.
+    pub async fn read(
+        mut self,
+        mut pipe: impl AsyncRead + Unpin,
+        mut made: impl FnMut(&Bytes),
+    ) -> std::io::Result<Self> {
+        let mut stream = JpegStream::default();
+        while pipe.read_buf(&mut stream.buffer).await? > 0 {
+            while let Some(jpeg) = stream.next() {
+                made(&jpeg);
+                self.take(jpeg);
+            }
+        }
+        Ok(self)
+    }
+
+    fn too_many(&self) -> bool {
+        let bytes: usize = self.jpegs.iter().map(Bytes::len).sum();
+        self.jpegs.len() > MOST_STILLS || (bytes > MOST_BYTES && self.jpegs.len() > 1)
+    }
+
+    fn thin(&mut self) {
+        let mut number = 0;
+        self.jpegs.retain(|_| {
+            number += 1;
+            number % 2 == 1
+        });
+        self.interval_seconds *= 2.0;
+    }
+
+    /// The most representative still, `None` if there is none: the one with the most to see in it, which is the
+    /// largest, since black, blank and blurred frames are small; but not one of the video's first or last moments
+    /// if others are about as good.
+    pub fn poster(&self) -> Option<Bytes> {
+        let count = self.jpegs.len();
+        let edge = (count / 20).max(1);
+        let score = |number: usize, jpeg: &Bytes| {
+            let weight = if number < edge || number + edge >= count { AT_THE_EDGE } else { 1.0 };
+            jpeg.len() as f64 * weight
+        };
+        // Reversed, because of several that are as good the last one is taken.
+        let (_, best) = self
+            .jpegs
+            .iter()
+            .enumerate()
+            .rev()
+            .max_by(|(a, one), (b, other)| score(*a, one).total_cmp(&score(*b, other)))?;
+        Some(best.clone())
+    }
+
+    /// The storyboard, `None` if there are no stills. `size` is width and height of a still in pixels,
+    /// `duration_seconds` the video's length (0 if unknown).
+    ///
+    /// # Errors
+    /// FFmpeg could not make it.
+    pub async fn storyboard(
+        &self,
+        size: (u32, u32),
+        duration_seconds: f64,
+    ) -> Result<Option<Storyboard>, FfmpegError> {
+        let layout = Layout::new(self, size, duration_seconds);
+        if layout.tiles == 0 {
+            return Ok(None);
+        }
+        let sheet =
+            process::convert(&layout.arguments(), &self.jpegs[..layout.tiles], STORYBOARD_LIMIT).await?;
+        Ok(Some(Storyboard { sheet, vtt: layout.vtt() }))
+    }
+}
+
+/// What a player shows above its seek bar.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Storyboard {
+    /// One JPEG of all tiles, row by row; to be published as [`SHEET_NAME`].
+    pub sheet: Bytes,
+    /// WebVTT whose cues say which part of the sheet belongs to which time.
+    pub vtt: String,
+}
+
+/// The JPEGs that bytes are made of, up to the first one that is not whole.
+pub fn split(bytes: &[u8]) -> Vec<Bytes> {
+    let mut stream = JpegStream { buffer: bytes.into(), searched: 0 };
+    std::iter::from_fn(|| stream.next()).collect()
+}
+
+/// Cuts a stream of bytes into JPEGs.
+#[derive(Default)]
+struct JpegStream {
+    buffer: BytesMut,
+    /// No end of image lies before this position.
+    searched: usize,
+}
+
+impl JpegStream {
+    fn next(&mut self) -> Option<Bytes> {
+        if self.searched == 0 {
+            let start = memmem::find(&self.buffer, &START)
+                // The buffer may end within a start.
+                .unwrap_or(self.buffer.len().saturating_sub(START.len() - 1));
+            self.buffer.advance(start);
+            if !self.buffer.starts_with(&START) {
+                return None;
+            }
+            self.searched = START.len();
+        }
+        match memmem::find(&self.buffer[self.searched..], &END) {
+            Some(at) => {
+                let jpeg = self.buffer.split_to(self.searched + at + END.len());
+                self.searched = 0;
+                // A copy, so that a still that is left out later frees its memory.
+                Some(Bytes::copy_from_slice(&jpeg))
+            }
+            None if self.buffer.len() > LARGEST_STILL => {
+                self.buffer.clear();
+                self.searched = 0;
+                None
+            }
+            None => {
+                self.searched = self.buffer.len().saturating_sub(END.len() - 1).max(START.len());
+                None
+            }
+        }
+    }
+}
+
+/// Which still is where on the sheet, and when it is shown.
+#[derive(Debug, PartialEq)]
+struct Layout {
+    tiles: usize,
+    /// In pixels.
+    width: u32,
+    /// In pixels.
+    height: u32,
+    interval_seconds: f64,
+    end_seconds: f64,
+}
+
+impl Layout {
+    fn new(stills: &Stills, (width, height): (u32, u32), duration_seconds: f64) -> Self {
+        let interval_seconds = stills.interval_seconds;
+        // A tile whose time is not over when it begins, whatever rounding did to the video's end.
+        let shown = (duration_seconds / interval_seconds - 0.001).ceil().max(1.0) as usize;
+        let known = duration_seconds > 0.0;
+        let tiles = if known { stills.jpegs.len().min(shown) } else { stills.jpegs.len() };
+        let scale = (TILE / f64::from(width.max(height))).min(1.0);
+        let even = |pixels: u32| ((f64::from(pixels) * scale / 2.0).round() * 2.0).max(2.0) as u32;
+        Self {
+            tiles,
+            width: even(width),
+            height: even(height),
+            interval_seconds,
+            end_seconds: if known { duration_seconds } else { tiles as f64 * interval_seconds },
+        }
+    }
+
+    fn columns(&self) -> usize {
+        self.tiles.min(COLUMNS)
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        let Self { width, height, .. } = self;
+        let rows = self.tiles.div_ceil(COLUMNS);
+        let filters = format!("scale={width}:{height}:flags=area,setsar=1,tile={}x{rows}", self.columns());
+        let arguments = ["-hide_banner", "-nostdin", "-loglevel", "error"];
+        let input = ["-f", "image2pipe", "-c:v", "mjpeg", "-i", "pipe:0"];
+        let output = ["-frames:v", "1", "-c:v", "mjpeg", "-q:v", "4", "-f", "image2pipe", "pipe:1"];
+        [&arguments[..], &input, &["-vf", &filters], &output]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn vtt(&self) -> String {
+        let Self { width, height, .. } = self;
+        let mut text = String::from("WEBVTT\n");
+        for tile in 0..self.tiles {
+            let start = tile as f64 * self.interval_seconds;
+            let end = if tile + 1 < self.tiles { start + self.interval_seconds } else { self.end_seconds };
+            let (x, y) = (tile % COLUMNS * *width as usize, tile / COLUMNS * *height as usize);
+            text += &format!(
+                "\n{} --> {}\n{SHEET_NAME}#xywh={x},{y},{width},{height}\n",
+                timestamp(start),
+                timestamp(end)
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    fn jpeg(content: usize) -> Bytes {
+        [&START[..], &vec![7; content], &END].concat().into()
+    }
+
+    fn stills(contents: &[usize]) -> Stills {
+        let mut stills = Stills::every(1.0);
+        contents.iter().for_each(|content| stills.take(jpeg(*content)));
+        stills
+    }
+
+    async fn read(bytes: &[u8], interval_seconds: f64) -> Stills {
+        Stills::every(interval_seconds).read(bytes, |_| {}).await.unwrap()
+    }
+
+    #[test]
+    fn a_still_a_second_or_a_hundred_in_all() {
+        assert_eq!([0.04, 99.0, 101.0, 300.14, 7200.0].map(interval_seconds), [1.0, 1.0, 1.1, 3.1, 72.8]);
+        assert_eq!(interval_seconds(0.0), 5.0);
+        assert_eq!(
+            filters(3.1, 0, (1280, 720), &["field=top"]),
+            "fps=fps=10/31:start_time=0:round=up,field=top,\
+             scale=1280:720:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p"
+        );
+    }
+
+    #[tokio::test]
+    async fn stills_are_cut_out_of_the_stream_wherever_it_is_torn() {
+        let wanted = stills(&[3, 0, 500]);
+        let stream = [b"noise\xff", &wanted.jpegs.concat()[..], b"\xff", &START, b"cut off"].concat();
+        for size in [1, 2, 3, 7, 400, 4096] {
+            let (mut sender, receiver) = tokio::io::duplex(size);
+            let send = async {
+                sender.write_all(&stream).await.unwrap();
+                drop(sender);
+            };
+            let (read, ()) = tokio::join!(Stills::every(1.0).read(receiver, |_| {}), send);
+            assert_eq!(read.unwrap(), wanted, "in pieces of {size}");
+        }
+        assert_eq!(read(b"", 1.0).await, stills(&[]));
+    }
+
+    #[tokio::test]
+    async fn every_other_still_is_left_out_until_they_are_few_enough() {
+        let sent: Vec<Bytes> = (0..1000).map(jpeg).collect();
+        let kept = read(&sent.concat(), 0.5).await;
+        assert_eq!(kept.interval_seconds, 8.0);
+        assert_eq!(kept.jpegs, sent.iter().step_by(16).cloned().collect::<Vec<_>>());
+        let heavy = vec![jpeg(LARGEST_STILL / 2); 20].concat();
+        let kept = read(&heavy, 1.0).await;
+        assert_eq!((kept.jpegs.len(), kept.interval_seconds), (5, 4.0));
+        let endless = [&START[..], &vec![7; 3 * LARGEST_STILL], &jpeg(9)].concat();
+        assert_eq!(read(&endless, 1.0).await.jpegs, [jpeg(9)]);
+    }
+
+    #[test]
+    fn the_poster_is_the_still_with_the_most_detail_but_rather_not_the_first_or_last() {
+        let content = |contents: &[usize]| stills(contents).poster().map(|best| best.len() - 5);
+        assert_eq!(content(&[100, 900, 1000, 1000, 100]), Some(1000));
+        assert_eq!(content(&[1000, 900, 100, 950]), Some(900));
+        assert_eq!(content(&[2000, 900, 100, 950]), Some(2000));
+        assert_eq!(content(&[100, 900]), Some(900));
+        assert_eq!(content(&[5]), Some(5));
+        assert_eq!(content(&[]), None);
+        let equal = stills(&[1, 2, 2, 1]);
+        assert_eq!(equal.poster().unwrap().as_ptr(), equal.jpegs[1].as_ptr());
+    }
+
+    #[test]
+    fn a_cue_per_tile_until_the_video_ends() {
+        let layout = Layout::new(&stills(&[0; 12]), (406, 720), 11.4);
+        assert_eq!((layout.width, layout.height, layout.columns()), (90, 160, 10));
+        let vtt = layout.vtt();
+        assert!(vtt.starts_with(
+            "WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nstoryboard-0.jpg#xywh=0,0,90,160\n\n\
+             00:00:01.000 --> 00:00:02.000\nstoryboard-0.jpg#xywh=90,0,90,160\n\n"
+        ));
+        assert!(
+            vtt.ends_with(
+                "\n00:00:10.000 --> 00:00:11.000\nstoryboard-0.jpg#xywh=0,160,90,160\n\n\
+                 00:00:11.000 --> 00:00:11.400\nstoryboard-0.jpg#xywh=90,160,90,160\n"
+            ),
+            "{vtt}"
+        );
+        assert_eq!(Layout::new(&stills(&[0; 4]), (1280, 720), 3.0).tiles, 3);
+        assert_eq!(Layout::new(&stills(&[0; 4]), (1280, 720), 0.0).end_seconds, 4.0);
+    }
+
+    proptest! {
+        #[test]
+        fn tiles_fit_and_cues_follow_each_other(
+            count in 1_usize..=100, duration in 0.0_f64..200.0, width in 1_u32..4096, height in 1_u32..4096,
+        ) {
+            let layout = Layout::new(&stills(&vec![0; count]), (width, height), duration);
+            prop_assert!(layout.tiles >= 1 && layout.tiles <= count);
+            prop_assert!(layout.width <= 160 && layout.height <= 160);
+            prop_assert!(layout.width.is_multiple_of(2) && layout.height.is_multiple_of(2));
+            prop_assert!(layout.end_seconds > (layout.tiles - 1) as f64 * layout.interval_seconds);
+        }
+
+        #[test]
+        fn a_video_that_lasts_a_little_longer_keeps_all_its_stills(duration in 0.01_f64..86_400.0) {
+            let interval = interval_seconds(duration);
+            prop_assert!(interval >= 1.0);
+            prop_assert!(((duration + 0.5) / interval).ceil() <= MOST_STILLS as f64);
+            if duration > 100.0 {
+                prop_assert!(duration / interval >= 50.0, "too few");
+            }
+        }
+    }
+
+    /// Runs FFmpeg on a generated picture and returns what it writes.
+    async fn ffmpeg(input: &[Bytes], arguments: &[&str]) -> Bytes {
+        let arguments: Vec<String> = ["-loglevel", "error"]
+            .iter()
+            .chain(arguments)
+            .chain(&["pipe:1"])
+            .map(|argument| (*argument).to_owned())
+            .collect();
+        process::convert(&arguments, input, Duration::from_secs(30)).await.unwrap()
+    }
+
+    /// The stills of a generated picture after some `changes`.
+    async fn stills_of(graph: &str, changes: &str) -> Stills {
+        let filters = format!("{changes},{}", filters(1.0, 0, (64, 36), &[]));
+        let arguments = ["-f", "lavfi", "-i", graph, "-vf", &filters, "-fps_mode", "vfr"];
+        let output = ["-c:v", "mjpeg", "-q:v", "3", "-f", "image2pipe"];
+        read(&ffmpeg(&[], &[&arguments[..], &output].concat()).await, 1.0).await
+    }
+
+    /// The names of the tiles' colours, one row of four.
+    async fn colours(sheet: &Bytes) -> Vec<&'static str> {
+        let arguments =
+            ["-f", "image2pipe", "-c:v", "mjpeg", "-i", "pipe:0", "-vf", "format=rgb24,scale=4:1:flags=area"];
+        let output = ["-f", "rawvideo"];
+        let pixels = ffmpeg(std::slice::from_ref(sheet), &[&arguments[..], &output].concat()).await;
+        let name = |pixel: &[u8]| match [pixel[0] > 128, pixel[1] > 128, pixel[2] > 128] {
+            [true, false, false] => "red",
+            [false, true, false] => "green",
+            [false, false, true] => "blue",
+            _ => "other",
+        };
+        pixels.chunks(3).map(name).collect()
+    }
+
+    #[tokio::test]
+    async fn a_tile_is_what_the_screen_shows_at_its_time_even_if_frames_are_rare() {
+        // A green frame at 1.3 s stands until the first blue one at 2.9 s.
+        let stills = stills_of(
+            "color=red:s=320x180:r=10:d=1.3[r];color=lime:s=320x180:r=10:d=1.6[g];\
+             color=blue:s=320x180:r=10:d=1.1[b];[r][g][b]concat=n=3",
+            "select='lt(t,1.35)+gt(t,2.85)'",
+        )
+        .await;
+        let storyboard = stills.storyboard((64, 36), 4.0).await.unwrap().unwrap();
+        assert_eq!(colours(&storyboard.sheet).await, ["red", "red", "green", "blue"]);
+        assert_eq!(storyboard.vtt.matches(" --> ").count(), 4);
+    }
+
+    #[tokio::test]
+    async fn one_frame_is_a_poster_and_a_tile_and_a_late_picture_fills_the_time_before() {
+        let one = stills_of("testsrc=s=64x36:r=25:d=0.04", "null").await;
+        assert_eq!(one.jpegs.len(), 1);
+        assert_eq!(one.storyboard((64, 36), 0.04).await.unwrap().unwrap().vtt.matches(" --> ").count(), 1);
+        let late = stills_of("testsrc=s=64x36:r=25:d=1", "setpts=PTS+1.5/TB").await;
+        assert_eq!(late.jpegs.len(), 3);
+        assert_eq!(late.jpegs[0], late.jpegs[1]);
+    }
+
+    #[tokio::test]
+    async fn a_black_beginning_is_not_the_poster() {
+        let stills =
+            stills_of("color=black:s=320x180:d=2[b];testsrc=s=320x180:d=3[t];[b][t]concat", "null").await;
+        let poster = stills.poster().unwrap();
+        assert!(stills.jpegs[2..].contains(&poster));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_picture_has_no_storyboard() {
+        assert_eq!(stills(&[]).storyboard((320, 180), 4.0).await.unwrap(), None);
+        let error = stills(&[9]).storyboard((320, 180), 4.0).await.unwrap_err();
+        assert!(matches!(error, FfmpegError::Failed { .. }), "{error}");
+    }
+}

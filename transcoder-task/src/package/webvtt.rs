@@ -1,0 +1,356 @@
+//! Subtitles as players take them: FFmpeg makes WebVTT of a text track, on a pipe; this cuts it into segments for
+//! HLS, and makes it safe.
+//!
+//! A parser of our own for what FFmpeg's muxer writes, which is a small part of WebVTT, and not quite that: it
+//! leaves `&`, `<`, `-->` and blank lines in a cue's text as the upload has them, which a parser of correct
+//! WebVTT takes for markup or for the cue's end.
+
+use std::fmt::Write;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// Text of one track at most. A film has about 100 kB; this is a day of dialogue.
+const MOST_BYTES: u64 = 4 << 20;
+/// Text of one cue at most, in bytes: more than fits a screen.
+const LONGEST_TEXT: usize = 2000;
+/// Cues that are on screen at once at most. Each is repeated in every segment that it crosses, so this and the
+/// two above bound what an upload can make us publish.
+const MOST_AT_ONCE: usize = 32;
+/// Length of a segment at least, but for the last one. Subtitles are small, so that requests cost more than bytes;
+/// a finished (VOD) playlist of subtitles may have a target duration of its own (RFC 8216, 6.2.4).
+const SEGMENT_SECONDS: f64 = 30.0;
+/// Markup of FFmpeg's own making, from styles. Anything else that looks like markup is text.
+const TAGS: [&str; 6] = ["<b>", "</b>", "<i>", "</i>", "<u>", "</u>"];
+
+/// A text and when it is shown, in milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Cue {
+    start: u64,
+    end: u64,
+    /// WebVTT cue text: no blank line, no markup but FFmpeg's.
+    text: String,
+}
+
+/// All cues of one subtitle track.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Track {
+    /// By start.
+    cues: Vec<Cue>,
+    /// Whether text was left out, because there is more than any video needs.
+    pub truncated: bool,
+}
+
+/// A part of a track for HLS.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Segment {
+    /// When it begins.
+    pub start_seconds: f64,
+    /// How long it lasts.
+    pub duration_seconds: f64,
+    /// A WebVTT file. Its times count from the video's beginning, not from the segment's.
+    pub text: String,
+}
+
+impl Track {
+    /// Reads FFmpeg's WebVTT to the pipe's end.
+    ///
+    /// # Errors
+    /// Reading the pipe failed.
+    pub async fn read(mut pipe: impl AsyncRead + Unpin) -> std::io::Result<Self> {
+        let mut bytes = Vec::new();
+        (&mut pipe).take(MOST_BYTES).read_to_end(&mut bytes).await?;
+        // FFmpeg would wait for ever for a reader of the rest.
+        let rest = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
+        let mut track = Self::parse(&String::from_utf8_lossy(&bytes));
+        track.truncated |= rest > 0;
+        Ok(track)
+    }
+
+    fn parse(webvtt: &str) -> Self {
+        let mut cues: Vec<Cue> = Vec::new();
+        let mut truncated = false;
+        let mut after_blank = true;
+        for line in webvtt.lines() {
+            // A player may take a control character for a line's end.
+            let line: String = line.chars().filter(|character| !character.is_control()).collect();
+            let line = line.trim_end();
+            if line.is_empty() {
+                after_blank = true;
+            } else if let Some((start, end)) = after_blank.then(|| timing(line)).flatten() {
+                cues.push(Cue { start, end, text: String::new() });
+                after_blank = false;
+            } else if let Some(cue) = cues.last_mut() {
+                // Also behind a blank line: that was a line of the text.
+                if cue.text.len() + line.len() <= LONGEST_TEXT {
+                    cue.text.extend((!cue.text.is_empty()).then_some('\n'));
+                    cue.text += line;
+                } else {
+                    truncated = true;
+                }
+                after_blank = false;
+            }
+        }
+        cues.retain(|cue| cue.start < cue.end && !cue.text.is_empty());
+        cues.sort_by_key(|cue| cue.start);
+        let mut ends: Vec<u64> = Vec::new();
+        cues.retain_mut(|cue| {
+            ends.retain(|end| *end > cue.start);
+            let fits = ends.len() < MOST_AT_ONCE;
+            if fits {
+                ends.push(cue.end);
+                cue.text = escaped(&cue.text);
+            }
+            truncated |= !fits;
+            fits
+        });
+        Self { cues, truncated }
+    }
+
+    /// Whether the track has nothing to show.
+    pub fn is_empty(&self) -> bool {
+        self.cues.is_empty()
+    }
+
+    /// All of it as one WebVTT file, for DASH.
+    pub fn whole(&self) -> String {
+        file("", &self.cues)
+    }
+
+    /// The track in segments for HLS, one after the other. They begin at some of the `boundaries`, the instants in
+    /// seconds at which video segments begin, and end at `end_seconds`. A cue is in every segment that it is shown
+    /// in.
+    pub fn segments(&self, boundaries: &[f64], end_seconds: f64) -> impl Iterator<Item = Segment> {
+        let mut starts = vec![0.0];
+        for boundary in boundaries.iter().copied().filter(|boundary| *boundary < end_seconds) {
+            // A boundary may be a frame early.
+            if starts.last().is_some_and(|start| boundary - start > SEGMENT_SECONDS - 0.5) {
+                starts.push(boundary);
+            }
+        }
+        let ends: Vec<f64> = starts.iter().skip(1).copied().chain([end_seconds]).collect();
+        starts.into_iter().zip(ends).map(|(start, end)| {
+            let (from, to) = (milliseconds(start), milliseconds(end));
+            let before = self.cues.partition_point(|cue| cue.start < to);
+            let cues = self.cues[..before].iter().filter(|cue| cue.end > from);
+            Segment {
+                start_seconds: start,
+                duration_seconds: (end - start).max(0.0),
+                // Cue times are the media's own times, which begin at 0 in every rendition.
+                text: file("X-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000\n", cues),
+            }
+        })
+    }
+}
+
+fn file<'a>(header: &str, cues: impl IntoIterator<Item = &'a Cue>) -> String {
+    let mut text = format!("WEBVTT\n{header}");
+    for Cue { start, end, text: shown } in cues {
+        // Writing to memory does not fail.
+        let _ = write!(text, "\n{} --> {}\n{shown}\n", stamp(*start), stamp(*end));
+    }
+    text
+}
+
+/// A cue's times, if that is what the line is: `00:01.000 --> 01:00:02.000`, perhaps with settings behind.
+fn timing(line: &str) -> Option<(u64, u64)> {
+    let (start, rest) = line.split_once(" --> ")?;
+    Some((instant(start)?, instant(rest.split(' ').next()?)?))
+}
+
+fn instant(text: &str) -> Option<u64> {
+    let (clock, fraction) = text.split_once('.')?;
+    let number = |digits: &str| -> Option<u64> {
+        // A day has 24 hours, and `parse` would take a sign.
+        ((1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
+            .then(|| digits.parse().ok())
+            .flatten()
+    };
+    let seconds = clock.split(':').try_fold(0, |sum, part| Some(sum * 60 + number(part)?))?;
+    ((2..=3).contains(&clock.split(':').count()) && fraction.len() == 3)
+        .then(|| Some(seconds * 1000 + number(fraction)?))
+        .flatten()
+}
+
+/// The text with nothing in it that WebVTT could take for something else.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    // A hard space of ASS, which FFmpeg passes on.
+    let text = text.replace("\\h", "\u{a0}");
+    let mut rest = text.as_str();
+    while let Some(character) = rest.chars().next() {
+        if let Some(tag) = TAGS.iter().find(|tag| rest.starts_with(**tag)) {
+            safe += tag;
+            rest = &rest[tag.len()..];
+            continue;
+        }
+        match character {
+            '&' => safe += "&amp;",
+            '<' => safe += "&lt;",
+            '>' => safe += "&gt;",
+            other => safe.push(other),
+        }
+        rest = &rest[character.len_utf8()..];
+    }
+    safe
+}
+
+/// An instant in WebVTT's notation: `00:01:02.345`.
+pub fn timestamp(seconds: f64) -> String {
+    stamp(milliseconds(seconds))
+}
+
+fn milliseconds(seconds: f64) -> u64 {
+    (seconds.max(0.0) * 1000.0).round() as u64
+}
+
+fn stamp(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    format!("{:02}:{:02}:{:02}.{:03}", seconds / 3600, seconds / 60 % 60, seconds % 60, milliseconds % 1000)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn texts(track: &Track) -> Vec<(u64, u64, &str)> {
+        track.cues.iter().map(|cue| (cue.start, cue.end, cue.text.as_str())).collect()
+    }
+
+    #[test]
+    fn cues_with_short_and_long_times() {
+        let track = Track::parse(
+            "WEBVTT\n\n00:00.500 --> 00:02.000\nFirst line, with <i>markup</i>\n\n\
+             01:00:02.500 --> 123:00:05.000 align:start\nZweite Zeile: äöü 你好\nnext line\n",
+        );
+        assert_eq!(
+            texts(&track),
+            [
+                (500, 2000, "First line, with <i>markup</i>"),
+                (3_602_500, 442_805_000, "Zweite Zeile: äöü 你好\nnext line"),
+            ]
+        );
+        assert!(!track.truncated);
+    }
+
+    #[test]
+    fn text_stays_text() {
+        let track = Track::parse(
+            "WEBVTT\n\n00:01.000 --> 00:02.000\na <script>x</script> & b\\h< c --> d\n\n\
+             two --> three\n\n\n1:2 --> 3:4\n<b>bold\u{0}</b></i>\r\n\n00:03.000 --> 00:03.000\nnever\n\n\
+             00:04.000 --> 00:05.000\n\n",
+        );
+        assert_eq!(
+            texts(&track),
+            [(
+                1000,
+                2000,
+                "a &lt;script&gt;x&lt;/script&gt; &amp; b\u{a0}&lt; c --&gt; d\ntwo --&gt; three\n\
+                 1:2 --&gt; 3:4\n<b>bold</b></i>"
+            )]
+        );
+        for nothing in ["", "WEBVTT\n", "text\n\nmore", "00:-1.000 --> 00:02.000\nx", "é:é.éé --> x"] {
+            assert!(Track::parse(nothing).is_empty(), "{nothing}");
+        }
+    }
+
+    #[tokio::test]
+    async fn there_is_an_end_to_what_an_upload_can_say() {
+        let cue = |text: &str| format!("\n00:00:00.000 --> 10:00:00.000\n{text}\n");
+        let track = Track::parse(&cue("x").repeat(1000));
+        assert_eq!((track.cues.len(), track.truncated), (MOST_AT_ONCE, true));
+        let track = Track::parse(&cue(&"long line\n".repeat(1000)));
+        assert!(track.cues[0].text.len() <= LONGEST_TEXT && track.truncated);
+        let endless = cue("x").repeat(200_000);
+        assert!(endless.len() as u64 > MOST_BYTES);
+        let mut rest = endless.as_bytes();
+        assert!(Track::read(&mut rest).await.unwrap().truncated);
+        assert!(rest.is_empty(), "the pipe must be read to its end");
+    }
+
+    #[test]
+    fn segments_begin_where_video_segments_do() {
+        let track = Track::parse(
+            "\n00:30.000 --> 00:32.000\nup to it\n\n00:31.000 --> 00:33.000\nover the boundary\n\n00:40.000 --> 00:41.000\nb\n",
+        );
+        let boundaries: Vec<f64> = (0..20).map(|number| f64::from(number) * 4.0).collect();
+        let segments: Vec<_> = track.segments(&boundaries, 77.5).collect();
+        let spans: Vec<_> = segments.iter().map(|part| (part.start_seconds, part.duration_seconds)).collect();
+        assert_eq!(spans, [(0.0, 32.0), (32.0, 32.0), (64.0, 13.5)]);
+        assert_eq!(
+            segments[1].text,
+            "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000\n\n\
+             00:00:31.000 --> 00:00:33.000\nover the boundary\n\n00:00:40.000 --> 00:00:41.000\nb\n"
+        );
+        assert!(segments[0].text.contains("over") && !segments[0].text.contains("\nb\n"));
+        assert_eq!(segments[2].text, "WEBVTT\nX-TIMESTAMP-MAP=MPEGTS:0,LOCAL:00:00:00.000\n");
+        assert_eq!(track.whole().matches(" --> ").count(), 3);
+        assert_eq!(track.segments(&[], 3.0).count(), 1);
+    }
+
+    #[test]
+    fn six_second_boundaries_that_are_a_frame_early_make_segments_of_thirty_seconds() {
+        let boundaries: Vec<f64> = (0..20).map(|number| f64::from(number) * 6.0 - 0.02).collect();
+        let spans: Vec<_> =
+            Track::parse("").segments(&boundaries, 70.0).map(|part| part.duration_seconds.round()).collect();
+        assert_eq!(spans, [30.0, 30.0, 10.0]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cue_is_in_every_segment_that_it_is_shown_in(
+            cues in prop::collection::vec((0_u64..200_000, 1_u64..90_000), 0..20), step in 1.0_f64..11.0,
+        ) {
+            let text: String = cues
+                .iter()
+                .enumerate()
+                .map(|(number, (start, length))| {
+                    format!("\n{} --> {}\n#{number}#\n", stamp(*start), stamp(start + length))
+                })
+                .collect();
+            let track = Track::parse(&text);
+            prop_assert_eq!(track.cues.len(), cues.len());
+            let boundaries: Vec<f64> = (0..300).map(|number| f64::from(number) * step).collect();
+            let mut at = 0.0;
+            for segment in track.segments(&boundaries, 250.0) {
+                prop_assert_eq!(segment.start_seconds, at);
+                at += segment.duration_seconds;
+                let (from, to) = (milliseconds(segment.start_seconds), milliseconds(at));
+                for (number, (start, length)) in cues.iter().enumerate() {
+                    let shown = *start < to && start + length > from;
+                    prop_assert_eq!(segment.text.contains(&format!("#{number}#")), shown);
+                }
+            }
+            prop_assert!((at - 250.0).abs() < 1e-6);
+        }
+
+        #[test]
+        fn no_text_can_break_out_of_its_cue(text in "(?s)(.|\n|<|>|&|-->|<b>|\\\\h|00:01.000 --> 00:02.000){0,40}") {
+            let track = Track::parse(&format!("WEBVTT\n\n00:00.000 --> 00:09.000\n{text}\n"));
+            for line in track.cues.iter().flat_map(|cue| cue.text.lines()) {
+                prop_assert!(!line.is_empty() && !line.contains("-->"));
+                let without_tags = TAGS.iter().fold(line.to_owned(), |line, tag| line.replace(tag, ""));
+                prop_assert!(!without_tags.contains(['<', '>']));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_ffmpeg_makes_of_a_track_is_understood() {
+        let srt = "1\n00:00:20,000 --> 00:00:22,500\nlate <i>text</i> & {\\an8}more\n\n\
+                   2\n01:00:21,000 --> 01:00:40,000\nline\nline\n\n";
+        let arguments =
+            ["-loglevel", "error", "-f", "srt", "-i", "pipe:0", "-c:s", "webvtt", "-f", "webvtt", "pipe:1"];
+        let (arguments, input) = (arguments.map(str::to_owned), [Bytes::from(srt)]);
+        let made = crate::process::convert(&arguments, &input, Duration::from_secs(30)).await.unwrap();
+        let track = Track::read(&made[..]).await.unwrap();
+        assert_eq!(
+            texts(&track),
+            [(20_000, 22_500, "late <i>text</i> &amp; more"), (3_621_000, 3_640_000, "line\nline")]
+        );
+    }
+}

@@ -1,0 +1,3 @@
+pub mod checkpoint;
+pub mod publisher;
+pub mod verify;

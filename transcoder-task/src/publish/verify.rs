@@ -1,0 +1,458 @@
+//! Holds what was published against the plan: a stream that is not right is an error, not a stream.
+
+use std::process::Stdio;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
+use vidstreamx_job::Verified;
+
+use crate::{
+    config::profile::Codec,
+    error::TaskError,
+    package::hls::{self, Timeline},
+    plan::builder::{Picture, Plan},
+    plan::segmentation::Boundaries,
+    process::{self, FfmpegError},
+    publish::publisher::{Planned, Track},
+    store::bucket::Store,
+};
+
+/// Less than this share of a video is no stream of it.
+const LEAST_SHARE: f64 = 0.5;
+/// Missing seconds and share that are worth a warning; containers round durations.
+const NOTABLE: (f64, f64) = (0.3, 0.02);
+/// Two rungs' segments begin at the same instant to within the rounding of their clocks.
+const SAME_INSTANT_SECONDS: f64 = 0.002;
+/// Renditions that are read back at a time.
+const READ_AT_ONCE: usize = 4;
+
+/// Checks all segments by what their boxes say; returns warnings for people.
+///
+/// # Errors
+/// Unusable, if under half of the source came out; wrong output, if rungs do not have the same segments, each
+/// beginning with a keyframe.
+pub fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, TaskError> {
+    let (mut rungs, mut sounds) = (Vec::new(), Vec::new());
+    for track in tracks {
+        match &track.rendition {
+            Planned::Video(rung) => rungs.push((rung.name.as_str(), track)),
+            Planned::Audio(audio) => sounds.push((audio, track)),
+        }
+    }
+    let mut warnings = Vec::new();
+    if let (Some(picture), Some(((_, first), _))) = (&plan.picture, rungs.split_first()) {
+        warnings.extend(pictures(picture, &plan.boundaries, &first.timeline, &rungs)?);
+    } else if sounds.iter().all(|(_, track)| track.timeline.segments.is_empty()) {
+        return Err(TaskError::Unusable("nothing of the sound can be decoded".into()));
+    } else if let Some((_, first)) = sounds.first() {
+        warnings.extend(coverage("sound", &first.timeline, plan.duration_seconds)?);
+    }
+    for (audio, track) in sounds {
+        let name = &audio.name;
+        if track.timeline.segments.is_empty() {
+            warnings.push(format!("audio track {name} holds no sound that can be decoded and was left out"));
+        } else if plan.picture.is_some() {
+            let what = format!("audio track {name}");
+            warnings.extend(missing(&what, &track.timeline, audio.duration_seconds));
+        }
+    }
+    Ok(warnings)
+}
+
+fn pictures(
+    picture: &Picture,
+    boundaries: &Boundaries,
+    first: &Timeline,
+    rungs: &[(&str, &Track)],
+) -> Result<Option<String>, TaskError> {
+    if first.segments.is_empty() {
+        return Err(TaskError::Unusable("not one frame of the video can be decoded".into()));
+    }
+    let warning = if has_its_frames(picture, first) {
+        None
+    } else {
+        coverage("video", first, picture.duration_seconds)?
+    };
+    for (name, track) in rungs {
+        let wrong = |difference: String| TaskError::Verify(format!("rung {name} {difference}"));
+        same_segments(first, &track.timeline).map_err(wrong)?;
+        on_boundaries(boundaries, &track.timeline).map_err(wrong)?;
+        if track.keyframes_at_boundaries != track.timeline.segments.len() {
+            return Err(wrong(format!(
+                "has {} segments, of which {} begin with a keyframe",
+                track.timeline.segments.len(),
+                track.keyframes_at_boundaries
+            )));
+        }
+    }
+    Ok(warning)
+}
+
+/// A last frame that stays for long is not said to in what FFmpeg encodes: nothing is missing.
+fn has_its_frames(picture: &Picture, timeline: &Timeline) -> bool {
+    let frames: usize = timeline.segments.iter().map(|segment| segment.samples).sum();
+    picture.frames.is_some_and(|expected| frames as f64 >= expected as f64 * (1.0 - NOTABLE.1))
+}
+
+/// Whether a notable part of the picture is missing.
+pub fn is_picture_short(plan: &Plan, tracks: &[Track]) -> bool {
+    let first = tracks.iter().find(|track| matches!(track.rendition, Planned::Video(_)));
+    plan.picture.as_ref().zip(first).is_some_and(|(picture, track)| {
+        !has_its_frames(picture, &track.timeline)
+            && missing("video", &track.timeline, picture.duration_seconds).is_some()
+    })
+}
+
+fn same_segments(first: &Timeline, other: &Timeline) -> Result<(), String> {
+    if first.segments.len() != other.segments.len() {
+        return Err(format!(
+            "has {} segments where the first has {}",
+            other.segments.len(),
+            first.segments.len()
+        ));
+    }
+    for (number, (a, b)) in first.segments.iter().zip(&other.segments).enumerate() {
+        let (at, other_at) = (first.seconds(a.start_ticks), other.seconds(b.start_ticks));
+        if (at - other_at).abs() > SAME_INSTANT_SECONDS || a.samples != b.samples {
+            return Err(format!(
+                "segment {number} begins at {other_at:.3} s with {} frames where the first's begins at {at:.3} s \
+                 with {}",
+                b.samples, a.samples
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Each segment lies in an interval of its own.
+fn on_boundaries(boundaries: &Boundaries, timeline: &Timeline) -> Result<(), String> {
+    let intervals: Vec<i64> = timeline
+        .segments
+        .iter()
+        .map(|segment| boundaries.interval(timeline.seconds(segment.start_ticks)))
+        .collect();
+    if !intervals.is_sorted_by(|one, next| one < next) {
+        return Err("has several segments between two boundaries".to_owned());
+    }
+    match boundaries {
+        Boundaries::At { starts, .. } if starts.len() != intervals.len() => {
+            Err(format!("has {} segments where {} were planned", intervals.len(), starts.len()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn coverage(what: &str, timeline: &Timeline, expected_seconds: f64) -> Result<Option<String>, TaskError> {
+    let seconds = timeline.duration_seconds();
+    if seconds < expected_seconds * LEAST_SHARE {
+        return Err(TaskError::Unusable(format!(
+            "the file is damaged: only {seconds:.1} of {expected_seconds:.1} seconds of {what} can be decoded"
+        )));
+    }
+    Ok(missing(what, timeline, expected_seconds))
+}
+
+fn missing(what: &str, timeline: &Timeline, expected_seconds: f64) -> Option<String> {
+    let missing = expected_seconds - timeline.duration_seconds();
+    (missing > NOTABLE.0 && missing > expected_seconds * NOTABLE.1).then(|| {
+        format!("the file is damaged: {missing:.1} of {expected_seconds:.1} seconds of {what} are missing")
+    })
+}
+
+/// Reads the first and the last segment of every rendition back from where they were published and probes them
+/// again: what FFmpeg wrote, what was uploaded and what is there are the same. In the tracks' order.
+///
+/// # Errors
+/// Wrong output, if it is not what was planned; trouble with the store.
+pub async fn read_back(store: &Store, tracks: &[Track]) -> Result<Vec<Verified>, TaskError> {
+    stream::iter(tracks.iter().map(|track| read_track_back(store, track)))
+        .buffered(READ_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, TaskError> {
+    let wrong = |what: String| TaskError::Verify(format!("{} {what}", track.folder));
+    let segments = &track.timeline.segments;
+    let mut numbers = vec![0];
+    numbers.extend((segments.len() > 1).then(|| segments.len() - 1));
+    let mut bytes = Vec::new();
+    let names = numbers.iter().map(|number| hls::segment_name(*number));
+    for name in [hls::INIT_NAME.to_owned()].into_iter().chain(names) {
+        let object = store.get(&format!("{}/{name}", track.folder)).await?;
+        bytes.extend(object.ok_or_else(|| wrong(format!("has no {name} although it was uploaded")))?);
+    }
+    let answer = probe(bytes.into()).await?;
+    let Some(found) = answer.streams.first() else { return Err(wrong("cannot be read".to_owned())) };
+    let expected: usize =
+        numbers.iter().filter_map(|number| segments.get(*number)).map(|segment| segment.samples).sum();
+    let codec = match &track.rendition {
+        Planned::Video(rung) => match rung.codec {
+            Codec::H264 => "h264",
+            Codec::Hevc => "hevc",
+            Codec::Av1 => "av1",
+        },
+        Planned::Audio(_) => "aac",
+    };
+    let (width, height) = match &track.rendition {
+        Planned::Video(rung) => (rung.width, rung.height),
+        Planned::Audio(_) => (0, 0),
+    };
+    if (found.codec_name.as_str(), found.width, found.height) != (codec, width, height) {
+        return Err(wrong(format!(
+            "is {} of {} × {} where {codec} of {width} × {height} was planned",
+            found.codec_name, found.width, found.height
+        )));
+    }
+    let is_key = |packet: Option<&Packet>| packet.is_some_and(|packet| packet.flags.starts_with('K'));
+    let first = segments.first().map_or(0, |segment| segment.samples);
+    if answer.packets.len() != expected
+        || !is_key(answer.packets.first())
+        || (numbers.len() > 1 && !is_key(answer.packets.get(first)))
+    {
+        return Err(wrong(format!(
+            "has {} frames in its first and last segment where {expected} were planned, each beginning with a \
+             keyframe",
+            answer.packets.len()
+        )));
+    }
+    Ok(Verified {
+        codec: found.codec_name.clone(),
+        width: found.width,
+        height: found.height,
+        keyframes_at_boundaries: track.keyframes_at_boundaries,
+        frames_read: answer.packets.len(),
+    })
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    packets: Vec<Packet>,
+    #[serde(default)]
+    streams: Vec<Stream>,
+}
+
+#[derive(Deserialize)]
+struct Packet {
+    flags: String,
+}
+
+#[derive(Deserialize)]
+struct Stream {
+    codec_name: String,
+    #[serde(default)]
+    width: u32,
+    #[serde(default)]
+    height: u32,
+}
+
+async fn probe(bytes: Bytes) -> Result<Answer, TaskError> {
+    let mut child = process::command("ffprobe")
+        .args(["-loglevel", "error", "-of", "json", "-show_packets", "-show_entries"])
+        .args(["packet=flags:stream=codec_name,width,height", "-f", "mov", "-i", "pipe:0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(FfmpegError::Run)?;
+    let stdin = child.stdin.take();
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // ffprobe may end before it has read everything; its answer says why.
+            let _ = stdin.write_all(&bytes).await;
+        }
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    let output = output.map_err(FfmpegError::Run)?;
+    serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success()).ok_or_else(|| {
+        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        TaskError::Verify(format!("what was published cannot be read back: {complaint}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ffmpeg::colour::{Colour, Tags},
+        package::hls::Published,
+        plan::builder::{AudioRendition, Encoding, VideoRendition},
+        plan::segmentation::Boundary,
+    };
+
+    const TICKS: u64 = 25;
+
+    fn plan(duration_seconds: f64) -> Plan {
+        Plan {
+            picture: Some(Picture {
+                stream: 0,
+                deinterlace: false,
+                colour: Colour::of(&Tags::default()),
+                time_base: "1/25".into(),
+                timescale: 25,
+                start_seconds: 0.0,
+                duration_seconds,
+                end_seconds: duration_seconds,
+                frames: None,
+            }),
+            rungs: Vec::new(),
+            audio: Vec::new(),
+            subtitles: Vec::new(),
+            boundaries: Boundaries::every(4.0, 25.0),
+            duration_seconds,
+        }
+    }
+
+    fn timeline(segments: u64) -> Timeline {
+        let published = |number| Published {
+            start_ticks: number * 4 * TICKS,
+            duration_ticks: 4 * TICKS,
+            samples: 100,
+            bytes: 1000,
+            key_bytes: 10,
+        };
+        Timeline { timescale: TICKS as u32, segments: (0..segments).map(published).collect() }
+    }
+
+    fn rung(timeline: Timeline) -> Track {
+        let encoding = Some(Encoding { crf: 23.0, preset: "fast".into(), params: String::new() });
+        let rendition = Planned::Video(VideoRendition {
+            name: "240p".into(),
+            codec: Codec::H264,
+            width: 64,
+            height: 36,
+            frame_rate: 25.0,
+            max_kbps: 100,
+            encoding,
+            encoded_prefix: None,
+        });
+        let keyframes = timeline.segments.len();
+        Track::of_tests("video/240p", rendition, timeline, keyframes)
+    }
+
+    fn sound(timeline: Timeline) -> Track {
+        let rendition = Planned::Audio(AudioRendition {
+            name: "eng".into(),
+            at_least_seconds: 12.0,
+            ..AudioRendition::of_tests(1, 12.0)
+        });
+        Track::of_tests("audio/eng", rendition, timeline, 0)
+    }
+
+    #[test]
+    fn a_whole_stream_is_fine() {
+        let tracks = [rung(timeline(3)), rung(timeline(3)), sound(timeline(3))];
+        assert!(segments(&plan(12.0), &tracks).unwrap().is_empty());
+    }
+
+    #[test]
+    fn rungs_must_have_the_same_segments() {
+        let mut moved = timeline(3);
+        moved.segments[1].start_ticks += 1;
+        let mut lost = timeline(3);
+        lost.segments[2].samples -= 1;
+        for (bad, expected) in [(timeline(2), "2 segments"), (moved, "4.040 s"), (lost, "99 frames")] {
+            let error = segments(&plan(12.0), &[rung(timeline(3)), rung(bad)]).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(matches!(error, TaskError::Verify(_)));
+        }
+    }
+
+    #[test]
+    fn segments_lie_where_they_were_planned_and_begin_with_keyframes() {
+        let mut cut_twice = timeline(3);
+        cut_twice.segments[2].start_ticks = 6 * TICKS;
+        let error = segments(&plan(12.0), &[rung(cut_twice)]).unwrap_err();
+        assert!(error.to_string().contains("between two boundaries"), "{error}");
+
+        let mut open = rung(timeline(3));
+        open.keyframes_at_boundaries = 2;
+        let error = segments(&plan(12.0), &[rung(timeline(3)), open]).unwrap_err();
+        assert!(error.to_string().contains("of which 2 begin with a keyframe"), "{error}");
+
+        let at = |seconds: f64| Boundary { at_seconds: seconds, before_seconds: (seconds - 0.04).max(0.0) };
+        let planned = |count: u32| {
+            let boundaries = (0..count).map(|number| at(f64::from(number) * 4.0)).collect();
+            Plan { boundaries: Boundaries::at(boundaries, at(12.0), 4.0).unwrap(), ..plan(12.0) }
+        };
+        assert!(segments(&planned(3), &[rung(timeline(3))]).is_ok());
+        let error = segments(&planned(4), &[rung(timeline(3))]).unwrap_err();
+        assert!(error.to_string().contains("3 segments where 4 were planned"), "{error}");
+    }
+
+    #[test]
+    fn sound_that_ends_early_is_told_of() {
+        let of = |sound: Track| segments(&plan(12.0), &[rung(timeline(3)), sound]).unwrap();
+        let missing = ["the file is damaged: 8.0 of 12.0 seconds of audio track eng are missing"];
+        assert_eq!(of(sound(timeline(1))), missing);
+        assert!(of(sound(timeline(0)))[0].contains("left out"));
+    }
+
+    #[test]
+    fn a_last_frame_that_stays_is_no_damage() {
+        let mut plan = plan(60.0);
+        if let Some(picture) = &mut plan.picture {
+            picture.frames = Some(300);
+        }
+        assert!(segments(&plan, &[rung(timeline(3))]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn half_a_video_is_published_with_a_warning_and_less_is_refused() {
+        let of = |seconds| segments(&plan(seconds), &[rung(timeline(3)), rung(timeline(3))]);
+        assert!(of(12.2).unwrap().is_empty());
+        assert_eq!(of(12.4).unwrap().len(), 1);
+        assert_eq!(of(20.0).unwrap(), ["the file is damaged: 8.0 of 20.0 seconds of video are missing"]);
+        assert!(matches!(of(25.0), Err(TaskError::Unusable(_))));
+        let is_short = |seconds| is_picture_short(&plan(seconds), &[rung(timeline(3))]);
+        assert_eq!([12.2, 12.4, 20.0].map(is_short), [false, true, true]);
+        let nothing = segments(&plan(1.0), &[rung(timeline(0)), rung(timeline(0))]);
+        assert!(matches!(nothing, Err(TaskError::Unusable(_))));
+    }
+
+    /// A rung of one segment of 25 frames as FFmpeg makes it, in a folder.
+    async fn stored() -> (tempfile::TempDir, Store, Track) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::Folder(folder.path().to_owned());
+        let output = process::command("ffmpeg")
+            .args(
+                "-loglevel error -f lavfi -i testsrc2=size=64x36:rate=25:duration=1 -c:v libx264".split(' '),
+            )
+            .args(
+                "-pix_fmt yuv420p -movflags +frag_keyframe+empty_moov+default_base_moof -f mp4 pipe:1"
+                    .split(' '),
+            )
+            .output()
+            .await
+            .unwrap();
+        let moof = output.stdout.windows(4).position(|four| four == b"moof").unwrap() - 4;
+        let kind = crate::store::bucket::CachePolicy::Immutable("video/mp4");
+        let (init, segment) = output.stdout.split_at(moof);
+        store.put("video/240p/init.mp4", kind, init.to_vec().into()).await.unwrap();
+        store.put("video/240p/seg-00000.m4s", kind, segment.to_vec().into()).await.unwrap();
+        let mut timeline = timeline(1);
+        timeline.segments[0].samples = 25;
+        (folder, store, rung(timeline))
+    }
+
+    #[tokio::test]
+    async fn what_is_read_back_is_what_was_planned() {
+        let (folder, store, mut track) = stored().await;
+        let verified = read_back(&store, std::slice::from_ref(&track)).await.unwrap();
+        assert_eq!(
+            (verified[0].codec.as_str(), verified[0].width, verified[0].frames_read),
+            ("h264", 64, 25)
+        );
+
+        track.timeline.segments[0].samples = 24;
+        let error = read_back(&store, std::slice::from_ref(&track)).await.unwrap_err();
+        assert!(error.to_string().contains("25 frames in its first and last segment where 24"), "{error}");
+
+        std::fs::remove_file(folder.path().join("video/240p/seg-00000.m4s")).unwrap();
+        let error = read_back(&store, &[track]).await.unwrap_err();
+        assert!(error.to_string().contains("has no seg-00000.m4s"), "{error}");
+    }
+}

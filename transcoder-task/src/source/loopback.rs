@@ -1,0 +1,308 @@
+//! How FFmpeg reads the source: a plain file as it is, an object through a server on loopback.
+//!
+//! FFmpeg needs to seek (many files have their index at the end), and must neither see credentials nor
+//! depend on a presigned URL, which dies with the credentials that signed it. So it asks this server for
+//! ranges, and the server reads them from the pinned object.
+
+use std::{
+    convert::Infallible,
+    io::SeekFrom,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http_body_util::{BodyExt, Empty, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Frame, Incoming},
+    header,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt},
+    net::{TcpListener, TcpSocket},
+    sync::watch,
+    task::JoinHandle,
+};
+
+use crate::{source::object::PinnedObject, source::prefetch::Reader, store::s3::S3Error};
+
+/// What lies in the socket was read for nothing when FFmpeg hangs up; the system would take megabytes.
+const SOCKET_BUFFER: u32 = 128 << 10;
+/// What the HTTP library holds before it asks for more: the least that keeps the socket filled.
+const WRITE_BUFFER: usize = 64 << 10;
+/// FFmpeg opens one connection at a time.
+const BACKLOG: u32 = 16;
+
+/// What FFmpeg is told to open.
+#[derive(Debug)]
+pub enum Input {
+    /// A file on this machine.
+    File(PathBuf),
+    /// An object behind a loopback server.
+    Served(ServedObject),
+}
+
+impl Input {
+    /// FFmpeg's arguments up to and including `-i`. Only the listed protocols and demuxers are reachable: a
+    /// playlist that is named like a video can make FFmpeg open neither a file nor a host.
+    pub fn arguments(&self) -> Vec<String> {
+        let (protocols, url) = match self {
+            Self::File(path) => ("file", format!("file:{}", path.display())),
+            Self::Served(object) => ("http,tcp", object.url.clone()),
+        };
+        ["-protocol_whitelist", protocols, "-format_whitelist", "mov,matroska", "-i", &url]
+            .map(str::to_owned)
+            .into()
+    }
+
+    /// In bytes; `None` if a file on this machine cannot be looked at.
+    pub async fn size(&self) -> Option<u64> {
+        match self {
+            Self::File(path) => tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len()),
+            Self::Served(served) => Some(served.reader.object().size),
+        }
+    }
+
+    /// The bytes from `start` up to and without `end`, or up to the source's end if that is nearer; `None`
+    /// if a file on this machine cannot be read.
+    pub async fn bytes(&self, start: u64, end: u64) -> Result<Option<Bytes>, S3Error> {
+        match self {
+            Self::File(path) => Ok(read_file(path, start, end).await.ok()),
+            Self::Served(served) => {
+                let end = end.min(served.reader.object().size);
+                served.reader.bytes(start.min(end), end).await.map(Some)
+            }
+        }
+    }
+
+    /// Waits until the source cannot be read. FFmpeg only waits then: what it makes of a file that ends early would be
+    /// published.
+    pub async fn failed(&self) -> S3Error {
+        match self {
+            Self::File(_) => std::future::pending().await,
+            Self::Served(object) => {
+                let mut failure = object.failure.subscribe();
+                match failure.wait_for(Option::is_some).await.as_deref() {
+                    Ok(Some(error)) => error.clone(),
+                    _ => std::future::pending().await,
+                }
+            }
+        }
+    }
+}
+
+/// An object behind a loopback server that lives as long as this value.
+#[derive(Debug)]
+pub struct ServedObject {
+    reader: Reader,
+    url: String,
+    failure: Failure,
+    server: JoinHandle<()>,
+}
+
+/// The first error that cannot be overcome.
+type Failure = Arc<watch::Sender<Option<S3Error>>>;
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+impl ServedObject {
+    /// Starts the server.
+    pub async fn start(object: PinnedObject) -> std::io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        // Connections have what their listener has.
+        socket.set_send_buffer_size(SOCKET_BUFFER)?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = socket.listen(BACKLOG)?;
+        let mut secret = [0_u8; 16];
+        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+        // Unguessable, so that other users of this machine cannot read the object through it.
+        let path: Arc<str> = format!("/{:032x}", u128::from_be_bytes(secret)).into();
+        let url = format!("http://{}{path}", listener.local_addr()?);
+        let failure = Failure::default();
+        let reader = Reader::new(object);
+        let server = tokio::spawn(serve(listener, path, reader.clone(), failure.clone()));
+        Ok(Self { reader, url, failure, server })
+    }
+}
+
+async fn read_file(path: &Path, start: u64, end: u64) -> std::io::Result<Bytes> {
+    let mut file = File::open(path).await?;
+    file.seek(SeekFrom::Start(start)).await?;
+    let mut bytes = Vec::new();
+    file.take(end.saturating_sub(start)).read_to_end(&mut bytes).await?;
+    Ok(bytes.into())
+}
+
+impl Drop for ServedObject {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: Failure) {
+    loop {
+        let connection = match listener.accept().await {
+            Ok((connection, _)) => connection,
+            Err(error) => {
+                tracing::warn!("loopback server: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        // A short body after its header would wait for the header's acknowledgement, which the other end delays.
+        let _ = connection.set_nodelay(true);
+        let (path, reader, failure) = (path.clone(), reader.clone(), failure.clone());
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let response = respond(&request, &path, &reader, &failure);
+                async move { Ok::<_, Infallible>(response) }
+            });
+            // Ends with an error whenever FFmpeg hangs up to seek.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .max_buf_size(WRITE_BUFFER)
+                .serve_connection(TokioIo::new(connection), service)
+                .await;
+        });
+    }
+}
+
+fn respond(request: &Request<Incoming>, path: &str, reader: &Reader, failure: &Failure) -> Response<Body> {
+    let empty = |status| {
+        let mut response = Response::new(Empty::new().map_err(|never| match never {}).boxed_unsync());
+        *response.status_mut() = status;
+        response
+    };
+    if request.uri().path() != path || !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return empty(StatusCode::NOT_FOUND);
+    }
+    let size = reader.object().size;
+    let range = request.headers().get(header::RANGE).and_then(|value| value.to_str().ok());
+    let Some((start, end)) = parse_range(range, size) else {
+        return empty(StatusCode::RANGE_NOT_SATISFIABLE);
+    };
+    let mut response = empty(if range.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK });
+    if request.method() == Method::GET {
+        let failure = failure.clone();
+        let body = reader.stream(start, end).then(move |chunk| {
+            let failure = failure.clone();
+            async move {
+                match chunk {
+                    Ok(chunk) => Ok(Frame::data(chunk)),
+                    // FFmpeg would take a broken connection for the file's end, or find its way past it.
+                    Err(error) => {
+                        failure.send_replace(Some(error));
+                        std::future::pending().await
+                    }
+                }
+            }
+        });
+        *response.body_mut() = BodyExt::boxed_unsync(StreamBody::new(body));
+    }
+    let headers = response.headers_mut();
+    headers.insert(header::ACCEPT_RANGES, header::HeaderValue::from_static("bytes"));
+    headers.insert(header::CONTENT_LENGTH, (end - start).into());
+    if range.is_some()
+        && let Ok(value) = format!("bytes {start}-{}/{}", end.saturating_sub(1), size).try_into()
+    {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+/// `bytes=a-`, `bytes=a-b` or nothing as a half-open range; `None` if it lies outside the object.
+fn parse_range(range: Option<&str>, size: u64) -> Option<(u64, u64)> {
+    let Some(range) = range else { return Some((0, size)) };
+    let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let start: u64 = start.parse().ok()?;
+    let end = if end.is_empty() { size } else { end.parse::<u64>().ok()?.saturating_add(1).min(size) };
+    (start < end).then_some((start, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::{
+        Client,
+        operation::{
+            get_object::{GetObjectError, GetObjectOutput},
+            head_object::HeadObjectOutput,
+        },
+        primitives::ByteStream,
+    };
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use aws_smithy_types::error::ErrorMetadata;
+    use futures::FutureExt;
+    use tokio::{io::AsyncWriteExt, net::TcpStream};
+    use vidstreamx_job::Exit;
+
+    use super::*;
+
+    #[test]
+    fn ranges() {
+        assert_eq!(parse_range(None, 10), Some((0, 10)));
+        assert_eq!(parse_range(Some("bytes=0-"), 10), Some((0, 10)));
+        assert_eq!(parse_range(Some("bytes=3-5"), 10), Some((3, 6)));
+        assert_eq!(parse_range(Some("bytes=3-99"), 10), Some((3, 10)));
+        for wrong in ["bytes=10-", "bytes=-5", "bytes=5-3", "items=0-1", "bytes=a-b"] {
+            assert_eq!(parse_range(Some(wrong), 10), None, "{wrong}");
+        }
+    }
+
+    /// A connection that asks for bytes 2 to 9 of ten, and the input that it asks.
+    async fn fetch(reads: aws_smithy_mocks::Rule) -> (TcpStream, Input) {
+        let head = mock!(Client::head_object)
+            .then_output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(10).build());
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &reads]);
+        let object = PinnedObject::of_tests(client).await;
+        let served = ServedObject::start(object).await.unwrap();
+        let (host, path) = served.url.strip_prefix("http://").unwrap().split_once('/').unwrap();
+        let mut connection = TcpStream::connect(host).await.unwrap();
+        let request =
+            format!("GET /{path} HTTP/1.1\r\nHost: a\r\nRange: bytes=2-\r\nConnection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        (connection, Input::Served(served))
+    }
+
+    fn body(range: &'static str, bytes: &'static [u8]) -> GetObjectOutput {
+        GetObjectOutput::builder().content_range(range).body(ByteStream::from_static(bytes)).build()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_short_body_is_read_on_from_where_it_broke() {
+        let reads = mock!(Client::get_object)
+            .match_requests(|request| matches!(request.range(), Some("bytes=2-9" | "bytes=5-9")))
+            .sequence()
+            .output(|| body("bytes 2-9/10", b"cde"))
+            .output(|| body("bytes 5-9/10", b"fghij"))
+            .build();
+        let (mut connection, input) = fetch(reads).await;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 206") && answer.ends_with("cdefghij"), "{answer}");
+        assert!(answer.contains("content-range: bytes 2-9/10"), "{answer}");
+        assert!(input.failed().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ffmpeg_never_sees_the_end_of_an_object_that_cannot_be_read_to_its_end() {
+        let reads = mock!(Client::get_object)
+            .sequence()
+            .output(|| body("bytes 2-9/10", b"cde"))
+            .error(|| {
+                let meta = ErrorMetadata::builder().code("PreconditionFailed").message("it changed");
+                GetObjectError::generic(meta.build())
+            })
+            .build();
+        let (mut connection, input) = fetch(reads).await;
+        assert_eq!(input.failed().await.exit(), Exit::Obsolete);
+        let mut answer = Vec::new();
+        let read = connection.read_to_end(&mut answer);
+        assert!(tokio::time::timeout(Duration::from_secs(3600), read).await.is_err());
+        assert!(answer.ends_with(b"\r\n\r\n"), "{}", String::from_utf8_lossy(&answer));
+    }
+}

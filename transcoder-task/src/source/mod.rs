@@ -1,0 +1,3 @@
+pub mod loopback;
+pub mod object;
+pub mod prefetch;
