@@ -1,23 +1,23 @@
-//! What the transcoder task's exit code says about the video.
+//! Exit codes of the transcoder task.
 
-/// How the transcoder task ends. The numbers follow BSD's `sysexits.h` where it has a word for the
-/// case, and shells' 128 + signal otherwise; `docs/OPERATIONS.md` says what the consumer does.
+/// The end of a transcoder task. The codes follow BSD's `sysexits.h` where it has the case, and the shell's
+/// 128 + signal otherwise. `docs/OPERATIONS.md` says what the consumer does for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// The stream is published and its report is complete.
     Done,
-    /// The input is not a usable video; no retry can help (`EX_DATAERR`).
+    /// The input is not a usable video, so a retry cannot help (`EX_DATAERR`).
     Unusable,
     /// The source object is gone or was replaced (`EX_NOINPUT`).
     Obsolete,
     /// A bug in the task or in FFmpeg (`EX_SOFTWARE`).
     Internal,
-    /// Trouble that may pass: S3, network, disk (`EX_TEMPFAIL`).
+    /// A temporary failure of S3, network or disk (`EX_TEMPFAIL`).
     Transient,
-    /// A wrong setting or a missing permission: every job would fail (`EX_CONFIG`).
+    /// A wrong setting or a missing permission; every job would fail (`EX_CONFIG`).
     Misconfigured,
-    /// FFmpeg was killed for want of memory (128 + 9); a larger task may succeed. When the kernel kills
-    /// the task itself instead, ECS reports the same code.
+    /// The kernel killed FFmpeg for lack of memory (128 + 9); a larger task may succeed. If the kernel
+    /// kills the task itself, ECS reports the same code.
     OutOfMemory,
     /// SIGTERM: Spot interruption, StopTask, host retirement (128 + 15).
     Terminated,
@@ -50,8 +50,8 @@ impl Exit {
         }
     }
 
-    /// The meaning of a container's exit code; `None` for codes the task never chooses itself
-    /// (1 of a failed start, 101 of a panic…).
+    /// The meaning of a container's exit code; `None` for codes that the task never chooses
+    /// (1 for a failed start, 101 for a panic).
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)

@@ -1,11 +1,11 @@
-//! A job's identity: the same content asked for twice is one job.
+//! A job's identity. Two requests for the same content and profile are one job.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{BucketName, ObjectKey};
+use crate::{BucketName, ObjectKey, hex_prefix};
 
 /// 32 lower-case hex digits: the first half of a SHA-256 over bucket, key, content and profile.
 ///
@@ -23,13 +23,13 @@ pub struct InvalidJobId(String);
 impl JobId {
     const HEX_DIGITS: usize = 32;
 
-    /// The identity of one content (version id, else ETag) of an object, made with one profile.
+    /// The identity of one content (version id, else ETag) of an object, encoded with one profile.
     #[must_use]
     pub fn new(bucket: &BucketName, key: &ObjectKey, content: &str, profile: &str) -> Self {
         Self::hash(&[bucket.as_str(), key.as_str(), content, profile])
     }
 
-    /// The identity of a plain file's content, for work by hand.
+    /// The identity of a local file's content, for runs from the command line.
     #[must_use]
     pub fn of_file(content: &str, profile: &str) -> Self {
         Self::hash(&[content, profile])
@@ -41,11 +41,10 @@ impl JobId {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        let digest = hash.finalize();
-        Self(digest.iter().take(Self::HEX_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect())
+        Self(hex_prefix(hash.finalize(), Self::HEX_DIGITS / 2))
     }
 
-    /// The id as text.
+    /// The 32 hex digits.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

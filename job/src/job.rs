@@ -1,4 +1,4 @@
-//! The job, and its way into and out of a container's environment.
+//! The job, and its form as environment variables of a container.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub struct Source {
     /// Present in versioned buckets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_id: Option<String>,
-    /// Without quotes, as S3's events have it.
+    /// Without quotes, as in S3's events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
     /// In bytes.
@@ -23,35 +23,35 @@ pub struct Source {
 }
 
 impl Source {
-    /// What tells this content from others under the same key: the version id, else the ETag.
+    /// The version id, else the ETag: it distinguishes this content from others under the same key.
     #[must_use]
     pub fn content(&self) -> &str {
         self.version_id.as_deref().or(self.etag.as_deref()).unwrap_or_default()
     }
 }
 
-/// What the transcoder task is asked to do.
+/// The work of one transcoder task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Hash of source and profile.
     pub id: JobId,
-    /// What to read.
+    /// The upload to read.
     pub source: Source,
-    /// Where to write; the place inside follows from the source's key.
+    /// The bucket to write to. The key prefix follows from the source's key.
     pub output: BucketName,
     /// The profile's name.
     pub profile: String,
 }
 
 impl Job {
-    /// The job for a source and a profile, with the identity that follows from both.
+    /// A job whose id follows from source and profile.
     #[must_use]
     pub fn new(source: Source, output: BucketName, profile: String) -> Self {
         let id = JobId::new(&source.bucket, &source.key, source.content(), &profile);
         Self { id, source, output, profile }
     }
 
-    /// Where this job's objects are in the output bucket.
+    /// The keys of this job's objects in the output bucket.
     #[must_use]
     pub fn layout(&self) -> Layout {
         Layout::new(&self.source.key, &self.id)
@@ -116,15 +116,15 @@ pub mod env {
     pub const SOURCE_ETAG: &str = "VIDSTREAMX_SOURCE_ETAG";
     /// The source object's size in bytes.
     pub const SOURCE_SIZE: &str = "VIDSTREAMX_SOURCE_SIZE";
-    /// The bucket that the stream is written to.
+    /// The output bucket.
     pub const OUTPUT_BUCKET: &str = "VIDSTREAMX_OUTPUT_BUCKET";
     /// The profile's name.
     pub const PROFILE: &str = "VIDSTREAMX_PROFILE";
-    /// The attempt's `clientToken`, by which a consumer finds the task it may have started.
+    /// The attempt's `clientToken`. A consumer finds its task by it when RunTask's response was lost.
     pub const LAUNCH: &str = "VIDSTREAMX_LAUNCH";
 }
 
-/// What is wrong with a job in the environment.
+/// The job in the environment is not valid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
     /// A required variable is not set.
@@ -170,14 +170,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_job_survives_the_environment(key in "\\PC{1,256}") {
+        fn a_job_round_trips_through_the_environment(key in "\\PC{1,256}") {
             let job = job(&key);
             prop_assert_eq!(read(&job.to_env()), Ok(job));
         }
     }
 
     #[test]
-    fn what_is_missing_empty_or_wrong_is_named() {
+    fn errors_name_the_missing_or_empty_variable() {
         let variables = job("a.mp4").to_env();
         for (name, _) in &variables {
             let without: Vec<_> = variables.iter().filter(|(other, _)| other != name).cloned().collect();

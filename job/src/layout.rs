@@ -1,27 +1,28 @@
-//! Where things are in the output bucket.
+//! Object keys in the output bucket.
 
 use sha2::{Digest, Sha256};
 
-use crate::{JobId, ObjectKey};
+use crate::{JobId, ObjectKey, hex_prefix};
 
-/// Where the consumer's records and the tasks' progress are; no stream is ever placed below it.
+/// Prefix of job records and progress objects. No stream is placed below it.
 pub const RECORDS_PREFIX: &str = ".vidstreamx/";
 
-/// Room left for what follows the stem: `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s` and the like.
+/// A stem leaves this room for the rest of a key: for example
+/// `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s`.
 const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
 
-/// The places of one job's objects in the output bucket.
+/// The keys of one job's objects in the output bucket.
 ///
 /// ```text
 /// <stem>/master.m3u8  <stem>/job.json        the stable address, one per source key
-/// <stem>/<job id>/…                          everything one job made
+/// <stem>/<job id>/…                          all objects that one job published
 /// .vidstreamx/jobs/<job id>.json             the consumer's record
-/// .vidstreamx/progress/<job id>.json         how far the task is
+/// .vidstreamx/progress/<job id>.json         the task's progress
 /// ```
 ///
-/// The stem is the source key wherever that can be the beginning of an address. Keys near S3's
-/// length limit, with empty, `.` or `..` parts (which browsers and proxies rewrite), or inside the
-/// records' prefix get a readable stem with a hash of the key at its end.
+/// The stem is the source key if that key can begin a URL path. Three kinds of keys cannot: keys near S3's
+/// length limit, keys with empty, `.` or `..` parts (browsers and proxies rewrite them), and keys below
+/// [`RECORDS_PREFIX`]. Their stem is a readable part of the key and a hash of the whole key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     stem: String,
@@ -29,7 +30,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The layout for a source key and a job.
+    /// The keys for a source key and a job.
     #[must_use]
     pub fn new(source: &ObjectKey, job_id: &JobId) -> Self {
         Self { stem: stem(source.as_str()), job_id: job_id.clone() }
@@ -47,19 +48,19 @@ impl Layout {
         format!("{}/{name}", self.stem)
     }
 
-    /// An object of this job alone, by its path below the job's folder.
+    /// The key of an object in the job's own folder, by its path below that folder.
     #[must_use]
     pub fn own(&self, path: &str) -> String {
         format!("{}/{}/{path}", self.stem, self.job_id)
     }
 
-    /// The consumer's record of a job.
+    /// The key of the consumer's record of a job.
     #[must_use]
     pub fn record(job_id: &JobId) -> String {
         format!("{RECORDS_PREFIX}jobs/{job_id}.json")
     }
 
-    /// How far the job's task is.
+    /// The key of the job's progress object.
     #[must_use]
     pub fn progress(job_id: &JobId) -> String {
         format!("{RECORDS_PREFIX}progress/{job_id}.json")
@@ -71,7 +72,7 @@ fn stem(key: &str) -> String {
     if key.len() <= LONGEST_STEM && !odd_part && !key.starts_with(RECORDS_PREFIX) {
         return key.to_owned();
     }
-    let hash: String = Sha256::digest(key).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex_prefix(Sha256::digest(key), 8);
     let mut readable =
         key.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect::<Vec<_>>().join("/");
     if readable.starts_with(RECORDS_PREFIX) {

@@ -1,12 +1,14 @@
 //! The contract between VidStreamX's two programs.
 //!
-//! The consumer starts the transcoder task, the task answers with an exit code and a report. What
-//! both must agree on is here, and nothing else: the [`Job`] and its way through a container's
-//! environment, where things are in S3 ([`Layout`]), the [`Exit`] codes, the consumer's
-//! [`Record`] of a job, the task's [`Progress`] while it runs and its [`Report`] at the end.
+//! The consumer starts the transcoder task; the task answers with an exit code and a report. This crate
+//! holds only what both must agree on: the [`Job`] and its form in a container's environment, the object
+//! keys in the output bucket ([`Layout`]), the [`Exit`] codes, the consumer's [`Record`] of a job, the
+//! task's [`Progress`] while it runs, its [`Report`] at the end, and the [`DEMUXERS`] that may open an
+//! upload.
 
 mod exit;
 mod identity;
+mod input;
 mod job;
 mod layout;
 mod location;
@@ -14,9 +16,11 @@ mod progress;
 mod record;
 mod report;
 mod schema;
+mod text;
 
 pub use exit::Exit;
 pub use identity::{InvalidJobId, JobId};
+pub use input::DEMUXERS;
 pub use job::{EnvError, Job, Source, env};
 pub use layout::{Layout, RECORDS_PREFIX};
 pub use location::{BucketName, InvalidLocation, ObjectKey, S3Uri};
@@ -27,3 +31,4 @@ pub use report::{
     VideoTrack,
 };
 pub use schema::SchemaError;
+pub use text::{hex_prefix, unquote_etag};

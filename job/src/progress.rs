@@ -1,46 +1,46 @@
-//! How far a running task is: a small object that the task writes again every few seconds.
+//! The progress of a running task: a small object that the task rewrites every few seconds.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{JobId, SchemaError, schema};
 
-/// What the task is doing.
+/// The stage of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
-    /// Listens to the whole sound, for profiles that ask for a loudness.
+    /// Measures the loudness of all audio, for profiles with a loudness target.
     Measuring,
     /// Encodes and publishes segments.
     Encoding,
-    /// Checks what is published; images, subtitles, MP4 files, final playlists.
+    /// Verifies the segments; publishes images, subtitles, MP4 files and final playlists.
     Finishing,
     /// The stream is published and the report written.
     Complete,
-    /// This task ended without that. The job's record says why, and whether another task follows.
+    /// The task ended without a complete stream. The job's record has the reason and the next attempt.
     Failed,
 }
 
 impl Stage {
-    /// Whether the task that wrote this is at its end.
+    /// Whether the task has ended.
     #[must_use]
     pub const fn is_end(self) -> bool {
         matches!(self, Self::Complete | Self::Failed)
     }
 }
 
-/// A rung that is being made.
+/// The progress of one rung.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RungProgress {
     /// `1080p`, `1080p-av1`.
     pub name: String,
-    /// How many segments of it are published.
+    /// Number of published segments.
     pub segments: usize,
 }
 
-/// How far a task is. It is best effort: a task that cannot write it goes on, and one that is killed leaves the last
-/// state behind. So it means something only while the job's record says that a task runs, and only if `started_at`
-/// is not before that attempt's beginning.
+/// The progress of a task, written at best effort. A task that cannot write it continues; a killed task leaves
+/// its last state. Trust it only while the job's record has a running attempt that began no later than
+/// `started_at`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// [`Progress::SCHEMA`].
@@ -49,29 +49,29 @@ pub struct Progress {
     pub job_id: JobId,
     /// The task's start.
     pub started_at: Timestamp,
-    /// When this was written, by the task's clock.
+    /// Time of this write, by the task's clock.
     pub updated_at: Timestamp,
-    /// What the task is doing.
+    /// The current stage.
     pub stage: Stage,
-    /// How much of the work is done, from 0 to 1. Never falls while a task runs; 1 only when it is complete.
+    /// Completed share of all work, from 0 to 1. Never falls while a task runs; 1 only when it is complete.
     pub share: f64,
-    /// Seconds of the source per second, since the stage began; absent where FFmpeg does not run.
+    /// Source seconds per second since the stage began; absent while FFmpeg does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<f64>,
-    /// An estimate; absent as long as there is nothing to base it on, and at the end.
+    /// An estimate; absent before there is a speed, and at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_end: Option<Timestamp>,
-    /// How much of the source the stage has behind it. Begins anew when the source is gone through once more.
+    /// Source seconds that the stage has processed. Returns to 0 when a stage reads the source again.
     pub done_seconds: f64,
-    /// How long the source is; 0 if that never became known.
+    /// Duration of the source; 0 if unknown.
     pub duration_seconds: f64,
-    /// Largest first; empty for sound alone.
+    /// Largest first; empty for audio alone.
     #[serde(default)]
     pub rungs: Vec<RungProgress>,
 }
 
 impl Progress {
-    /// The layout this program writes and reads.
+    /// The schema version that this program writes and reads.
     pub const SCHEMA: u32 = 1;
 
     /// Reads a stored progress object.
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_be_missing_may_be_missing_and_other_versions_are_told_apart() {
+    fn optional_fields_may_be_missing_and_other_versions_are_errors() {
         let least = br#"{
             "schema": 1, "job_id": "0123456789abcdef0123456789abcdef", "stage": "encoding", "share": 0.25,
             "started_at": "2026-01-02T03:04:05Z", "updated_at": "2026-01-02T03:05:05Z",

@@ -1,11 +1,11 @@
-//! The consumer's record of a job: its state and every attempt, so that history outlives ECS's.
+//! The consumer's record of a job: its state and all attempts. It outlives ECS's task history of one hour.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Job, JobId, SchemaError, Source, schema};
 
-/// Where a job stands.
+/// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
@@ -15,34 +15,34 @@ pub enum State {
     Done,
     /// The upload is not a usable video.
     Rejected,
-    /// The object was deleted or replaced before its stream was made.
+    /// The object was deleted or replaced before its stream was complete.
     Obsolete,
-    /// All attempts were used up.
+    /// All attempts failed.
     Failed,
 }
 
 impl State {
-    /// Whether nothing more will happen to the job by itself.
+    /// Whether the job has ended. Only a restart continues it.
     #[must_use]
     pub const fn is_end(self) -> bool {
         !matches!(self, Self::Running)
     }
 }
 
-/// Which Fargate capacity a task runs on.
+/// The Fargate capacity of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capacity {
-    /// Full price, not interrupted.
+    /// Full price, without interruptions.
     OnDemand,
-    /// Cheaper, with two minutes' notice when AWS wants it back.
+    /// Cheaper; AWS may interrupt it with a notice of two minutes.
     Spot,
 }
 
-/// What a task is given to work with.
+/// CPU, memory and storage of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
-    /// CPU units, 1024 of which are one vCPU.
+    /// CPU units; 1024 are one vCPU.
     pub cpu: u32,
     /// In MiB.
     pub memory_mib: u32,
@@ -50,32 +50,32 @@ pub struct Size {
     pub storage_gib: u32,
 }
 
-/// One task that was started for a job.
+/// One task of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// From 1, over all of the job's lives.
+    /// Counts from 1 and continues after a restart.
     pub number: u32,
-    /// When RunTask was about to be called.
+    /// Time just before the call of RunTask.
     pub started_at: Timestamp,
-    /// What the task was asked to run on.
+    /// The requested capacity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capacity: Option<Capacity>,
-    /// What the task was asked to have.
+    /// The requested size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
-    /// Why this size, for people.
+    /// The reason for this size, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_reason: Option<String>,
-    /// Absent until RunTask has answered.
+    /// Absent until RunTask has responded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_arn: Option<String>,
-    /// When the task's end was seen.
+    /// Time when the consumer saw the task's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
-    /// From the beginning of the image's pull to the task's stop, as ECS tells: what is billed.
+    /// Seconds from the start of the image pull to the task's stop, by ECS's timestamps: the billed time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed_seconds: Option<f64>,
-    /// What that costs, by the prices that the consumer was given; an estimate.
+    /// Estimated cost by the consumer's configured prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
     /// The container's exit code, if it ran.
@@ -84,16 +84,16 @@ pub struct Attempt {
     /// ECS's stop code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_code: Option<String>,
-    /// One sentence for people.
+    /// The reason of the end, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Whether this attempt spends one of the job's attempts; interruptions do not.
+    /// Whether this attempt counts towards the limit of attempts; interruptions do not.
     #[serde(default)]
     pub counts: bool,
 }
 
 impl Attempt {
-    /// An attempt that is about to start its task.
+    /// An attempt whose task is not launched yet.
     #[must_use]
     pub const fn new(number: u32, started_at: Timestamp) -> Self {
         Self {
@@ -114,36 +114,36 @@ impl Attempt {
     }
 }
 
-/// A new start of a job that had ended, because a person asked for it.
+/// A restart of an ended job by an operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
-    /// When.
+    /// Time of the restart.
     pub at: Timestamp,
-    /// The number of the last attempt before it; 0 if there was none.
+    /// Number of the last attempt before the restart; 0 if there was none.
     pub after_attempt: u32,
-    /// The request, as the message that asked for it named it: each is followed once.
+    /// The request's id from the message. Each request restarts the job once.
     pub request: String,
 }
 
-/// Everything known about a job; one object per job, written by the consumer alone.
+/// The record of a job: one object per job, written only by the consumer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// [`Record::SCHEMA`].
     pub schema: u32,
     /// The job's id.
     pub job_id: JobId,
-    /// What was uploaded.
+    /// The upload.
     pub source: Source,
     /// The profile's name.
     pub profile: String,
-    /// Where the job stands.
+    /// The current state.
     pub state: State,
-    /// Why it ended, for ends other than done.
+    /// The reason of every end other than done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// When the job was first seen.
+    /// Time when the consumer first saw the job.
     pub created_at: Timestamp,
-    /// When this record was last written.
+    /// Time of the last write of this record.
     pub updated_at: Timestamp,
     /// In order of their numbers.
     pub attempts: Vec<Attempt>,
@@ -153,10 +153,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// The layout this program writes and reads.
+    /// The schema version that this program writes and reads.
     pub const SCHEMA: u32 = 1;
 
-    /// A job that was just seen for the first time.
+    /// The record of a new job.
     #[must_use]
     pub fn new(job: &Job, now: Timestamp) -> Self {
         Self {
@@ -173,7 +173,7 @@ impl Record {
         }
     }
 
-    /// The attempts since the latest start.
+    /// The attempts since the last restart.
     #[must_use]
     pub fn current_attempts(&self) -> &[Attempt] {
         let before = self.restarts.last().map_or(0, |restart| restart.after_attempt);
@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_versions_are_told_apart_from_rubbish() {
+    fn another_schema_version_is_not_reported_as_malformed() {
         let newer = br#"{"schema": 2, "something": "else"}"#;
         let error = Record::parse(newer).unwrap_err();
         assert_eq!(

@@ -1,11 +1,11 @@
-//! The task's report on a job: `job.json`, written last.
+//! The task's report of a job, `job.json`. The task writes it last.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Exit, JobId, SchemaError, Source, schema};
 
-/// How the task's work came out.
+/// The outcome of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -15,7 +15,7 @@ pub enum Outcome {
     Rejected,
     /// The source object was deleted or replaced.
     Obsolete,
-    /// Trouble; the reason says which.
+    /// The task failed; the report has the reason.
     Failed,
 }
 
@@ -32,39 +32,39 @@ impl From<Exit> for Outcome {
     }
 }
 
-/// What the task found, made, and how long it took.
+/// The report of a task: the source, the published renditions, the timings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// [`Report::SCHEMA`].
     pub schema: u32,
     /// The job's id.
     pub job_id: JobId,
-    /// How it came out.
+    /// The outcome.
     pub outcome: Outcome,
-    /// One sentence for people, for every outcome but complete.
+    /// A sentence that says why; present for every outcome but complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// What was read; absent when a plain file was.
+    /// The source object; absent for a local file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
-    /// Where the stream is, below its stable address: `<job id>/<plan id>`; absent if nothing was planned.
+    /// The stream's folder below its stable address: `<job id>/<plan id>`; absent if the task made no plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<String>,
-    /// What the source turned out to be; absent if it could not be read.
+    /// The source's tracks; absent if it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<Probe>,
-    /// What was published.
+    /// The published renditions.
     #[serde(default)]
     pub renditions: Vec<Rendition>,
-    /// Things a person should know although the stream plays (a damaged source, a dropped track).
+    /// Problems of a stream that plays: a damaged source, a dropped track.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
-    /// When and how long.
+    /// Times and durations.
     pub timings: Timings,
 }
 
 impl Report {
-    /// The layout this program writes and reads.
+    /// The schema version that this program writes and reads.
     pub const SCHEMA: u32 = 1;
 
     /// Reads a stored report.
@@ -76,23 +76,23 @@ impl Report {
     }
 }
 
-/// What a source file holds.
+/// The content of a source file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     /// FFmpeg's name of the container format.
     pub format: String,
-    /// Of the longest track.
+    /// Duration of the longest track.
     pub duration_seconds: f64,
-    /// The one that is transcoded; absent for audio alone.
+    /// The track that is transcoded; absent for audio alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoTrack>,
-    /// All of them.
+    /// All audio tracks.
     #[serde(default)]
     pub audio: Vec<AudioTrack>,
-    /// All that are text.
+    /// All text tracks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subtitles: Vec<SubtitleTrack>,
-    /// In order.
+    /// In order of time.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chapters: Vec<Chapter>,
 }
@@ -102,20 +102,20 @@ pub struct Probe {
 pub struct VideoTrack {
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// As shown: after rotation and pixel aspect ratio, in square pixels.
+    /// Display size in square pixels: after rotation and pixel aspect ratio.
     pub width: u32,
-    /// As shown: after rotation and pixel aspect ratio, in square pixels.
+    /// Display size in square pixels: after rotation and pixel aspect ratio.
     pub height: u32,
     /// Frames per second, on average.
     pub frame_rate: f64,
-    /// Clockwise degrees the picture is turned by for display: 0, 90, 180 or 270.
+    /// Clockwise rotation for display in degrees: 0, 90, 180 or 270.
     pub rotation: u32,
     /// FFmpeg's name of the pixel format.
     pub pixel_format: String,
     /// `sdr`, `hdr10`, `hlg`, or `dolby-vision-8.4` with Dolby's profile and base layer.
     #[serde(default)]
     pub dynamic_range: String,
-    /// In bits per second; 0 when the file does not say.
+    /// In bits per second; 0 if unknown.
     #[serde(default)]
     pub bit_rate: u64,
 }
@@ -125,47 +125,47 @@ pub struct VideoTrack {
 pub struct AudioTrack {
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// How many.
+    /// Number of channels.
     pub channels: u32,
     /// In Hz.
     pub sample_rate: u32,
-    /// ISO 639-2 code; absent when the file does not say.
+    /// ISO 639-2 code; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// The name that a person gave it, if one did.
+    /// The track's title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
 
-/// A source's track of text to be shown with the picture.
+/// A source's subtitle track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SubtitleTrack {
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// ISO 639-2 code; absent when the file does not say.
+    /// ISO 639-2 code; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// The name that a person gave it, if one did.
+    /// The track's title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Shown even without being asked for.
+    /// Shown even if the viewer turned subtitles off.
     #[serde(default)]
     pub forced: bool,
 }
 
-/// A named part of a source. Times count from the stream's start.
+/// A chapter of a source. Times count from the stream's start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chapter {
-    /// Where it begins.
+    /// Start.
     pub start_seconds: f64,
-    /// Where it ends.
+    /// End.
     pub end_seconds: f64,
-    /// Its name, if it has one.
+    /// Title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
 
-/// What a rendition carries.
+/// The kind of a rendition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RenditionKind {
@@ -173,78 +173,78 @@ pub enum RenditionKind {
     Video,
     /// An audio track.
     Audio,
-    /// A track of subtitles, as WebVTT.
+    /// A subtitle track as WebVTT.
     Subtitles,
-    /// A rung and its sound as one progressive file.
+    /// A rung and its audio as one progressive file.
     Mp4,
 }
 
 /// One published rendition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rendition {
-    /// `1080p`, `1080p-av1`, or the language for sound and subtitles.
+    /// `1080p`, `1080p-av1`, or the language of audio and subtitles.
     pub name: String,
-    /// What it carries.
+    /// The kind of its content.
     pub kind: RenditionKind,
     /// RFC 6381 codecs string.
     pub codecs: String,
-    /// Whether it is the source's own track, not encoded again.
+    /// Whether it is the source's own track, copied without encoding.
     #[serde(default)]
     pub copied: bool,
-    /// In pixels; 0 for other kinds than video.
+    /// In pixels; 0 for kinds other than video.
     pub width: u32,
-    /// In pixels; 0 for other kinds than video.
+    /// In pixels; 0 for kinds other than video.
     pub height: u32,
-    /// How many; 0 for other kinds than audio.
+    /// Number of channels; 0 for kinds other than audio.
     #[serde(default)]
     pub channels: u32,
-    /// ISO 639-2 code; absent when the file does not say.
+    /// ISO 639-2 code; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// How many media segments.
+    /// Number of media segments.
     pub segments: usize,
-    /// Video frames or audio frames, of which one of AAC-LC is 1024 samples.
+    /// Number of frames. An audio frame of AAC-LC has 1024 samples.
     #[serde(default)]
     pub frames: usize,
-    /// From the first sample to the end of the last.
+    /// From the start of the first sample to the end of the last.
     pub duration_seconds: f64,
-    /// Init segment and media segments, or the file.
+    /// Size of init segment and media segments, or of the file.
     pub bytes: u64,
-    /// Of the busiest segment, in bits per second.
+    /// Bit rate of the largest segment relative to its duration, in bits per second.
     pub peak_bandwidth: u64,
-    /// Over all segments, in bits per second.
+    /// Bit rate over all segments, in bits per second.
     pub average_bandwidth: u64,
-    /// What was seen when it was read back, before it was published as complete.
+    /// The result of reading it back before it was published as complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
 }
 
-/// What ffprobe says of a published rendition's first and last segment, read back from where they are.
+/// ffprobe's answer for a rendition's first and last segment, read back from the output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verified {
-    /// FFmpeg's name.
+    /// FFmpeg's name of the codec.
     pub codec: String,
     /// In pixels; 0 for audio.
     pub width: u32,
     /// In pixels; 0 for audio.
     pub height: u32,
-    /// Segments that begin with a keyframe; all of them, for video.
+    /// Number of segments that begin with a keyframe; for video, all of them.
     pub keyframes_at_boundaries: usize,
-    /// Frames in the two segments.
+    /// Number of frames in the two segments.
     pub frames_read: usize,
 }
 
-/// When the task ran, and how long its parts took.
+/// The task's times, and the durations of its parts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// The task's start.
+    /// Start of the task.
     pub started_at: Timestamp,
-    /// When the report was written.
+    /// Time when the task wrote the report.
     pub finished_at: Timestamp,
-    /// Reading what the source is.
+    /// Duration of probing the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<f64>,
-    /// From the task's start until the master playlist could be played.
+    /// From the task's start to the first playable master playlist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_playable_seconds: Option<f64>,
     /// From FFmpeg's start to its end.

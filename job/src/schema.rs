@@ -1,11 +1,11 @@
-//! Versioned JSON documents: a reader of another version gets a clear message, never a crash.
+//! JSON documents with a schema version. A reader of another version gets a clear error.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// Why a stored document cannot be read.
+/// The error of reading a stored document.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// Written by a version with another layout.
+    /// Another version of the program wrote it.
     #[error("it has schema version {found}, this program reads {expected}: run the version that wrote it")]
     Version {
         /// The document's version.
@@ -13,7 +13,7 @@ pub enum SchemaError {
         /// The version this program reads.
         expected: u32,
     },
-    /// Not the JSON it should be.
+    /// The JSON does not fit the schema.
     #[error("it is not a valid document: {0}")]
     Malformed(#[from] serde_json::Error),
 }
@@ -23,7 +23,7 @@ struct Version {
     schema: u32,
 }
 
-/// Reads a document after looking at its version alone.
+/// Checks the version first, then parses the document.
 pub(crate) fn parse<T: DeserializeOwned>(json: &[u8], expected: u32) -> Result<T, SchemaError> {
     let Version { schema: found } = serde_json::from_slice(json)?;
     if found != expected {

@@ -31,6 +31,8 @@ use tokio::{
     task::JoinHandle,
 };
 
+use vidstreamx_job::DEMUXERS;
+
 use crate::{source::object::PinnedObject, source::prefetch::Reader, store::s3::S3Error};
 
 /// What lies in the socket was read for nothing when FFmpeg hangs up; the system would take megabytes.
@@ -57,7 +59,7 @@ impl Input {
             Self::File(path) => ("file", format!("file:{}", path.display())),
             Self::Served(object) => ("http,tcp", object.url.clone()),
         };
-        ["-protocol_whitelist", protocols, "-format_whitelist", "mov,matroska", "-i", &url]
+        ["-protocol_whitelist", protocols, "-format_whitelist", DEMUXERS, "-i", &url]
             .map(str::to_owned)
             .into()
     }

@@ -1,7 +1,7 @@
 //! The source object, pinned: every read is of the same content, or fails.
 
 use aws_sdk_s3::{Client, config, config::retry::RetryConfig, primitives::ByteStream};
-use vidstreamx_job::{S3Uri, Source};
+use vidstreamx_job::{S3Uri, Source, unquote_etag};
 
 use crate::store::s3::{READ, S3Error};
 
@@ -28,7 +28,7 @@ impl PinnedObject {
             .send()
             .await
             .map_err(|error| S3Error::new(READ, uri(&source), &error))?;
-        let etag = head.e_tag().map(unquoted);
+        let etag = head.e_tag().map(unquote_etag);
         if source.version_id.is_none() && source.etag.is_some() && source.etag.as_deref() != etag {
             return Err(S3Error::Replaced { object: uri(&source) });
         }
@@ -109,10 +109,6 @@ impl PinnedObject {
 
 fn uri(source: &Source) -> String {
     format!("s3://{}/{}", source.bucket, source.key)
-}
-
-fn unquoted(etag: &str) -> &str {
-    etag.trim_matches('"')
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
-use vidstreamx_job::{BucketName, Exit};
+use vidstreamx_job::{BucketName, Exit, hex_prefix};
 
 use crate::store::s3::{READ, S3Error};
 
@@ -52,7 +52,7 @@ impl Tag {
     }
 
     fn of_hash(hash: Sha256) -> Self {
-        Self(hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect())
+        Self(hex_prefix(hash.finalize(), 16))
     }
 }
 
