@@ -3,8 +3,8 @@
 use vidstreamx_job::Exit;
 
 use crate::{
-    analysis::ffprobe::ProbeError, package::progressive::Mp4Error, process::FfmpegError,
-    store::bucket::StoreError, store::s3::S3Error,
+    analysis::ffprobe::ProbeError, package::progressive::Mp4Error, process::FfmpegError, store::S3Error,
+    store::StoreError,
 };
 
 /// Why the task could not do its work.

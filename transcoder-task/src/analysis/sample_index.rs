@@ -24,7 +24,7 @@ use crate::{
     analysis::ffprobe::{ENCRYPTED, MOST_SECONDS},
     plan::segmentation::Boundary,
     source::loopback::Input,
-    store::s3::S3Error,
+    store::S3Error,
 };
 
 /// The first read: small files whole, and of others as a rule every top-level header before `mdat`.

@@ -1,2 +1,4 @@
-pub mod profile;
-pub mod settings;
+//! Configuration of the task: [`settings`] say what to transcode, the [`profile`] says how.
+
+pub(crate) mod profile;
+pub(crate) mod settings;

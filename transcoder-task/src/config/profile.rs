@@ -12,8 +12,8 @@ pub struct Profile {
     pub formats: Vec<Format>,
     /// When the stream can be played.
     pub publish: Publish,
-    /// Length of a segment in seconds, the first four's excepted, which together have it; every segment begins with a
-    /// keyframe.
+    /// Length of a segment in seconds, the first four's excepted, which together have it; every segment
+    /// begins with a keyframe.
     pub segment_seconds: f64,
     /// AAC bit rate in kbit/s for a stereo track; other layouts get as much for each pair of channels.
     pub audio_kbps: u32,
@@ -24,9 +24,9 @@ pub struct Profile {
     pub rungs: Vec<Rung>,
 }
 
-/// For x264's `veryfast`: `trellis` is worth 1.1 VMAF for 5 % of its time, weaker adaptive quantisation saves 1 to
-/// 3 % of the bytes at the same VMAF, weighted prediction half of them in fades, and choosing B-frames adaptively is
-/// worth less than the same time spent on the search.
+/// For x264's `veryfast`: `trellis` is worth 1.1 VMAF for 5 % of its time, weaker adaptive quantisation saves
+/// 1 to 3 % of the bytes at the same VMAF, weighted prediction half of them in fades, and choosing B-frames
+/// adaptively is worth less than the same time spent on the search.
 const X264_PARAMS: &str = "trellis=1:weightp=1:aq-strength=0.9:b-adapt=0";
 
 /// What can be published.
@@ -159,10 +159,11 @@ pub enum ProfileError {
 }
 
 impl Default for Profile {
-    /// Measured (docs/BENCHMARKS.md) for at most 0.5 VMAF under x264's `medium` at CRF 23 and about as many bytes, as
-    /// quickly as that goes. The largest rungs decide the time; small ones are worth a better search. Looking
-    /// further ahead costs memory but no time, and makes one CRF fit easy and hard content. Caps are half as much
-    /// again as what the same quality takes of rich natural content (trees in the wind).
+    /// Measured (docs/BENCHMARKS.md) for at most 0.5 VMAF under x264's `medium` at CRF 23 and about as many
+    /// bytes, as quickly as that goes. The largest rungs decide the time; small ones are worth a better
+    /// search. Looking further ahead costs memory but no time, and makes one CRF fit easy and hard content.
+    /// Caps are half as much again as what the same quality takes of rich natural content (trees in the
+    /// wind).
     fn default() -> Self {
         let rung = |size, crf, params: &str, max_kbps| Rung {
             size,

@@ -1,4 +1,4 @@
-//! What to do: from flags by hand, or from the container's environment in ECS.
+//! The task's settings: flags of the command line, or the container's environment in ECS.
 
 use std::{io::IsTerminal, path::PathBuf, process::ExitCode, str::FromStr};
 
@@ -14,36 +14,41 @@ Exit codes:
   65  the input is not a usable video; job.json says why
   66  the source object is gone or was replaced
   70  a bug in this program or in FFmpeg
-  75  trouble that may pass: S3, network, disk
+  75  a temporary failure of S3, network or disk
   78  a wrong setting or a missing permission
  137  FFmpeg ran out of memory
  143  terminated by a signal";
 
 /// Transcodes one video into an adaptive stream (HLS) and exits.
 ///
-/// In ECS the job comes from VIDSTREAMX_* variables that the consumer sets as container overrides. By
-/// hand, name an input and an output; plain files and folders need no AWS account.
+/// In ECS the consumer sets the job as VIDSTREAMX_* variables in the container overrides. On the command
+/// line, give --input and --output; local files and folders need no AWS account.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXIT_CODES)]
-pub struct Flags {
-    /// Video to read: a file, or s3://BUCKET/KEY. Without it, the job is read from the environment.
+pub(crate) struct Flags {
+    /// Video to read: a file, or s3://BUCKET/KEY. Without it, the task reads the job from the environment.
     #[arg(long, requires = "output", value_name = "FILE|s3://BUCKET/KEY")]
     input: Option<Location>,
 
-    /// Where the stream is written: a folder (created if missing), or s3://BUCKET/PREFIX. What is there
-    /// under the same names is replaced.
+    /// Where to write the stream: a folder (created if missing), or s3://BUCKET/PREFIX. Replaces files and
+    /// objects of the same names.
     #[arg(long, requires = "input", value_name = "DIR|s3://BUCKET/PREFIX")]
     output: Option<Location>,
 
     /// Ladder and encoder settings: `default`, or a TOML file.
-    #[arg(long, env = vidstreamx_job::env::PROFILE, default_value = Profile::DEFAULT_NAME, value_name = "default|FILE")]
+    #[arg(
+        long,
+        env = vidstreamx_job::env::PROFILE,
+        default_value = Profile::DEFAULT_NAME,
+        value_name = "default|FILE"
+    )]
     profile: String,
 
-    /// How log lines are written; `json` is for log collectors.
+    /// Format of log lines; `json` is for log collectors.
     #[arg(long, env = "VIDSTREAMX_LOG_FORMAT", default_value = "text")]
     log_format: LogFormat,
 
-    /// Which log lines are written, e.g. `debug` or `transcoder_task=debug,aws_config=info`.
+    /// Log level, also per module, e.g. `debug` or `transcoder_task=debug,aws_config=info`.
     #[arg(long, env = "VIDSTREAMX_LOG", default_value = "info,aws_config=error")]
     log: String,
 }
@@ -68,16 +73,16 @@ impl FromStr for Location {
     }
 }
 
-/// Wrong flags are wrong configuration, so they exit with 78 and not with clap's 2, which the consumer
-/// would take for a crash.
-pub fn usage_exit(error: &clap::Error) -> ExitCode {
+/// Prints a usage error. Its exit code is 78 (wrong configuration) instead of clap's 2, because the consumer
+/// treats unknown codes as crashes.
+pub(crate) fn usage_exit(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(Exit::Misconfigured.code()) } else { ExitCode::SUCCESS }
 }
 
 impl Flags {
-    /// Log lines go to stderr; on a terminal they leave room for the progress bar.
-    pub fn init_logging(&self) {
+    /// Sends log lines to stderr.
+    pub(crate) fn init_logging(&self) {
         let builder = tracing_subscriber::fmt()
             .with_env_filter(EnvFilter::try_new(&self.log).unwrap_or_else(|_| EnvFilter::new("info")))
             .with_writer(std::io::stderr)
@@ -89,69 +94,61 @@ impl Flags {
     }
 }
 
-/// What the input is.
+/// The input of a run from the command line.
 #[derive(Debug, Clone)]
-pub enum Input {
-    /// A file on this machine.
+pub(crate) enum Input {
+    /// A local file.
     File(PathBuf),
-    /// An object, not yet pinned to a version.
+    /// An object, not pinned to a version yet.
     Object(S3Uri),
 }
 
-/// Where the output goes.
+/// The output of a run from the command line.
 #[derive(Debug, Clone)]
-pub enum Output {
-    /// A folder on this machine.
+pub(crate) enum Output {
+    /// A local folder.
     Folder(PathBuf),
     /// A prefix in a bucket.
     Prefix(S3Uri),
 }
 
-/// The work, and where it was asked for.
+/// The work, by its origin.
 #[derive(Debug)]
-pub enum Work {
-    /// From the consumer.
+pub(crate) enum Work {
+    /// A job of the consumer.
     Job(Box<Job>),
-    /// From the command line.
-    ByHand {
-        /// What to read.
-        input: Input,
-        /// Where to write.
-        output: Output,
-    },
+    /// A run from the command line.
+    CommandLine { input: Input, output: Output },
 }
 
-/// Everything the task needs to know.
+/// The task's settings.
 #[derive(Debug)]
-pub struct Settings {
-    /// What to do.
-    pub work: Work,
-    /// How to do it.
-    pub profile: Profile,
+pub(crate) struct Settings {
+    pub(crate) work: Work,
+    pub(crate) profile: Profile,
 }
 
-/// Why the settings cannot be used.
+/// Invalid settings.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    /// Neither flags nor a job in the environment.
-    #[error(
-        "nothing to do: give --input and --output, or a job in VIDSTREAMX_* variables as the consumer does ({0})"
-    )]
+pub(crate) enum SettingsError {
+    /// Neither flags nor the environment name any work.
+    #[error("nothing to do: give --input and --output, or set the VIDSTREAMX_* variables of a job ({0})")]
     NoWork(EnvError),
-    /// The job in the environment is wrong.
     #[error("the job in the environment is wrong: {0}")]
     Job(EnvError),
-    /// The profile is wrong.
     #[error(transparent)]
     Profile(#[from] ProfileError),
 }
 
 impl Settings {
-    /// Settings from flags and the environment.
-    pub fn from_flags(flags: Flags) -> Result<Self, SettingsError> {
+    /// Combines flags and environment.
+    ///
+    /// # Errors
+    /// The profile or the job in the environment is not valid.
+    pub(crate) fn from_flags(flags: Flags) -> Result<Self, SettingsError> {
         let profile = Profile::load(&flags.profile)?;
         let work = match (flags.input, flags.output) {
-            (Some(input), Some(output)) => Work::ByHand {
+            (Some(input), Some(output)) => Work::CommandLine {
                 input: match input {
                     Location::Local(path) => Input::File(path),
                     Location::S3(uri) => Input::Object(uri),

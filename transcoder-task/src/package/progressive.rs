@@ -20,7 +20,7 @@ use vidstreamx_job::Exit;
 
 use crate::{
     package::hls,
-    store::bucket::{CachePolicy, Store, StoreError},
+    store::{CachePolicy, Store, StoreError},
 };
 
 /// Segments that are read ahead: enough to hide a round trip, few enough to bound memory.

@@ -135,7 +135,7 @@ mod tests {
         plan::builder::{AudioRendition, Copyable},
         plan::segmentation::{Boundaries, Boundary},
         publish::checkpoint::{Entry, Track},
-        store::bucket::Tag,
+        store::Tag,
     };
 
     /// Of 25 frames a second in two rungs, with sound if it lasts.

@@ -23,7 +23,7 @@ use tokio::{
 use tracing::Instrument;
 use vidstreamx_job::{Exit, JobId, Progress, RungProgress, Stage};
 
-use crate::{process::FfmpegError, store::bucket::StatusObject, store::s3::S3Error};
+use crate::{process::FfmpegError, store::S3Error, store::StatusObject};
 
 /// Between log lines.
 const LOG_EVERY: Duration = Duration::from_secs(5);
@@ -579,7 +579,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_store_that_fails_or_never_answers_is_asked_no_more_often() {
-        let trouble = || S3Error::Trouble { action: "write", object: "o".into(), detail: "500".into() };
+        let trouble = || S3Error::Transient { action: "write", object: "o".into(), detail: "500".into() };
         let (writes, at_once) = written(async || Err(trouble())).await;
         every_five_seconds_and_at_the_end(&writes);
         assert_eq!(at_once, 1);

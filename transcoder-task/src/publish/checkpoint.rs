@@ -19,7 +19,7 @@ use crate::{
     package::hls::{self, Published},
     package::segmenter::{self, Init},
     package::stills::{self, Stills},
-    store::bucket::{CachePolicy, JSON, Store, StoreError, Tag},
+    store::{CachePolicy, JSON, Store, StoreError, Tag},
 };
 
 /// Segments of each rendition in a note: four minutes, some 5 kB for each rendition.

@@ -35,7 +35,7 @@ use crate::{
     progress::ProgressState,
     publish::checkpoint::{self, Checkpoint, Entry, Recovered},
     source::object::PinnedObject,
-    store::bucket::{CachePolicy, PLAYLIST, Store, StoreError, Tag},
+    store::{CachePolicy, PLAYLIST, Store, StoreError, Tag},
 };
 
 /// Uploads at a time for each rendition: enough to hide a round trip, few enough to bound memory.

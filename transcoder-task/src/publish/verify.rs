@@ -16,7 +16,7 @@ use crate::{
     plan::segmentation::Boundaries,
     process::{self, FfmpegError},
     publish::publisher::{Planned, Track},
-    store::bucket::Store,
+    store::Store,
 };
 
 /// Less than this share of a video is no stream of it.
@@ -429,7 +429,7 @@ mod tests {
             .await
             .unwrap();
         let moof = output.stdout.windows(4).position(|four| four == b"moof").unwrap() - 4;
-        let kind = crate::store::bucket::CachePolicy::Immutable("video/mp4");
+        let kind = crate::store::CachePolicy::Immutable("video/mp4");
         let (init, segment) = output.stdout.split_at(moof);
         store.put("video/240p/init.mp4", kind, init.to_vec().into()).await.unwrap();
         store.put("video/240p/seg-00000.m4s", kind, segment.to_vec().into()).await.unwrap();

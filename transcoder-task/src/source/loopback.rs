@@ -33,7 +33,7 @@ use tokio::{
 
 use vidstreamx_job::DEMUXERS;
 
-use crate::{source::object::PinnedObject, source::prefetch::Reader, store::s3::S3Error};
+use crate::{source::object::PinnedObject, source::prefetch::Reader, store::S3Error};
 
 /// What lies in the socket was read for nothing when FFmpeg hangs up; the system would take megabytes.
 const SOCKET_BUFFER: u32 = 128 << 10;

@@ -3,7 +3,7 @@
 use aws_sdk_s3::{Client, config, config::retry::RetryConfig, primitives::ByteStream};
 use vidstreamx_job::{S3Uri, Source, unquote_etag};
 
-use crate::store::s3::{READ, S3Error};
+use crate::store::{S3Error, s3::READ};
 
 /// One content of one object. All reads name its version, or else its ETag.
 #[derive(Debug, Clone)]
@@ -81,7 +81,7 @@ impl PinnedObject {
         let range = answer.content_range().unwrap_or("the whole object");
         if range != format!("bytes {start}-{last}/{}", self.size) {
             let detail = format!("asked for bytes {start}-{last} of {}, got {range}", self.size);
-            return Err(S3Error::Trouble { action: READ, object: self.uri(), detail });
+            return Err(S3Error::Transient { action: READ, object: self.uri(), detail });
         }
         Ok(answer.body)
     }

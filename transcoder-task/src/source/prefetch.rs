@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     source::object::PinnedObject,
-    store::s3::{READ, S3Error},
+    store::{S3Error, s3::READ},
 };
 
 /// The first chunk of a reading, and the least that is asked for: 16 s of sound, half a second of a camera's picture.
@@ -210,7 +210,7 @@ async fn fetch(object: &PinnedObject, start: u64, end: u64) -> Result<Bytes, S3E
         let before = chunk.len();
         let problem = match timeout(REQUEST_LIMIT, receive(object, start, end, &mut chunk)).await {
             Ok(Ok(())) => return Ok(chunk.freeze()),
-            Ok(Err(error @ S3Error::Trouble { .. })) => error,
+            Ok(Err(error @ S3Error::Transient { .. })) => error,
             Ok(Err(error)) => return Err(error),
             Err(_) => {
                 let (came, all) = (chunk.len() - before, end - start - before as u64);
@@ -252,7 +252,7 @@ fn pause(tries: u32) -> Duration {
 }
 
 fn trouble(object: &PinnedObject, detail: String) -> S3Error {
-    S3Error::Trouble { action: READ, object: object.uri(), detail }
+    S3Error::Transient { action: READ, object: object.uri(), detail }
 }
 
 #[cfg(test)]

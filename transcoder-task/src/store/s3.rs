@@ -1,4 +1,4 @@
-//! The S3 client, and what its errors mean for the task.
+//! The S3 client and the classification of its errors.
 
 use std::{error::Error, time::Duration};
 
@@ -9,89 +9,78 @@ use aws_sdk_s3::{
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use vidstreamx_job::Exit;
+use vidstreamx_job::{BucketName, Exit};
 
-/// From a request's first byte to its answer's first: a write that S3 takes and never answers is done again after this.
-/// The largest, a part of 16 MiB, then needs 4.5 Mb/s; S3 takes a second.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
-/// A body of which nothing moves for so long has stalled. The SDK's 5 s are soon over on a slow line that many uploads
-/// share.
+/// Time to open a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the first byte of a request to the first byte of its response; then the SDK retries. The largest
+/// request, a part of 16 MiB, needs 4.5 Mbit/s to stay below it; in the same Region it takes a second.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body that does not move for this time has stalled. The SDK's default of 5 s is too short for a slow line
+/// that many uploads share.
 const STALL_LIMIT: Duration = Duration::from_secs(20);
-/// One attempt of a call, from the search for credentials to the end of an answer that is no object: where S3 puts the
-/// parts of a large object together, it sends the answer's beginning and then lets one wait.
-const ATTEMPT_LIMIT: Duration = Duration::from_secs(120);
+/// One attempt of a call, credentials included, to the end of a response that is not an object. To complete a
+/// multipart upload, S3 sends the response's beginning, then may need a minute to join the parts.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
+/// Attempts per call.
+const MAX_ATTEMPTS: u32 = 5;
 
-/// A client from the SDK's own configuration chain (environment, profile, container role).
-pub async fn client() -> Client {
+/// The action in errors of reads; it distinguishes the source's errors from the output's.
+pub(crate) const READ: &str = "read";
+/// The action in errors of writes.
+pub(crate) const WRITE: &str = "write";
+
+/// `s3://bucket/key`.
+pub(crate) fn uri(bucket: &BucketName, key: &str) -> String {
+    format!("s3://{bucket}/{key}")
+}
+
+/// A client from the SDK's default configuration chain: environment, profile, container role.
+pub(crate) async fn client() -> Client {
     let https =
         aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let config = aws_config::from_env()
         .http_client(https)
-        .retry_config(RetryConfig::standard().with_max_attempts(5))
+        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
         .timeout_config(
             TimeoutConfig::builder()
-                .connect_timeout(Duration::from_secs(5))
-                .read_timeout(ANSWER_LIMIT)
-                .operation_attempt_timeout(ATTEMPT_LIMIT)
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(RESPONSE_TIMEOUT)
+                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
                 .build(),
         )
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_LIMIT).build())
         .load()
         .await;
-    // Path style reaches every bucket of every S3, also those with dots in their names (which
-    // virtual-hosted TLS certificates do not cover) and those behind AWS_ENDPOINT_URL.
+    // Path style reaches all buckets: names with dots, which virtual-hosted TLS certificates do not cover,
+    // and endpoints behind AWS_ENDPOINT_URL.
     Client::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build())
 }
 
-/// What is done with a source.
-pub const READ: &str = "read";
-
-/// Why a call to S3 failed for good.
+/// A call to S3 that failed for good. `object` is `s3://bucket/key`, `action` is a verb (`read`, `write`),
+/// `detail` is the message of S3 or the SDK.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum S3Error {
-    /// No such object or version.
+pub(crate) enum S3Error {
+    /// The object or version does not exist.
     #[error("{object} is gone")]
-    Gone {
-        /// `s3://bucket/key`.
-        object: String,
-    },
-    /// The object has another ETag than the job asked for.
+    Gone { object: String },
+    /// The object's ETag is not the one that the job names.
     #[error("{object} was replaced by another upload")]
-    Replaced {
-        /// `s3://bucket/key`.
-        object: String,
-    },
-    /// In a storage class that cannot be read before it is restored.
+    Replaced { object: String },
+    /// The storage class requires a restore before a read.
     #[error("{object} is archived: restore it and upload it again")]
-    Archived {
-        /// `s3://bucket/key`.
-        object: String,
-    },
+    Archived { object: String },
     /// A wrong setting or a missing permission.
     #[error("may not {action} {object}: {detail}")]
-    Refused {
-        /// `read`, `write`…
-        action: &'static str,
-        /// `s3://bucket/key`.
-        object: String,
-        /// What S3 or the SDK said.
-        detail: String,
-    },
-    /// Everything that may pass.
+    Refused { action: &'static str, object: String, detail: String },
+    /// A temporary failure.
     #[error("cannot {action} {object}: {detail}")]
-    Trouble {
-        /// `read`, `write`…
-        action: &'static str,
-        /// `s3://bucket/key`.
-        object: String,
-        /// What S3 or the SDK said.
-        detail: String,
-    },
+    Transient { action: &'static str, object: String, detail: String },
 }
 
 impl S3Error {
-    /// What an SDK error means.
-    pub fn new<E>(action: &'static str, object: String, error: &SdkError<E, HttpResponse>) -> Self
+    /// Classifies an SDK error.
+    pub(crate) fn new<E>(action: &'static str, object: String, error: &SdkError<E, HttpResponse>) -> Self
     where
         E: Error + ProvideErrorMetadata + 'static,
     {
@@ -102,9 +91,9 @@ impl S3Error {
         };
         match (status, error.code()) {
             (_, Some("InvalidObjectState")) => Self::Archived { object },
-            // One object with a key of its own: no other video is concerned.
+            // A KMS key of this one object is not accessible: other videos are not affected.
             (Some(403), _) if action == READ && detail.contains("kms:") => {
-                Self::Trouble { action, object, detail }
+                Self::Transient { action, object, detail }
             }
             (
                 _,
@@ -116,17 +105,18 @@ impl S3Error {
             (None, _) if detail.contains("no providers in chain provided credentials") => {
                 Self::Refused { action, object, detail: "no AWS credentials were found".into() }
             }
-            _ => Self::Trouble { action, object, detail },
+            _ => Self::Transient { action, object, detail },
         }
     }
 
     /// The exit code that tells the consumer what to do.
-    pub fn exit(&self) -> Exit {
+    #[must_use]
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Gone { .. } | Self::Replaced { .. } => Exit::Obsolete,
             Self::Archived { .. } => Exit::Unusable,
             Self::Refused { .. } => Exit::Misconfigured,
-            Self::Trouble { .. } => Exit::Transient,
+            Self::Transient { .. } => Exit::Transient,
         }
     }
 }

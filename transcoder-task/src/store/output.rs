@@ -1,0 +1,122 @@
+//! The store: one interface to a bucket or a folder.
+
+use std::{collections::HashMap, io, path::PathBuf};
+
+use bytes::Bytes;
+use futures::Stream;
+use vidstreamx_job::Exit;
+
+use super::{bucket::Bucket, cache_policy::CachePolicy, folder, s3::S3Error, tag::Tag};
+
+/// A place for objects, addressed by their paths below it.
+#[derive(Debug, Clone)]
+pub(crate) enum Store {
+    /// A local folder.
+    Folder(PathBuf),
+    /// A prefix of a bucket.
+    Bucket(Bucket),
+}
+
+/// A failed access to the store.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error(transparent)]
+    S3(#[from] S3Error),
+    #[error("cannot write {path}: {error}")]
+    File { path: String, error: io::Error },
+}
+
+impl StoreError {
+    /// The exit code that tells the consumer what to do.
+    #[must_use]
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            // A missing output bucket does not make the source obsolete.
+            Self::S3(S3Error::Gone { .. } | S3Error::Replaced { .. } | S3Error::Archived { .. }) => {
+                Exit::Misconfigured
+            }
+            Self::S3(error) => error.exit(),
+            Self::File { error, .. } => match error.kind() {
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::Transient,
+                _ => Exit::Misconfigured,
+            },
+        }
+    }
+}
+
+impl Store {
+    /// Writes an object atomically. [`Store::tags`] returns the same tag while this content is in place.
+    ///
+    /// # Errors
+    /// S3 or the file system refuses, or S3 fails after all retries.
+    pub(crate) async fn put(
+        &self,
+        path: &str,
+        policy: CachePolicy,
+        content: Bytes,
+    ) -> Result<Tag, StoreError> {
+        match self {
+            Self::Folder(root) => folder::put(&root.join(path), content).await,
+            Self::Bucket(bucket) => bucket.put(path, policy, content).await,
+        }
+    }
+
+    /// Writes an object of `size` bytes atomically while its content arrives.
+    ///
+    /// # Errors
+    /// An error of the content, or of the store as for [`Store::put`].
+    pub(crate) async fn put_stream<E: From<StoreError>>(
+        &self,
+        path: &str,
+        policy: CachePolicy,
+        size: u64,
+        content: impl Stream<Item = Result<Bytes, E>>,
+    ) -> Result<(), E> {
+        match self {
+            Self::Folder(root) => folder::put_stream(&root.join(path), content).await,
+            Self::Bucket(bucket) => bucket.put_stream(path, policy, size, content).await,
+        }
+    }
+
+    /// Reads a small object; `None` if it does not exist.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<Bytes>, StoreError> {
+        match self {
+            Self::Folder(root) => folder::get(&root.join(path)).await,
+            Self::Bucket(bucket) => bucket.get(path).await,
+        }
+    }
+
+    /// Lists all objects below a folder, by path, with the tags that [`Store::put`] returned for them.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub(crate) async fn tags(&self, folder: &str) -> Result<HashMap<String, Tag>, StoreError> {
+        match self {
+            Self::Folder(root) => folder::tags(root, folder).await,
+            Self::Bucket(bucket) => bucket.tags(folder).await,
+        }
+    }
+
+    /// Removes an object. A missing object is not an error.
+    ///
+    /// # Errors
+    /// As for [`Store::put`].
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), StoreError> {
+        match self {
+            Self::Folder(root) => folder::delete(&root.join(path)).await,
+            Self::Bucket(bucket) => bucket.delete(path).await,
+        }
+    }
+
+    /// The object's file path or `s3://` URI, for logs and errors.
+    #[must_use]
+    pub(crate) fn locate(&self, path: &str) -> String {
+        match self {
+            Self::Folder(root) => root.join(path).display().to_string(),
+            Self::Bucket(bucket) => bucket.uri(&bucket.key(path)),
+        }
+    }
+}

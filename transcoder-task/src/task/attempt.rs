@@ -1,0 +1,292 @@
+//! One attempt at a job: analyses the source, plans, resumes after an earlier attempt, and publishes the
+//! stream.
+
+use std::time::Instant;
+
+use tokio_util::sync::CancellationToken;
+use vidstreamx_job::Stage;
+
+use crate::{
+    analysis::{
+        ffprobe::{Media, probe},
+        sample_index::Index,
+    },
+    config::profile::{Format, Profile},
+    error::TaskError,
+    ffmpeg::loudness::{self, Change},
+    package::stills::{self, Stills},
+    plan::{
+        builder::{Copyable, Plan},
+        resume_point::ResumePoint,
+    },
+    process::{self, FfmpegError},
+    progress::ProgressState,
+    publish::{
+        checkpoint::PriorOutput,
+        publisher::{self, Publisher},
+    },
+    source::{
+        loopback::{Input, ServedObject},
+        object::PinnedObject,
+    },
+    store::{S3Error, Store, StoreError},
+};
+
+use super::{
+    context::{StartTime, TaskContext, TaskInput},
+    encode, finish,
+    report::ReportDraft,
+};
+
+/// The inputs that all steps of an attempt share.
+#[derive(Clone, Copy)]
+pub(super) struct Attempt<'a> {
+    pub(super) context: &'a TaskContext,
+    pub(super) profile: &'a Profile,
+    pub(super) start_time: &'a StartTime,
+    pub(super) progress_state: &'a ProgressState,
+    /// Cancelled by a termination signal.
+    pub(super) stop: &'a CancellationToken,
+}
+
+/// One pass over the source: a plan, and the point where it starts.
+#[derive(Clone, Copy)]
+pub(super) struct Pass<'a> {
+    pub(super) attempt: Attempt<'a>,
+    pub(super) plan: &'a Plan,
+    /// Absent for the beginning of the source.
+    pub(super) resume_point: Option<&'a ResumePoint>,
+    pub(super) input: &'a Input,
+}
+
+impl Attempt<'_> {
+    pub(super) async fn run(&self, draft: &mut ReportDraft) -> Result<(), TaskError> {
+        let (input, object) = match &self.context.input {
+            TaskInput::File(path) => (Input::File(path.clone()), None),
+            TaskInput::Object(object) => {
+                let served = ServedObject::start(PinnedObject::clone(object)).await;
+                let served = served.map_err(|error| TaskError::Input { path: object.uri(), error })?;
+                (Input::Served(served), Some(PinnedObject::clone(object)))
+            }
+            TaskInput::Unavailable(error) => return Err(error.clone().into()),
+        };
+        tokio::select! {
+            result = self.transcode(&input, object, draft) => result,
+            // Dropping the work also kills FFmpeg.
+            error = input.failed() => Err(error.into()),
+        }
+    }
+
+    async fn transcode(
+        &self,
+        input: &Input,
+        object: Option<PinnedObject>,
+        draft: &mut ReportDraft,
+    ) -> Result<(), TaskError> {
+        let started = Instant::now();
+        let analysis = async { tokio::join!(probe(input), Index::read(input), process::version()) };
+        let (media, index, ffmpeg_version) = self.unless_stopped(async { Ok(analysis.await) }).await?;
+        let index = index?;
+        if let Some(reason) = index.as_ref().and_then(Index::refusal) {
+            return Err(TaskError::Unusable(reason));
+        }
+        let (media, ffmpeg_version) = (media?, ffmpeg_version?);
+        draft.probe_seconds = Some(started.elapsed().as_secs_f64());
+        draft.probe = Some((&media).into());
+
+        let mut copyable = index.map_or_else(Copyable::default, |index| {
+            Copyable::new(&index, &media, self.profile.segment_seconds)
+        });
+        loop {
+            let plan = self.unless_stopped(self.plan(input, &media, &copyable)).await?;
+            draft.warnings = media.warnings.clone();
+            match self.publish(&plan, &ffmpeg_version, input, object.as_ref(), draft).await {
+                // The source does not match its sample index. Encode all rungs, which does not use the index.
+                Err(TaskError::Verify(reason)) if plan.copies() => {
+                    tracing::warn!("the source cannot be copied and is encoded instead: {reason}");
+                    copyable = Copyable::default();
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Builds the plan, and measures the loudness if the profile has a target.
+    async fn plan(&self, input: &Input, media: &Media, copyable: &Copyable) -> Result<Plan, TaskError> {
+        let Self { profile, progress_state, .. } = *self;
+        let mut plan = Plan::new(media, copyable, profile);
+        let names = |copied: bool| -> String {
+            let rungs = plan.rungs.iter().filter(|rung| rung.encoding.is_none() == copied);
+            rungs.map(|rung| rung.name.as_str()).collect::<Vec<_>>().join(" ")
+        };
+        tracing::info!(
+            duration_seconds = media.duration_seconds,
+            codec = media.video.as_ref().map_or("none", |video| video.codec.as_str()),
+            copied = names(true),
+            encoded = names(false),
+            audio_tracks = plan.audio.len(),
+            subtitle_tracks = plan.subtitles.len(),
+            "planned"
+        );
+        let rungs = plan.rungs.iter().map(|rung| rung.name.as_str());
+        progress_state.planned(plan.duration_seconds, rungs, profile.formats.contains(&Format::Mp4));
+        if let Some(target) = profile.loudness {
+            tracing::info!("measuring loudness");
+            progress_state.begin(Stage::Measuring);
+            let measured = loudness::measure(input, &plan.audio, progress_state).await;
+            for (track, measured) in plan.audio.iter_mut().zip(measured?) {
+                track.change = Change::new(measured, target);
+                tracing::info!(
+                    track = track.name,
+                    loudness_lufs = measured.integrated_lufs,
+                    true_peak_dbtp = measured.true_peak_dbtp,
+                    "measured"
+                );
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Publishes the stream of a plan, from where an earlier attempt stopped. If that output cannot be
+    /// continued, the attempt publishes into a new folder, because caches may keep published segments
+    /// forever.
+    async fn publish(
+        &self,
+        plan: &Plan,
+        ffmpeg_version: &str,
+        input: &Input,
+        object: Option<&PinnedObject>,
+        draft: &mut ReportDraft,
+    ) -> Result<(), TaskError> {
+        let Self { context, profile, start_time, .. } = *self;
+        let source_warnings = draft.warnings.clone();
+        let mut generation = 0;
+        loop {
+            draft.warnings.clone_from(&source_warnings);
+            let id = plan.id(&[ffmpeg_version, &generation.to_string()]);
+            let folder = format!("{}/{id}", context.job_id);
+            draft.folder = Some(folder.clone());
+            let mut publisher = Publisher::new(
+                context.store.clone(),
+                context.job_id.clone(),
+                folder.clone(),
+                profile,
+                object.cloned(),
+                plan,
+                start_time.instant,
+            );
+            let resumed = self.unless_stopped(resume(&context.store, &folder, plan, &mut publisher)).await?;
+            let resume_point = match resumed {
+                Resumed::At(resume_point) => Some(resume_point),
+                Resumed::Nothing => None,
+                Resumed::Unusable => {
+                    tracing::info!(folder, "the output of an earlier attempt cannot be continued");
+                    generation += 1;
+                    continue;
+                }
+            };
+            let pass = Pass { attempt: *self, plan, resume_point: resume_point.as_ref(), input };
+            match pass.run(&mut publisher, draft).await {
+                // Another generation of this plan would copy the same source.
+                Err(error @ TaskError::Verify(_)) if plan.copies() => return Err(error),
+                // A run from the beginning may succeed.
+                Err(error) if resume_point.is_some() && may_be_caused_by_resume(&error) => {
+                    tracing::warn!("restarting from the beginning of the source: {error}");
+                    generation += 1;
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    // A stream that is not published while it grows is playable at its end.
+                    let playable = publisher.playable_seconds();
+                    draft.playable_seconds =
+                        Some(playable.unwrap_or_else(|| start_time.instant.elapsed().as_secs_f64()));
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The result of `work`, or [`TaskError::Terminated`] after a termination signal.
+    async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, TaskError>>,
+    ) -> Result<T, TaskError> {
+        self.stop.run_until_cancelled(work).await.unwrap_or(Err(TaskError::Terminated))
+    }
+}
+
+impl Pass<'_> {
+    /// Encodes, then verifies and publishes everything.
+    async fn run(&self, publisher: &mut Publisher, draft: &mut ReportDraft) -> Result<(), TaskError> {
+        let Self { attempt, plan, .. } = *self;
+        let progress_state = attempt.progress_state;
+        let started = Instant::now();
+        progress_state.begin(Stage::Encoding);
+        if let Some(resume_point) = self.resume_point {
+            let from_seconds = plan.boundaries.start_seconds(resume_point.interval);
+            let segments = publisher.tracks().iter().map(|track| track.timeline.segments.len());
+            progress_state.resumed(from_seconds, segments);
+        }
+        let result = encode::encode(self, publisher).await;
+        draft.encode_seconds = Some(started.elapsed().as_secs_f64());
+        let encoded = result?;
+        progress_state.begin(Stage::Finishing);
+        attempt.unless_stopped(finish::finish(&attempt, plan, encoded, publisher, draft)).await
+    }
+}
+
+/// Whether resuming may have caused the error, rather than a temporary failure.
+fn may_be_caused_by_resume(error: &TaskError) -> bool {
+    match error {
+        TaskError::Resume(_) | TaskError::Verify(_) | TaskError::Output { .. } | TaskError::Unusable(_) => {
+            true
+        }
+        TaskError::Ffmpeg(FfmpegError::Source(_)) => true,
+        // Death by a signal is a crash or an external kill.
+        TaskError::Ffmpeg(FfmpegError::Failed { status, .. }) => status.code().is_some(),
+        _ => false,
+    }
+}
+
+/// The result of looking for an earlier attempt's output.
+enum Resumed {
+    /// There is none.
+    Nothing,
+    /// The publisher has taken over the segments before this point.
+    At(ResumePoint),
+    /// There is output that players may have seen, but it cannot be continued.
+    Unusable,
+}
+
+/// Finds the output of an earlier attempt and hands it to the publisher.
+async fn resume(
+    store: &Store,
+    folder: &str,
+    plan: &Plan,
+    publisher: &mut Publisher,
+) -> Result<Resumed, TaskError> {
+    let stills = Stills::every(stills::interval_seconds(plan.duration_seconds));
+    let prior =
+        PriorOutput::find(store, folder, &publisher::folders(folder, plan), plan.rungs.len(), stills).await;
+    let mut recovered = match prior {
+        Ok(PriorOutput::Notes(recovered)) => recovered,
+        Ok(PriorOutput::Playlists) => return Ok(Resumed::Unusable),
+        Ok(PriorOutput::Nothing) => return Ok(Resumed::Nothing),
+        // A task role without s3:ListBucket.
+        Err(StoreError::S3(error @ S3Error::Refused { .. })) => {
+            tracing::warn!(
+                "an earlier attempt's segments cannot be listed, so they are encoded again: {error}"
+            );
+            return Ok(Resumed::Nothing);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Some(resume_point) = ResumePoint::after(plan, &mut recovered) else { return Ok(Resumed::Unusable) };
+    publisher.resume(recovered);
+    tracing::info!(
+        interval = resume_point.interval,
+        from_seconds = plan.boundaries.start_seconds(resume_point.interval),
+        "resuming after an earlier attempt"
+    );
+    Ok(Resumed::At(resume_point))
+}

@@ -1,0 +1,148 @@
+//! The task's report and exit code.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use vidstreamx_job::{Exit, Outcome, Probe, Rendition, Report, Timings};
+
+use crate::{
+    error::TaskError,
+    publish::{
+        checkpoint,
+        publisher::{MASTER, retract},
+    },
+    store::{CachePolicy, JSON, Store},
+};
+
+use super::context::{StartTime, TaskContext, TaskInput};
+
+const REPORT: &str = "job.json";
+/// Time to remove a checkpoint. The stream is complete, so the task does not wait longer.
+const CLEANUP_LIMIT: Duration = Duration::from_secs(5);
+
+/// The results so far, for the report.
+#[derive(Default)]
+pub(super) struct ReportDraft {
+    pub(super) folder: Option<String>,
+    pub(super) probe: Option<Probe>,
+    pub(super) renditions: Vec<Rendition>,
+    pub(super) warnings: Vec<String>,
+    pub(super) probe_seconds: Option<f64>,
+    pub(super) playable_seconds: Option<f64>,
+    pub(super) encode_seconds: Option<f64>,
+}
+
+impl ReportDraft {
+    fn finish(
+        self,
+        context: &TaskContext,
+        outcome: Outcome,
+        reason: Option<String>,
+        start_time: &StartTime,
+    ) -> Report {
+        Report {
+            schema: Report::SCHEMA,
+            job_id: context.job_id.clone(),
+            outcome,
+            reason,
+            source: context.source.clone(),
+            folder: self.folder,
+            probe: self.probe,
+            renditions: self.renditions,
+            warnings: self.warnings,
+            timings: Timings {
+                started_at: start_time.at,
+                finished_at: Timestamp::now(),
+                probe_seconds: self.probe_seconds,
+                first_playable_seconds: self.playable_seconds,
+                encode_seconds: self.encode_seconds,
+                total_seconds: start_time.instant.elapsed().as_secs_f64(),
+            },
+        }
+    }
+}
+
+/// Writes the report and returns the exit code. Retracts the growing stream if no later attempt can complete
+/// it.
+pub(super) async fn conclude(
+    context: &TaskContext,
+    draft: ReportDraft,
+    result: Result<(), TaskError>,
+    start_time: &StartTime,
+) -> Exit {
+    let exit = match &result {
+        Ok(()) => Exit::Done,
+        Err(error) => error.exit(),
+    };
+    let reason = result.err().map(|error| error.to_string());
+    if let Some(reason) = &reason {
+        tracing::error!(exit_code = exit.code(), "{reason}");
+    }
+    match exit {
+        Exit::Terminated => return exit,
+        Exit::Unusable | Exit::Obsolete | Exit::Internal => {
+            if let Err(error) = retract(&context.store, &context.job_id).await {
+                tracing::warn!("the incomplete stream stays at the stable address: {error}");
+            }
+        }
+        _ => {}
+    }
+    let report = draft.finish(context, exit.into(), reason, start_time);
+    match write_report(context, &report).await {
+        Ok(()) if exit == Exit::Done => {
+            if let Some(folder) = &report.folder {
+                remove_checkpoint(&context.store, folder).await;
+            }
+            tracing::info!(
+                total_seconds = report.timings.total_seconds,
+                renditions = report.renditions.len(),
+                master = context.store.locate(MASTER),
+                "done"
+            );
+            exit
+        }
+        Ok(()) => exit,
+        Err(error) if exit == Exit::Done => {
+            tracing::error!("the stream is complete, but its report cannot be written: {error}");
+            error.exit()
+        }
+        Err(error) => {
+            tracing::warn!("the report cannot be written: {error}");
+            exit
+        }
+    }
+}
+
+/// Removes the checkpoint of a complete stream at best effort.
+async fn remove_checkpoint(store: &Store, folder: &str) {
+    match tokio::time::timeout(CLEANUP_LIMIT, checkpoint::remove(store, folder)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("the checkpoint of the complete stream is not removed: {error}"),
+        Err(_) => tracing::warn!(
+            "the checkpoint of the complete stream is not removed within {} s",
+            CLEANUP_LIMIT.as_secs()
+        ),
+    }
+}
+
+/// Writes the report into the job's folder. The stable address gets it only if it concerns its visitors: the
+/// report of the published stream, or of the latest upload if that was rejected.
+async fn write_report(context: &TaskContext, report: &Report) -> Result<(), TaskError> {
+    let json: Bytes =
+        serde_json::to_vec_pretty(report).map_err(|error| TaskError::Verify(error.to_string()))?.into();
+    let policy = CachePolicy::Stable(JSON);
+    context.store.put(&format!("{}/{REPORT}", context.job_id), policy, json.clone()).await?;
+    let is_latest = match report.outcome {
+        Outcome::Complete => true,
+        Outcome::Rejected => match &context.input {
+            TaskInput::Object(object) => object.check_current().await.is_ok(),
+            TaskInput::File(_) | TaskInput::Unavailable(_) => true,
+        },
+        Outcome::Obsolete | Outcome::Failed => false,
+    };
+    if is_latest {
+        context.store.put(REPORT, policy, json).await?;
+    }
+    Ok(())
+}
