@@ -4,8 +4,9 @@
 //! holds only what both must agree on: the [`Job`] and its form in a container's environment, the object
 //! keys in the output bucket ([`Layout`]), the [`Exit`] codes, the consumer's [`Record`] of a job, the
 //! task's [`Progress`] while it runs, its [`Report`] at the end, and the [`DEMUXERS`] that may open an
-//! upload.
+//! upload. [`Backoff`] and the text helpers are here because both programs need the same ones.
 
+mod backoff;
 mod exit;
 mod identity;
 mod input;
@@ -18,6 +19,7 @@ mod report;
 mod schema;
 mod text;
 
+pub use backoff::{Backoff, jittered};
 pub use exit::Exit;
 pub use identity::{InvalidJobId, JobId};
 pub use input::DEMUXERS;

@@ -38,8 +38,8 @@ pub struct RungProgress {
     pub segments: usize,
 }
 
-/// The progress of a task, written at best effort. A task that cannot write it continues; a killed task leaves
-/// its last state. Trust it only while the job's record has a running attempt that began no later than
+/// The progress of a task, written at best effort. A task that cannot write it continues; a killed task
+/// leaves its last state. Trust it only while the job's record has a running attempt that began no later than
 /// `started_at`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

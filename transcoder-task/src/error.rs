@@ -1,4 +1,4 @@
-//! One error for the whole task, with the exit code each kind means.
+//! The task's error and its exit code.
 
 use vidstreamx_job::Exit;
 
@@ -7,47 +7,33 @@ use crate::{
     store::StoreError,
 };
 
-/// Why the task could not do its work.
+/// A failed task.
 #[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// Reading the source object failed.
+pub(crate) enum TaskError {
+    /// The source object cannot be read.
     #[error(transparent)]
     S3(#[from] S3Error),
-    /// A file on this machine could not be read.
+    /// A local file cannot be read.
     #[error("cannot read {path}: {error}")]
-    Input {
-        /// The file.
-        path: String,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// The source is not a usable video; the text is for its uploader.
+    Input { path: String, error: std::io::Error },
+    /// The source is not a usable video. The text is for the uploader.
     #[error("{0}")]
     Unusable(String),
-    /// The source cannot be probed.
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    /// FFmpeg failed.
     #[error(transparent)]
     Ffmpeg(#[from] FfmpegError),
-    /// Writing the output failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A progressive file could not be made.
     #[error(transparent)]
     Mp4(#[from] Mp4Error),
-    /// FFmpeg wrote something that is not the fragmented MP4 it was asked for.
-    #[error("FFmpeg's output for {rendition} is not as it should be: {reason}")]
-    Output {
-        /// `video/1080p` or the like.
-        rendition: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// What this attempt makes does not fit to what an earlier one published.
-    #[error("this attempt cannot go on where the last one stopped: {0}")]
+    /// FFmpeg's output is not the expected fragmented MP4. `rendition` is `video/1080p`, for example.
+    #[error("FFmpeg's output for {rendition} is not valid: {reason}")]
+    Output { rendition: String, reason: String },
+    /// This attempt's output does not match the segments of an earlier attempt.
+    #[error("this attempt cannot resume after the last one: {0}")]
     Resume(String),
-    /// What was made is not what was planned.
+    /// The published output does not match the plan.
     #[error("the output is wrong: {0}")]
     Verify(String),
     /// SIGTERM or SIGINT.
@@ -57,7 +43,8 @@ pub enum TaskError {
 
 impl TaskError {
     /// The exit code that tells the consumer what to do.
-    pub fn exit(&self) -> Exit {
+    #[must_use]
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::S3(error) => error.exit(),
             Self::Store(error) => error.exit(),

@@ -1,9 +1,9 @@
 //! `transcoder-task`: reads one video, transcodes it into an adaptive stream, publishes it, exits.
 //!
-//! In the order the data flows: [`settings`] → [`source`] (in chunks by [`reading`], by FFmpeg through an [`input`]) →
-//! [`probe`] and [`index`] → [`plan`] (with [`boundaries`], [`loudness`]) → [`resume`] (from a [`checkpoint`]) →
-//! [`command`] (with [`colour`]) → [`ffmpeg`] → [`cmaf`] → [`publish`] (to a [`store`]; [`playlist`], [`dash`],
-//! [`images`], [`subtitles`], [`mp4`]) → [`verify`]; [`task`] ties them together.
+//! [`task`] runs the whole path. A video takes the rooms in this order: [`config`] → [`source`] →
+//! [`analysis`] → [`plan`] → [`ffmpeg`] → [`package`] → [`publish`] → [`store`]. [`process`] is the one place
+//! that starts FFmpeg and ffprobe; [`progress`] shows how far the task is; [`error`] maps every failure to an
+//! exit code.
 
 mod analysis;
 mod config;
@@ -32,9 +32,9 @@ async fn main() -> ExitCode {
         Err(error) => return usage_exit(&error),
     };
     flags.init_logging();
-    // FFmpeg runs as the same user: it must not read credentials out of this process.
+    // FFmpeg runs as the same user. This keeps it from reading credentials in this process's memory.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!("this process's memory stays readable to FFmpeg: {error}");
+        tracing::warn!("FFmpeg can read this process's memory: {error}");
     }
     let exit = match Settings::from_flags(flags) {
         Ok(settings) => task::run(settings).await,

@@ -113,7 +113,8 @@ struct Complaints {
 
 impl Complaints {
     fn hear(&mut self, line: String) {
-        // The first is of a frame that was patched up, the others are of a packet that gave none (FFmpeg 5; 7).
+        // The first is of a frame that was patched up, the others are of a packet that gave none (FFmpeg 5;
+        // 7).
         const DAMAGE: [&str; 3] =
             ["corrupt decoded frame", "Error while decoding stream", "Error submitting packet to decoder"];
         let repetitions = line.strip_prefix("Last message repeated ").and_then(|rest| rest.split(' ').next());
@@ -153,8 +154,8 @@ impl Ffmpeg {
         Ok((Self { child, complaints: Some(complaints) }, receivers))
     }
 
-    /// Waits for FFmpeg's end. Returns how many places in the source could not be decoded, or only in part: they
-    /// show faults, or are missing.
+    /// Waits for FFmpeg's end. Returns how many places in the source could not be decoded, or only in part:
+    /// they show faults, or are missing.
     pub async fn wait(&mut self) -> Result<u64, FfmpegError> {
         let (status, complaints) = self.end().await?;
         if status.success() {
@@ -180,8 +181,8 @@ impl Ffmpeg {
         Ok((status, complaints))
     }
 
-    /// Ends FFmpeg: first asked, then killed. If it had already failed by itself, that is the error; not so if it found
-    /// that nobody reads what it makes.
+    /// Ends FFmpeg: first asked, then killed. If it had already failed by itself, that is the error; not so
+    /// if it found that nobody reads what it makes.
     pub async fn stop(mut self) -> Result<(), FfmpegError> {
         if let Some(group) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
             let ended = tokio::time::timeout(ALREADY_ENDED, self.child.wait()).await.is_ok();
@@ -203,8 +204,9 @@ impl Ffmpeg {
     }
 }
 
-/// Waits for the ends of several. When the first, which makes most, has ended, the others may take `patience`: they copy,
-/// leave out, or encode a beginning. Returns as [`Ffmpeg::wait`] does, the most of one.
+/// Waits for the ends of several. When the first, which makes most, has ended, the others may take
+/// `patience`: they copy, leave out, or encode a beginning. Returns as [`Ffmpeg::wait`] does, the most of
+/// one.
 pub async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> Result<u64, FfmpegError> {
     let (first, others) = ffmpegs.split_at_mut(ffmpegs.len().min(1));
     let mut first = pin!(try_join_all(first.iter_mut().map(Ffmpeg::wait)));

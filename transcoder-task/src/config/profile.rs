@@ -1,61 +1,60 @@
-//! The profile: what is made of a video, as validated data with a built-in default.
+//! The profile: formats, ladder and encoder settings, as validated data with a built-in default.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-/// A ladder and the settings that go with it.
+/// Formats, ladder and encoder settings.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Profile {
-    /// What is published, in any combination.
-    pub formats: Vec<Format>,
-    /// When the stream can be played.
-    pub publish: Publish,
-    /// Length of a segment in seconds, the first four's excepted, which together have it; every segment
-    /// begins with a keyframe.
-    pub segment_seconds: f64,
-    /// AAC bit rate in kbit/s for a stereo track; other layouts get as much for each pair of channels.
-    pub audio_kbps: u32,
-    /// Loudness in LUFS that every audio track is brought to (EBU R128); untouched if not given.
-    pub loudness: Option<f64>,
+pub(crate) struct Profile {
+    /// Published formats, in any combination.
+    pub(crate) formats: Vec<Format>,
+    /// Time of publication.
+    pub(crate) publish: Publish,
+    /// Segment duration in seconds. The first segments are shorter. Every segment begins with a keyframe.
+    pub(crate) segment_seconds: f64,
+    /// AAC bit rate in kbit/s for stereo; other layouts get this rate per pair of channels.
+    pub(crate) audio_kbps: u32,
+    /// Loudness target in LUFS for every audio track (EBU R128); absent for unchanged loudness.
+    pub(crate) loudness: Option<f64>,
     /// The rungs, in any order.
     #[serde(rename = "rung")]
-    pub rungs: Vec<Rung>,
+    pub(crate) rungs: Vec<Rung>,
 }
 
-/// For x264's `veryfast`: `trellis` is worth 1.1 VMAF for 5 % of its time, weaker adaptive quantisation saves
-/// 1 to 3 % of the bytes at the same VMAF, weighted prediction half of them in fades, and choosing B-frames
-/// adaptively is worth less than the same time spent on the search.
+/// Additions to x264's `veryfast`, measured: `trellis` gains 1.1 VMAF for 5 % more time; weaker adaptive
+/// quantisation saves 1 to 3 % of the bytes at the same VMAF; weighted prediction saves half of the bytes in
+/// fades. Adaptive B-frames gain less than the same time spent on motion search, so they are off.
 const X264_PARAMS: &str = "trellis=1:weightp=1:aq-strength=0.9:b-adapt=0";
 
-/// What can be published.
+/// A published format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
-    /// `master.m3u8`, playable while it is being made.
+pub(crate) enum Format {
+    /// `master.m3u8`, playable while the encoder runs.
     Hls,
-    /// `manifest.mpd`, over the same segments.
+    /// `manifest.mpd` over the same segments.
     Dash,
     /// One progressive file for each rung.
     Mp4,
 }
 
-/// When a stream takes its stable address.
+/// Time when a stream appears at its stable address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Publish {
+pub(crate) enum Publish {
     /// As soon as every rendition has its first segment; playlists grow.
     #[default]
     Growing,
-    /// When all of it is there and verified.
+    /// When it is complete and verified.
     Complete,
 }
 
-/// What a rung is encoded in. In the order in which players are offered them.
+/// The codec of a rung, in the order of the master playlist.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Codec {
+pub(crate) enum Codec {
     /// Played everywhere.
     #[default]
     H264,
@@ -66,8 +65,9 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// As in a profile.
-    pub const fn name(self) -> &'static str {
+    /// The name in a profile.
+    #[must_use]
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::H264 => "h264",
             Self::Hevc => "hevc",
@@ -75,7 +75,7 @@ impl Codec {
         }
     }
 
-    /// Where the encoder is several times faster than with its own default, for a little quality.
+    /// A preset that is several times faster than the encoder's default for a small loss of quality.
     const fn default_preset(self) -> &'static str {
         match self {
             Self::H264 => "veryfast",
@@ -84,7 +84,7 @@ impl Codec {
         }
     }
 
-    /// What the default preset lacks.
+    /// Parameters that improve the default preset.
     const fn default_params(self) -> &'static str {
         match self {
             Self::H264 => X264_PARAMS,
@@ -96,74 +96,56 @@ impl Codec {
 /// One rung of the ladder.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Rung {
+pub(crate) struct Rung {
     /// The shorter side in pixels.
-    pub size: u32,
-    /// What it is encoded in.
+    pub(crate) size: u32,
+    /// Codec.
     #[serde(default)]
-    pub codec: Codec,
-    /// The encoder's constant rate factor: lower is better and larger.
-    pub crf: f64,
-    /// The encoder's preset: how much time is spent on compactness.
+    pub(crate) codec: Codec,
+    /// Constant rate factor; lower means better quality and more bytes.
+    pub(crate) crf: f64,
+    /// Preset of the encoder; slower presets need fewer bytes.
     #[serde(default)]
     preset: Option<String>,
-    /// Further parameters of the encoder (x264's, x265's or SVT-AV1's own), as `name=value:name=value`.
+    /// Parameters of x264, x265 or SVT-AV1 as `name=value:name=value`.
     #[serde(default)]
     params: Option<String>,
-    /// Cap in kbit/s up to 30 frames per second; half as much again above.
-    pub max_kbps: u32,
+    /// Maximum rate in kbit/s up to 30 frames per second; 1.5 times as much above.
+    pub(crate) max_kbps: u32,
 }
 
 impl Rung {
-    /// The encoder's preset.
-    pub fn preset(&self) -> &str {
+    #[must_use]
+    pub(crate) fn preset(&self) -> &str {
         self.preset.as_deref().unwrap_or(self.codec.default_preset())
     }
 
-    /// Further parameters; those of the default preset only with that.
-    pub fn params(&self) -> &str {
+    /// Encoder parameters. The defaults apply only with the default preset.
+    #[must_use]
+    pub(crate) fn params(&self) -> &str {
         let default = if self.preset.is_none() { self.codec.default_params() } else { "" };
         self.params.as_deref().unwrap_or(default)
     }
 }
 
-/// Why a profile cannot be used.
+/// An invalid profile.
 #[derive(Debug, thiserror::Error)]
-pub enum ProfileError {
-    /// The file cannot be read.
+pub(crate) enum ProfileError {
     #[error("--profile {path}: {error} (give `default` or the path of a TOML file)")]
-    Read {
-        /// As given.
-        path: String,
-        /// What the system said.
-        error: std::io::Error,
-    },
-    /// Not TOML, or an unknown or mistyped field.
+    Read { path: String, error: std::io::Error },
+    /// Not TOML, or an unknown or mistyped field; the message names line and field.
     #[error("--profile {path}: {error}")]
-    Parse {
-        /// As given.
-        path: String,
-        /// Names line, field and what was expected.
-        error: Box<toml::de::Error>,
-    },
-    /// A field's value is out of its range.
+    Parse { path: String, error: Box<toml::de::Error> },
+    /// A value out of range.
     #[error("profile: {field} is {value}, expected {expected}")]
-    Field {
-        /// Its name.
-        field: String,
-        /// What was given.
-        value: String,
-        /// What is allowed.
-        expected: &'static str,
-    },
+    Field { field: String, value: String, expected: &'static str },
 }
 
 impl Default for Profile {
-    /// Measured (docs/BENCHMARKS.md) for at most 0.5 VMAF under x264's `medium` at CRF 23 and about as many
-    /// bytes, as quickly as that goes. The largest rungs decide the time; small ones are worth a better
-    /// search. Looking further ahead costs memory but no time, and makes one CRF fit easy and hard content.
-    /// Caps are half as much again as what the same quality takes of rich natural content (trees in the
-    /// wind).
+    /// The fastest settings with at most 0.5 VMAF less than x264's `medium` at CRF 23 and about as many bytes
+    /// (docs/BENCHMARKS.md). The largest rungs dominate the time, so small ones use a better motion search. A
+    /// longer lookahead costs memory but no time, and lets one CRF fit easy and hard content. Maximum rates
+    /// are 1.5 times the rate of rich natural content (trees in the wind) at this quality.
     fn default() -> Self {
         let rung = |size, crf, params: &str, max_kbps| Rung {
             size,
@@ -193,16 +175,20 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// Whether a stream can be played before it is complete.
-    pub fn grows(&self) -> bool {
+    /// Whether the stream is published while it grows.
+    #[must_use]
+    pub(crate) fn grows(&self) -> bool {
         self.publish == Publish::Growing && self.formats.contains(&Format::Hls)
     }
 
     /// The built-in profile's name.
-    pub const DEFAULT_NAME: &str = "default";
+    pub(crate) const DEFAULT_NAME: &str = "default";
 
-    /// The built-in profile, or one from a TOML file.
-    pub fn load(name: &str) -> Result<Self, ProfileError> {
+    /// Loads the built-in profile or a TOML file.
+    ///
+    /// # Errors
+    /// The file cannot be read or parsed, or a value is out of range.
+    pub(crate) fn load(name: &str) -> Result<Self, ProfileError> {
         if name == Self::DEFAULT_NAME {
             return Ok(Self::default());
         }
@@ -214,8 +200,9 @@ impl Profile {
         Ok(profile)
     }
 
-    /// Tells profiles apart in a job's identity.
-    pub fn fingerprint(&self) -> String {
+    /// A text that differs between profiles, for a job's identity.
+    #[must_use]
+    pub(crate) fn fingerprint(&self) -> String {
         format!("{self:?}")
     }
 
@@ -241,7 +228,7 @@ impl Profile {
             return field(
                 "rung",
                 &"without h264",
-                "at least one rung with codec = \"h264\", which every player takes",
+                "at least one rung with codec = \"h264\", which every player decodes",
             );
         }
         for (index, rung) in self.rungs.iter().enumerate() {
@@ -269,7 +256,7 @@ impl Profile {
             if !known {
                 return field(&name("preset"), &preset, presets);
             }
-            // Anything else would be an option of FFmpeg's, or none.
+            // Other characters could add an option of FFmpeg.
             let is_word = |word: &str| {
                 !word.is_empty()
                     && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,".contains(&byte))
@@ -303,12 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_valid() {
+    fn the_default_profile_is_valid() {
         Profile::default().validate().unwrap();
     }
 
     #[test]
-    fn what_is_not_said_is_as_in_the_default() {
+    fn missing_fields_have_default_values() {
         let profile = load("[[rung]]\nsize = 720\ncrf = 23\nmax_kbps = 2500").unwrap();
         let rung =
             Rung { size: 720, codec: Codec::H264, crf: 23.0, preset: None, params: None, max_kbps: 2500 };
@@ -317,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_field_value_and_what_was_expected() {
+    fn errors_name_field_value_and_expectation() {
         for (text, expected) in [
             ("segment_seconds = 60", "segment_seconds is 60, expected 1 to 10 seconds"),
             ("formats = []", "formats is empty, expected at least one of hls, dash, mp4"),

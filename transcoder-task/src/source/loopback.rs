@@ -1,8 +1,8 @@
-//! How FFmpeg reads the source: a plain file as it is, an object through a server on loopback.
+//! FFmpeg's input: a local file, or an object behind an HTTP server on loopback.
 //!
-//! FFmpeg needs to seek (many files have their index at the end), and must neither see credentials nor
-//! depend on a presigned URL, which dies with the credentials that signed it. So it asks this server for
-//! ranges, and the server reads them from the pinned object.
+//! FFmpeg must seek, because many files have their index at the end. It must not see credentials, and a
+//! presigned URL expires with the credentials that signed it. So FFmpeg requests ranges from this server, and
+//! the server reads them from the pinned object.
 
 use std::{
     convert::Infallible,
@@ -33,28 +33,32 @@ use tokio::{
 
 use vidstreamx_job::DEMUXERS;
 
-use crate::{source::object::PinnedObject, source::prefetch::Reader, store::S3Error};
+use crate::{
+    source::{object::PinnedObject, prefetch::Reader},
+    store::S3Error,
+};
 
-/// What lies in the socket was read for nothing when FFmpeg hangs up; the system would take megabytes.
+/// Bytes in the socket are lost when FFmpeg closes the connection to seek. The system's default would be
+/// megabytes.
 const SOCKET_BUFFER: u32 = 128 << 10;
-/// What the HTTP library holds before it asks for more: the least that keeps the socket filled.
+/// Bytes that the HTTP library buffers before it polls the body: the least that keeps the socket filled.
 const WRITE_BUFFER: usize = 64 << 10;
-/// FFmpeg opens one connection at a time.
+/// Connections that may wait. FFmpeg opens one at a time.
 const BACKLOG: u32 = 16;
 
-/// What FFmpeg is told to open.
+/// The source as FFmpeg opens it.
 #[derive(Debug)]
-pub enum Input {
-    /// A file on this machine.
+pub(crate) enum Input {
+    /// A local file.
     File(PathBuf),
     /// An object behind a loopback server.
     Served(ServedObject),
 }
 
 impl Input {
-    /// FFmpeg's arguments up to and including `-i`. Only the listed protocols and demuxers are reachable: a
-    /// playlist that is named like a video can make FFmpeg open neither a file nor a host.
-    pub fn arguments(&self) -> Vec<String> {
+    /// FFmpeg's input arguments, `-i` included. FFmpeg can use only the listed protocols and demuxers, so a
+    /// playlist named `.mp4` cannot make it open another file or host.
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let (protocols, url) = match self {
             Self::File(path) => ("file", format!("file:{}", path.display())),
             Self::Served(object) => ("http,tcp", object.url.clone()),
@@ -64,17 +68,19 @@ impl Input {
             .into()
     }
 
-    /// In bytes; `None` if a file on this machine cannot be looked at.
-    pub async fn size(&self) -> Option<u64> {
+    /// Size in bytes; `None` if a local file has no metadata.
+    pub(crate) async fn size(&self) -> Option<u64> {
         match self {
             Self::File(path) => tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len()),
             Self::Served(served) => Some(served.reader.object().size),
         }
     }
 
-    /// The bytes from `start` up to and without `end`, or up to the source's end if that is nearer; `None`
-    /// if a file on this machine cannot be read.
-    pub async fn bytes(&self, start: u64, end: u64) -> Result<Option<Bytes>, S3Error> {
+    /// The bytes `start..end`, cut at the source's end; `None` if a local file cannot be read.
+    ///
+    /// # Errors
+    /// As for [`Reader::bytes`].
+    pub(crate) async fn bytes(&self, start: u64, end: u64) -> Result<Option<Bytes>, S3Error> {
         match self {
             Self::File(path) => Ok(read_file(path, start, end).await.ok()),
             Self::Served(served) => {
@@ -84,9 +90,9 @@ impl Input {
         }
     }
 
-    /// Waits until the source cannot be read. FFmpeg only waits then: what it makes of a file that ends early would be
-    /// published.
-    pub async fn failed(&self) -> S3Error {
+    /// Waits for an error that ends the reading of the source. FFmpeg sees no end of file in that case,
+    /// because the output of a truncated source would be published.
+    pub(crate) async fn failed(&self) -> S3Error {
         match self {
             Self::File(_) => std::future::pending().await,
             Self::Served(object) => {
@@ -100,30 +106,33 @@ impl Input {
     }
 }
 
-/// An object behind a loopback server that lives as long as this value.
+/// An object behind a loopback server. Dropping it stops the server.
 #[derive(Debug)]
-pub struct ServedObject {
+pub(crate) struct ServedObject {
     reader: Reader,
     url: String,
     failure: Failure,
     server: JoinHandle<()>,
 }
 
-/// The first error that cannot be overcome.
+/// The error that ended the reading.
 type Failure = Arc<watch::Sender<Option<S3Error>>>;
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 impl ServedObject {
     /// Starts the server.
-    pub async fn start(object: PinnedObject) -> std::io::Result<Self> {
+    ///
+    /// # Errors
+    /// The system refuses a socket or random bytes.
+    pub(crate) async fn start(object: PinnedObject) -> std::io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
-        // Connections have what their listener has.
+        // Connections inherit the listener's buffer size.
         socket.set_send_buffer_size(SOCKET_BUFFER)?;
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
         let listener = socket.listen(BACKLOG)?;
         let mut secret = [0_u8; 16];
         rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
-        // Unguessable, so that other users of this machine cannot read the object through it.
+        // A secret path keeps other users of this machine from reading the object.
         let path: Arc<str> = format!("/{:032x}", u128::from_be_bytes(secret)).into();
         let url = format!("http://{}{path}", listener.local_addr()?);
         let failure = Failure::default();
@@ -157,7 +166,7 @@ async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: F
                 continue;
             }
         };
-        // A short body after its header would wait for the header's acknowledgement, which the other end delays.
+        // Without this, a short body waits for the delayed acknowledgement of its header.
         let _ = connection.set_nodelay(true);
         let (path, reader, failure) = (path.clone(), reader.clone(), failure.clone());
         tokio::spawn(async move {
@@ -165,7 +174,7 @@ async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: F
                 let response = respond(&request, &path, &reader, &failure);
                 async move { Ok::<_, Infallible>(response) }
             });
-            // Ends with an error whenever FFmpeg hangs up to seek.
+            // Each seek of FFmpeg closes the connection, which is an error here.
             let _ = hyper::server::conn::http1::Builder::new()
                 .max_buf_size(WRITE_BUFFER)
                 .serve_connection(TokioIo::new(connection), service)
@@ -196,7 +205,7 @@ fn respond(request: &Request<Incoming>, path: &str, reader: &Reader, failure: &F
             async move {
                 match chunk {
                     Ok(chunk) => Ok(Frame::data(chunk)),
-                    // FFmpeg would take a broken connection for the file's end, or find its way past it.
+                    // FFmpeg would treat a closed connection as the end of the file.
                     Err(error) => {
                         failure.send_replace(Some(error));
                         std::future::pending().await
@@ -217,7 +226,7 @@ fn respond(request: &Request<Incoming>, path: &str, reader: &Reader, failure: &F
     response
 }
 
-/// `bytes=a-`, `bytes=a-b` or nothing as a half-open range; `None` if it lies outside the object.
+/// Parses `bytes=a-`, `bytes=a-b` or no header into a half-open range; `None` if it lies outside the object.
 fn parse_range(range: Option<&str>, size: u64) -> Option<(u64, u64)> {
     let Some(range) = range else { return Some((0, size)) };
     let (start, end) = range.strip_prefix("bytes=")?.split_once('-')?;
@@ -255,7 +264,7 @@ mod tests {
         }
     }
 
-    /// A connection that asks for bytes 2 to 9 of ten, and the input that it asks.
+    /// A connection that requests bytes 2 to 9 of ten, and the input that serves it.
     async fn fetch(reads: aws_smithy_mocks::Rule) -> (TcpStream, Input) {
         let head = mock!(Client::head_object)
             .then_output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(10).build());
@@ -275,7 +284,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_short_body_is_read_on_from_where_it_broke() {
+    async fn a_short_body_is_continued_from_its_last_byte() {
         let reads = mock!(Client::get_object)
             .match_requests(|request| matches!(request.range(), Some("bytes=2-9" | "bytes=5-9")))
             .sequence()
@@ -291,7 +300,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn ffmpeg_never_sees_the_end_of_an_object_that_cannot_be_read_to_its_end() {
+    async fn ffmpeg_sees_no_end_of_an_object_that_cannot_be_read() {
         let reads = mock!(Client::get_object)
             .sequence()
             .output(|| body("bytes 2-9/10", b"cde"))

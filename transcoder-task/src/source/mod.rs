@@ -1,3 +1,9 @@
-pub mod loopback;
-pub mod object;
-pub mod prefetch;
+//! The source of a job, and access to it.
+//!
+//! [`object`] pins one content of an S3 object and reads ranges of it. [`prefetch`] reads it in chunks, ahead
+//! of sequential readers. [`loopback`] serves it to FFmpeg over HTTP; its [`loopback::Input`] also covers
+//! local files.
+
+pub(crate) mod loopback;
+pub(crate) mod object;
+pub(crate) mod prefetch;

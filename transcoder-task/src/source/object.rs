@@ -1,25 +1,28 @@
-//! The source object, pinned: every read is of the same content, or fails.
+//! The source object, pinned to one content: a read of any other content fails.
 
 use aws_sdk_s3::{Client, config, config::retry::RetryConfig, primitives::ByteStream};
 use vidstreamx_job::{S3Uri, Source, unquote_etag};
 
-use crate::store::{S3Error, s3::READ};
+use crate::store::{
+    S3Error,
+    s3::{self, READ},
+};
 
-/// One content of one object. All reads name its version, or else its ETag.
+/// One content of one object. Every read names its version, else its ETag.
 #[derive(Debug, Clone)]
-pub struct PinnedObject {
+pub(crate) struct PinnedObject {
     client: Client,
     source: Source,
     /// In bytes.
-    pub size: u64,
+    pub(crate) size: u64,
 }
 
 impl PinnedObject {
-    /// Looks the object up and pins what the job asked for.
+    /// Looks the object up and pins the job's version or ETag.
     ///
     /// # Errors
-    /// Gone or replaced, if there is something else now than the job's version or ETag.
-    pub async fn open(client: Client, mut source: Source) -> Result<Self, S3Error> {
+    /// [`S3Error::Gone`] or [`S3Error::Replaced`] if the object has another content now; other errors of S3.
+    pub(crate) async fn open(client: Client, mut source: Source) -> Result<Self, S3Error> {
         let head = client
             .head_object()
             .bucket(source.bucket.as_str())
@@ -38,31 +41,33 @@ impl PinnedObject {
         Ok(Self { client, source, size })
     }
 
-    /// Looks up what is there now, for work that was asked for by hand.
-    pub async fn open_latest(client: Client, object: &S3Uri) -> Result<Self, S3Error> {
+    /// Looks the object up and pins its current content, for a run from the command line.
+    ///
+    /// # Errors
+    /// As for [`PinnedObject::open`].
+    pub(crate) async fn open_latest(client: Client, object: &S3Uri) -> Result<Self, S3Error> {
         let key = object.path.parse().map_err(|_| S3Error::Gone { object: object.to_string() })?;
         let source = Source { bucket: object.bucket.clone(), key, version_id: None, etag: None, size: None };
         Self::open(client, source).await
     }
 
-    /// `s3://uploads/a.mp4`, as the client answers for it.
+    /// `s3://uploads/a.mp4` as the mocked client describes it.
     #[cfg(test)]
-    pub async fn of_tests(client: Client) -> Self {
+    pub(crate) async fn of_tests(client: Client) -> Self {
         let object = S3Uri { bucket: "uploads".parse().unwrap(), path: "a.mp4".into() };
         Self::open_latest(client, &object).await.unwrap()
     }
 
-    /// What was pinned.
-    pub fn source(&self) -> &Source {
+    pub(crate) fn source(&self) -> &Source {
         &self.source
     }
 
-    /// The bytes from `start` up to and without `end`, by one request: whoever reads tries again, from where a body
-    /// broke. (The client's retries have a common budget, which is for what is written.)
+    /// Requests the bytes `start..end` once. The caller retries from where the body broke off; the client's
+    /// retry budget is for writes.
     ///
     /// # Errors
-    /// Replaced, gone and so on; trouble also if the answer is another range than the one asked for.
-    pub async fn read(&self, start: u64, end: u64) -> Result<ByteStream, S3Error> {
+    /// Errors of S3; [`S3Error::Transient`] also for a response with another range.
+    pub(crate) async fn read(&self, start: u64, end: u64) -> Result<ByteStream, S3Error> {
         let source = &self.source;
         let last = end.saturating_sub(1);
         let request = self
@@ -76,19 +81,22 @@ impl PinnedObject {
             None => request.set_if_match(source.etag.as_deref().map(|etag| format!("\"{etag}\""))),
         };
         let once = config::Builder::new().retry_config(RetryConfig::disabled());
-        let answer = request.customize().config_override(once).send().await;
-        let answer = answer.map_err(|error| S3Error::new(READ, self.uri(), &error))?;
-        let range = answer.content_range().unwrap_or("the whole object");
+        let response = request.customize().config_override(once).send().await;
+        let response = response.map_err(|error| S3Error::new(READ, self.uri(), &error))?;
+        let range = response.content_range().unwrap_or("the whole object");
         if range != format!("bytes {start}-{last}/{}", self.size) {
-            let detail = format!("asked for bytes {start}-{last} of {}, got {range}", self.size);
+            let detail = format!("requested bytes {start}-{last} of {}, got {range}", self.size);
             return Err(S3Error::Transient { action: READ, object: self.uri(), detail });
         }
-        Ok(answer.body)
+        Ok(response.body)
     }
 
-    /// Fails if another content has taken the object's place in the meantime: its stream must not take
-    /// the stable address from a newer one's.
-    pub async fn check_current(&self) -> Result<(), S3Error> {
+    /// Checks that the object still has the pinned content. The stream of an older upload must not replace a
+    /// newer upload's stream at the stable address.
+    ///
+    /// # Errors
+    /// [`S3Error::Replaced`] if it has another content; errors of S3.
+    pub(crate) async fn check_current(&self) -> Result<(), S3Error> {
         let latest = Self::open_latest(
             self.client.clone(),
             &S3Uri { bucket: self.source.bucket.clone(), path: self.source.key.to_string() },
@@ -102,13 +110,13 @@ impl PinnedObject {
     }
 
     /// `s3://bucket/key`.
-    pub fn uri(&self) -> String {
+    pub(crate) fn uri(&self) -> String {
         uri(&self.source)
     }
 }
 
 fn uri(source: &Source) -> String {
-    format!("s3://{}/{}", source.bucket, source.key)
+    s3::uri(&source.bucket, source.key.as_str())
 }
 
 #[cfg(test)]
@@ -142,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_read_names_the_pinned_etag_and_its_range() {
+    async fn a_read_names_the_pinned_etag_and_its_range() {
         let get = mock!(Client::get_object)
             .match_requests(|request| {
                 request.if_match() == Some("\"abc\"")
@@ -177,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_permission_is_configuration_and_says_what_it_is() {
+    async fn a_missing_permission_is_a_configuration_error_with_its_reason() {
         let denied = mock!(Client::get_object).then_error(|| {
             GetObjectError::generic(
                 ErrorMetadata::builder().code("AccessDenied").message("not yours").build(),
@@ -191,7 +199,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_stream_of_replaced_content_must_not_be_switched_to() {
+    async fn a_replaced_object_is_not_current() {
         let first = mock!(Client::head_object)
             .sequence()
             .output(|| HeadObjectOutput::builder().e_tag("\"abc\"").content_length(1).build())

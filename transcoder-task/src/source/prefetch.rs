@@ -1,9 +1,9 @@
-//! Reads the source object in chunks: several at a time, handed on in order, and no further ahead than whoever reads
-//! has shown to be worth it.
+//! Reads the source object in chunks, several at a time, and delivers them in order. Prefetch grows only
+//! while reads stay sequential.
 //!
-//! FFmpeg hangs up and asks anew for every seek: for the index at a file's end, and without end where sound and
-//! picture lie far apart. So a reading begins small, and the chunks that were asked for last are kept for whoever comes
-//! next, whether they are here or still on their way. A chunk is passed on when it is whole.
+//! FFmpeg opens a new connection for each seek: to the index at a file's end, and constantly if audio and
+//! video are interleaved far apart. So a read begins with small chunks, and a cache keeps the latest chunks,
+//! complete or in flight, for the next read. A chunk is delivered when it is complete.
 
 use std::{
     collections::VecDeque,
@@ -19,66 +19,64 @@ use futures::{
 };
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+use vidstreamx_job::Backoff;
 
 use crate::{
     source::object::PinnedObject,
     store::{S3Error, s3::READ},
 };
 
-/// The first chunk of a reading, and the least that is asked for: 16 s of sound, half a second of a camera's picture.
-/// S3 takes longer to begin than to send this (docs: 100 to 200 ms; 85 MB/s).
-const FIRST_CHUNK: u64 = 256 << 10;
-/// With four on their way this is 75 MB/s if S3 takes 80 ms for each.
-const LARGEST_CHUNK: u64 = 1536 << 10;
-/// Chunks on their way at a time: enough to hide the time until S3 begins, few enough to bound memory.
+/// Size of the first chunk and of the smallest request: 16 s of audio, or half a second of a camera's video.
+/// S3 needs longer to begin the response than to send this much (documented: 100 to 200 ms; 85 MB/s).
+const MIN_CHUNK: u64 = 256 << 10;
+/// With four requests in flight this allows 75 MB/s if S3 needs 80 ms for each.
+const MAX_CHUNK: u64 = 1536 << 10;
+/// Chunks in flight: enough to hide S3's latency, few enough to bound memory.
 const CHUNKS_AHEAD: u64 = 4;
-/// The most that one reading has asked for and nobody has taken.
-const MOST_AHEAD: u64 = CHUNKS_AHEAD * LARGEST_CHUNK;
-/// Of what was asked for or used last, this much is kept: what a reading is ahead, or two or three places to which
-/// FFmpeg goes to and fro.
-const MOST_KEPT: u64 = 8 << 20;
-/// A request that has not brought its chunk by then has stalled, or is too slow: the rest is asked for anew. S3 takes
-/// a tenth of a second.
+/// Most bytes that one read has requested and not delivered.
+const MAX_PREFETCH: u64 = CHUNKS_AHEAD * MAX_CHUNK;
+/// Size of the cache of latest chunks: the prefetch of one read, or two or three places between which FFmpeg
+/// seeks.
+const CACHE_BYTES: u64 = 8 << 20;
+/// A request that is incomplete after this time has stalled, so the rest of its chunk is requested again. S3
+/// usually needs a tenth of a second.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
-/// Requests in a row without a byte. With the pauses between them that is half a minute of refusals, or three and a
-/// half of silence.
+/// Consecutive requests without a byte before a read fails. With the pauses between them this is half a
+/// minute of refusals, or three and a half minutes without a response.
 const READ_TRIES: u32 = 9;
-/// Before the second try; doubles with every further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-/// As the SDK's.
-const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// Pauses between requests without progress. The longest is the SDK's. The retry loop is not a crate's,
+/// because its count restarts with each byte received.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(20) };
 
-/// A source object to read from; clones share what was asked for last.
+/// A reader of the source object. Clones share the cache of latest chunks.
 #[derive(Debug, Clone)]
-pub struct Reader {
+pub(crate) struct Reader {
     object: PinnedObject,
-    recent: Arc<Mutex<ChunkCache>>,
+    cache: Arc<Mutex<ChunkCache>>,
 }
 
 impl Reader {
-    /// Nothing is read yet.
-    pub fn new(object: PinnedObject) -> Self {
-        Self { object, recent: Arc::default() }
+    pub(crate) fn new(object: PinnedObject) -> Self {
+        Self { object, cache: Arc::default() }
     }
 
-    /// What is read.
-    pub fn object(&self) -> &PinnedObject {
+    pub(crate) fn object(&self) -> &PinnedObject {
         &self.object
     }
 
-    /// The bytes from `start` up to and without `end`, of which nobody knows how many will be taken. While it
-    /// is not polled, nothing more is asked for.
-    pub fn stream(&self, start: u64, end: u64) -> impl Stream<Item = Result<Bytes, S3Error>> + use<> {
+    /// A stream of the bytes `start..end`, which the caller may drop at any time. It sends requests only when
+    /// polled.
+    pub(crate) fn stream(&self, start: u64, end: u64) -> impl Stream<Item = Result<Bytes, S3Error>> + use<> {
         self.chunks(ReadWindow { next: start, end, taken: 0 })
     }
 
-    /// The bytes from `start` up to and without `end`, which lie in the object.
+    /// The bytes `start..end`, which must lie in the object.
     ///
     /// # Errors
-    /// As [`PinnedObject::read`], after as many tries as make sense.
-    pub async fn bytes(&self, start: u64, end: u64) -> Result<Bytes, S3Error> {
-        // All of it is wanted, so all of it counts as taken.
-        let mut chunks = Box::pin(self.chunks(ReadWindow { next: start, end, taken: MOST_AHEAD }));
+    /// As for [`PinnedObject::read`], after [`READ_TRIES`] tries without progress.
+    pub(crate) async fn bytes(&self, start: u64, end: u64) -> Result<Bytes, S3Error> {
+        // The caller needs all bytes, so prefetch starts at its maximum.
+        let mut chunks = Box::pin(self.chunks(ReadWindow { next: start, end, taken: MAX_PREFETCH }));
         let Some(first) = chunks.try_next().await? else { return Ok(Bytes::new()) };
         let length = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
         if first.len() == length {
@@ -93,43 +91,43 @@ impl Reader {
         Ok(all.freeze())
     }
 
-    fn chunks(&self, demand: ReadWindow) -> impl Stream<Item = Result<Bytes, S3Error>> + use<> {
-        let state = (self.clone(), demand, VecDeque::<Part>::new());
-        stream::try_unfold(state, |(reader, mut demand, mut coming)| async move {
-            while let Some(end) = demand.chunk(coming.iter().map(|part| part.length).sum()) {
-                let part = reader.part(demand.next, end);
-                demand.next += part.length;
-                coming.push_back(part);
+    fn chunks(&self, window: ReadWindow) -> impl Stream<Item = Result<Bytes, S3Error>> + use<> {
+        let state = (self.clone(), window, VecDeque::<Part>::new());
+        stream::try_unfold(state, |(reader, mut window, mut in_flight)| async move {
+            while let Some(end) = window.chunk(in_flight.iter().map(|part| part.length).sum()) {
+                let part = reader.part(window.next, end);
+                window.next += part.length;
+                in_flight.push_back(part);
             }
-            let Some(part) = coming.pop_front() else { return Ok(None) };
+            let Some(part) = in_flight.pop_front() else { return Ok(None) };
             let bytes = part.bytes().await?;
-            demand.taken = demand.taken.saturating_add(bytes.len() as u64);
-            Ok(Some((bytes, (reader, demand, coming))))
+            window.taken = window.taken.saturating_add(bytes.len() as u64);
+            Ok(Some((bytes, (reader, window, in_flight))))
         })
     }
 
-    /// What begins at `start` and goes no further than `end`: of what is kept, or asked for up to what is kept.
+    /// The part from `start` to at most `end`: from the cache, or requested up to the next cached chunk.
     fn part(&self, start: u64, end: u64) -> Part {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chunk) = recent.over(start) {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chunk) = cache.over(start) {
             return Part { start, length: chunk.end.min(end) - start, chunk };
         }
-        let end = recent.next_after(start).map_or(end, |next| next.min(end));
+        let end = cache.next_after(start).map_or(end, |next| next.min(end));
         let object = self.object.clone();
-        // A task of its own: a body that is not read while FFmpeg waits would look as if it had stalled.
+        // In a task of its own, because a body that is not polled while FFmpeg waits would look stalled.
         let task = AbortOnDropHandle::new(tokio::spawn({
             let object = object.clone();
             async move { fetch(&object, start, end).await }
         }));
         let content =
-            async move { task.await.unwrap_or_else(|error| Err(trouble(&object, error.to_string()))) };
+            async move { task.await.unwrap_or_else(|error| Err(transient(&object, error.to_string()))) };
         let chunk = Chunk { start, end, content: content.boxed().shared() };
-        recent.keep(chunk.clone());
+        cache.keep(chunk.clone());
         Part { start, length: end - start, chunk }
     }
 }
 
-/// A chunk that was asked for. The request ends with the last of its clones.
+/// A requested chunk. Dropping its last clone cancels the request.
 #[derive(Debug, Clone)]
 struct Chunk {
     start: u64,
@@ -137,7 +135,7 @@ struct Chunk {
     content: Shared<BoxFuture<'static, Result<Bytes, S3Error>>>,
 }
 
-/// What a reading wants of a chunk.
+/// The part of a chunk that one read needs.
 struct Part {
     start: u64,
     length: u64,
@@ -153,34 +151,34 @@ impl Part {
     }
 }
 
-/// What a reader has taken, from which follows how much it is worth asking for ahead of it.
+/// The position of one read. The bytes delivered so far decide how far it prefetches.
 #[derive(Debug, Clone, Copy)]
 struct ReadWindow {
-    /// Where the next chunk begins.
+    /// Start of the next chunk.
     next: u64,
-    /// Where the reading ends.
+    /// End of the read.
     end: u64,
-    /// Bytes handed on so far.
+    /// Bytes delivered so far.
     taken: u64,
 }
 
 impl ReadWindow {
-    /// Where the next chunk ends, if one should be asked for while `waiting` bytes are asked for and not taken: at most
-    /// twice of what was taken, in four pieces.
+    /// End of the next chunk to request, if any, while `waiting` bytes are requested and not delivered.
+    /// Prefetch is at most twice the delivered bytes, in four chunks.
     fn chunk(&self, waiting: u64) -> Option<u64> {
-        let ahead = self.taken.saturating_mul(2).clamp(FIRST_CHUNK, MOST_AHEAD);
-        let size = (ahead / CHUNKS_AHEAD).clamp(FIRST_CHUNK, LARGEST_CHUNK);
+        let ahead = self.taken.saturating_mul(2).clamp(MIN_CHUNK, MAX_PREFETCH);
+        let size = (ahead / CHUNKS_AHEAD).clamp(MIN_CHUNK, MAX_CHUNK);
         (self.next < self.end && waiting.saturating_add(size) <= ahead)
             .then(|| self.end.min(self.next.saturating_add(size)))
     }
 }
 
-/// The chunks that were asked for or used last, the latest one at the end.
+/// The chunks that were requested or used last, the latest at the end.
 #[derive(Debug, Default)]
 struct ChunkCache(VecDeque<Chunk>);
 
 impl ChunkCache {
-    /// The chunk that has a place in it, unless it could not be read.
+    /// The chunk that covers a position, unless its request failed.
     fn over(&mut self, at: u64) -> Option<Chunk> {
         self.0.retain(|chunk| !matches!(chunk.content.peek(), Some(Err(_))));
         let found = self.0.iter().position(|chunk| (chunk.start..chunk.end).contains(&at))?;
@@ -189,20 +187,20 @@ impl ChunkCache {
         Some(chunk)
     }
 
-    /// Where the next chunk that is kept begins.
+    /// Start of the next cached chunk.
     fn next_after(&self, at: u64) -> Option<u64> {
         self.0.iter().map(|chunk| chunk.start).filter(|start| *start > at).min()
     }
 
     fn keep(&mut self, chunk: Chunk) {
         self.0.push_back(chunk);
-        while self.0.iter().map(|chunk| chunk.end - chunk.start).sum::<u64>() > MOST_KEPT {
+        while self.0.iter().map(|chunk| chunk.end - chunk.start).sum::<u64>() > CACHE_BYTES {
             self.0.pop_front();
         }
     }
 }
 
-/// A chunk, whole; where a request breaks off, the next one goes on.
+/// Fetches a complete chunk. After a broken request the next one continues from the last byte.
 async fn fetch(object: &PinnedObject, start: u64, end: u64) -> Result<Bytes, S3Error> {
     let mut chunk = BytesMut::with_capacity(usize::try_from(end - start).unwrap_or_default());
     let mut tries = 0;
@@ -215,43 +213,37 @@ async fn fetch(object: &PinnedObject, start: u64, end: u64) -> Result<Bytes, S3E
             Err(_) => {
                 let (came, all) = (chunk.len() - before, end - start - before as u64);
                 let limit = REQUEST_LIMIT.as_secs();
-                trouble(object, format!("{came} bytes of {all} came within {limit} seconds"))
+                transient(object, format!("{came} of {all} bytes arrived within {limit} seconds"))
             }
         };
         tries = if chunk.len() > before { 1 } else { tries + 1 };
         if tries >= READ_TRIES {
             return Err(problem);
         }
-        tracing::debug!("{problem}; trying again");
-        tokio::time::sleep(pause(tries)).await;
+        tracing::debug!("{problem}; retrying");
+        tokio::time::sleep(BACKOFF.pause(tries)).await;
     }
 }
 
-/// Adds to the chunk what one request brings.
+/// Appends the response of one request to the chunk.
 async fn receive(object: &PinnedObject, start: u64, end: u64, chunk: &mut BytesMut) -> Result<(), S3Error> {
     let before = chunk.len();
     let mut body = object.read(start + before as u64, end).await?;
     while let Some(bytes) = body.next().await {
-        let bytes = bytes.map_err(|error| trouble(object, error.to_string()))?;
+        let bytes = bytes.map_err(|error| transient(object, error.to_string()))?;
         chunk.extend_from_slice(&bytes);
         if chunk.len() as u64 > end - start {
             chunk.truncate(before);
-            return Err(trouble(object, "the body is longer than what was asked for".into()));
+            return Err(transient(object, "the body is longer than the requested range".into()));
         }
     }
     match start + chunk.len() as u64 {
-        at if at < end => Err(trouble(object, format!("the body ended at byte {at} of {end}"))),
+        at if at < end => Err(transient(object, format!("the body ended at byte {at} of {end}"))),
         _ => Ok(()),
     }
 }
 
-/// After this many tries. Jittered, so that tasks that were refused together do not come again together.
-fn pause(tries: u32) -> Duration {
-    let pause = FIRST_PAUSE.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
-    pause.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
-
-fn trouble(object: &PinnedObject, detail: String) -> S3Error {
+fn transient(object: &PinnedObject, detail: String) -> S3Error {
     S3Error::Transient { action: READ, object: object.uri(), detail }
 }
 
@@ -276,12 +268,12 @@ mod tests {
 
     const SIZE: u64 = 20 << 20;
 
-    /// The object's bytes: no two of 251 in a row are alike.
+    /// The object's bytes: 251 different values in a cycle.
     fn content(range: Range<u64>) -> Bytes {
         range.map(|at| (at % 251) as u8).collect::<Vec<_>>().into()
     }
 
-    fn asked(range: Option<&str>) -> Range<u64> {
+    fn requested(range: Option<&str>) -> Range<u64> {
         let (first, last) = range.unwrap().strip_prefix("bytes=").unwrap().split_once('-').unwrap();
         first.parse().unwrap()..last.parse::<u64>().unwrap() + 1
     }
@@ -293,7 +285,7 @@ mod tests {
 
     fn whole() -> Rule {
         mock!(Client::get_object).then_compute_output(|request| {
-            let range = asked(request.range());
+            let range = requested(request.range());
             answer(&range, content(range.clone()))
         })
     }
@@ -306,53 +298,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn chunks_come_in_order_and_whole() {
+    async fn chunks_are_complete_and_in_order() {
         let reads = whole();
         let stream = reader(&reads).await.stream(1000, SIZE);
         let chunks: Vec<_> = stream.try_collect().await.unwrap();
         assert!(chunks.concat() == content(1000..SIZE));
-        assert_eq!(chunks[0].len() as u64, FIRST_CHUNK);
-        assert_eq!(chunks.iter().map(Bytes::len).max(), Some(LARGEST_CHUNK as usize));
+        assert_eq!(chunks[0].len() as u64, MIN_CHUNK);
+        assert_eq!(chunks.iter().map(Bytes::len).max(), Some(MAX_CHUNK as usize));
         assert_eq!(reads.num_calls(), chunks.len());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_asked_for_that_nobody_waits_for() {
+    async fn no_request_is_sent_without_a_poll() {
         let reads = whole();
         let mut stream = Box::pin(reader(&reads).await.stream(0, SIZE));
         assert_eq!(reads.num_calls(), 0);
         for _ in 0..20 {
             stream.next().await.unwrap().unwrap();
-            // What is on its way arrives…
+            // Requests in flight complete,
             advance(Duration::from_secs(1)).await;
-            let asked = reads.num_calls();
-            // …and that is all.
+            let requested = reads.num_calls();
+            // and no others are sent.
             advance(Duration::from_secs(60)).await;
-            assert_eq!(reads.num_calls(), asked);
+            assert_eq!(reads.num_calls(), requested);
         }
         assert!(reads.num_calls() <= 20 + CHUNKS_AHEAD as usize, "{}", reads.num_calls());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_came_last_is_not_asked_for_again() {
+    async fn cached_chunks_are_not_requested_again() {
         let reads = whole();
         let reader = reader(&reads).await;
         let first = async |at: u64| {
             let bytes = Box::pin(reader.stream(at, SIZE)).next().await.unwrap().unwrap();
             assert!(bytes == content(at..at + bytes.len() as u64));
         };
-        // To and fro between two places, forward by little.
+        // Alternate between two places in small steps.
         for step in 0..100 {
             first(step * 1000).await;
             first((10 << 20) + step * 100).await;
         }
         assert_eq!(reads.num_calls(), 2);
-        // What lies in between is asked for up to what is there.
+        // A gap is requested up to the next cached chunk.
         first((10 << 20) - 5000).await;
         let bytes = reader.bytes((10 << 20) - 5000, (10 << 20) + 5000).await.unwrap();
         assert!(bytes == content((10 << 20) - 5000..(10 << 20) + 5000));
         assert_eq!(reads.num_calls(), 3);
-        // But not for long.
+        // A long read evicts older chunks.
         reader.bytes(0, 10 << 20).await.unwrap();
         let calls = reads.num_calls();
         first(10 << 20).await;
@@ -360,10 +352,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_end_with_those_who_want_them() {
+    async fn dropping_the_reader_cancels_its_requests() {
         let reads = mock!(Client::get_object).then_compute_output(|request| {
             let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, std::io::Error>>());
-            answer(&asked(request.range()), SdkBody::from_body_1_x(BodyExt::boxed(body)))
+            answer(&requested(request.range()), SdkBody::from_body_1_x(BodyExt::boxed(body)))
         });
         let reader = reader(&reads).await;
         assert!(timeout(Duration::from_secs(1), reader.bytes(0, SIZE)).await.is_err());
@@ -374,10 +366,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_body_that_stalls_is_asked_for_anew_from_where_it_did() {
+    async fn a_stalled_body_is_requested_again_from_its_last_byte() {
         let stalled = AtomicBool::new(false);
         let reads = mock!(Client::get_object).then_compute_output(move |request| {
-            let range = asked(request.range());
+            let range = requested(request.range());
             if stalled.swap(true, Ordering::Relaxed) {
                 assert_eq!(range, 2000..5000);
                 return answer(&range, content(range.clone()));
@@ -394,16 +386,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_is_not_what_was_asked_for_is_never_passed_on() {
+    async fn a_response_with_another_range_is_not_delivered() {
         let other = mock!(Client::get_object).then_output(|| answer(&(0..1000), content(0..1000)));
         let no_range = mock!(Client::get_object)
             .then_output(|| GetObjectOutput::builder().body(content(0..1000).into()).build());
         let longer = mock!(Client::get_object).then_output(|| answer(&(1000..2000), content(1000..2001)));
         let nothing = mock!(Client::get_object).then_output(|| answer(&(1000..2000), Bytes::new()));
         for (reads, complaint) in [
-            (other, "asked for bytes 1000-1999 of 20971520, got bytes 0-999/20971520"),
-            (no_range, "asked for bytes 1000-1999 of 20971520, got the whole object"),
-            (longer, "the body is longer than what was asked for"),
+            (other, "requested bytes 1000-1999 of 20971520, got bytes 0-999/20971520"),
+            (no_range, "requested bytes 1000-1999 of 20971520, got the whole object"),
+            (longer, "the body is longer than the requested range"),
             (nothing, "the body ended at byte 1000 of 2000"),
         ] {
             let reader = reader(&reads).await;
@@ -411,14 +403,14 @@ mod tests {
             let expected = format!("cannot read s3://uploads/a.mp4: {complaint}");
             assert_eq!((error.to_string(), error.exit()), (expected, Exit::Transient));
             assert_eq!(reads.num_calls(), READ_TRIES as usize);
-            // What could not be read is not kept.
+            // A failed chunk is not cached.
             reader.bytes(1500, 2000).await.unwrap_err();
             assert_eq!(reads.num_calls(), 2 * READ_TRIES as usize);
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_for_some_seconds_are_overcome_and_for_an_hour_are_not() {
+    async fn refusals_of_seconds_are_retried_and_of_an_hour_are_errors() {
         for (code, minutes, expected) in [(503, 0.3, true), (500, 0.3, true), (503, 60.0, false)] {
             let begun = Instant::now();
             let refused = mock!(Client::get_object)
@@ -437,38 +429,31 @@ mod tests {
     }
 
     proptest! {
-        /// A reader that takes chunks one by one, as they come.
+        /// Models a reader that takes each chunk as it arrives.
         #[test]
-        fn a_reading_is_asked_for_in_order_to_its_end_and_never_far_ahead(
+        fn a_read_is_requested_in_order_with_bounded_prefetch(
             start in 0..40_u64 << 20,
             length in 0..40_u64 << 20,
-            // How much of what is asked for comes out of what is kept.
-            kept in prop::collection::vec(1..=LARGEST_CHUNK, 1..5),
+            // Sizes that the cache shortens requests to.
+            kept in prop::collection::vec(1..=MAX_CHUNK, 1..5),
         ) {
-            let mut demand = ReadWindow { next: start, end: start + length, taken: 0 };
-            let mut coming = VecDeque::new();
+            let mut window = ReadWindow { next: start, end: start + length, taken: 0 };
+            let mut in_flight = VecDeque::new();
             let mut kept = kept.into_iter().cycle();
             loop {
-                while let Some(end) = demand.chunk(coming.iter().sum()) {
-                    prop_assert!(end > demand.next && end <= start + length);
-                    prop_assert!(end - demand.next <= LARGEST_CHUNK);
-                    let got = (end - demand.next).min(kept.next().unwrap());
-                    demand.next += got;
-                    coming.push_back(got);
+                while let Some(end) = window.chunk(in_flight.iter().sum()) {
+                    prop_assert!(end > window.next && end <= start + length);
+                    prop_assert!(end - window.next <= MAX_CHUNK);
+                    let got = (end - window.next).min(kept.next().unwrap());
+                    window.next += got;
+                    in_flight.push_back(got);
                 }
-                let waiting: u64 = coming.iter().sum();
-                prop_assert!(waiting <= MOST_AHEAD && waiting <= FIRST_CHUNK.max(2 * demand.taken));
-                let Some(taken) = coming.pop_front() else { break };
-                demand.taken += taken;
+                let waiting: u64 = in_flight.iter().sum();
+                prop_assert!(waiting <= MAX_PREFETCH && waiting <= MIN_CHUNK.max(2 * window.taken));
+                let Some(taken) = in_flight.pop_front() else { break };
+                window.taken += taken;
             }
-            prop_assert_eq!((demand.next, demand.taken), (start + length, length));
-        }
-
-        #[test]
-        fn pauses_grow_up_to_a_limit(tries in 1..u32::MAX) {
-            let pause = pause(tries);
-            prop_assert!(pause >= FIRST_PAUSE / 2 && pause <= LONGEST_PAUSE);
-            prop_assert!(tries < 9 || pause >= LONGEST_PAUSE / 2);
+            prop_assert_eq!((window.next, window.taken), (start + length, length));
         }
     }
 }
