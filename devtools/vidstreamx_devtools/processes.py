@@ -9,77 +9,86 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from vidstreamx_devtools.settings import Problem, Settings
+from vidstreamx_devtools.settings import Settings, UserError
 
 
-class Process:
-    """A process known by its pid file. The start time in it tells reused process ids apart."""
+class BackgroundProcess:
+    """A process identified by its pid file, which has the start time to detect a reused process id."""
 
-    def __init__(self, settings: Settings, name: str):
+    def __init__(self, settings: Settings, name: str) -> None:
         self.name = name
         self.log = settings.log(name)
-        self._file = settings.state / f"{name}.pid"
+        self._pid_file = settings.state / f"{name}.pid"
 
     @property
-    def _known(self) -> dict:
+    def _saved(self) -> dict[str, Any]:
         try:
-            return json.loads(self._file.read_text())
+            saved: dict[str, Any] = json.loads(self._pid_file.read_text())
         except (OSError, ValueError):
             return {}
+        return saved
 
     @property
     def pid(self) -> int | None:
-        """The process id if it is running."""
-        known = self._known
-        if known and _start_time(known["pid"]) == known["start_time"]:
-            return known["pid"]
+        """The process id, or None if the process does not run."""
+        saved = self._saved
+        if saved and _start_time(saved["pid"]) == saved["start_time"]:
+            return int(saved["pid"])
         return None
 
     @property
     def fingerprint(self) -> str:
-        """What `start` was told, to see whether a running process is of today's making."""
-        return self._known.get("fingerprint", "")
+        """The fingerprint given to `start`: shows whether the running process is up to date."""
+        return str(self._saved.get("fingerprint", ""))
 
-    def start(self, command: list, env: dict[str, str], fingerprint: str = "", cwd: Path | None = None) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+    def start(
+        self,
+        command: Sequence[str | Path],
+        environment: dict[str, str],
+        fingerprint: str = "",
+        cwd: Path | None = None,
+    ) -> None:
+        self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             started = subprocess.Popen(
                 [str(part) for part in command],
-                env=env,
+                env=environment,
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # no Ctrl-C reaches it, and its group is all its own
+                start_new_session=True,  # Ctrl-C does not reach it, and `stop` can signal its group
             )
-        known = {"pid": started.pid, "start_time": _start_time(started.pid), "fingerprint": fingerprint}
-        self._file.write_text(json.dumps(known))
+        saved = {"pid": started.pid, "start_time": _start_time(started.pid), "fingerprint": fingerprint}
+        self._pid_file.write_text(json.dumps(saved))
 
-    def stop(self, patience: float = 10) -> bool:
-        """Ends it, at first politely. False if it was not running."""
+    def stop(self, timeout: float = 10) -> bool:
+        """Sends SIGTERM, and SIGKILL after the timeout. Returns False if the process did not run."""
         pid = self.pid
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGTERM)
-            deadline = time.monotonic() + patience
+            deadline = time.monotonic() + timeout
             while self.pid is not None and time.monotonic() < deadline:
                 time.sleep(0.05)
             if self.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
-        self._file.unlink(missing_ok=True)
+        self._pid_file.unlink(missing_ok=True)
         return pid is not None
 
-    def wait_until(self, is_ready, patience: float) -> None:
-        """Waits for readiness; a process that ends instead is a problem, named with its last words."""
-        deadline = time.monotonic() + patience
+    def wait_until_ready(self, is_ready: Callable[[], bool], timeout: float) -> None:
+        """Waits for readiness. Raises `UserError` with the last log line if the process exits first."""
+        deadline = time.monotonic() + timeout
         while not is_ready():
             if self.pid is None:
-                raise Problem(f"{self.name} ended at once: {self.last_line()} (all of it: {self.log})")
+                raise UserError(f"{self.name} exited: {self.last_line()} (log: {self.log})")
             if time.monotonic() > deadline:
-                raise Problem(f"{self.name} is not ready after {patience:.0f} s: see {self.log}")
+                raise UserError(f"{self.name} is not ready after {timeout:.0f} s: see {self.log}")
             time.sleep(0.05)
 
     def last_line(self) -> str:
@@ -88,15 +97,15 @@ class Process:
             lines = text.strip().splitlines()
             if lines:
                 return lines[-1].strip()
-        return "it said nothing"
+        return "no output"
 
 
 def _start_time(pid: int) -> str | None:
-    """In clock ticks since boot; None if there is no such process, or only its remains."""
+    """Start time in clock ticks since boot. None if there is no such process, or only a zombie."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)
     try:
-        # The second field, a name in brackets, can hold anything.
+        # The second field, a program name in parentheses, can contain spaces.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None

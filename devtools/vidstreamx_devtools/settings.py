@@ -1,4 +1,4 @@
-"""The one place that says where the local stack keeps its things and which ports it uses."""
+"""Paths, ports and names that the local stack uses. `Settings` is the only place that reads them."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 
-# Of the agent that gives ECS tasks their credentials. The SDKs accept it and loopback, nothing else.
+# The address of the agent that gives ECS tasks their credentials. The SDKs accept it and loopback only.
 AGENT_ADDRESS = "169.254.170.2"
 
 
-class Problem(Exception):
-    """Something a person has to know, as one line that says what is wrong and the way out."""
+class UserError(Exception):
+    """An error for the user: one line with the cause and the way out. It needs no traceback."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Two stacks can run side by side if state folder and ports differ."""
+    """Settings of one local stack. Two stacks can run side by side if state folder and ports differ."""
 
-    tools: Path  # what setup.sh installs: venv, players
-    state: Path  # process ids, logs, outputs of one stack
+    tools: Path  # the folder that setup.sh installs into: venv, players
+    state: Path  # process ids, logs and outputs of this stack
     port: int  # of the local AWS
-    viewer_port: int  # of the page that plays streams
+    viewer_port: int  # of the viewer, which serves streams and the player page
     stack_name: str = "vidstreamx"
     image: str = "vidstreamx-transcoder:local"
     template: Path = REPO / "infra" / "vidstreamx.yaml"
@@ -42,7 +42,7 @@ class Settings:
 
     @property
     def endpoint(self) -> str:
-        # An address, not a name: for addresses the SDKs put bucket names into the path.
+        # An IP address: for host names the SDKs put the bucket into the host name.
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -56,8 +56,16 @@ class Settings:
 def _port(variable: str, default: int) -> int:
     text = os.environ.get(variable) or str(default)
     if not text.isdigit() or not 0 < int(text) < 65536:
-        raise Problem(f'{variable}: "{text}" is not a port number')
+        raise UserError(f'{variable}: "{text}" is not a port number')
     return int(text)
+
+
+def require_free_port(port: int, variable: str) -> None:
+    """Raises `UserError` if a program listens on the port; `variable` selects another one."""
+    if port_is_taken(port):
+        raise UserError(
+            f"port {port} is taken by another program: stop it, or choose another port with {variable}"
+        )
 
 
 def port_is_taken(port: int) -> bool:
@@ -65,6 +73,13 @@ def port_is_taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def plain_environment() -> dict[str, str]:
-    """This process's environment without anybody's AWS settings or credentials."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without AWS and VidStreamX variables, so without the user's credentials."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "VIDSTREAMX_"))}

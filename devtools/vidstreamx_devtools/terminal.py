@@ -1,4 +1,4 @@
-"""What the commands print: one line per step with the seconds it took, and a line that moves."""
+"""Terminal output of the commands: one line per step with its duration, a progress line, and tables."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 
 _WIDTH = 52
 
 
-class Line:
-    """A line that shows progress. Where nothing can be redrawn, a new line now and then."""
+class ProgressLine:
+    """A line that is redrawn in place. Without a terminal it prints a new line every few seconds."""
 
-    def __init__(self, label: str, every_seconds: float = 5):
+    def __init__(self, label: str, every_seconds: float = 5) -> None:
         self._label = label
         self._every = every_seconds
         self._start = self._printed = time.monotonic()
@@ -41,12 +42,12 @@ class Line:
 
 
 @contextlib.contextmanager
-def step(label: str):
-    """Times a step; what takes no time on a warm machine is not worth a line."""
-    line = Line(label)
+def timed_step(label: str) -> Iterator[None]:
+    """Prints a line with the step's duration. Steps under half a second print nothing."""
+    line = ProgressLine(label)
     start = time.monotonic()
     try:
-        yield line
+        yield
     except BaseException:
         line.clear()
         raise
@@ -57,14 +58,20 @@ def step(label: str):
 
 
 def table(rows: list[list[str]], header: list[str]) -> str:
-    """Columns of the width they need; the first one to the left, the others to the right."""
+    """A table with columns of minimal width: the first aligned left, the others right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: list[str]) -> str:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]
-        return "  " + "  ".join(cells).rstrip()
+        cells = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return "  " + "  ".join([row[0].ljust(widths[0]), *cells]).rstrip()
 
     return "\n".join([line(header), line(["─" * width for width in widths]), *map(line, rows)])
+
+
+def left_aligned_table(rows: list[list[str]]) -> str:
+    """All columns aligned left; the first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def size(count: float) -> str:

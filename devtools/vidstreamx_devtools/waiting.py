@@ -1,15 +1,19 @@
-"""Waiting for conditions, never for time."""
+"""Waits for conditions with a deadline."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
+
+_T = TypeVar("_T")
 
 
-def until(condition, within: float, every: float = 0.2):
-    """What the condition gives as soon as it is true, or its last answer when time is up."""
-    deadline = time.monotonic() + within
+def wait_until(condition: Callable[[], _T], timeout: float, interval: float = 0.2) -> _T:
+    """Calls the condition until it is true or time is up. Returns its last result."""
+    deadline = time.monotonic() + timeout
     while True:
-        answer = condition()
-        if answer or time.monotonic() > deadline:
-            return answer
-        time.sleep(every)
+        result = condition()
+        if result or time.monotonic() > deadline:
+            return result
+        time.sleep(interval)

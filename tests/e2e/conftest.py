@@ -1,6 +1,6 @@
-"""The end-to-end tests: the real programs, a real ECS task per video, a real browser, IAM enforced.
+"""Fixtures of the end-to-end tests: the real programs, an ECS task per video, a real browser, IAM enforced.
 
-One stack for all of them, beside the one of `make demo` and gone afterwards; logs stay in .local/e2e.
+One stack serves all tests. It is separate from that of `make demo`, and its logs stay in .local/e2e.
 """
 
 from __future__ import annotations
@@ -8,52 +8,63 @@ from __future__ import annotations
 import os
 import random
 import signal
+from collections.abc import Iterator
 
 import pytest
+from vidstreamx_devtools.e2e.chaos import ChaosRun, run_chaos
+from vidstreamx_devtools.e2e.player_pages import OpenStream, player_pages
+from vidstreamx_devtools.e2e.scenario import Scenario, run_scenario
+from vidstreamx_devtools.e2e.stack_fixture import StackFixture, running_stack
+from vidstreamx_devtools.e2e.upload_files import UploadFiles
 
-from vidstreamx_devtools.e2e import chaos as ordeals
-from vidstreamx_devtools.e2e import scenario as stories
-from vidstreamx_devtools.e2e import stack_fixture as worlds
-from vidstreamx_devtools.e2e.upload_files import Clips
-
-_tables = pytest.StashKey[list[tuple[str, str]]]()
+_tables_key = pytest.StashKey[list[tuple[str, str]]]()
 
 
-def pytest_configure(config) -> None:
-    config.stash[_tables] = []
-    # Being told to end means tidying up first.
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_tables_key] = []
+    # As an exception, so that fixtures clean up after SIGTERM.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
-def world():
-    with worlds.world() as here:
-        yield here
+def stack() -> Iterator[StackFixture]:
+    with running_stack() as fixture:
+        yield fixture
 
 
 @pytest.fixture(scope="session")
-def clips(world):
-    return Clips.gather(world.stack.settings.state / "clips")
+def files(stack: StackFixture) -> UploadFiles:
+    return UploadFiles.create(stack.local.settings.state / "files")
 
 
 @pytest.fixture(scope="session")
-def story(world, clips, request):
-    told = stories.tell(world, clips)
-    request.config.stash[_tables].append(("where everything ended", told.table()))
-    return told
+def scenario(stack: StackFixture, files: UploadFiles, request: pytest.FixtureRequest) -> Scenario:
+    """The finished scenario. Its consumer has exited and the queue is empty."""
+    result = run_scenario(stack, files)
+    request.config.stash[_tables_key].append(("results of the scenario", result.table()))
+    return result
 
 
 @pytest.fixture(scope="session")
-def ordeal(world, clips, story, request):
-    """After the story, whose tests count what there is."""
+def chaos(
+    stack: StackFixture, files: UploadFiles, scenario: Scenario, request: pytest.FixtureRequest
+) -> ChaosRun:
+    """The finished chaos run. It comes after the scenario, whose tests count all records."""
     seed = int(os.environ.get("VIDSTREAMX_TEST_SEED") or random.randrange(1_000_000))
-    print(f"VIDSTREAMX_TEST_SEED={seed}")  # shown where this fails
-    endured = ordeals.endure(world, clips, seed)
-    request.config.stash[_tables].append((f"what was killed, VIDSTREAMX_TEST_SEED={seed}", endured.table()))
-    return endured
+    print(f"VIDSTREAMX_TEST_SEED={seed}")  # pytest shows it if the run fails
+    result = run_chaos(stack, files, seed)
+    request.config.stash[_tables_key].append((f"chaos run, VIDSTREAMX_TEST_SEED={seed}", result.table()))
+    return result
 
 
-def pytest_terminal_summary(terminalreporter, config) -> None:
-    for title, table in config.stash[_tables]:
+@pytest.fixture(scope="module")
+def open_stream(stack: StackFixture) -> Iterator[OpenStream]:
+    """Opens a stream in a browser: `open_stream(address)`, `open_stream(address, "shaka")`."""
+    with player_pages(stack) as function:
+        yield function
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for title, table in config.stash[_tables_key]:
         terminalreporter.section(title)
         terminalreporter.write_line(table)

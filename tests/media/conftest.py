@@ -1,6 +1,6 @@
-"""Tests of what the transcoder makes: of every file of the corpus, and of how it plays.
+"""Fixtures of the media tests, which transcode all kinds of files and check and play the streams.
 
-Outputs stay under target/media and are made again when the program or the file is newer.
+Outputs stay in target/media. A file is transcoded again if it or the program has changed.
 """
 
 from __future__ import annotations
@@ -11,42 +11,40 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from vidstreamx_devtools.media import uploads as corpus
 from vidstreamx_devtools.local import programs
 from vidstreamx_devtools.media import table
-from vidstreamx_devtools.media import verdict
 from vidstreamx_devtools.media.transcode import OUTPUTS
+from vidstreamx_devtools.media.uploads import uploads
+from vidstreamx_devtools.media.verdict import Verdict, judge
 
-_verdicts = pytest.StashKey[list]()
+_verdicts_key = pytest.StashKey[list[Verdict]]()
 
 
 @pytest.fixture(scope="session")
 def binary() -> Path:
+    """The transcoder: VIDSTREAMX_BINARY, or a release build."""
     given = os.environ.get("VIDSTREAMX_BINARY")
     return Path(given) if given else programs.build() / programs.TRANSCODER
 
 
 @pytest.fixture(scope="session")
-def verdicts(binary, request) -> dict[str, verdict.Verdict]:
-    """Every file put through the program and checked, as many at a time as there are cores."""
+def verdicts(binary: Path, request: pytest.FixtureRequest) -> dict[str, Verdict]:
+    """The verdict on every file by name. As many files are processed in parallel as there are cores."""
     OUTPUTS.mkdir(parents=True, exist_ok=True)
-    files = [(upload, upload.path(OUTPUTS / "made")) for upload in corpus.uploads()]
-    files.sort(key=lambda pair: -pair[1].stat().st_size)  # the long ones first, so that they don't end alone
-    # A process of its own each: decoding holds Python's lock. Not forked, as pytest has threads.
+    files = [(upload.path(), ",".join(sorted(upload.categories))) for upload in uploads()]
+    files.sort(key=lambda file: -file[0].stat().st_size)  # a large file at the end would run alone
+    # Processes, because decoding holds Python's lock; spawned, because pytest has threads.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
-        judged = [
-            pool.submit(verdict.judge, binary, path, upload.categories, OUTPUTS) for upload, path in files
-        ]
-        found = sorted((one.result() for one in judged), key=lambda one: one.file)
-    request.config.stash[_verdicts] = found
-    table.write(found, OUTPUTS / "table.md")
-    return {one.file: one for one in found}
+        pending = [pool.submit(judge, binary, path, categories) for path, categories in files]
+        judged = sorted((future.result() for future in pending), key=lambda verdict: verdict.file)
+    request.config.stash[_verdicts_key] = judged
+    table.write(judged, OUTPUTS / "table.md")
+    return {verdict.file: verdict for verdict in judged}
 
 
-def pytest_terminal_summary(terminalreporter, config) -> None:
-    found = config.stash.get(_verdicts, None)
-    if found:
-        terminalreporter.section("what was expected of each file, and what came out: target/media/table.md")
-        terminalreporter.write_line(table.short(found))
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    verdicts = config.stash.get(_verdicts_key, None)
+    if verdicts:
+        terminalreporter.section("verdicts by file, with expected and got values in target/media/table.md")
+        terminalreporter.write_line(table.summary(verdicts))

@@ -1,4 +1,4 @@
-"""The ways that are compared: the naive one, the task, and the task's own FFmpeg command without the task."""
+"""The compared commands: the naive way, the task, and the task's FFmpeg commands alone (bare)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidstreamx_devtools.bench.container import Machine
-from vidstreamx_devtools.settings import Problem
+from vidstreamx_devtools.bench.container import BenchContainer
+from vidstreamx_devtools.settings import UserError
 
-# Finds no ffmpeg but the image's own; tells what it was asked to do.
+# Writes its arguments to a file and runs the image's ffmpeg.
 _SHIM = """#!/bin/sh
 printf '%s\\n' "$@" >"/bench/bin/arguments.$$"
 exec /usr/bin/ffmpeg "$@"
@@ -23,78 +23,84 @@ class Rung:
     name: str
     width: int
     height: int
-    copied: bool
+    is_copied: bool
     folder: str  # of its playlist, in the output folder
 
 
-def naive_script(clip: str, rungs: list[Rung], out: str) -> str:
-    """What a competent person writes at first: download, one FFmpeg run per rung, upload.
+def naive_script(clip: str, rungs: list[Rung], output: str) -> str:
+    """A straightforward first implementation: download, one FFmpeg run per rung, upload.
 
-    The rungs are those that the task makes: no upscaling, and portrait stays portrait. Keyframes at every
-    fourth second and fragmented MP4 make segments that can be compared with the task's; `-fps_mode vfr` and
-    the source's time base keep FFmpeg from repeating or dropping frames of a source with a variable rate:
-    only the same frames can be compared.
+    The rungs are those of the task, so no rung is upscaled and portrait stays portrait. Keyframes every
+    four seconds and fragmented MP4 make the segments comparable. `-fps_mode vfr` and the time base of the
+    source keep FFmpeg from repeating or dropping frames of a source with a variable frame rate, because
+    VMAF needs the same frames.
     """
-    lines = ["set -e", f"mkdir -p {out}/local {out}/uploaded", f"cp {clip} {out}/local/in.mp4"]
+    lines = ["set -e", f"mkdir -p {output}/local {output}/uploaded", f"cp {clip} {output}/local/in.mp4"]
     for rung in rungs:
-        here = f"{out}/local/{rung.name}"
-        # By the side that the ladder counts: the other one follows.
+        folder = f"{output}/local/{rung.name}"
+        # By the shorter side, as in the ladder.
         scale = f"{rung.width}:-2" if rung.width < rung.height else f"-2:{rung.height}"
         lines.append(
-            f"mkdir {here}; ffmpeg -nostdin -v error -i {out}/local/in.mp4 -vf scale={scale} -fps_mode vfr -enc_time_base demux"
-            " -c:v libx264 -preset medium -crf 23 -force_key_frames 'expr:gte(t,n_forced*4)' -c:a aac -b:a 128k"
+            f"mkdir {folder}; ffmpeg -nostdin -v error -i {output}/local/in.mp4 -vf scale={scale}"
+            " -fps_mode vfr -enc_time_base demux -c:v libx264 -preset medium -crf 23"
+            " -force_key_frames 'expr:gte(t,n_forced*4)' -c:a aac -b:a 128k"
             " -f hls -hls_time 4 -hls_playlist_type vod -hls_segment_type fmp4"
-            f" -hls_segment_filename {here}/%05d.m4s {here}/index.m3u8"
+            f" -hls_segment_filename {folder}/%05d.m4s {folder}/index.m3u8"
         )
-    lines += [f"cp -r {out}/local/{rung.name} {out}/uploaded/" for rung in rungs]
+    lines += [f"cp -r {output}/local/{rung.name} {output}/uploaded/" for rung in rungs]
     return "\n".join(lines)
 
 
-def task_command(clip: str, out: str) -> list[str]:
-    return ["transcoder-task", "--input", clip, "--output", out]
+def task_command(clip: str, output: str) -> list[str]:
+    return ["transcoder-task", "--input", clip, "--output", output]
 
 
-def read_rungs(out: Path) -> list[Rung]:
-    """The task's video renditions, largest first, from its report."""
-    report = json.loads((out / "job.json").read_text())
-    rungs = []
-    for rendition in report["renditions"]:
-        if rendition["kind"] != "video":
-            continue
-        folder = f"{report['folder']}/video/{rendition['name']}"
-        copied = rendition.get("copied", False)
-        rungs.append(Rung(rendition["name"], rendition["width"], rendition["height"], copied, folder))
+def read_rungs(output: Path) -> list[Rung]:
+    """The task's rungs, largest first, from its report."""
+    report = json.loads((output / "job.json").read_text())
+    rungs = [
+        Rung(
+            rendition["name"],
+            rendition["width"],
+            rendition["height"],
+            rendition.get("copied", False),
+            f"{report['folder']}/video/{rendition['name']}",
+        )
+        for rendition in report["renditions"]
+        if rendition["kind"] == "video"
+    ]
     if not rungs:
-        raise Problem(f"{out / 'job.json'} lists no video rendition")
+        raise UserError(f"{output / 'job.json'} lists no video rendition")
     return sorted(rungs, key=lambda rung: -rung.height)
 
 
-def bare_command(machine: Machine, clip: str, out: str) -> str | None:
-    """The task's own FFmpeg commands, as a script whose pipes are read by nobody, or None if they can't be had.
+def bare_command(container: BenchContainer, clip: str, output: str) -> str | None:
+    """A script with the task's own FFmpeg commands, whose outputs go to /dev/null. None if they can't be
+    recorded.
 
-    The task runs once with an `ffmpeg` in front of the image's that writes down its arguments.
+    The task runs once with an `ffmpeg` first on PATH that records its arguments.
     """
-    folder = machine.path("/bench/bin")
-    for old in folder.iterdir():
-        old.unlink()
+    folder = container.path("/bench/bin")
+    for leftover in folder.iterdir():
+        leftover.unlink()
     shim = folder / "ffmpeg"
     shim.write_text(_SHIM)
     shim.chmod(0o755)
-    machine.run("env", "PATH=/bench/bin:/usr/local/bin:/usr/bin:/bin", *task_command(clip, out))
+    container.run("env", "PATH=/bench/bin:/usr/local/bin:/usr/bin:/bin", *task_command(clip, output))
     commands = [path.read_text().splitlines() for path in sorted(folder.glob("arguments.*"))]
-    # The task runs FFmpeg for other things, too: one that makes renditions writes to pipes of its own, and one of them reports
-    # its progress.
-    encoding = [command for command in commands if any(map(_is_own_pipe, command))]
+    # The task also runs FFmpeg for analysis and stills. Only the commands that make renditions write to pipes
+    # other than stdout and stderr, and one of them reports progress.
+    encoding = [command for command in commands if any(map(_is_output_pipe, command))]
     if sum("-progress" in command for command in encoding) != 1:
         return None
-    return "; ".join([*map(_unread, encoding), "wait"])
+    return "; ".join([*map(_discard_outputs, encoding), "wait"])
 
 
-def _is_own_pipe(argument: str) -> bool:
+def _is_output_pipe(argument: str) -> bool:
     return bool(re.fullmatch(r"pipe:(\d\d+|[3-9])", argument))
 
 
-def _unread(command: list[str]) -> str:
-    pipes = sorted({int(argument.removeprefix("pipe:")) for argument in command if _is_own_pipe(argument)})
-    redirections = " ".join(f"{fd}>/dev/null" for fd in pipes)
+def _discard_outputs(command: list[str]) -> str:
+    pipes = sorted({int(argument.removeprefix("pipe:")) for argument in command if _is_output_pipe(argument)})
+    redirections = " ".join(f"{pipe}>/dev/null" for pipe in pipes)
     return f"ffmpeg {shlex.join(command)} {redirections} & true"

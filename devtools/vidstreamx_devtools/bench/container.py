@@ -1,5 +1,4 @@
-"""The transcoder's image as the place where everything is measured: one container, in which each command is
-timed from within."""
+"""A container of the transcoder's image in which all commands are measured from inside."""
 
 from __future__ import annotations
 
@@ -7,43 +6,41 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+from vidstreamx_devtools import corpus
+from vidstreamx_devtools.settings import UserError
 
-from vidstreamx_devtools.settings import Problem
-
-_LIMIT_SECONDS = 900
+_TIMEOUT = 900  # seconds
 
 
-class Machine:
-    """Folders as they are seen inside: /bench is `folder`, the rest is read only."""
+class BenchContainer:
+    """Runs until the end of its `with`. /bench is `folder`, the other folders are read-only."""
 
     WORK = "/bench/work"
     CLIPS = "/bench/clips"
     CORPUS = "/corpus"
 
-    def __init__(self, image: str, folder: Path, corpus: Path):
+    def __init__(self, image: str, folder: Path) -> None:
         self.folder = folder
         for name in ("work", "clips", "bin"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         mounts = ["--volume", f"{folder}:/bench", "--volume", f"{Path(__file__).parent}:/tools:ro"]
-        if corpus.is_dir():
-            mounts += ["--volume", f"{corpus.resolve()}:{self.CORPUS}:ro"]
-        # As whoever runs this, so that what is written belongs to them.
-        self._container = _docker(
-            "run", "--detach", "--rm", "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}",
-            "--workdir", "/bench", *mounts, "--entrypoint", "sleep", image, "7200",
-        )  # fmt: skip
+        if corpus.FOLDER.is_dir():
+            mounts += ["--volume", f"{corpus.FOLDER.resolve()}:{self.CORPUS}:ro"]
+        # As the current user, so that the user owns the written files.
+        options = ["--detach", "--rm", "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}"]
+        options += ["--workdir", "/bench", *mounts, "--entrypoint", "sleep"]
+        self._container = _docker("run", *options, image, "7200")
 
-    def __enter__(self) -> Machine:
+    def __enter__(self) -> BenchContainer:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         _docker("kill", self._container)
 
     def path(self, inside: str) -> Path:
-        """Where a path inside is on this side."""
+        """The path on the host for a path in the container."""
         return self.folder / Path(inside).relative_to("/bench")
 
     def run(self, *command: str) -> str:
@@ -52,13 +49,17 @@ class Machine:
     def ffmpeg(self, *arguments: str) -> None:
         self.run("ffmpeg", "-nostdin", "-v", "error", "-y", *arguments)
 
-    def seconds(self, file: str) -> float:
-        """How long a video lasts."""
-        return float(self.run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "csv=p=0", file))
+    def ffprobe(self, *arguments: str) -> str:
+        return self.run("ffprobe", "-v", "error", *arguments)
+
+    def duration(self, file: str) -> float:
+        """The duration of a video in seconds."""
+        return float(self.ffprobe("-show_entries", "format=duration", "-of", "csv=p=0", file))
 
     def measure(self, names: str, *command: str) -> dict[str, float]:
-        """Seconds of wall, user and system time, and peak memory of the named programs."""
-        return json.loads(self.run("bash", "/tools/measure.sh", names, *command))
+        """Wall, user and system time in seconds, and peak memory of the named programs (see measure.sh)."""
+        measured: dict[str, float] = json.loads(self.run("bash", "/tools/measure.sh", names, *command))
+        return measured
 
     def clear(self) -> None:
         shutil.rmtree(self.path(self.WORK), ignore_errors=True)
@@ -66,10 +67,11 @@ class Machine:
 
 
 def _docker(*arguments: str) -> str:
+    command = f"docker {' '.join(arguments)}"
     try:
-        done = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=_LIMIT_SECONDS)
+        completed = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=_TIMEOUT)
     except subprocess.TimeoutExpired:
-        raise Problem(f"this took more than {_LIMIT_SECONDS} s: docker {' '.join(arguments)}") from None
-    if done.returncode != 0:
-        raise Problem(f"docker {' '.join(arguments)}: {done.stderr.strip()[-500:]}")
-    return done.stdout.strip()
+        raise UserError(f"this took more than {_TIMEOUT} s: {command}") from None
+    if completed.returncode != 0:
+        raise UserError(f"{command}: {completed.stderr.strip()[-500:]}")
+    return completed.stdout.strip()

@@ -1,4 +1,4 @@
-"""What results were measured on."""
+"""The environment of a measurement: machine, commit, and versions of FFmpeg and x264."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
+from vidstreamx_devtools.bench.container import BenchContainer
 from vidstreamx_devtools.settings import REPO
-from vidstreamx_devtools.bench.container import Machine
+
+Environment = dict[str, Any]
 
 
-def machine() -> dict:
+def machine() -> Environment:
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return {
@@ -26,18 +29,25 @@ def machine() -> dict:
     }
 
 
-def programs(machine: Machine) -> dict:
-    """The image's."""
-    x264 = machine.run("sh", "-c", "dpkg-query -W -f '${Package} ${Version}\\n' 'libx264*'").split()
-    return {"ffmpeg": machine.run("ffmpeg", "-version").split()[2], "x264": x264[1] if x264 else "unknown"}
+def image_programs(container: BenchContainer) -> Environment:
+    """The versions in the image."""
+    x264 = container.run("sh", "-c", "dpkg-query -W -f '${Package} ${Version}\\n' 'libx264*'").split()
+    ffmpeg = container.run("ffmpeg", "-version").split()
+    return {"ffmpeg": ffmpeg[2], "x264": x264[1] if x264 else "unknown"}
 
 
-def sentence(about: dict) -> str:
-    return (
-        f"{about['cores']} cores of {about['cpu']}, {about['memory_gb']:.0f} GB, Linux {about['kernel']}, load"
-        f" {about['load']:.1f} at the start. {about['date']}, commit {about['commit']}."
+def sentence(environment: Environment) -> str:
+    """Machine, date, commit and, if known, the versions in the image."""
+    text = (
+        f"{environment['cores']} cores of {environment['cpu']}, {environment['memory_gb']:.0f} GB,"
+        f" Linux {environment['kernel']}, load {environment['load']:.1f} at the start."
+        f" {environment['date']}, commit {environment['commit']}."
     )
+    if "ffmpeg" in environment:
+        text += f" FFmpeg {environment['ffmpeg']} and x264 {environment['x264']} of the image."
+    return text
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True).stdout.strip()
+    completed = subprocess.run(["git", *arguments], cwd=REPO, capture_output=True, text=True)
+    return completed.stdout.strip()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Runs a command in the transcoder's image and measures it there, so that starting a container counts for
-# nothing. Prints one line of JSON.
+# Runs a command inside the container and measures it there, so that the start of the container is not measured.
+# Prints one line of JSON.
 #
-#   measure.sh NAME COMMAND…   NAME: of the programs whose peak memory is wanted, comma-separated
+#   measure.sh NAMES COMMAND…   NAMES: comma-separated names of the programs whose peak memory is measured
 set -euo pipefail
 
 names=$1
@@ -11,9 +11,9 @@ log=$(mktemp)
 peaks=$(mktemp)
 trap 'rm -f "$log" "$peaks"' EXIT
 
-# VmHWM never falls, so the last look at a process has its peak but for the last tenth of a second. Looking
-# starts no program but sleep: whatever runs here would take time from what is measured.
-watch() {
+# VmHWM never falls, so the last sample of a process misses at most the last tenth of a second. The loop starts no
+# program but sleep, because a program that runs here takes time from the measured one.
+sample_peaks() {
     local -A peak=()
     local process name key value rest
     while :; do
@@ -31,12 +31,12 @@ watch() {
     done
 }
 
-watch &
-watcher=$!
+sample_peaks &
+sampler=$!
 TIMEFORMAT='%R %U %S'
 exec 9>&2
 times=$({ time "$@" >"$log" 2>&1 9>&-; } 2>&1) && code=0 || code=$?
-{ kill "$watcher" && wait "$watcher"; } 2>/dev/null || true
+{ kill "$sampler" && wait "$sampler"; } 2>/dev/null || true
 if ((code != 0)); then
     tail -n 5 "$log" >&2
     exit "$code"

@@ -1,4 +1,4 @@
-"""Programs of this machine, each on cores of its own, watched from outside through /proc."""
+"""Runs programs on their own cores and reads their memory and CPU time from /proc."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from vidstreamx_devtools.settings import REPO
-from vidstreamx_devtools.settings import Problem
+from vidstreamx_devtools.bench.program import FOLDER
+from vidstreamx_devtools.settings import UserError
 
 _CORES = sorted(os.sched_getaffinity(0))
-# The endpoints and this program get the last core, what is measured all others.
-PINNED = len(_CORES) > 1
-MEASURED_CORES = set(_CORES[:-1]) if PINNED else set(_CORES)
+# The endpoints and this program share the last core. The measured program has the others.
+IS_PINNED = len(_CORES) > 1
+MEASURED_CORES = set(_CORES[:-1]) if IS_PINNED else set(_CORES)
 OTHER_CORES = {_CORES[-1]}
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class Watched:
+class MonitoredProcess:
     """A program that runs until the end of its `with`."""
 
-    def __init__(self, name: str, command: list, environment: dict[str, str], cores: set[int]):
+    def __init__(
+        self, name: str, command: Sequence[object], environment: dict[str, str], cores: set[int]
+    ) -> None:
         self.name = name
-        self.log = REPO / "target" / "bench" / f"{name}.log"
+        self.log = FOLDER / f"{name}.log"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [str(part) for part in command],
-            # Of this environment nothing but where programs are: no settings and no credentials of anybody.
+            # Only PATH of this environment, so that no settings and credentials of the user are used.
             env={"PATH": os.environ["PATH"], **environment},
-            cwd=self.log.parent,  # where no .env of anybody's is
+            cwd=self.log.parent,  # a folder without a .env file
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=self.log.open("wb"),
@@ -40,49 +42,56 @@ class Watched:
         )
         self._proc = Path("/proc") / str(self._process.pid)
 
-    def __enter__(self) -> Watched:
+    def __enter__(self) -> MonitoredProcess:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()
         self._process.wait()
+        assert self._process.stdout
         self._process.stdout.close()
 
-    def line(self) -> str:
-        """The next line that it says."""
+    def read_line(self) -> str:
+        """The next line of its output."""
+        assert self._process.stdout
         line = self._process.stdout.readline().decode().strip()
         if not line:
-            raise Problem(f"{self.name} ended: {self._last_words()}")
+            raise UserError(f"{self.name} exited: {self._log_end()}")
         return line
 
     def megabytes(self, field: str = "VmRSS") -> float:
-        """VmRSS: in memory now. VmHWM: the most so far. RssAnon: without the program's own file."""
-        self._check()
-        found = re.search(rf"^{field}:\s*(\d+) kB", (self._proc / "status").read_text(), re.MULTILINE)
-        return int(found[1]) * 1024 / 1e6
+        """VmRSS: resident memory now. VmHWM: the peak. RssAnon: without the pages of the program's file."""
+        self._check_running()
+        status = (self._proc / "status").read_text()
+        match = re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE)
+        if match is None:
+            raise UserError(f"{self._proc}/status has no {field}")
+        return int(match[1]) * 1024 / 1e6
 
     def cpu_seconds(self) -> float:
-        self._check()
+        self._check_running()
         fields = (self._proc / "stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / _TICKS
 
-    def until(self, reached: Callable[[], bool], seconds: float, what: str) -> list[float]:
-        """Waits, and gives the memory in MB at every second of it."""
-        start, samples = time.monotonic(), []
-        while not reached():
+    def wait_until(self, condition: Callable[[], bool], timeout: float, event: str) -> list[float]:
+        """Waits for the condition. Returns the memory in MB, sampled once per second."""
+        start = time.monotonic()
+        samples: list[float] = []
+        while not condition():
             samples.append(self.megabytes())
-            if time.monotonic() - start > seconds:
-                raise Problem(f"{what}: not within {seconds:.0f} s (log of the program: {self.log})")
+            if time.monotonic() - start > timeout:
+                raise UserError(f"{event}: not within {timeout:.0f} s (log of the program: {self.log})")
             time.sleep(max(0.0, start + len(samples) - time.monotonic()))
         return samples
 
-    def rest(self, seconds: float) -> list[float]:
+    def observe(self, seconds: float) -> list[float]:
+        """Waits. Returns the memory in MB, sampled once per second."""
         end = time.monotonic() + seconds
-        return self.until(lambda: time.monotonic() >= end, seconds + 60, "waiting")
+        return self.wait_until(lambda: time.monotonic() >= end, seconds + 60, "observation")
 
-    def _check(self) -> None:
+    def _check_running(self) -> None:
         if self._process.poll() is not None:
-            raise Problem(f"{self.name} ended with {self._process.returncode}: {self._last_words()}")
+            raise UserError(f"{self.name} exited with {self._process.returncode}: {self._log_end()}")
 
-    def _last_words(self) -> str:
+    def _log_end(self) -> str:
         return self.log.read_text(errors="replace").strip()[-500:]

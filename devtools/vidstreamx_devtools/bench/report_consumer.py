@@ -1,171 +1,184 @@
-"""The consumer's results as a section for people."""
+"""Formats the results of `make bench-consumer`."""
 
 from __future__ import annotations
 
 from statistics import median
+from typing import Any
 
-from vidstreamx_devtools.bench import environment as about
-from vidstreamx_devtools.bench.report import table
+from vidstreamx_devtools.bench import environment
+from vidstreamx_devtools.bench.report import Target, median_of, table, targets_table
 
 IDLE, IN_FLIGHT = 25, 64  # MB
 LAUNCHES, CORE = 20, 0.05
 UNLIMITED = 300  # launches per second
-# The last quarter of the long run may take this much more memory than the second one. The first is still growing
-# into what the most videos in flight and the most calls at once need.
+# Memory of the last quarter of the long run, relative to the second quarter. In the first quarter memory
+# still grows with the number of videos in flight and parallel calls.
 FLAT = 1.05
 
 _TENTHS = 10
 
+Row = dict[str, Any]
 
-def render(results: dict) -> str:
+
+def render(results: Row) -> str:
     parts = [
         "## The consumer",
-        "One process against SQS, ECS and S3 in memory, and beside it the seed's way: `make bench-consumer`.",
-        _how(results),
+        "One process with SQS, ECS and S3 in memory, compared with sequential processing: `make bench-consumer`.",
+        _method(results),
         "### Targets",
-        _verdicts(results),
-        "### Beside one message at a time",
-        _beside(results),
+        targets_table("", targets(results)),
+        "### Compared with sequential processing",
+        _comparison(results),
         "### Memory",
         _memory(results),
         "### Calls",
         _calls(results),
         "### Machine",
-        f"{about.sentence(results['about'])} It took {results['minutes']:.0f} minutes.",
-        "### Again",
+        f"{environment.sentence(results['environment'])} The run took {results['minutes']:.0f} minutes.",
+        "### How to run it",
         "```sh\nmake bench-consumer                                # writes this section\n"
-        "make bench-consumer BENCH=--quick                  # less of everything, in two minutes; prints instead\n"
+        "make bench-consumer BENCH=--quick                  # measures less, in two minutes; prints only\n"
         "make bench-consumer BENCH='--only sustained'       # one measurement; prints its figures\n"
-        "make bench-consumer BENCH=--render                 # this section again from target/bench/consumer.json\n```",
+        "make bench-consumer BENCH=--render                 # writes this section from target/bench/consumer.json\n"
+        "```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def summary(results: dict) -> str:
-    """For the terminal."""
-    return "\n".join(f"  {what:<58} {target:<30} {got:<20} {end}" for what, target, got, end in verdicts(results))
-
-
-def headline(name: str, found: dict | list) -> str:
+def headline(name: str, measured: Any) -> str:
     """One measurement for the terminal."""
     match name:
         case "idle":
-            return f"{found['rss']:.1f} MB"
+            return f"{measured['rss']:.1f} MB"
         case "in_flight":
-            return f"{found['holding']:.1f} MB, at most {found['most']:.1f} MB, {found['after']:.1f} MB after their ends"
+            holding, peak, after = (measured[field] for field in ("holding", "peak", "after"))
+            return f"{holding:.1f} MB, peak {peak:.1f} MB, {after:.1f} MB after all ended"
         case "sustained":
-            return f"{found['launches']:.1f} launches/s at {found['core']:.1%} of a core"
+            return f"{measured['launches']:.1f} launches/s at {measured['core']:.1%} of a core"
         case "long_run":
-            return f"{found['videos']:,} videos in {found['seconds']:.0f} s, at most {found['most']:.1f} MB"
+            return f"{measured['videos']:,} videos in {measured['seconds']:.0f} s, peak {measured['peak']:.1f} MB"
         case _:
-            return f"{_median(found, 'launches'):.1f} launches/s, {_median(found, 'cpu_ms'):.2f} ms of CPU time each"
+            launches, cpu_ms = median_of(measured, "launches"), median_of(measured, "cpu_ms")
+            return f"{launches:.1f} launches/s, {cpu_ms:.2f} ms of CPU time each"
 
 
-def verdicts(results: dict) -> list[tuple[str, str, str, str]]:
-    idle, flight, sustained, long = (results[name] for name in ("idle", "in_flight", "sustained", "long_run"))
-    unlimited, growth = _median(results["unlimited"], "launches"), _growth(long["rss"])
-    # A window cuts a launch off at either end.
+def targets(results: Row) -> list[Target]:
+    idle, flight, sustained, long_run = (
+        results[name] for name in ("idle", "in_flight", "sustained", "long_run")
+    )
+    unlimited, growth = median_of(results["unlimited"], "launches"), _growth(long_run["rss"])
+    # The window can cut off a launch at both ends.
     keeps_up = sustained["launches"] >= LAUNCHES - 1 / sustained["window"] * 2
-    found = [
-        ("a minute of empty long polls", f"under {IDLE} MB", f"{idle['rss']:.1f} MB", idle["rss"] < IDLE),
-        (
-            f"{flight['videos']:,} videos in flight, from first launch to last end", f"under {IN_FLIGHT} MB",
-            f"{flight['most']:.1f} MB", flight["most"] < IN_FLIGHT,
+    return [
+        Target(
+            "one minute of empty long polls", f"below {IDLE} MB", f"{idle['rss']:.1f} MB", idle["rss"] < IDLE
         ),
-        (
-            f"{LAUNCHES} launches/s for {sustained['window']} s", f"under {CORE:.0%} of a core",
-            f"{sustained['core']:.1%} at {sustained['launches']:.1f}/s", keeps_up and sustained["core"] < CORE,
+        Target(
+            f"{flight['videos']:,} videos in flight, from first launch to last end",
+            f"below {IN_FLIGHT} MB",
+            f"{flight['peak']:.1f} MB",
+            flight["peak"] < IN_FLIGHT,
         ),
-        ("launch rate lifted", f"at least {UNLIMITED} launches/s", f"{unlimited:.0f}/s", unlimited >= UNLIMITED),
-        (
-            f"{long['videos']:,} videos, memory of 4th to 2nd quarter", f"at most {FLAT:.2f}x",
-            f"{growth:.3f}x", growth <= FLAT,
+        Target(
+            f"{LAUNCHES} launches/s for {sustained['window']} s",
+            f"below {CORE:.0%} of a core",
+            f"{sustained['core']:.1%} at {sustained['launches']:.1f}/s",
+            keeps_up and sustained["core"] < CORE,
         ),
-    ]  # fmt: skip
-    return [(what, target, got, "met" if met else "missed") for what, target, got, met in found]
+        Target(
+            "no launch rate", f"at least {UNLIMITED} launches/s", f"{unlimited:.0f}/s", unlimited >= UNLIMITED
+        ),
+        Target(
+            f"{long_run['videos']:,} videos, memory of the 4th relative to the 2nd quarter",
+            f"at most {FLAT:.2f}x",
+            f"{growth:.3f}x",
+            growth <= FLAT,
+        ),
+    ]
 
 
-def _verdicts(results: dict) -> str:
-    rows = [[what, target, got, end if end == "met" else f"**{end}**"] for what, target, got, end in verdicts(results)]
-    met = sum(row[3] == "met" for row in rows)
-    return f"{met} of {len(rows)} met.\n\n" + table(["", "target", "got", ""], rows)
-
-
-def _how(results: dict) -> str:
-    where = (
-        "The endpoints have one core for themselves, what is measured has the others"
+def _method(results: Row) -> str:
+    cores = (
+        "The endpoints have their own core, and the measured program has the others"
         if results["pinned"]
-        else "There is but one core, which the endpoints share with what is measured"
+        else "There is only one core, so the endpoints and the measured program share it"
     )
     return (
-        "The endpoints (`bench/endpoints`) keep what the services keep (visibility, conditions, tokens) and answer every"
-        " call after 50 ms; tasks of theirs run for a set time and end well. Messages, receipt handles, descriptions of"
-        f" tasks and reports are as long as AWS's. {where}. Connections are plain HTTP: TLS is not in these figures."
-        " Memory is resident memory and contains some 13 MB of the program's own file, CPU time is user and system time, both"
-        " as Linux tells them. The log is written to a file at its usual level.\n\n"
-        "**One at a time** is the seed's way with the same SDK: receive one message, start its task, delete the message, and"
-        " take the next. It keeps no record, watches no task and repeats nothing."
+        "The endpoints (`bench/endpoints`) implement visibility, conditional writes and client tokens as the services do,"
+        " and answer each call after 50 ms. Their tasks run for a fixed time and succeed. Messages, receipt handles,"
+        f" task descriptions and reports are as long as on AWS. {cores}. Connections are plain HTTP, so TLS is not"
+        " measured. Memory is resident memory, with some 13 MB of the program's own file. CPU time is user and system"
+        " time. Both come from Linux. The log is written to a file at its default level.\n\n"
+        "**Sequential** is a loop with the same SDK: receive one message, start its task, delete the message. It keeps"
+        " no records, watches no tasks and repeats no call."
     )
 
 
-def _beside(results: dict) -> str:
-    ways = [
-        ("one at a time", results["rival"], _median(results["rival"], "rss")),
-        ("consumer, launch rate lifted", results["unlimited"], _median(results["unlimited"], "rss")),
-        (f"consumer, {LAUNCHES} launches/s", [results["sustained"]], results["sustained"]["rss"]),
+def _comparison(results: Row) -> str:
+    programs = [
+        ("sequential", results["sequential"]),
+        ("consumer, no launch rate", results["unlimited"]),
+        (f"consumer, {LAUNCHES} launches/s", [results["sustained"]]),
     ]
-    rows = [
-        [
-            name, f"{_median(runs, 'launches'):.1f}", f"{_median(runs, 'cpu_ms'):.2f}", f"{_median(runs, 'core'):.1%}",
-            f"{rss:.1f} MB", f"{sum(median(run['calls'].get(c, 0) for run in runs) for c in _names(runs)):.1f}",
-        ]
-        for name, runs, rss in ways
-    ]  # fmt: skip
+    rows = []
+    for name, runs in programs:
+        calls = sum(median(run["calls"].get(call, 0) for run in runs) for call in _call_names(runs))
+        rows.append(
+            [
+                name,
+                f"{median_of(runs, 'launches'):.1f}",
+                f"{median_of(runs, 'cpu_ms'):.2f}",
+                f"{median_of(runs, 'core'):.1%}",
+                f"{median_of(runs, 'rss'):.1f} MB",
+                f"{calls:.1f}",
+            ]
+        )
     header = ["", "launches/s", "CPU ms per launch", "of a core", "memory", "calls per launch"]
-    runs = len(results["unlimited"])
-    note = f"\n\nMedians of {runs} runs, but for the last row." if runs > 1 else ""
+    count = len(results["unlimited"])
+    note = f"\n\nMedians of {count} runs, except for the last row." if count > 1 else ""
     return table(header, rows) + note
 
 
-def _memory(results: dict) -> str:
-    flight, long, idle = results["in_flight"], results["long_run"], results["idle"]
-    length = max(len(long["rss"]) // _TENTHS, 1)
-    starts = range(0, min(length * _TENTHS, len(long["rss"])), length)
-    tenths = [f"{median(long['rss'][start : start + length]):.1f}" for start in starts]
+def _memory(results: Row) -> str:
+    flight, long_run, idle = results["in_flight"], results["long_run"], results["idle"]
+    rss = long_run["rss"]
+    length = max(len(rss) // _TENTHS, 1)
+    starts = range(0, min(length * _TENTHS, len(rss)), length)
+    tenths = ", ".join(f"{median(rss[start : start + length]):.1f}" for start in starts)
     rows = [
-        ["idle", f"{idle['rss']:.1f} MB, {idle['anonymous']:.1f} MB of it its own data"],
+        ["idle", f"{idle['rss']:.1f} MB, of which {idle['anonymous']:.1f} MB are its own data"],
         [
-            f"while {flight['videos']:,} videos are launched, in {flight['launching_seconds']:.0f} s",
+            f"while {flight['videos']:,} tasks are launched, in {flight['launching_seconds']:.0f} s",
             f"up to {flight['launching']:.1f} MB",
         ],
         ["while they run", f"{flight['holding']:.1f} MB (median), at {flight['holding_core']:.1%} of a core"],
-        [f"while all are settled at once, in {flight['settling_seconds']:.0f} s", f"up to {flight['settling']:.1f} MB"],
+        [
+            f"while all are settled at once, in {flight['settling_seconds']:.0f} s",
+            f"up to {flight['settling']:.1f} MB",
+        ],
         ["25 s later", f"{flight['after']:.1f} MB"],
     ]
+    rate = long_run["videos"] / long_run["seconds"]
     return (
-        f"{table(['', 'memory'], rows)}\n\n{long['videos']:,} videos through one process took {long['seconds']:.0f} s"
-        f" ({long['videos'] / long['seconds']:.0f} a second, {long['cpu_ms']:.2f} ms of CPU time each; tasks of a second,"
-        " answers after 5 ms, 1,000 in flight). Memory by tenths of that time, in MB (medians of a sample per second):"
-        f" {', '.join(tenths)}; at most {long['most']:.1f}."
+        f"{table(['', 'memory'], rows)}\n\n"
+        f"{long_run['videos']:,} videos through one process took {long_run['seconds']:.0f} s ({rate:.0f} per second,"
+        f" {long_run['cpu_ms']:.2f} ms of CPU time each; tasks of one second, answers after 5 ms, 1,000 in flight)."
+        f" Memory by tenths of that time, in MB (medians of one sample per second): {tenths}; peak"
+        f" {long_run['peak']:.1f}."
     )
 
 
-def _calls(results: dict) -> str:
-    sustained, unlimited = [results["sustained"]], results["unlimited"]
-    names = _names(sustained + unlimited)
+def _calls(results: Row) -> str:
+    columns = [[results["sustained"]], results["unlimited"]]
     rows = [
-        [name, *(f"{median(run['calls'].get(name, 0) for run in runs):.2f}" for runs in (sustained, unlimited))]
-        for name in names
+        [name, *(f"{median(run['calls'].get(name, 0) for run in runs):.2f}" for runs in columns)]
+        for name in _call_names([run for runs in columns for run in runs])
     ]
-    return "Per launch:\n\n" + table(["", f"{LAUNCHES} launches/s", "launch rate lifted"], rows)
+    return "Per launch:\n\n" + table(["", f"{LAUNCHES} launches/s", "no launch rate"], rows)
 
 
-def _names(runs: list[dict]) -> list[str]:
+def _call_names(runs: list[Row]) -> list[str]:
     return sorted({name for run in runs for name in run["calls"]})
-
-
-def _median(runs: list[dict], field: str) -> float:
-    return median(run[field] for run in runs)
 
 
 def _growth(samples: list[float]) -> float:

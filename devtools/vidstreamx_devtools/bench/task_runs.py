@@ -1,5 +1,4 @@
-"""Tasks as ECS starts them: a container each, which reads from the local stack's S3 and writes to it with the task
-role's credentials. No consumer runs."""
+"""Runs tasks as ECS does, but without a consumer: a container each, with the credentials of the task role."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ import json
 import queue
 import re
 import secrets
-import socket
 import subprocess
 import threading
 import time
@@ -16,21 +14,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from vidstreamx_devtools.settings import REPO
-from vidstreamx_devtools.settings import AGENT_ADDRESS, Problem, Settings
+from vidstreamx_devtools.local import engine, stack
+from vidstreamx_devtools.settings import AGENT_ADDRESS, Settings, UserError, free_port
 
-from vidstreamx_devtools.local import engine
-from vidstreamx_devtools.local import stack
+MASTER = "master.m3u8"
+Published = dict[str, float]  # time of publication by path
 
 _MEASURE = Path(__file__).with_name("measure.sh")
-_LIMIT_SECONDS = 900
-# Of the folder for temporary files, the only one that can be written to. In memory, so that its size is known
-# however short it is used.
+_TIMEOUT = 900  # seconds
+# The folder for temporary files, the only writable one. It is in memory, so its size is known at any time.
 _WORK = "/work"
 _WORK_MEGABYTES = 1024
 _SEGMENT = re.compile(r"/video/([^/]+)/seg-\d+\.m4s$")
-MASTER = "master.m3u8"
 
 
 @dataclass(frozen=True)
@@ -40,179 +37,197 @@ class Upload:
     size: int
 
 
-class Local:
-    """The local stack's buckets, and who works on what is in them."""
+class Buckets:
+    """The buckets of the local stack, and the tasks that use them."""
 
-    def __init__(self, running: stack.Stack, address: str, network: str):
+    def __init__(self, running: stack.Stack, address: str, network: str) -> None:
         self._stack, self._network = running, network
         self._endpoint = f"http://{address}:{running.settings.port}"
-        self._uploads, self._streams = (running.outputs[f"{name}BucketName"] for name in ("Upload", "Output"))
+        self._upload_bucket = running.outputs["UploadBucketName"]
+        self._output_bucket = running.outputs["OutputBucketName"]
         self._s3 = running.client("s3")
 
     @contextmanager
     def upload(self, file: Path) -> Iterator[Upload]:
-        """It is there until the end of its `with`: long ones are large, and the store keeps them in memory."""
+        """Uploads a file. Deletes it at the end of the block, because the store is in memory."""
         key = f"{file.stem}.mp4"
-        self._s3.upload_file(str(file), self._uploads, key)
-        head = self._s3.head_object(Bucket=self._uploads, Key=key)
+        self._s3.upload_file(str(file), self._upload_bucket, key)
+        head = self._s3.head_object(Bucket=self._upload_bucket, Key=key)
         upload = Upload(key, head["ETag"].strip('"'), head["ContentLength"])
         try:
             yield upload
         finally:
             self.clear(upload)
-            self._s3.delete_object(Bucket=self._uploads, Key=key)
+            self._s3.delete_object(Bucket=self._upload_bucket, Key=key)
 
-    def published(self, upload: Upload) -> dict[str, float]:
-        """When each object of the upload's streams was written, by the store's own clock, which is this machine's."""
-        stem = f"{upload.key}/"
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._streams, Prefix=stem)
+    def published(self, upload: Upload) -> Published:
+        """The publication time of each object of the stream, by the store's clock, which is the machine's."""
+        prefix = f"{upload.key}/"
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._output_bucket, Prefix=prefix)
         return {
-            found["Key"].removeprefix(stem): found["LastModified"].timestamp()
+            item["Key"].removeprefix(prefix): item["LastModified"].timestamp()
             for page in pages
-            for found in page.get("Contents", [])
+            for item in page.get("Contents", [])
         }
 
     def clear(self, upload: Upload) -> None:
-        """Nothing was ever made of the upload."""
+        """Deletes the published stream."""
         keys = [{"Key": f"{upload.key}/{path}"} for path in self.published(upload)]
         for first in range(0, len(keys), 1000):
-            self._s3.delete_objects(Bucket=self._streams, Delete={"Objects": keys[first : first + 1000]})
+            batch = {"Objects": keys[first : first + 1000]}
+            self._s3.delete_objects(Bucket=self._output_bucket, Delete=batch)
 
-    def attempt(self, upload: Upload, job_id: str, measured: str = "") -> Attempt:
-        """Begins one. `measured`: see `measure.sh`, which then says what it found and keeps the log to itself."""
+    def start_task(self, upload: Upload, job_id: str, measured: str = "") -> TaskRun:
+        """Starts a task. `measured`: the NAMES of measure.sh, which prints its result instead of the log."""
+        role = self._stack.outputs["TaskRoleArn"].rpartition("/")[2]
         environment = {
             "AWS_ENDPOINT_URL": self._endpoint,
             "AWS_REGION": self._stack.settings.region,
-            "AWS_CONTAINER_CREDENTIALS_FULL_URI": self._credentials(),
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self._endpoint}/v2/credentials/{role}/bench",
             "VIDSTREAMX_JOB_ID": job_id,
-            "VIDSTREAMX_SOURCE_BUCKET": self._uploads,
+            "VIDSTREAMX_SOURCE_BUCKET": self._upload_bucket,
             "VIDSTREAMX_SOURCE_KEY": upload.key,
             "VIDSTREAMX_SOURCE_ETAG": upload.etag,
             "VIDSTREAMX_SOURCE_SIZE": str(upload.size),
-            "VIDSTREAMX_OUTPUT_BUCKET": self._streams,
+            "VIDSTREAMX_OUTPUT_BUCKET": self._output_bucket,
             "VIDSTREAMX_PROFILE": "default",
             "VIDSTREAMX_LOG_FORMAT": "json",
         }
         command = ["transcoder-task"]
         if measured:
             command = ["bash", "-c", _MEASURE.read_text(), _MEASURE.name, measured, *command]
-        return Attempt(self._stack.settings.image, self._network, environment, command)
-
-    def _credentials(self) -> str:
-        role = self._stack.outputs["TaskRoleArn"].rpartition("/")[2]
-        return f"{self._endpoint}/v2/credentials/{role}/bench"
+        return TaskRun(self._stack.settings.image, self._network, environment, command)
 
 
-def new_job() -> str:
+def new_job_id() -> str:
     return secrets.token_hex(16)
 
 
-def rungs(published: dict[str, float]) -> dict[str, dict[str, float]]:
-    """The segments of each rung."""
-    found: dict[str, dict[str, float]] = {}
+def segments_by_rung(published: Published) -> dict[str, Published]:
+    rungs: dict[str, Published] = {}
     for path, at in published.items():
         if match := _SEGMENT.search(path):
-            found.setdefault(match[1], {})[path] = at
-    return found
+            rungs.setdefault(match[1], {})[path] = at
+    return rungs
 
 
-class Attempt:
-    """A task from its start to its end, or to the end of its `with`, if that is earlier."""
+class TaskRun:
+    """A task's container. It runs until the task exits or to the end of the `with`."""
 
-    def __init__(self, image: str, network: str, environment: dict[str, str], command: list[str]):
+    def __init__(self, image: str, network: str, environment: dict[str, str], command: list[str]) -> None:
         self.name = f"vidstreamx-bench-{secrets.token_hex(4)}"
-        user, _, group = engine.docker("image", "inspect", "--format", "{{.Config.User}}", image).partition(":")
+        user, _, group = engine.docker("image", "inspect", "--format", "{{.Config.User}}", image).partition(
+            ":"
+        )
         work = f"{_WORK}:size={_WORK_MEGABYTES}m,uid={user},gid={group or user}"
-        variables = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
-        # What the task definition says. The process is the container's first, so what is sent to the container
-        # reaches it, and nothing outlives it.
+        options = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
+        # As in the task definition.
+        options += ["--network", network, "--read-only", "--cap-drop", "ALL", "--tmpfs", work]
+        # The task replaces the shell as first process, so it gets the container's signals, and no process
+        # outlives it.
+        script = 'echo "$EPOCHREALTIME" >&2; exec "$@"'
         self._client = subprocess.Popen(
-            ["docker", "run", "--name", self.name, "--network", network, "--read-only", "--cap-drop", "ALL",
-             "--tmpfs", work, *variables, "--entrypoint", "bash", image,
-             "-c", 'echo "$EPOCHREALTIME" >&2; exec "$@"', "-", *command],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self.said: list[str] = []
+            [
+                "docker",
+                "run",
+                "--name",
+                self.name,
+                *options,
+                "--entrypoint",
+                "bash",
+                image,
+                "-c",
+                script,
+                "-",
+                *command,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._queue: queue.Queue[str | None] = queue.Queue()
+        self.lines: list[str] = []
         threading.Thread(target=self._read, daemon=True).start()
-        first = self._next(time.monotonic() + 60)
-        if not re.fullmatch(r"\d+\.\d+", first or ""):
-            raise Problem(f"no container of {image} could be started: {first or 'it said nothing'}")
-        self.start = float(first or 0)
+        first = self._next_line(time.monotonic() + 60) or "no output"
+        if not re.fullmatch(r"\d+\.\d+", first):
+            raise UserError(f"no container of {image} could be started: {first}")
+        self.start = float(first)
 
-    def __enter__(self) -> Attempt:
+    def __enter__(self) -> TaskRun:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         engine.docker("rm", "--force", "--volumes", self.name, check=False)
         self._client.wait()
 
-    def until(self, message: str, seconds: float = 120) -> dict:
-        """Waits for the log line that says so."""
-        deadline = time.monotonic() + seconds
-        while (line := self._next(deadline)) is not None:
-            if (said := _parsed(line)).get("message") == message:
-                return said
-        raise Problem(f'the task ended without having said "{message}": {self.last_words()}')
+    def wait_for(self, message: str, timeout: float = 120) -> dict[str, Any]:
+        """Waits for the log line with this message."""
+        deadline = time.monotonic() + timeout
+        while (line := self._next_line(deadline)) is not None:
+            if (entry := _parse(line)).get("message") == message:
+                return entry
+        raise UserError(f'the task exited without the log message "{message}": {self.log_end()}')
 
-    def after(self, message: str) -> float:
-        """Seconds from the task's start to the log line that said so."""
-        for line in self.said:
-            if (said := _parsed(line)).get("message") == message:
-                return _instant(said["timestamp"]) - self.start
-        raise Problem(f'the task has not said "{message}": {self.last_words()}')
+    def seconds_to(self, message: str) -> float:
+        """Seconds from the task's start to the log line with this message."""
+        for line in self.lines:
+            if (entry := _parse(line)).get("message") == message:
+                return _timestamp(entry["timestamp"]) - self.start
+        raise UserError(f'the task has not logged "{message}": {self.log_end()}')
 
     def signal(self, name: str) -> None:
         engine.docker("kill", "--signal", name, self.name)
 
-    def end(self, expected: int, seconds: float = _LIMIT_SECONDS) -> float:
-        """Waits until it ends; gives the seconds that it took."""
-        deadline = time.monotonic() + seconds
-        while self._next(deadline) is not None:
+    def wait(self, expected_code: int, timeout: float = _TIMEOUT) -> float:
+        """Waits until the task exits. Returns its duration in seconds."""
+        deadline = time.monotonic() + timeout
+        while self._next_line(deadline) is not None:
             pass
         self._client.wait()
         state = engine.docker("inspect", "--format", "{{.State.ExitCode}} {{.State.FinishedAt}}", self.name)
         code, finished = state.split()
-        if int(code) != expected:
-            raise Problem(f"the task ended with {code} and not {expected}: {self.last_words()}")
-        return _instant(finished) - self.start
+        if int(code) != expected_code:
+            raise UserError(f"the task exited with {code} instead of {expected_code}: {self.log_end()}")
+        return _timestamp(finished) - self.start
 
-    def megabytes(self) -> float:
-        """The most memory that it has had so far."""
+    def peak_megabytes(self) -> float:
+        """The peak memory so far."""
         status = engine.docker("exec", self.name, "cat", "/proc/1/status")
-        found = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
-        return int(found[1]) * 1024 / 1e6 if found else 0.0
+        match = re.search(r"^VmHWM:\s*(\d+) kB", status, re.MULTILINE)
+        return int(match[1]) * 1024 / 1e6 if match else 0.0
 
     def disk_megabytes(self) -> float:
-        """In its folder for temporary files, what is deleted but still open included. 0 when it has ended."""
-        shown = engine.docker("exec", self.name, "df", "--output=used", "--block-size=1", _WORK, check=False)
-        found = re.search(r"^\s*(\d+)$", shown, re.MULTILINE)
-        return int(found[1]) / 1e6 if found else 0.0
+        """The size of its temporary files, with those deleted but still open. 0 after the task has exited."""
+        command = ("df", "--output=used", "--block-size=1", _WORK)
+        output = engine.docker("exec", self.name, *command, check=False)
+        match = re.search(r"^\s*(\d+)$", output, re.MULTILINE)
+        return int(match[1]) / 1e6 if match else 0.0
 
     @property
     def is_running(self) -> bool:
         return self._client.poll() is None
 
-    def last_words(self) -> str:
-        return " / ".join(self.said[-3:])[-600:]
+    def log_end(self) -> str:
+        return " / ".join(self.lines[-3:])[-600:]
 
-    def _next(self, deadline: float) -> str | None:
-        """The next line, or None when there are no more."""
+    def _next_line(self, deadline: float) -> str | None:
+        """The next line of output; None after the last one."""
         try:
-            line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
+            line = self._queue.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
-            raise Problem(f"{self.name} takes too long: {self.last_words()}") from None
+            raise UserError(f"{self.name} takes too long: {self.log_end()}") from None
         if line is not None:
-            self.said.append(line)
+            self.lines.append(line)
         return line
 
     def _read(self) -> None:
         for line in self._client.stdout or ():
-            self._lines.put(line.rstrip())
-        self._lines.put(None)
+            self._queue.put(line.rstrip())
+        self._queue.put(None)
 
 
-def _parsed(line: str) -> dict:
+def _parse(line: str) -> dict[str, Any]:
     try:
         value = json.loads(line)
     except ValueError:
@@ -220,27 +235,23 @@ def _parsed(line: str) -> dict:
     return value if isinstance(value, dict) else {}
 
 
-def _instant(text: str) -> float:
-    """Seconds since 1970 of a time as Docker and the task write it, with up to nine digits behind the point."""
+def _timestamp(text: str) -> float:
+    """Unix time of a timestamp of Docker or the task, with up to nine fractional digits."""
     whole, _, fraction = text.rstrip("Z").partition(".")
     at = datetime.datetime.fromisoformat(whole).replace(tzinfo=datetime.timezone.utc)
     return at.timestamp() + float(f"0.{fraction or 0}")
 
 
 @contextmanager
-def local(settings: Settings, folder: Path) -> Iterator[Local]:
-    """A stack beside the one of `make demo`, gone afterwards."""
-    address, network = engine.way_to_host()
+def temporary_buckets(settings: Settings, folder: Path) -> Iterator[Buckets]:
+    """Runs a stack, separate from that of `make demo`, until the end of the block."""
+    address, _ = engine.route_to_host()
     if address != AGENT_ADDRESS:
-        raise Problem("this needs an engine of this machine's own: not Docker Desktop, not a rootless one")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        ours = replace(settings, state=folder, port=probe.getsockname()[1])
-    # Of a run that was killed before it could tidy up.
-    stack.down(ours)
-    # Ending that may have taken the network along.
-    address, network = engine.way_to_host()
+        raise UserError("this benchmark needs a Docker engine on this machine that is not rootless")
+    own = replace(settings, state=folder, port=free_port())
+    stack.down(own)  # of an earlier run that was killed
+    address, network = engine.route_to_host()  # again, because `down` can remove the network
     try:
-        yield Local(stack.up(ours), address, network)
+        yield Buckets(stack.up(own), address, network)
     finally:
-        stack.down(ours)
+        stack.down(own)

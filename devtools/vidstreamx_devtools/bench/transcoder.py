@@ -1,127 +1,112 @@
-"""`make bench`: the naive way against the task, on this machine in one run.
-
-bench.py [--quick] [--runs N] [--clip NAME…]   measures, writes target/bench/results.json and its section
-bench.py --render                              only writes the section again from the results
-"""
+"""`make bench`: compares the transcoder task with a naive implementation, in one run on the same machine."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
+from argparse import Namespace
 from statistics import median
+from typing import Any
 
-from vidstreamx_devtools.bench import environment as about
-from vidstreamx_devtools.bench import report_transcoder as page
-from vidstreamx_devtools.bench import report as sections
-from vidstreamx_devtools.bench.clips import CLIPS, CORPUS, Clip, gather
-from vidstreamx_devtools.settings import REPO
-from vidstreamx_devtools.bench.container import Machine
-from vidstreamx_devtools.settings import Problem, Settings
-from vidstreamx_devtools.bench.quality import MODEL, is_full_range, picture, vmaf
+from vidstreamx_devtools.bench import environment, report_transcoder
+from vidstreamx_devtools.bench.clips import CLIPS, Clip, provide
 from vidstreamx_devtools.bench.commands import Rung, bare_command, naive_script, read_rungs, task_command
-
+from vidstreamx_devtools.bench.container import BenchContainer
+from vidstreamx_devtools.bench.program import FOLDER, Benchmark, Results
+from vidstreamx_devtools.bench.quality import MODEL, is_full_range, video_packets, vmaf
 from vidstreamx_devtools.local import programs
+from vidstreamx_devtools.settings import Settings
 
-_FOLDER = REPO / "target" / "bench"
-_RESULTS = _FOLDER / "results.json"
-_COMMAND = "make bench"
+_BENCHMARK = Benchmark("make bench", "results.json", report_transcoder.render, report_transcoder.targets)
 _FFMPEG, _TASK = "ffmpeg", "transcoder-task"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two clips, once; the section is only printed")
-    parser.add_argument("--runs", type=int, default=3, help="of each way; the median counts")
-    parser.add_argument("--clip", nargs="+", choices=[clip.name for clip in CLIPS], help="only these")
-    parser.add_argument("--render", action="store_true", help="no measuring: the section from the last results")
-    flags = parser.parse_args()
-    if flags.render:
-        if not _RESULTS.exists():
-            raise Problem(f"there is no {_RESULTS}: measure first")
-        sections.put(_COMMAND, page.render(json.loads(_RESULTS.read_text())))
-        return 0
-
-    chosen = [c for c in CLIPS if (c.name in flags.clip if flags.clip else c.quick or not flags.quick)]
-    whole = len(chosen) == len(CLIPS)
+def measure(flags: Namespace) -> tuple[Results, bool]:
+    if flags.clip:
+        clips = [clip for clip in CLIPS if clip.name in flags.clip]
+    else:
+        clips = [clip for clip in CLIPS if clip.is_quick or not flags.quick]
+    runs = 1 if flags.quick else flags.runs
     settings = Settings.from_environment()
     programs.build_image(settings, programs.build())
     start = time.monotonic()
-    with Machine(settings.image, _FOLDER, CORPUS) as machine:
-        found = about.machine() | about.programs(machine) | {"vmaf": MODEL}
-        results = {"about": found, "runs": 1 if flags.quick else flags.runs}
-        results["clips"] = [_measure(clip, machine, results["runs"]) for clip in chosen]
+    with BenchContainer(settings.image, FOLDER) as container:
+        results: Results = {
+            "environment": environment.machine() | environment.image_programs(container) | {"vmaf": MODEL},
+            "runs": runs,
+            "clips": [_measure_clip(clip, container, runs) for clip in clips],
+        }
     results["minutes"] = (time.monotonic() - start) / 60
-    (_RESULTS if whole else _FOLDER / "part.json").write_text(json.dumps(results, indent=1))
-    text = page.render(results)
-    if whole:
-        sections.put(_COMMAND, text)
-        print(page.summary(results))
-        print(f"\n  Written: {sections.shown(sections.PAGE)}")
-    else:
-        print(text)
-    return 0
+    return results, len(clips) == len(CLIPS)
 
 
-def _measure(clip: Clip, machine: Machine, runs: int) -> dict:
-    """All about one clip. The ways take turns, so that what else this machine does meets them all alike."""
-    print(f"  {clip.name}: {clip.about}", flush=True)
-    machine.clear()
-    place, real = gather(clip, machine)
-    found = {"naive": [], "task": [], "bare": []}
+def _measure_clip(clip: Clip, container: BenchContainer, runs: int) -> dict[str, Any]:
+    """Measures a clip. The commands alternate, so that other load on the machine affects all of them."""
+    print(f"  {clip.name}: {clip.description}", flush=True)
+    container.clear()
+    path, is_from_corpus = provide(clip, container)
+    measured: dict[str, list[dict[str, float]]] = {"naive": [], "task": [], "bare": []}
 
-    # Once beforehand: what the task makes is what the naive way is asked for.
-    out = f"{machine.WORK}/first"
-    machine.run(*task_command(place, out))
-    rungs = read_rungs(machine.path(out))
-    bare = bare_command(machine, place, f"{machine.WORK}/shim")
-    for turn in range(runs):
-        out = f"{machine.WORK}/{turn}"
-        naive = naive_script(place, rungs, f"{out}/naive")
-        found["naive"].append(machine.measure(_FFMPEG, "bash", "-c", naive))
-        found["task"].append(machine.measure(f"{_FFMPEG},{_TASK}", *task_command(place, f"{out}/task")))
+    # The task runs once before the measurement, because the naive way makes the same rungs.
+    output = f"{container.WORK}/first"
+    container.run(*task_command(path, output))
+    rungs = read_rungs(container.path(output))
+    bare = bare_command(container, path, f"{container.WORK}/shim")
+    for number in range(runs):
+        output = f"{container.WORK}/{number}"
+        naive = naive_script(path, rungs, f"{output}/naive")
+        measured["naive"].append(container.measure(_FFMPEG, "bash", "-c", naive))
+        task = task_command(path, f"{output}/task")
+        measured["task"].append(container.measure(f"{_FFMPEG},{_TASK}", *task))
         if bare:
-            found["bare"].append(machine.measure(_FFMPEG, "bash", "-c", bare))
-        print("   ", *(f"{way} {times[-1]['wall']:.2f} s" for way, times in found.items() if times), flush=True)
+            measured["bare"].append(container.measure(_FFMPEG, "bash", "-c", bare))
+        print(
+            "   ",
+            *(f"{name} {times[-1]['wall']:.2f} s" for name, times in measured.items() if times),
+            flush=True,
+        )
 
-    out = f"{machine.WORK}/0"
+    output = f"{container.WORK}/0"
     return {
         "name": clip.name,
-        "about": clip.about,
-        "file": clip.file if real else None,
-        "times": clip.times if real else 1,
-        "seconds": machine.seconds(place),
-        "ways": {way: _median(times) for way, times in found.items() if times},
-        "frames": picture(machine, place)["frames"],
-        "rungs": _rungs(machine, rungs, place, f"{out}/naive/uploaded", f"{out}/task"),
+        "description": clip.description,
+        "file": clip.file if is_from_corpus else None,
+        "repeats": clip.repeats if is_from_corpus else 1,
+        "seconds": container.duration(path),
+        "commands": {name: _medians(times) for name, times in measured.items() if times},
+        "frames": video_packets(container, path)["frames"],
+        "rungs": _compare_rungs(container, rungs, path, f"{output}/naive/uploaded", f"{output}/task"),
     }
 
 
-def _median(times: list[dict[str, float]]) -> dict[str, float]:
-    return {name: median(run[name] for run in times) for name in times[0]} | {
-        "walls": [run["wall"] for run in times]
-    }
+def _medians(runs: list[dict[str, float]]) -> dict[str, Any]:
+    medians: dict[str, Any] = {name: median(run[name] for run in runs) for name in runs[0]}
+    return medians | {"walls": [run["wall"] for run in runs]}
 
 
-def _rungs(machine: Machine, rungs: list[Rung], clip: str, naive: str, task: str) -> list[dict]:
+def _compare_rungs(
+    container: BenchContainer, rungs: list[Rung], clip: str, naive: str, task: str
+) -> list[dict[str, Any]]:
     rows = []
-    width, height, full_range = rungs[0].width, rungs[0].height, is_full_range(machine, clip)
+    width, height, full_range = rungs[0].width, rungs[0].height, is_full_range(container, clip)
     for rung in rungs:
-        row = {"name": rung.name, "width": rung.width, "height": rung.height, "copied": rung.copied}
-        for way, folder in (("naive", f"{naive}/{rung.name}"), ("task", f"{task}/{rung.folder}")):
+        row: dict[str, Any] = {"name": rung.name, "width": rung.width, "height": rung.height}
+        row["copied"] = rung.is_copied
+        for name, folder in (("naive", f"{naive}/{rung.name}"), ("task", f"{task}/{rung.folder}")):
             playlist = f"{folder}/index.m3u8"
-            score = vmaf(machine.path(playlist), machine.path(clip), width, height, full_range)
-            row[way] = picture(machine, playlist) | {"vmaf": score}
+            score = vmaf(container.path(playlist), container.path(clip), width, height, full_range)
+            row[name] = video_packets(container, playlist) | {"vmaf": score}
         rows.append(row)
     return rows
 
 
+def main() -> None:
+    parser = _BENCHMARK.argument_parser()
+    parser.add_argument("--runs", type=int, default=3, help="number of runs of each command (3)")
+    parser.add_argument(
+        "--clip", nargs="+", choices=[clip.name for clip in CLIPS], help="measure these clips only"
+    )
+    _BENCHMARK.main(parser, measure)
+
+
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except Problem as problem:
-        print(f"bench: {problem}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main()

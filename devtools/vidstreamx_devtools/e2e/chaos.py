@@ -1,7 +1,7 @@
-"""Twenty uploads, while the consumer is killed five times and tasks' containers are killed as well.
+"""The chaos run: twenty uploads, five consumers killed at critical calls, and killed task containers.
 
-All that is left to chance comes from one seed. It does not rule how fast the machine is: the same seed makes
-the same uploads, moments and lots, not the same instants.
+All random choices come from one seed. The seed does not determine the speed of the machine: the same seed
+gives the same uploads and fault points, but not the same timing.
 """
 
 from __future__ import annotations
@@ -11,171 +11,187 @@ from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
 
-from vidstreamx_devtools.e2e import events
-from vidstreamx_devtools.e2e.fault_proxy import Moment, between
-from vidstreamx_devtools.e2e.upload_files import Clips
-from vidstreamx_devtools.waiting import until
-from vidstreamx_devtools.e2e.stack_fixture import DeadLetter, Upload, World, is_about, is_running
+from vidstreamx_devtools.e2e.events import s3_event
+from vidstreamx_devtools.e2e.fault_proxy import FaultPoint, fault_proxy
+from vidstreamx_devtools.e2e.stack_fixture import (
+    DeadLetter,
+    JsonObject,
+    StackFixture,
+    Upload,
+    exit_code,
+    is_record_of,
+    is_running,
+)
+from vidstreamx_devtools.e2e.upload_files import UploadFiles
+from vidstreamx_devtools.terminal import left_aligned_table
+from vidstreamx_devtools.waiting import wait_until
 
 CONSUMER_KILLS = 5
-RUBBISH = ["rubbish", '{"what": "JSON, but no event"}']
+INVALID_MESSAGES = ["rubbish", '{"what": "JSON, but no event"}']
+IDLE = "while the queue was empty"
 
-# How many calls of each kind a consumer makes for its first few videos, at least.
+# The number of calls of each kind that a consumer makes, at least, for its first videos.
 _CALLS = {"ReceiveMessage": 2, "PUT record": 8, "RunTask": 4, "DescribeTasks": 4, "DeleteMessage": 2}
-# A killed consumer's messages come back after 90 s.
-_PATIENCE = 180
-# A container that is killed looks like one that had too little memory: a third time would fail the video.
-_KILLS_PER_JOB = 2
+# The messages of a killed consumer are visible again after 90 s.
+_TIMEOUT = 180
+# A killed container looks like one that ran out of memory. After a third kill the job would fail.
+_MAX_KILLS_PER_JOB = 2
+_CONTAINERS = 12  # of the first so many containers, four are killed
+_CONTAINER_KILLS = 4
 
 
 @dataclass
 class Case:
-    """One of the uploads."""
+    """One upload, and the expected result."""
 
-    what: str
-    ends: set[str]
+    name: str
+    states: set[str]
     upload: Upload
-    record: dict | None = None
-    tasks: list[dict] = field(default_factory=list)
+    record: JsonObject | None = None
+    tasks: list[JsonObject] = field(default_factory=list)
 
     @property
     def state(self) -> str:
         return self.record["state"] if self.record else "no record"
 
-    @property
-    def exits(self) -> list[int | None]:
-        return [task["containers"][0].get("exitCode") for task in self.tasks]
-
 
 @dataclass
-class Ordeal:
+class ChaosRun:
+    """The result of the run."""
+
     cases: list[Case]
-    struck: list[str]  # when each consumer was killed
-    killed: Counter[str]  # containers, by job
-    together: set[str]  # jobs that were seen with two tasks at a time
-    drained: int | None  # the last consumer's exit code
+    kill_points: list[str]  # when each consumer was killed
+    container_kills: Counter[str]  # by job id
+    parallel_jobs: set[str]  # jobs that had two tasks at the same time
+    drain_exit: int | None  # exit code of the last consumer
     queue_emptied: bool
-    history: list[dict]
+    history: list[JsonObject]
     dead_letters: list[DeadLetter]
 
     def table(self) -> str:
-        rows = [["What", "State", "Exits", "Reason"]]
+        rows = [["Upload", "State", "Exits", "Reason"]]
         for case in self.cases:
-            exits = ",".join(map(str, case.exits)) or "-"
-            rows.append([case.what, case.state, exits, (case.record or {}).get("reason", "")])
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        killed = f"Consumers killed {'; '.join(self.struck)}. Containers killed: {self.killed.total()}."
-        return "\n".join([*lines, killed])
+            exits = ",".join(str(exit_code(task)) for task in case.tasks) or "-"
+            rows.append([case.name, case.state, exits, (case.record or {}).get("reason", "")])
+        consumers = f"Consumers killed {'; '.join(self.kill_points)}."
+        return f"{left_aligned_table(rows)}\n{consumers} Containers killed: {self.container_kills.total()}."
 
 
-def endure(world: World, clips: Clips, seed: int) -> Ordeal:
-    dice = Random(seed)
-    world.until_no_poll_is_left()
-    cases = _arrivals(world, clips, dice)
-    late = next(case for case in cases if case.what == "deleted later")
-    reaper = _Reaper(world, dice)
-    struck = []
-    with between(world.stack.settings.port) as services:
-        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{services.port}"}
-        for moment in _moments(dice):
-            consumer = world.consumer("run", "--max-tasks", "4", environment=environment)
-            services.arm(moment, consumer.kill)
-            deadline = time.monotonic() + _PATIENCE
-            # The moment does not come if nothing is left to be done: then that is the moment.
-            while not (services.struck.wait(0.05) or world.is_queue_empty()):
-                assert consumer.is_running or services.struck.is_set(), consumer.output
-                assert time.monotonic() < deadline, f"{moment} did not come: {consumer.output}"
-                reaper.look()
+def run_chaos(stack: StackFixture, files: UploadFiles, seed: int) -> ChaosRun:
+    random = Random(seed)
+    stack.wait_for_open_polls()
+    cases = _create_cases(stack, files, random)
+    deleted_later = next(case for case in cases if case.name == "deleted later")
+    container_killer = _ContainerKiller(stack, random)
+    kill_points = []
+    with fault_proxy(stack.local.settings.port) as proxy:
+        environment: dict[str, str | None] = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}"}
+        for point in _fault_points(random):
+            consumer = stack.start_consumer("run", "--max-tasks", "4", environment=environment)
+            proxy.arm(point, consumer.kill)
+            deadline = time.monotonic() + _TIMEOUT
+            # With an empty queue the fault point is never reached; then the consumer is killed at once.
+            while not (proxy.triggered.wait(0.05) or stack.is_queue_empty()):
+                assert consumer.is_running or proxy.triggered.is_set(), consumer.output
+                assert time.monotonic() < deadline, f"{point} was not reached: {consumer.output}"
+                container_killer.poll()
             consumer.kill()
-            struck.append(str(moment) if services.struck.is_set() else "while nothing was left to do")
-            if len(struck) == 2:
-                world.s3.delete_object(Bucket=late.upload.bucket, Key=late.upload.key)
-            if len(struck) == 3:
-                world.send(events.s3(dice.choice(cases).upload))
-        last = world.consumer("run", "--max-tasks", "4", "--drain", environment=environment)
-        until(lambda: reaper.look() or not last.is_running, within=_PATIENCE, every=0.05)
+            kill_points.append(str(point) if proxy.triggered.is_set() else IDLE)
+            if len(kill_points) == 2:
+                stack.delete(deleted_later.upload)
+            if len(kill_points) == 3:
+                stack.send(s3_event(random.choice(cases).upload))
+        last = stack.start_consumer("run", "--max-tasks", "4", "--drain", environment=environment)
 
-    drained = last.wait(within=0)
-    told = world.consumer("history", "--json")
-    assert told.wait(within=30) == 0, told.output
-    uploads = {case.upload.key for case in cases}
-    endured = Ordeal(
+        def has_ended() -> bool:
+            container_killer.poll()
+            return not last.is_running
+
+        wait_until(has_ended, timeout=_TIMEOUT, interval=0.05)
+
+    drain_exit = last.wait(timeout=0)
+    history = stack.start_consumer("history", "--json")
+    assert history.wait(timeout=30) == 0, history.output
+    keys = {case.upload.key for case in cases}
+    run = ChaosRun(
         cases=cases,
-        struck=struck,
-        killed=reaper.killed,
-        together=reaper.together,
-        drained=drained,
-        queue_emptied=world.is_queue_empty(),
-        history=[record for record in told.lines if record["source"]["key"] in uploads],
-        dead_letters=world.take_dead_letters(),
+        kill_points=kill_points,
+        container_kills=container_killer.kills,
+        parallel_jobs=container_killer.parallel_jobs,
+        drain_exit=drain_exit,
+        queue_emptied=stack.is_queue_empty(),
+        history=[record for record in history.lines if record["source"]["key"] in keys],
+        dead_letters=stack.take_dead_letters(),
     )
     for case in cases:
-        case.record = next((record for record in endured.history if is_about(record, case.upload)), None)
+        case.record = next((record for record in run.history if is_record_of(record, case.upload)), None)
         if case.record:
-            tasks = world.tasks(case.record["job_id"])
+            tasks = stack.tasks(case.record["job_id"])
             case.tasks = sorted(tasks, key=lambda task: (task["createdAt"], task.get("stoppedAt")))
-    return endured
+    return run
 
 
-def _arrivals(world: World, clips: Clips, dice: Random) -> list[Case]:
-    """Everything is there before the first consumer is, in any order."""
+def _create_cases(stack: StackFixture, files: UploadFiles, random: Random) -> list[Case]:
+    """Uploads all files in random order, before the first consumer starts."""
     kinds = [
-        *[(f"good {number}", {"done"}, clips.small) for number in range(1, 14)],
-        ("good and longer", {"done"}, clips.full_hd),
-        ("text", {"rejected"}, clips.text),
-        ("more text", {"rejected"}, clips.text),
-        ("truncated", {"rejected", "done"}, clips.truncated),
-        ("empty", {"rejected"}, clips.empty),
-        ("deleted", {"obsolete"}, clips.small),
-        ("deleted later", {"obsolete", "done"}, clips.small),
+        *[(f"good {number}", {"done"}, files.small) for number in range(1, 14)],
+        ("good and longer", {"done"}, files.full_hd),
+        ("text", {"rejected"}, files.text),
+        ("more text", {"rejected"}, files.text),
+        ("truncated", {"rejected", "done"}, files.truncated),
+        ("empty", {"rejected"}, files.empty),
+        ("deleted", {"obsolete"}, files.small),
+        ("deleted later", {"obsolete", "done"}, files.small),
     ]
-    dice.shuffle(kinds)
-    cases = []
-    rubbish = iter(RUBBISH)
-    for number, (what, ends, file) in enumerate(kinds):
-        case = Case(what, ends, world.upload(f"lost/{number:02} {what}.mp4", file))
-        if what == "deleted":
-            world.s3.delete_object(Bucket=case.upload.bucket, Key=case.upload.key)
+    random.shuffle(kinds)
+    cases: list[Case] = []
+    invalid_messages = iter(INVALID_MESSAGES)
+    for number, (name, states, file) in enumerate(kinds):
+        case = Case(name, states, stack.upload(f"chaos/{number:02} {name}.mp4", file))
+        if name == "deleted":
+            stack.delete(case.upload)
         cases.append(case)
-        if number % 5 == 4:  # what came before, once more
-            world.send(events.s3(dice.choice(cases).upload))
+        if number % 5 == 4:  # a duplicate of an earlier event
+            stack.send(s3_event(random.choice(cases).upload))
         if number % 10 == 9:
-            world.send(next(rubbish))
+            stack.send(next(invalid_messages))
     return cases
 
 
-def _moments(dice: Random) -> list[Moment]:
-    """One of them is the worst: the task is started, and nobody has heard of it."""
-    calls = dice.choices(list(_CALLS), k=CONSUMER_KILLS - 1)
-    moments = [Moment(call, dice.randint(1, _CALLS[call]), dice.random() < 0.5) for call in calls]
-    moments.append(Moment("RunTask", dice.randint(1, _CALLS["RunTask"]), answered=True))
-    dice.shuffle(moments)
-    return moments
+def _fault_points(random: Random) -> list[FaultPoint]:
+    """Random fault points, and the worst one: the task is started, and the consumer does not know it."""
+    calls = random.choices(list(_CALLS), k=CONSUMER_KILLS - 1)
+    points = [FaultPoint(call, random.randint(1, _CALLS[call]), random.random() < 0.5) for call in calls]
+    points.append(FaultPoint("RunTask", random.randint(1, _CALLS["RunTask"]), after=True))
+    random.shuffle(points)
+    return points
 
 
-class _Reaper:
-    """Kills some of the containers that it sees, each some time after it was first seen."""
+class _ContainerKiller:
+    """Kills some of the task containers, each up to a second after it was first seen."""
 
-    def __init__(self, world: World, dice: Random):
-        self._world, self._dice = world, dice
-        self._lots = set(dice.sample(range(12), 4))  # of the containers, in the order in which they are seen
-        self._owed = 0
-        self._from: dict[str, float] = {}  # when a task may be killed, by ARN
-        self.killed: Counter[str] = Counter()
-        self.together: set[str] = set()
+    def __init__(self, stack: StackFixture, random: Random) -> None:
+        self._stack, self._random = stack, random
+        self._selected = set(
+            random.sample(range(_CONTAINERS), _CONTAINER_KILLS)
+        )  # in the order of appearance
+        self._pending = 0  # kills that are due, of any container
+        self._not_before: dict[str, float] = {}  # by task ARN
+        self.kills: Counter[str] = Counter()
+        self.parallel_jobs: set[str] = set()
 
-    def look(self) -> None:
-        alive = self._world.tasks(only_alive=True)
-        jobs = Counter(task["startedBy"] for task in alive)
-        self.together.update(job for job, tasks in jobs.items() if tasks > 1)
-        for task in filter(is_running, alive):
+    def poll(self) -> None:
+        tasks = self._stack.tasks(only_running=True)
+        task_counts = Counter(task["startedBy"] for task in tasks)
+        self.parallel_jobs.update(job for job, count in task_counts.items() if count > 1)
+        for task in filter(is_running, tasks):
             arn, job = task["taskArn"], task["startedBy"]
-            if arn not in self._from:
-                self._owed += len(self._from) in self._lots
-                self._from[arn] = time.monotonic() + self._dice.random()
-            if self._owed and time.monotonic() >= self._from[arn] and self.killed[job] < _KILLS_PER_JOB:
-                if self._world.kill(task):
-                    self.killed[job] += 1
-                    self._owed -= 1
-                self._from[arn] = float("inf")
+            if arn not in self._not_before:
+                self._pending += len(self._not_before) in self._selected
+                self._not_before[arn] = time.monotonic() + self._random.random()
+            is_due = self._pending and time.monotonic() >= self._not_before[arn]
+            if is_due and self.kills[job] < _MAX_KILLS_PER_JOB:
+                if self._stack.kill(task):
+                    self.kills[job] += 1
+                    self._pending -= 1
+                self._not_before[arn] = float("inf")

@@ -1,19 +1,20 @@
-"""Messages as they arrive in the queue, in the forms that S3's events travel in."""
+"""Queue messages in the formats in which S3 events arrive: from S3, through SNS, and from EventBridge."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import quote_plus
 
 from vidstreamx_devtools.e2e.stack_fixture import Upload
 
 
-def s3(*uploads: Upload, event: str = "ObjectCreated:Put") -> str:
+def s3_event(*uploads: Upload, event: str = "ObjectCreated:Put") -> str:
     return json.dumps({"Records": [_record(upload, event) for upload in uploads]})
 
 
-def sns(message: str) -> str:
-    """What a topic between bucket and queue makes of a message."""
+def sns_message(message: str) -> str:
+    """A message wrapped by an SNS topic between bucket and queue."""
     return json.dumps(
         {
             "Type": "Notification",
@@ -26,7 +27,7 @@ def sns(message: str) -> str:
     )
 
 
-def event_bridge(upload: Upload) -> str:
+def eventbridge_event(upload: Upload) -> str:
     return json.dumps(
         {
             "version": "0",
@@ -40,7 +41,7 @@ def event_bridge(upload: Upload) -> str:
             "detail": {
                 "version": "0",
                 "bucket": {"name": upload.bucket},
-                # Not encoded, unlike in S3's own events.
+                # The key is not encoded, unlike in S3's own events.
                 "object": {"key": upload.key, "size": upload.size, "etag": upload.etag, "sequencer": "00"},
                 "request-id": "C3D13FE58DE4C810",
                 "reason": "PutObject",
@@ -49,7 +50,8 @@ def event_bridge(upload: Upload) -> str:
     )
 
 
-def test_event(bucket: str) -> str:
+def s3_test_event(bucket: str) -> str:
+    """The message that S3 sends when notifications are configured."""
     return json.dumps(
         {
             "Service": "Amazon S3",
@@ -62,7 +64,7 @@ def test_event(bucket: str) -> str:
     )
 
 
-def _record(upload: Upload, event: str) -> dict:
+def _record(upload: Upload, event: str) -> dict[str, Any]:
     return {
         "eventVersion": "2.1",
         "eventSource": "aws:s3",

@@ -1,8 +1,9 @@
-"""Stands between a consumer and the services, and can end the consumer at a call of its choice.
+"""A proxy between a consumer and the AWS services that kills the consumer at a chosen call.
 
-A program that is killed at any moment of time dies while it waits, nearly always. What matters happens
-within milliseconds: the task is started and its ARN not yet in the record, the record is written and the
-answer not yet there. So a moment is a call, and either it never arrives or its answer does not.
+A program killed at a random time nearly always dies while it waits. The critical windows are milliseconds
+long: the task is started but its ARN is not in the record yet, or the record is written but the response has
+not arrived. So a fault point is a call: either the call never reaches the service, or its response never
+reaches the consumer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import select
 import socket
 import socketserver
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -20,72 +21,74 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Moment:
-    """The nth call of a kind, before or after it takes effect."""
+class FaultPoint:
+    """The nth call of a kind, before it reaches the service or after the service has executed it."""
 
     call: str
     nth: int
-    answered: bool  # the service has done it, and its answer is on the way
+    after: bool
 
     def __str__(self) -> str:
-        return f"{'after' if self.answered else 'before'} {self.call} {self.nth}"
+        return f"{'after' if self.after else 'before'} {self.call} {self.nth}"
 
 
-class Between:
-    """`port` is where the consumer finds the services."""
+class FaultProxy:
+    """The consumer uses `port` as its endpoint. `triggered` is set when the fault point is reached."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int) -> None:
         self.port = port
-        self.struck = threading.Event()
+        self.triggered = threading.Event()
         self._lock = threading.Lock()
-        self._moment: Moment | None = None
-        self._strike: Callable[[], None] = lambda: None
-        self._seen = 0
+        self._point: FaultPoint | None = None
+        self._on_fault: Callable[[], None] = lambda: None
+        self._count = 0
 
-    def arm(self, moment: Moment, strike: Callable[[], None]) -> None:
-        """Calls `strike` at that moment, counted from now, once."""
+    def arm(self, point: FaultPoint, on_fault: Callable[[], None]) -> None:
+        """Calls `on_fault` once at the fault point. Calls are counted from now."""
         with self._lock:
-            self._moment, self._strike, self._seen = moment, strike, 0
-            self.struck.clear()
+            self._point, self._on_fault, self._count = point, on_fault, 0
+            self.triggered.clear()
 
-    def _is_the_moment(self, call: str) -> Moment | None:
+    def _match(self, call: str) -> FaultPoint | None:
         with self._lock:
-            moment = self._moment
-            if moment is None or moment.call != call:
+            point = self._point
+            if point is None or point.call != call:
                 return None
-            self._seen += 1
-            if self._seen < moment.nth:
+            self._count += 1
+            if self._count < point.nth:
                 return None
-            self._moment = None
-            return moment
+            self._point = None
+            return point
 
-    def _end_it(self) -> None:
-        self.struck.set()  # first: else who looks on takes the end for a crash
-        self._strike()
+    def _trigger(self) -> None:
+        self.triggered.set()  # first, or the test would take the consumer's end for a crash
+        self._on_fault()
 
-    def carry(self, client: socket.socket, service: socket.socket) -> None:
-        """One connection: HTTP/1.1, one call after the other."""
-        head, moment = b"", None
+    def forward(self, client: socket.socket, service: socket.socket) -> None:
+        """Forwards one connection: HTTP/1.1, one call after the other."""
+        head, point = b"", None
         while True:
             for side in select.select([client, service], [], [])[0]:
                 data = side.recv(_CHUNK)
                 if not data:
                     return
                 if side is service:
-                    if moment:
-                        return self._end_it()
+                    if point:
+                        self._trigger()
+                        return
                     head = b""
                 elif b"\r\n\r\n" not in head:
                     head += data
                     if b"\r\n\r\n" in head:
-                        moment = self._is_the_moment(_call(head))
-                        if moment and not moment.answered:
-                            return self._end_it()
+                        point = self._match(_call(head))
+                        if point and not point.after:
+                            self._trigger()
+                            return
                 (client if side is service else service).sendall(data)
 
 
 def _call(head: bytes) -> str:
-    """What a request asks for: ECS's and SQS's action, or what happens to one of the consumer's records."""
+    """The kind of a request: the action of ECS and SQS, the method for a record, or the method."""
     target = re.search(rb"(?im)^x-amz-target: \w+\.(\w+)", head)
     if target:
         return target[1].decode()
@@ -96,24 +99,24 @@ def _call(head: bytes) -> str:
 
 
 @contextmanager
-def between(services: int):
-    """Listens on a port of its own for as long as it is needed."""
+def fault_proxy(service_port: int) -> Iterator[FaultProxy]:
+    """Runs a proxy on a free port until the end of the block."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", services)) as service:
-                here.carry(self.request, service)
+            with suppress(OSError), socket.create_connection(("127.0.0.1", service_port)) as service:
+                proxy.forward(self.request, service)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
         block_on_close = False
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        here = Between(server.server_address[1])
+        proxy = FaultProxy(server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:
-            yield here
+            yield proxy
         finally:
             server.shutdown()
             thread.join()

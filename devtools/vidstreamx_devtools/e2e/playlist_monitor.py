@@ -1,4 +1,4 @@
-"""A stream while it is made, as a CDN in front of the bucket gets it: it may only ever grow."""
+"""Monitors a stream while it is made, as a CDN in front of the bucket sees it. A stream may only grow."""
 
 from __future__ import annotations
 
@@ -10,34 +10,38 @@ from itertools import zip_longest
 from urllib.parse import urljoin
 
 import m3u8
-from vidstreamx_devtools.local import viewer
-from vidstreamx_devtools.e2e.stack_fixture import Upload, World
 
-_A_YEAR = 31_536_000  # seconds
+from vidstreamx_devtools.e2e.stack_fixture import StackFixture, Upload
+from vidstreamx_devtools.local import viewer
+
+_YEAR = 31_536_000  # seconds
 
 
 @dataclass(frozen=True)
-class Answer:
+class Response:
     text: str
-    tag: str
-    caching: str
+    etag: str
+    cache_control: str
 
     @property
-    def is_for_ever(self) -> bool:
-        return "immutable" in self.caching and self.seconds >= _A_YEAR
+    def is_immutable(self) -> bool:
+        return "immutable" in self.cache_control and self.max_age >= _YEAR
 
     @property
-    def seconds(self) -> int:
-        """How long it may be kept."""
-        return int(re.search(r"max-age=(\d+)", self.caching)[1])
+    def max_age(self) -> int:
+        """Seconds for which the response may be cached."""
+        match = re.search(r"max-age=(\d+)", self.cache_control)
+        assert match, self
+        return int(match[1])
 
 
-def fetch(url: str, method: str = "GET") -> Answer | None:
-    """What is at an address; None if there is nothing."""
+def fetch(url: str, method: str = "GET") -> Response | None:
+    """The response for a URL; None after 404."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
-            headers = answer.headers
-            return Answer(answer.read().decode() if method == "GET" else "", headers["ETag"], headers["Cache-Control"])
+        request = urllib.request.Request(url, method=method)
+        with urllib.request.urlopen(request, timeout=10) as response:
+            text = response.read().decode() if method == "GET" else ""
+            return Response(text, response.headers["ETag"], response.headers["Cache-Control"])
     except urllib.error.HTTPError as error:
         if error.code == 404:
             return None
@@ -45,85 +49,92 @@ def fetch(url: str, method: str = "GET") -> Answer | None:
 
 
 @dataclass
-class Rendition:
-    """What its media playlist has said so far."""
+class PlaylistMonitor:
+    """A media playlist, and the state at the last poll."""
 
     url: str
-    listed: list[tuple[str, float]] = field(default_factory=list)  # addresses and seconds of the segments
-    tags: dict[str, str] = field(default_factory=dict)  # of what was at an address when it was first listed
+    segments: list[tuple[str, float]] = field(default_factory=list)  # URL and duration
+    etags: dict[str, str] = field(default_factory=dict)  # of each URL when it was first listed
     is_final: bool = False
 
     @property
     def seconds(self) -> float:
-        return sum(seconds for _, seconds in self.listed)
+        return sum(seconds for _, seconds in self.segments)
 
-    def look(self) -> None:
-        answer = fetch(self.url)
-        assert answer, f"{self.url} is gone"
-        playlist = m3u8.loads(answer.text)
-        listed = [(urljoin(self.url, segment.uri), segment.duration) for segment in playlist.segments]
-        taken_back = [(was, now) for was, now in zip_longest(self.listed, listed) if was and was != now]
-        assert not taken_back, f"{self.url}: {taken_back}"
-        assert playlist.is_endlist or not self.is_final, f"{self.url} has ended, and goes on"
+    def poll(self) -> None:
+        response = fetch(self.url)
+        assert response, f"{self.url} has disappeared"
+        playlist = m3u8.loads(response.text)
+        segments = [(urljoin(self.url, segment.uri), segment.duration) for segment in playlist.segments]
+        changed = [(old, new) for old, new in zip_longest(self.segments, segments) if old and old != new]
+        assert not changed, f"{self.url}: {changed}"
+        assert playlist.is_endlist or not self.is_final, f"{self.url} was final and grows again"
         if playlist.is_endlist:
-            assert playlist.playlist_type == "vod" and answer.is_for_ever, answer
+            assert playlist.playlist_type == "vod", response
+            assert response.is_immutable, response
         else:
-            # A cache has to notice before a player looks again.
-            assert playlist.playlist_type == "event" and "immutable" not in answer.caching, answer
-            assert answer.seconds < playlist.target_duration / 2, answer
-        for segment in [*playlist.segment_map, *playlist.segments[len(self.listed) :]]:
-            address = urljoin(self.url, segment.uri)
-            if address not in self.tags:
-                there = fetch(address, "HEAD")
-                assert there, f"{address} is listed, and is not there"
-                assert there.is_for_ever, there
-                self.tags[address] = there.tag
-        self.listed, self.is_final = listed, playlist.is_endlist
+            # A cache must refresh before a player polls again.
+            assert playlist.playlist_type == "event", response
+            assert "immutable" not in response.cache_control, response
+            assert response.max_age < playlist.target_duration / 2, response
+        for segment in [*playlist.segment_map, *playlist.segments[len(self.segments) :]]:
+            url = urljoin(self.url, segment.uri)
+            if url not in self.etags:
+                head = fetch(url, "HEAD")
+                assert head, f"{url} is listed but does not exist"
+                assert head.is_immutable, head
+                self.etags[url] = head.etag
+        self.segments, self.is_final = segments, playlist.is_endlist
 
-    def changed(self) -> list[str]:
-        """The segments that are not any more what they were when they were first listed."""
-        now = {address: fetch(address, "HEAD") for address in self.tags}
-        return [address for address, tag in self.tags.items() if not now[address] or now[address].tag != tag]
+    def changed_segments(self) -> list[str]:
+        """URLs whose content changed after they were first listed."""
+        now = {url: fetch(url, "HEAD") for url in self.etags}
+        return [url for url, head in now.items() if head is None or head.etag != self.etags[url]]
 
 
 @dataclass
-class Growing:
-    """A stream whose stable address is there. Every look is held against the one before."""
+class StreamMonitor:
+    """A stream whose master playlist exists. Each poll is compared with the poll before."""
 
     master: str
-    renditions: list[Rendition]
+    playlists: list[PlaylistMonitor]
 
     @classmethod
-    def appearing(cls, world: World, upload: Upload) -> Growing | None:
-        """The upload's stream, if there is one yet."""
-        master = viewer.stream_url(world.stack.settings, f"{upload.key}/master.m3u8")
-        answer = fetch(master)
-        if answer is None:
+    def find(cls, stack: StackFixture, upload: Upload) -> StreamMonitor | None:
+        """The upload's stream, if its master playlist exists."""
+        master = viewer.stream_url(stack.local.settings, f"{upload.key}/master.m3u8")
+        response = fetch(master)
+        if response is None:
             return None
-        assert "immutable" not in answer.caching and answer.seconds <= 10, answer
-        playlist = m3u8.loads(answer.text)
-        addresses = [*(variant.uri for variant in playlist.playlists), *(media.uri for media in playlist.media)]
-        stream = cls(master, [Rendition(urljoin(master, address)) for address in addresses])
-        stream.look()
+        assert "immutable" not in response.cache_control, response
+        assert response.max_age <= 10, response
+        playlist = m3u8.loads(response.text)
+        uris = [*(variant.uri for variant in playlist.playlists), *(media.uri for media in playlist.media)]
+        stream = cls(master, [PlaylistMonitor(urljoin(master, uri)) for uri in uris])
+        stream.poll()
         return stream
 
-    def look(self) -> None:
-        for rendition in self.renditions:
-            rendition.look()
+    def poll(self) -> None:
+        for playlist in self.playlists:
+            playlist.poll()
 
     @property
     def seconds(self) -> float:
-        """What there is to play in every quality."""
-        return min(rendition.seconds for rendition in self.renditions)
+        """The duration that is available in every rendition."""
+        return min(playlist.seconds for playlist in self.playlists)
+
+    @property
+    def longest_segment(self) -> float:
+        return max(seconds for playlist in self.playlists for _, seconds in playlist.segments)
 
     @property
     def is_final(self) -> bool:
-        return all(rendition.is_final for rendition in self.renditions)
+        return all(playlist.is_final for playlist in self.playlists)
 
     @property
-    def report(self) -> Answer | None:
-        """Which says that all of it is there."""
+    def report(self) -> Response | None:
+        """The report, which is published when the stream is complete."""
         return fetch(urljoin(self.master, "job.json"))
 
-    def changed(self) -> list[str]:
-        return [address for rendition in self.renditions for address in rendition.changed()]
+    def changed_segments(self) -> list[str]:
+        return [url for playlist in self.playlists for url in playlist.changed_segments()]

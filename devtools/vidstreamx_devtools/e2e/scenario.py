@@ -1,17 +1,28 @@
-"""The one run that most tests look at: everything that can arrive arrives, and one consumer deals with it."""
+"""The scenario that most end-to-end tests inspect: many kinds of messages and uploads, and one consumer."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from vidstreamx_devtools.e2e import events
-from vidstreamx_devtools.e2e.upload_files import Clips
-from vidstreamx_devtools.waiting import until
-from vidstreamx_devtools.e2e.stack_fixture import DeadLetter, Upload, World, is_about
+from vidstreamx_devtools.e2e.events import eventbridge_event, s3_event, s3_test_event, sns_message
+from vidstreamx_devtools.e2e.stack_fixture import (
+    DeadLetter,
+    JsonObject,
+    StackFixture,
+    Upload,
+    exit_code,
+    is_record_of,
+)
+from vidstreamx_devtools.e2e.upload_files import UploadFiles
+from vidstreamx_devtools.terminal import left_aligned_table
+from vidstreamx_devtools.waiting import wait_until
 
-ODD_KEYS = {
+UNUSUAL_KEYS = {
     "spaces and marks": "odd/a b  c+d&e#f=g?h%20i;j,k:l@m$n.mp4",
     "quotes and brackets": "odd/'it' \"is\" (a) [film] {of} ~mine~!.mp4",
     "unicode": "odd/Größe/日本語/e\u0301🎬.mp4",
@@ -20,38 +31,38 @@ ODD_KEYS = {
     "1,024 bytes": "odd/long/" + "n" * 509 + "/" + "é" * 250 + "+.mp4",
 }
 
-_PATIENCE = 180
-# Names that the bucket sends no events for: only the test's own message tells of them.
-_UNTOLD = "untold/{} é+&.video"
+_TIMEOUT = 180
+# The bucket sends no events for keys with this suffix, so only the test's own message arrives.
+_KEY_WITHOUT_EVENT = "no-event/{} é+&.video"
 
 
 @dataclass
 class Case:
-    """Something that arrives, and where it has to end."""
+    """A message or an upload, and the expected result."""
 
-    what: str
-    ends: set[str]  # the record's states that are right; empty where there is no job
+    name: str
+    states: set[str]  # allowed states of the record; empty if there must be no job
     upload: Upload | None = None
     message_id: str | None = None  # of the message that the test sent
     body: str | None = None
-    dead: bool = False  # whether its message belongs into the dead-letter queue
+    is_dead_letter: bool = False  # whether the message belongs in the dead-letter queue
 
-    # Filled in by what happened.
-    record: dict | None = None
-    report: dict | None = None
+    # Filled in after the run. JSON objects, or None.
+    record: Any = None
+    report: Any = None
     report_key: str | None = None
-    progress: dict | None = None
-    tasks: list[dict] = field(default_factory=list)
-    lines: list[dict] = field(default_factory=list)  # of the consumer's log, about bucket and key or message
+    progress: Any = None
+    tasks: list[JsonObject] = field(default_factory=list)
+    lines: list[JsonObject] = field(default_factory=list)  # of the consumer's log, for this object or message
 
     @property
     def state(self) -> str:
         return self.record["state"] if self.record else "no job"
 
     @property
-    def stem(self) -> str:
-        """Where the stream is."""
-        assert self.report_key and self.record
+    def address(self) -> str:
+        """The folder of the stream."""
+        assert self.report_key
         return self.report_key.removesuffix(f"/{self.record['job_id']}/job.json")
 
     @property
@@ -62,175 +73,187 @@ class Case:
 
 
 @dataclass
-class Story:
+class Scenario:
+    """The result of the run."""
+
     cases: dict[str, Case]
-    messages: int  # that were in the queue, in all
+    message_count: int  # all messages that were in the queue
     consumer_survived: bool
     consumer_exit: int | None
     seconds_to_exit: float
-    consumer_lines: list[dict]
+    consumer_lines: list[JsonObject]
     queue_emptied: bool
     dead_letters: list[DeadLetter]
-    records: list[dict]
-    task_logs: dict[str, list[str]]
+    records: list[JsonObject]
+    task_logs: dict[str, list[str]]  # by task ARN
 
-    def __getitem__(self, what: str) -> Case:
-        return self.cases[what]
+    def __getitem__(self, name: str) -> Case:
+        return self.cases[name]
 
-    def letters_about(self, case: Case) -> list[DeadLetter]:
-        return [letter for letter in self.dead_letters if _speaks_of(letter.body, case)]
+    def dead_letters_of(self, case: Case) -> list[DeadLetter]:
+        return [letter for letter in self.dead_letters if _belongs_to(letter.body, case)]
 
-    def message_end(self, case: Case) -> str:
-        if self.letters_about(case):
+    def message_result(self, case: Case) -> str:
+        if self.dead_letters_of(case):
             return "dead-letter queue"
-        of_its_own = [line["message"] for line in case.lines if line.get("message.id") == case.message_id]
-        return "deleted" if self.queue_emptied or "message deleted" in of_its_own else "still there"
+        logged = [line["message"] for line in case.lines if line.get("message.id") == case.message_id]
+        return "deleted" if self.queue_emptied or "message deleted" in logged else "in the queue"
 
     def table(self) -> str:
-        rows = [["What arrived", "Job", "Tasks", "Exit", "Message", "Why"]]
+        rows = [["Input", "Job", "Tasks", "Exit", "Message", "Reason"]]
         for case in self.cases.values():
-            exits = [str(task["containers"][0].get("exitCode")) for task in case.tasks]
-            rows.append([
-                case.what,
-                case.state,
-                str(len(case.tasks)),
-                ",".join(exits) or "-",
-                self.message_end(case),
-                _short(case.reason),
-            ])  # fmt: skip
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+            rows.append(
+                [
+                    case.name,
+                    case.state,
+                    str(len(case.tasks)),
+                    ",".join(str(exit_code(task)) for task in case.tasks) or "-",
+                    self.message_result(case),
+                    _shorten(case.reason),
+                ]
+            )
+        return left_aligned_table(rows)
 
 
-def tell(world: World, clips: Clips) -> Story:
-    cases = {case.what: case for case in _arrivals(world, clips)}
-    messages = world.waiting()["Visible"]
-    consumer = world.consumer(
+def run_scenario(stack: StackFixture, files: UploadFiles) -> Scenario:
+    cases = {case.name: case for case in _create_cases(stack, files)}
+    message_count = stack.message_counts()["Visible"]
+    consumer = stack.start_consumer(
         "run", "--max-tasks", "4", "--log-format", "json", "--log", "info,vidstreamx_consumer=debug"
     )
 
-    def has_settled() -> bool:
-        return not consumer.is_running or world.is_queue_empty()
+    def is_settled() -> bool:
+        return not consumer.is_running or stack.is_queue_empty()
 
-    until(has_settled, within=_PATIENCE, every=0.5)
+    wait_until(is_settled, timeout=_TIMEOUT, interval=0.5)
 
-    # What was dealt with long ago comes once more.
+    # The same message again, after its job has ended.
     twice = cases["sent twice"]
-    late = Case("and once more, afterwards", twice.ends, twice.upload)
-    late.body = events.s3(twice.upload)
-    late.message_id = world.send(late.body)
-    cases[late.what] = late
-    until(has_settled, within=30)
+    assert twice.upload
+    late = Case("sent again after its end", twice.states, twice.upload)
+    late.body = s3_event(twice.upload)
+    late.message_id = stack.send(late.body)
+    cases[late.name] = late
+    wait_until(is_settled, timeout=30)
 
     survived = consumer.is_running
-    told_to_end = time.monotonic()
-    exit_code = consumer.terminate(within=15)
-    story = Story(
+    terminated_at = time.monotonic()
+    consumer_exit = consumer.terminate(timeout=15)
+    scenario = Scenario(
         cases=cases,
-        messages=messages + 1,
+        message_count=message_count + 1,
         consumer_survived=survived,
-        consumer_exit=exit_code,
-        seconds_to_exit=time.monotonic() - told_to_end,
+        consumer_exit=consumer_exit,
+        seconds_to_exit=time.monotonic() - terminated_at,
         consumer_lines=consumer.lines,
-        queue_emptied=world.is_queue_empty(),
-        dead_letters=world.take_dead_letters(),
-        records=world.records(),
+        queue_emptied=stack.is_queue_empty(),
+        dead_letters=stack.take_dead_letters(),
+        records=stack.records(),
         task_logs={},
     )
-    _look(world, story)
-    return story
+    _collect_results(stack, scenario)
+    return scenario
 
 
-def _arrivals(world: World, clips: Clips):
-    """Everything is there before the consumer is."""
+def _create_cases(stack: StackFixture, files: UploadFiles) -> Iterator[Case]:
+    """Uploads all files and sends all messages, before the consumer starts."""
 
-    def upload(what: str, ends: set[str], key: str, file) -> Case:
-        return Case(what, ends, world.upload(key, file))
+    def upload(name: str, states: set[str], key: str, file: Path) -> Case:
+        return Case(name, states, stack.upload(key, file))
 
-    def message(case: Case, body: str) -> Case:
+    def send(case: Case, body: str) -> Case:
         case.body = body
-        case.message_id = world.send(body)
+        case.message_id = stack.send(body)
         return case
 
-    yield message(Case("rubbish", set(), dead=True), 'rubbish, not {"JSON"')
-    elsewhere = Upload("somebody-elses-bucket", "not for us.mp4", "0" * 32, 9)
-    yield message(Case("another bucket's event", set(), elsewhere, dead=True), events.s3(elsewhere))
-    yield message(Case("s3:TestEvent", set()), events.test_event(world.uploads))
-    removed = Upload(world.uploads, "removed.mp4", "1" * 32, 9)
-    yield message(Case("a removal's event", set(), removed), events.s3(removed, event="ObjectRemoved:Delete"))
+    def upload_without_event(name: str, key: str) -> tuple[Case, Upload]:
+        uploaded = stack.upload(_KEY_WITHOUT_EVENT.format(key), files.small)
+        return Case(name, {"done"}, uploaded), uploaded
 
-    yield upload("1080p clip", {"done"}, "full hd.mp4", clips.full_hd)
+    yield send(Case("invalid JSON", set(), is_dead_letter=True), 'rubbish, not {"JSON"')
+    foreign = Upload("another-bucket", "not for us.mp4", "0" * 32, 9)
+    yield send(Case("event of another bucket", set(), foreign, is_dead_letter=True), s3_event(foreign))
+    yield send(Case("s3:TestEvent", set()), s3_test_event(stack.upload_bucket))
+    removed = Upload(stack.upload_bucket, "removed.mp4", "1" * 32, 9)
+    yield send(Case("event of a removal", set(), removed), s3_event(removed, event="ObjectRemoved:Delete"))
 
-    for what, key in ODD_KEYS.items():
-        yield upload(f"key: {what}", {"done"}, key, clips.small)
+    yield upload("1080p clip", {"done"}, "full hd.mp4", files.full_hd)
 
-    twice = upload("sent twice", {"done"}, "twice.mp4", clips.small)
-    yield message(twice, events.s3(twice.upload))
-    wrapped = upload("wrapped by SNS", {"done"}, _UNTOLD.format("sns"), clips.small)
-    yield message(wrapped, events.sns(events.s3(wrapped.upload)))
-    bridged = upload("through EventBridge", {"done"}, _UNTOLD.format("eventbridge"), clips.small)
-    yield message(bridged, events.event_bridge(bridged.upload))
-    pair = [upload(f"{which} of two records", {"done"}, _UNTOLD.format(which), clips.small) for which in ("1st", "2nd")]
-    both = events.s3(*(case.upload for case in pair))
-    yield message(pair[0], both)
-    pair[1].message_id, pair[1].body = pair[0].message_id, both
-    yield pair[1]
+    for name, key in UNUSUAL_KEYS.items():
+        yield upload(f"key: {name}", {"done"}, key, files.small)
 
-    yield upload("text named .mp4", {"rejected"}, "text & co.mp4", clips.text)
-    yield upload("empty file", {"rejected"}, "empty #1.mp4", clips.empty)
-    yield upload("truncated file", {"done", "rejected"}, "truncated.mp4", clips.truncated)
+    twice = stack.upload("twice.mp4", files.small)
+    yield send(Case("sent twice", {"done"}, twice), s3_event(twice))
+    case, uploaded = upload_without_event("wrapped by SNS", "sns")
+    yield send(case, sns_message(s3_event(uploaded)))
+    case, uploaded = upload_without_event("through EventBridge", "eventbridge")
+    yield send(case, eventbridge_event(uploaded))
+    first, first_upload = upload_without_event("1st of two records", "1st")
+    second, second_upload = upload_without_event("2nd of two records", "2nd")
+    yield send(first, s3_event(first_upload, second_upload))
+    second.message_id, second.body = first.message_id, first.body
+    yield second
 
-    gone = upload("deleted meanwhile", {"obsolete"}, "gone + lost.mp4", clips.small)
-    world.s3.delete_object(Bucket=world.uploads, Key=gone.upload.key)
-    yield gone
-    yield upload("replaced meanwhile", {"obsolete"}, "replaced.mp4", clips.full_hd)
-    yield upload("its replacement", {"done"}, "replaced.mp4", clips.small)
+    yield upload("text named .mp4", {"rejected"}, "text & co.mp4", files.text)
+    yield upload("empty file", {"rejected"}, "empty #1.mp4", files.empty)
+    yield upload("truncated file", {"done", "rejected"}, "truncated.mp4", files.truncated)
+
+    deleted = stack.upload("gone + lost.mp4", files.small)
+    stack.delete(deleted)
+    yield Case("deleted before the start", {"obsolete"}, deleted)
+    yield upload("replaced before the start", {"obsolete"}, "replaced.mp4", files.full_hd)
+    yield upload("the replacement", {"done"}, "replaced.mp4", files.small)
 
 
-def _look(world: World, story: Story) -> None:
-    """Gathers what is known about each case."""
-    reports = {key.split("/")[-2]: key for key in world.keys(world.streams) if key.endswith("/job.json")}
-    tasks = world.tasks()
-    for case in story.cases.values():
-        place = (case.upload.bucket, case.upload.key) if case.upload else None
-        for line in story.consumer_lines:
-            about_place = place and (line.get("s3.bucket"), line.get("s3.key")) == place
-            about_message = case.message_id and line.get("message.id") == case.message_id
-            if about_place or about_message:
-                case.lines.append(line)
-        case.record = next((record for record in story.records if case.upload and is_about(record, case.upload)), None)
+def _collect_results(stack: StackFixture, scenario: Scenario) -> None:
+    """Fills in the results of each case."""
+    keys = stack.keys(stack.output_bucket)
+    report_keys = {key.split("/")[-2]: key for key in keys if key.endswith("/job.json")}
+    tasks = stack.tasks()
+    for case in scenario.cases.values():
+        case.lines = [line for line in scenario.consumer_lines if _is_line_of(line, case)]
+        if case.upload is None:
+            continue
+        upload = case.upload
+        case.record = next((record for record in scenario.records if is_record_of(record, upload)), None)
         if case.record is None:
             continue
-        job = case.record["job_id"]
-        case.tasks = [task for task in tasks if task.get("startedBy") == job]
-        case.report_key = reports.get(job)
+        job_id = case.record["job_id"]
+        case.tasks = [task for task in tasks if task.get("startedBy") == job_id]
+        case.report_key = report_keys.get(job_id)
         if case.report_key:
-            case.report = world.read(case.report_key)
+            case.report = stack.read_json(case.report_key)
         if case.tasks:
-            case.progress = world.progress(job)
+            case.progress = stack.progress(job_id)
         for task in case.tasks:
-            story.task_logs[task["taskArn"]] = world.task_log(task["taskArn"])
+            scenario.task_logs[task["taskArn"]] = stack.task_log(task["taskArn"])
 
 
-def _speaks_of(body: str, case: Case) -> bool:
-    """Whether a message is this case's: by its very text, or by what S3 says in it."""
+def _is_line_of(line: JsonObject, case: Case) -> bool:
+    if case.message_id and line.get("message.id") == case.message_id:
+        return True
+    upload = case.upload
+    return upload is not None and (line.get("s3.bucket"), line.get("s3.key")) == (upload.bucket, upload.key)
+
+
+def _belongs_to(body: str, case: Case) -> bool:
+    """Whether a message is that of the case: by its text, or by the object in S3's event."""
     if case.body == body:
         return True
     if case.upload is None:
         return False
     try:
-        records = json.loads(events.s3(case.upload))["Records"]
-        named = [record["s3"] for record in json.loads(body).get("Records", [])]
+        objects = [record["s3"] for record in json.loads(body).get("Records", [])]
     except (ValueError, TypeError, AttributeError, KeyError):
         return False
-    mine = records[0]["s3"]
+    own = json.loads(s3_event(case.upload))["Records"][0]["s3"]
     return any(
-        one["bucket"]["name"] == mine["bucket"]["name"]
-        and one["object"]["key"] == mine["object"]["key"]
-        and one["object"].get("eTag") == mine["object"]["eTag"]
-        for one in named
+        other["bucket"]["name"] == own["bucket"]["name"]
+        and other["object"]["key"] == own["object"]["key"]
+        and other["object"].get("eTag") == own["object"]["eTag"]
+        for other in objects
     )
 
 
-def _short(text: str, most: int = 70) -> str:
+def _shorten(text: str, most: int = 70) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,7 +1,7 @@
-"""A local stack of the tests' own, and the consumers that run against it.
+"""A local stack for the end-to-end tests, and the consumers that run against it.
 
-Only what sets things up and looks on uses the administrator's key. The consumer has the credentials of
-ConsumerRole, tasks have those of TaskRole, and IAM is enforced.
+Set-up and inspection use the administrator's key. The consumer has the credentials of ConsumerRole and tasks
+have those of TaskRole. IAM is enforced.
 """
 
 from __future__ import annotations
@@ -10,28 +10,27 @@ import json
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from vidstreamx_devtools.local import engine
-from vidstreamx_devtools.local import programs
-from vidstreamx_devtools.local import stack
-from vidstreamx_devtools.local import viewer
-from vidstreamx_devtools.settings import Problem, Settings
-from vidstreamx_devtools.waiting import until
+from vidstreamx_devtools.local import engine, programs, viewer
+from vidstreamx_devtools.local import stack as local_stack
+from vidstreamx_devtools.settings import Settings, UserError, free_port
+from vidstreamx_devtools.waiting import wait_until
 
+JsonObject = dict[str, Any]
 
 _LONGEST_POLL = 21  # seconds
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One content of one object."""
+    """One version of an object."""
 
     bucket: str
     key: str
@@ -44,262 +43,279 @@ class DeadLetter:
     """A message of the dead-letter queue."""
 
     body: str
-    told: dict[str, str]  # the consumer's attributes, without "vidstreamx-"
+    attributes: dict[str, str]  # the consumer's attributes, without the prefix "vidstreamx-"
 
 
 class Consumer:
-    """`vidstreamx-consumer` as a process of its own."""
+    """A process of `vidstreamx-consumer`."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path):
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path) -> None:
         self.log = log
-        self.cut_off_at: float | None = None  # when it was ended from outside
-        self._out = log.open("wb")
-        # A group of its own: Ctrl-C is for the tests, which then end it.
+        self.stopped_at: float | None = None  # when the test terminated or killed it
+        self._output = log.open("wb")
+        # In its own process group, so that Ctrl-C reaches only the tests, which then stop it.
         self._process = subprocess.Popen(
-            command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL,
-            stdout=self._out, stderr=self._out, start_new_session=True,
-        )  # fmt: skip
+            command,
+            env=environment,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._output,
+            start_new_session=True,
+        )
 
     @property
     def is_running(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self, within: float) -> int | None:
-        """The exit code; None if it is still running when time is up."""
+    def wait(self, timeout: float) -> int | None:
+        """The exit code; None after the timeout."""
         with suppress(subprocess.TimeoutExpired):
-            return self._process.wait(within)
+            return self._process.wait(timeout)
         return None
 
-    def terminate(self, within: float) -> int | None:
-        """SIGTERM, once; the exit code, None if it takes longer."""
+    def terminate(self, timeout: float) -> int | None:
+        """Sends one SIGTERM. Returns the exit code; None after the timeout."""
         self._process.send_signal(signal.SIGTERM)
-        code = self.wait(within)
-        self.cut_off_at = time.monotonic()
+        code = self.wait(timeout)
+        self.stopped_at = time.monotonic()
         return code
 
     def kill(self) -> None:
-        """SIGKILL: nothing is given back, nothing is ended in order."""
+        """Sends SIGKILL, so the consumer returns no message and cleans up nothing."""
         if self.is_running:
             self._process.kill()
             self._process.wait()
-            self.cut_off_at = time.monotonic()
-        self._out.close()
+            self.stopped_at = time.monotonic()
+        self._output.close()
 
     @property
     def output(self) -> str:
         return self.log.read_text()
 
     @property
-    def lines(self) -> list[dict]:
-        """Its log, a dictionary per line."""
+    def lines(self) -> list[JsonObject]:
+        """The lines of its output that are JSON objects."""
         return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
 
 
 @dataclass
-class World:
-    stack: stack.Stack
+class StackFixture:
+    local: local_stack.Stack
     binaries: Path
-    _consumers: list[Consumer] = field(default_factory=list)
+    consumers: list[Consumer] = field(default_factory=list)
 
-    def __post_init__(self):
-        outputs = self.stack.outputs
-        self.uploads = outputs["UploadBucketName"]
-        self.streams = outputs["OutputBucketName"]
-        self.queue = outputs["QueueUrl"]
-        self.dead_letters = outputs["DeadLetterQueueUrl"]
+    def __post_init__(self) -> None:
+        outputs = self.local.outputs
+        self.upload_bucket = outputs["UploadBucketName"]
+        self.output_bucket = outputs["OutputBucketName"]
+        self.queue_url = outputs["QueueUrl"]
+        self.dead_letter_queue_url = outputs["DeadLetterQueueUrl"]
         self.cluster = outputs["ClusterName"]
-        self.s3 = self.stack.client("s3")
-        self.sqs = self.stack.client("sqs")
-        self.ecs = self.stack.client("ecs")
-        self.logs = self.stack.client("logs")
+        self.s3 = self.local.client("s3")
+        self.sqs = self.local.client("sqs")
+        self.ecs = self.local.client("ecs")
+        self.logs = self.local.client("logs")
 
-    # ---- Doing --------------------------------------------------------------------------------
+    # ---- Actions ------------------------------------------------------------------------------
 
     def upload(self, key: str, file: Path) -> Upload:
         content = file.read_bytes()
-        etag = self.s3.put_object(Bucket=self.uploads, Key=key, Body=content)["ETag"].strip('"')
-        return Upload(self.uploads, key, etag, len(content))
+        etag = self.s3.put_object(Bucket=self.upload_bucket, Key=key, Body=content)["ETag"].strip('"')
+        return Upload(self.upload_bucket, key, etag, len(content))
+
+    def delete(self, upload: Upload) -> None:
+        self.s3.delete_object(Bucket=upload.bucket, Key=upload.key)
 
     def send(self, body: str) -> str:
-        """Puts a message into the queue; gives its id."""
-        return self.sqs.send_message(QueueUrl=self.queue, MessageBody=body)["MessageId"]
+        """Sends a message to the queue. Returns its id."""
+        return str(self.sqs.send_message(QueueUrl=self.queue_url, MessageBody=body)["MessageId"])
 
-    def consumer(self, *arguments: str, environment: dict[str, str | None] | None = None) -> Consumer:
-        """Starts a consumer with its role's rights; a variable that is None is left out."""
-        variables = {**self.stack.consumer_environment(), **(environment or {})}
-        state = self.stack.settings.state
-        started = Consumer(
+    def start_consumer(self, *arguments: str, environment: dict[str, str | None] | None = None) -> Consumer:
+        """Starts a consumer with its role's rights. A variable with the value None is removed."""
+        variables = {**self.local.consumer_environment(), **(environment or {})}
+        state = self.local.settings.state
+        consumer = Consumer(
             [str(self.binaries / programs.CONSUMER), *arguments],
             {name: value for name, value in variables.items() if value is not None},
-            state / f"consumer-{len(self._consumers) + 1}.log",
+            state / f"consumer-{len(self.consumers) + 1}.log",
             state,
         )
-        self._consumers.append(started)
-        return started
+        self.consumers.append(consumer)
+        return consumer
 
-    def until_no_poll_is_left(self) -> None:
-        """SQS goes on with a long poll whose consumer was cut off, and would hand it the next message."""
-        cut_off = max((consumer.cut_off_at or 0 for consumer in self._consumers), default=0)
-        until(lambda: time.monotonic() > cut_off + _LONGEST_POLL, within=_LONGEST_POLL + 1)
+    def wait_for_open_polls(self) -> None:
+        """Waits until no long poll is open. SQS keeps the poll of a stopped consumer open, and could deliver
+        the next message to it."""
+        stopped_at = max((consumer.stopped_at or 0 for consumer in self.consumers), default=0)
+        wait_until(lambda: time.monotonic() > stopped_at + _LONGEST_POLL, timeout=_LONGEST_POLL + 1)
 
-    def role_credentials(self, role: str) -> dict[str, str]:
-        """The variable that makes a consumer run with another role's rights."""
+    def role_credentials(self, role: str) -> dict[str, str | None]:
+        """The variable that gives a consumer the rights of another role."""
         variable = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
-        mine = self.stack.outputs["ConsumerRoleArn"].rpartition("/")[2]
-        other = self.stack.outputs[role].rpartition("/")[2]
-        return {variable: self.stack.consumer_environment()[variable].replace(mine, other)}
+        own = self.local.outputs["ConsumerRoleArn"].rpartition("/")[2]
+        other = self.local.outputs[role].rpartition("/")[2]
+        return {variable: self.local.consumer_environment()[variable].replace(own, other)}
 
-    def kill(self, task: dict) -> bool:
-        """Kills a task's container as the kernel does when memory runs out; False if it has ended already."""
-        container = task["containers"][0]["runtimeId"]
-        with suppress(Problem):
-            engine.docker("kill", "--signal", "KILL", container)
+    def kill(self, task: JsonObject) -> bool:
+        """Kills a task's container as the kernel does without memory. False if it has ended already."""
+        with suppress(UserError):
+            engine.docker("kill", "--signal", "KILL", _container(task))
             return True
         return False
 
     @contextmanager
-    def frozen(self, task: dict) -> Iterator[None]:
-        """Stops a task's clock, so that it is certain to be running meanwhile."""
-        container = task["containers"][0]["runtimeId"]
-        engine.docker("pause", container)
+    def paused(self, task: JsonObject) -> Iterator[None]:
+        """Pauses a task's container, so that the task certainly runs until the end of the block."""
+        engine.docker("pause", _container(task))
         try:
             yield
         finally:
-            engine.docker("unpause", container)
+            engine.docker("unpause", _container(task))
 
-    # ---- Looking ------------------------------------------------------------------------------
+    # ---- Inspection ---------------------------------------------------------------------------
 
-    def waiting(self) -> dict[str, int]:
-        """How many messages are visible, delayed and held."""
+    def message_counts(self) -> dict[str, int]:
+        """The numbers of messages by state: Visible, Delayed and NotVisible."""
         names = ["", "Delayed", "NotVisible"]
         attributes = [f"ApproximateNumberOfMessages{name}" for name in names]
-        found = self.sqs.get_queue_attributes(QueueUrl=self.queue, AttributeNames=attributes)["Attributes"]
-        return {name or "Visible": int(found[attribute]) for name, attribute in zip(names, attributes)}
+        response = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=attributes)
+        counts = [int(response["Attributes"][attribute]) for attribute in attributes]
+        return {name or "Visible": count for name, count in zip(names, counts, strict=True)}
 
     def is_queue_empty(self) -> bool:
-        return not any(self.waiting().values())
+        return not any(self.message_counts().values())
 
     def take_dead_letters(self) -> list[DeadLetter]:
-        """All messages in the dead-letter queue, which stay there for an hour unseen."""
-        letters = []
+        """All visible messages of the dead-letter queue. They are invisible for an hour afterwards."""
+        letters: list[DeadLetter] = []
         while True:
             received = self.sqs.receive_message(
-                QueueUrl=self.dead_letters, MaxNumberOfMessages=10, VisibilityTimeout=3600,
+                QueueUrl=self.dead_letter_queue_url,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=3600,
                 MessageAttributeNames=["All"],
-            )  # fmt: skip
+            )
             if not received.get("Messages"):
                 return letters
             for message in received["Messages"]:
-                attributes = message.get("MessageAttributes", {}).items()
-                told = {name.removeprefix("vidstreamx-"): value["StringValue"] for name, value in attributes}
-                letters.append(DeadLetter(message["Body"], told))
+                attributes = {
+                    name.removeprefix("vidstreamx-"): value["StringValue"]
+                    for name, value in message.get("MessageAttributes", {}).items()
+                }
+                letters.append(DeadLetter(message["Body"], attributes))
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
-    def records(self) -> list[dict]:
-        """Everything the consumer has written down."""
-        return [self.read(key) for key in self.keys(self.streams, ".vidstreamx/jobs/")]
+    def records(self) -> list[JsonObject]:
+        """All records of the consumer."""
+        return [self.read_json(key) for key in self.keys(self.output_bucket, ".vidstreamx/jobs/")]
 
-    def record(self, upload: Upload) -> dict | None:
-        return next((record for record in self.records() if is_about(record, upload)), None)
+    def record(self, upload: Upload) -> JsonObject | None:
+        return next((record for record in self.records() if is_record_of(record, upload)), None)
 
-    def progress(self, job_id: str) -> dict:
-        """What the job's latest task has last said about how far it is."""
-        return self.read(f".vidstreamx/progress/{job_id}.json")
+    def progress(self, job_id: str) -> JsonObject:
+        """The status object that the latest task of the job wrote last."""
+        return self.read_json(f".vidstreamx/progress/{job_id}.json")
 
-    def read(self, key: str) -> dict:
-        return json.load(self.s3.get_object(Bucket=self.streams, Key=key)["Body"])
+    def read_json(self, key: str) -> JsonObject:
+        content: JsonObject = json.load(self.s3.get_object(Bucket=self.output_bucket, Key=key)["Body"])
+        return content
 
-    def tasks(self, job_id: str | None = None, only_alive: bool = False) -> list[dict]:
-        """All tasks ever started, or a job's, as ECS describes them."""
-        mine = {"startedBy": job_id} if job_id else {}
+    def tasks(self, job_id: str | None = None, only_running: bool = False) -> list[JsonObject]:
+        """All tasks, or those of a job, as ECS describes them."""
+        started_by = {"startedBy": job_id} if job_id else {}
         arns = [
             arn
-            for status in (["RUNNING"] if only_alive else ["RUNNING", "STOPPED"])
+            for status in (["RUNNING"] if only_running else ["RUNNING", "STOPPED"])
             for page in self.ecs.get_paginator("list_tasks").paginate(
-                cluster=self.cluster, desiredStatus=status, **mine
+                cluster=self.cluster, desiredStatus=status, **started_by
             )
             for arn in page["taskArns"]
         ]
-        described = []
+        described: list[JsonObject] = []
         for start in range(0, len(arns), 100):
-            described += self.ecs.describe_tasks(cluster=self.cluster, tasks=arns[start : start + 100])["tasks"]
+            described += self.ecs.describe_tasks(cluster=self.cluster, tasks=arns[start : start + 100])[
+                "tasks"
+            ]
         return described
 
-    def running_task(self, upload: Upload) -> dict | None:
-        """The upload's task if its container runs."""
+    def running_task(self, upload: Upload) -> JsonObject | None:
+        """The upload's task, if its container runs."""
         record = self.record(upload)
         tasks = self.tasks(record["job_id"]) if record else []
         return next(filter(is_running, tasks), None)
 
-    def environment(self, task: dict) -> dict[str, str]:
-        """What a running task's container was started with."""
-        container = task["containers"][0]["runtimeId"]
-        settings = json.loads(engine.docker("inspect", "--format", "{{json .Config.Env}}", container))
-        return dict(setting.split("=", 1) for setting in settings)
+    def task_environment(self, task: JsonObject) -> dict[str, str]:
+        """The environment of a running task's container."""
+        variables = json.loads(engine.docker("inspect", "--format", "{{json .Config.Env}}", _container(task)))
+        return dict(variable.split("=", 1) for variable in variables)
 
     def task_log(self, task_arn: str) -> list[str]:
-        stream = f"transcoder/{self.stack.outputs['ContainerName']}/{task_arn.rpartition('/')[2]}"
+        stream = f"transcoder/{self.local.outputs['ContainerName']}/{task_arn.rpartition('/')[2]}"
         try:
-            answer = self.logs.get_log_events(
-                logGroupName=self.stack.outputs["LogGroupName"], logStreamName=stream, startFromHead=True
+            response = self.logs.get_log_events(
+                logGroupName=self.local.outputs["LogGroupName"], logStreamName=stream, startFromHead=True
             )
         except self.logs.exceptions.ResourceNotFoundException:
             return []
-        return [re.sub(r"\x1b\[[0-9;]*m", "", event["message"].rstrip()) for event in answer["events"]]
+        return [re.sub(r"\x1b\[[0-9;]*m", "", event["message"].rstrip()) for event in response["events"]]
 
     def save_task_logs(self) -> None:
-        """For people, after the tests: what every task said."""
-        with (self.stack.settings.state / "tasks.log").open("w") as log:
+        """Writes the logs of all tasks to tasks.log, for debugging after the tests."""
+        with (self.local.settings.state / "tasks.log").open("w") as log:
             for task in self.tasks():
                 arn = task["taskArn"]
                 print(f"== {arn}", *self.task_log(arn), sep="\n", file=log)
 
 
-def is_running(task: dict) -> bool:
-    """Whether its container runs."""
+def _container(task: JsonObject) -> str:
+    return str(task["containers"][0]["runtimeId"])
+
+
+def is_running(task: JsonObject) -> bool:
+    """Whether the task's container runs."""
     return task["lastStatus"] == "RUNNING" and bool(task["containers"][0].get("runtimeId"))
 
 
-def is_about(record: dict, upload: Upload) -> bool:
+def exit_code(task: JsonObject) -> int | None:
+    code: int | None = task["containers"][0].get("exitCode")
+    return code
+
+
+def is_record_of(record: JsonObject, upload: Upload) -> bool:
     source = record["source"]
     return (source["bucket"], source["key"], source.get("etag")) == (upload.bucket, upload.key, upload.etag)
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """A stack beside the one of `make demo`, gone afterwards. What is left are its logs."""
-    ours = Settings.from_environment()
-    state = ours.tools / "e2e"
-    _end_leftovers(ours, state)
-    settings = replace(ours, state=state, port=_free_port(), viewer_port=_free_port())
+def running_stack() -> Iterator[StackFixture]:
+    """Runs a stack, separate from that of `make demo`, until the end of the block. Its logs are kept."""
+    base = Settings.from_environment()
+    state = base.tools / "e2e"
+    _remove_previous(base, state)
+    settings = replace(base, state=state, port=free_port(), viewer_port=free_port())
     state.mkdir(parents=True)
     (state / "port").write_text(str(settings.port))
     try:
         binaries = programs.build()
         programs.build_image(settings, binaries)
-        here = World(stack.up(settings), binaries)
+        stack = StackFixture(local_stack.up(settings), binaries)
         viewer.start(settings)
         try:
-            yield here
+            yield stack
         finally:
-            for consumer in here._consumers:
+            for consumer in stack.consumers:
                 consumer.kill()
-            here.save_task_logs()
+            stack.save_task_logs()
     finally:
-        stack.down(settings)
+        local_stack.down(settings)
 
 
-def _end_leftovers(ours: Settings, state: Path) -> None:
-    """Of tests that were killed before they could tidy up."""
+def _remove_previous(base: Settings, state: Path) -> None:
+    """Removes the stack of an earlier run that was killed."""
     with suppress(OSError, ValueError):
-        stack.down(replace(ours, state=state, port=int((state / "port").read_text())))
+        local_stack.down(replace(base, state=state, port=int((state / "port").read_text())))
     shutil.rmtree(state, ignore_errors=True)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,68 +1,65 @@
-"""The files that are uploaded: from the corpus where it is there, else made on the spot."""
+"""The files that the end-to-end tests upload: from the corpus if it exists, otherwise generated."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from vidstreamx_devtools import corpus
+from vidstreamx_devtools.generate import H264, ffmpeg
 
 LONG_SECONDS = 48
 
-_CORPUS = corpus.FOLDER
-
 
 @dataclass(frozen=True)
-class Clips:
+class UploadFiles:
     full_hd: Path  # 1080p, a little over ten seconds
-    small: Path  # 360p, two seconds: two rungs, quickly made
-    long: Path  # 720p, LONG_SECONDS: the picture has to be encoded in every rung, which takes a while
-    far_apart: Path  # as long, with ten seconds between keyframes: the picture is published as it is, too
+    small: Path  # 360p, two seconds: two rungs, encoded quickly
+    long: Path  # 720p, LONG_SECONDS, not H.264: every rung is encoded, which takes a while
+    far_keyframes: Path  # the same length, ten seconds between keyframes: the top rung is copied
     truncated: Path
     text: Path
     empty: Path
 
     @classmethod
-    def gather(cls, folder: Path) -> Clips:
+    def create(cls, folder: Path) -> UploadFiles:
         folder.mkdir(parents=True, exist_ok=True)
+        mpeg4 = ["-c:v", "mpeg4", "-q:v", "20", "-pix_fmt", "yuv420p"]
         return cls(
-            full_hd=_from_corpus("derived_1080p30_park_11s_h264_aac.mp4")
-            or _film(folder / "full-hd.mp4", "1920x1080", 11),
-            small=_film(folder / "small.mp4", "640x360", 2),
-            long=_film(folder / "long.mp4", "1280x720", LONG_SECONDS, ["mpeg4", "-q:v", "20"]),
-            far_apart=_film(folder / "far-apart.mp4", "1280x720", LONG_SECONDS, keyframe_every=300),
-            truncated=_from_corpus("synth_truncated_mdat.mp4")
-            or _cut(_film(folder / "truncated.mp4", "640x360", 6)),
-            text=_from_corpus("synth_text_named_mp4.mp4") or _file(folder / "text.mp4", b"this is not a video\n"),
-            empty=_file(folder / "empty.mp4", b""),
+            full_hd=corpus.find("derived_1080p30_park_11s_h264_aac.mp4")
+            or _clip(folder / "full-hd.mp4", "1920x1080", 11),
+            small=_clip(folder / "small.mp4", "640x360", 2),
+            long=_clip(folder / "long.mp4", "1280x720", LONG_SECONDS, mpeg4),
+            far_keyframes=_clip(
+                folder / "far-keyframes.mp4", "1280x720", LONG_SECONDS, keyframe_interval=300
+            ),
+            truncated=corpus.find("synth_truncated_mdat.mp4")
+            or _truncate(_clip(folder / "truncated.mp4", "640x360", 6)),
+            text=corpus.find("synth_text_named_mp4.mp4")
+            or _write(folder / "text.mp4", b"this is not a video\n"),
+            empty=_write(folder / "empty.mp4", b""),
         )
 
 
-def _from_corpus(name: str) -> Path | None:
-    path = _CORPUS / name
-    return path if path.is_file() else None
-
-
-def _file(path: Path, content: bytes) -> Path:
+def _write(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
 
 
-def _cut(path: Path) -> Path:
-    """A third is missing, the last one."""
+def _truncate(path: Path) -> Path:
+    """Removes the last third."""
     os.truncate(path, path.stat().st_size * 2 // 3)
     return path
 
 
-_H264 = ["libx264", "-preset", "ultrafast", "-crf", "24"]
-
-
-def _film(path: Path, size: str, seconds: int, encoder: list[str] = _H264, keyframe_every: int = 60) -> Path:
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-y"]
-    command += ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate=30", "-f", "lavfi", "-i", "sine=frequency=330"]
-    command += ["-t", str(seconds), "-c:v", *encoder, "-g", str(keyframe_every)]
-    command += ["-pix_fmt", "yuv420p", "-c:a", "aac", "-movflags", "+faststart", str(path)]
-    subprocess.run(command, check=True)
-    return path
+def _clip(
+    path: Path, size: str, seconds: int, encoder: list[str] = H264, keyframe_interval: int = 60
+) -> Path:
+    return ffmpeg(
+        path,
+        *("-f", "lavfi", "-i", f"testsrc2=size={size}:rate=30", "-f", "lavfi", "-i", "sine=frequency=330"),
+        *("-t", str(seconds), *encoder, "-g", str(keyframe_interval)),
+        *("-c:a", "aac", "-movflags", "+faststart"),
+        timeout=300,
+    )

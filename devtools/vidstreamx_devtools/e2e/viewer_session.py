@@ -1,68 +1,74 @@
-"""Somebody who watches a stream that is still being made, and what that person would notice."""
+"""A viewer who watches a stream while it is made: records everything that a viewer would notice."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from vidstreamx_devtools.e2e.playlist_monitor import Growing
-from vidstreamx_devtools.playback.player_page import Screen
+from vidstreamx_devtools.e2e.playlist_monitor import StreamMonitor
+from vidstreamx_devtools.playback.player_page import PlayerPage, State
 
-# Notes what happens between two looks: a frame that is older than the one before, a player that begins anew.
-_NOTE = """() => {
+# Records what happens between two polls: a frame older than the one before, and events of the video element.
+_RECORD = """() => {
   const video = document.getElementById("video");
-  const noted = window.noted = { last: null, back: [], events: [] };
-  const note = (_, { mediaTime }) => {
-    if (noted.last !== null && mediaTime < noted.last) noted.back.push([noted.last, mediaTime]);
-    noted.last = mediaTime;
-    video.requestVideoFrameCallback(note);
+  const recorded = window.recorded = { last: null, backwards: [], events: [] };
+  const onFrame = (_, { mediaTime }) => {
+    const { last, backwards } = recorded;
+    if (last !== null && mediaTime < last) backwards.push([last, mediaTime]);
+    recorded.last = mediaTime;
+    video.requestVideoFrameCallback(onFrame);
   };
-  video.requestVideoFrameCallback(note);
+  video.requestVideoFrameCallback(onFrame);
   for (const name of ["playing", "waiting", "seeking", "emptied", "ended", "error"]) {
-    video.addEventListener(name, () => noted.last !== null && noted.events.push([name, video.currentTime]));
+    video.addEventListener(name, () => {
+      if (recorded.last !== null) recorded.events.push([name, video.currentTime]);
+    });
   }
 }"""
-_NOTED = """() => {
+_RECORDED = """() => {
   const list = (ranges) => Array.from(ranges, (_, index) => [ranges.start(index), ranges.end(index)]);
-  return { ...window.noted, played: list(video.played), buffered: list(video.buffered) };
+  return { ...window.recorded, played: list(video.played), buffered: list(video.buffered) };
 }"""
 
 
 @dataclass
-class Watching:
-    """Looks at the screen and at the stream by turns."""
+class ViewerSession:
+    """Polls the player page and the stream alternately."""
 
-    screen: Screen
-    stream: Growing
-    longest_stuck: float = 0.0  # seconds in which nothing moved, although there was something to play
-    _moved: tuple[float, float] = field(default=(0.0, 0.0))  # the player's time, and when it was last seen to change
+    page: PlayerPage
+    stream: StreamMonitor
+    longest_stall: float = 0.0  # seconds without progress although segments were available
+    _progress: tuple[float, float] = field(
+        default=(0.0, 0.0)
+    )  # player time, and the clock when it last changed
 
-    def __post_init__(self):
-        self.screen.page.evaluate(_NOTE)
-        self._moved = (-1.0, time.monotonic())
+    def __post_init__(self) -> None:
+        self.page.page.evaluate(_RECORD)
+        self._progress = (-1.0, time.monotonic())
 
-    def until(self, condition, within: float) -> dict:
-        """The player's state when the condition holds for it, or playing has failed for good, or time is up."""
+    def wait_until(self, condition: Callable[[State], bool], timeout: float) -> State:
+        """Waits until the condition holds, the player fails, or the timeout. Returns the player's state."""
 
-        def look(state: dict) -> bool:
-            self.stream.look()
+        def poll(state: State) -> bool:
+            self.stream.poll()
             now = time.monotonic()
-            at, since = self._moved
-            is_starved = state["time"] + self._segment_seconds > self.stream.seconds and not self.stream.is_final
-            if state["time"] != at or is_starved or state["ended"]:
-                self._moved = (state["time"], now)
-            self.longest_stuck = max(self.longest_stuck, now - self._moved[1])
+            last_time, changed_at = self._progress
+            next_segment_end = state["time"] + self.stream.longest_segment
+            is_starved = next_segment_end > self.stream.seconds and not self.stream.is_final
+            if state["time"] != last_time or is_starved or state["ended"]:
+                changed_at = now
+                self._progress = (state["time"], now)
+            self.longest_stall = max(self.longest_stall, now - changed_at)
             return condition(state)
 
-        return self.screen.until(look, within)
+        return self.page.wait_until(poll, timeout)
 
     @property
-    def _segment_seconds(self) -> float:
-        return max(seconds for rendition in self.stream.renditions for _, seconds in rendition.listed)
+    def recorded(self) -> dict[str, Any]:
+        recorded: dict[str, Any] = self.page.page.evaluate(_RECORDED)
+        return recorded
 
-    @property
-    def noted(self) -> dict:
-        return self.screen.page.evaluate(_NOTED)
-
-    def at_rate(self, rate: float) -> None:
-        self.screen.page.evaluate("(rate) => { video.playbackRate = rate; }", rate)
+    def set_rate(self, rate: float) -> None:
+        self.page.page.evaluate("(rate) => { video.playbackRate = rate; }", rate)

@@ -1,27 +1,28 @@
-"""Runs the local AWS (ministack), with the parts of Fargate that it leaves out.
+"""Runs the local AWS (ministack), and adds the parts of Fargate that ministack lacks.
 
-Ministack starts ECS tasks as containers, but takes little of the task definition beyond the image, and
-hands out credentials that belong to no role, from an address that the SDKs refuse. Here tasks get:
+Ministack starts ECS tasks as containers, but uses little of the task definition beyond the image. Its tasks
+get credentials that belong to no role, from an address that the SDKs refuse. Here tasks get:
 
-- the credentials of their own role, from an address the SDKs accept (only loopback and the ECS agent's
-  169.254.170.2 are), valid for an hour and renewed by the SDK as in ECS;
-- user, read-only root file system, dropped capabilities and the memory limit of their definition;
-- the endpoint as an address, for which the SDKs put bucket names into the path.
+- the credentials of their own role, valid for an hour and renewed by the SDK as in ECS. They come from
+  169.254.170.2, the address of the ECS agent: the SDKs accept this address and loopback only;
+- the user, read-only root file system, dropped capabilities and memory limit of their definition;
+- the endpoint as an IP address, for which the SDKs put bucket names into the path.
 
-IAM policies see ECS calls as AWS presents them: by task definition or task, with ecs:cluster as a
-condition. Ministack by itself checks all of them against the cluster. SQS's batch calls need the
-permission of the single call, as in AWS; ministack asks for one that does not exist there.
+IAM policies see ECS calls as in AWS: the resource is the task definition or the task, and ecs:cluster is a
+condition. Unchanged, ministack checks all ECS calls against the cluster. Batch calls of SQS need the
+permission of the single call, as in AWS. Unchanged, ministack asks for a permission that does not exist
+there.
 
-Whoever reaches the local AWS owns this machine: its administrator's key is known to all, and it can
-mount any folder in a container. So it listens where its own tasks and this machine's programs reach
-it and nowhere else, and answers nobody else: others on the same network could still send packets for
-the gateway's address through one of this machine's other interfaces.
+The local AWS gives full control of this machine: the administrator's key is public, and a task can mount any
+folder. So it listens only on loopback and on the address that its tasks use, and answers only this machine
+and its tasks. The second check is needed because other hosts on the network could send packets for the
+gateway's address through another interface of this machine.
 
-The consumer gets its role's credentials the same way, as it does when it runs as an ECS service:
+The consumer gets its role's credentials in the same way, as it does when it runs as an ECS service:
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
 
-Written against the version of ministack that requirements.txt pins. Settings come by environment:
-GATEWAY_PORT, AUTH, BIND_HOST (ministack's own), TASK_HOST and TASK_NETWORK (set by stack.py).
+It replaces internals of the ministack version that devtools/pyproject.toml pins. Settings come from the
+environment: GATEWAY_PORT, AUTH, BIND_HOST (ministack's own), TASK_HOST and TASK_NETWORK (set by stack.py).
 """
 
 from __future__ import annotations
@@ -31,13 +32,21 @@ import json
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 import hypercorn.config
 from ministack import app
 from ministack.core import iam_actions
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import ecs, iam, imds, sts
+
 from vidstreamx_devtools.settings import AGENT_ADDRESS
+
+JsonObject = dict[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 SESSION_SECONDS = 3600
 _ECS = "ecs-tasks.amazonaws.com"
@@ -58,11 +67,12 @@ _ministack_request_context = iam_actions.request_tag_context
 
 
 def _listening_addresses() -> list[str]:
-    """Loopback, and what tasks are told to be this host, where that is an address of this machine.
+    """Loopback, and the host address that tasks use, if it is an address of this machine.
 
-    It is none with Docker Desktop, which forwards tasks' connections to loopback. A rootless engine does
-    the same if it was set up to let containers reach the host's loopback at all; one set up with
-    another address of the host's (host-gateway-ip) gets that one, guarded by `_only_for_this_machine`.
+    With Docker Desktop it is not, because Docker Desktop forwards the tasks' connections to loopback. A
+    rootless engine does the same if it lets containers reach the host's loopback. If it is configured with
+    another address of the host (host-gateway-ip), that address is used, and `_only_for_this_machine` guards
+    it.
     """
     if _host == AGENT_ADDRESS or _is_own_address(_host):
         return ["127.0.0.1", _host]
@@ -78,24 +88,25 @@ def _is_own_address(address: str) -> bool:
     return True
 
 
-async def _only_for_this_machine(scope, receive, send):
+async def _only_for_this_machine(scope: Scope, receive: Receive, send: Send) -> None:
     client = scope.get("client")
-    if client is None or _is_of_this_machine(client[0]):
+    if client is None or _is_local(client[0]):
         await _ministack_app(scope, receive, send)
     elif scope["type"] == "websocket":
         await send({"type": "websocket.close"})
     else:
-        await send({"type": "http.response.start", "status": 403, "headers": [(b"connection", b"close")]})
+        headers = [(b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 403, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
 
-def _is_of_this_machine(client: str) -> bool:
+def _is_local(client: str) -> bool:
     address = ipaddress.ip_address(client)
     return address.is_loopback or address in _task_addresses or client == _host
 
 
-def role_credentials(role_name: str, session_name: str) -> dict | None:
-    """Temporary credentials as ECS's agent gives them out; None for a role that ECS may not assume."""
+def role_credentials(role_name: str, session_name: str) -> JsonObject | None:
+    """Temporary credentials in the form of the ECS agent. None for a role that ECS may not assume."""
     role = iam._roles.get(role_name)
     if role is None or not _trusts_ecs(role):
         return None
@@ -120,31 +131,41 @@ def role_credentials(role_name: str, session_name: str) -> dict | None:
     }
 
 
-def _trusts_ecs(role: dict) -> bool:
+def _trusts_ecs(role: JsonObject) -> bool:
     policy = role.get("AssumeRolePolicyDocument", {})
     policy = json.loads(policy) if isinstance(policy, str) else policy
     statements = policy.get("Statement", [])
     for statement in [statements] if isinstance(statements, dict) else statements:
         principal = statement.get("Principal")
         services = principal.get("Service", []) if isinstance(principal, dict) else []
-        if statement.get("Effect") == "Allow" and _ECS in ([services] if isinstance(services, str) else services):
+        services = [services] if isinstance(services, str) else services
+        if statement.get("Effect") == "Allow" and _ECS in services:
             return True
     return False
 
 
-async def _imds(method, path, headers, body, query_params):
+async def _imds(
+    method: str, path: str, headers: JsonObject, body: bytes, query_params: JsonObject
+) -> tuple[int, JsonObject, bytes]:
     parts = path.strip("/").split("/")
     if parts[:2] != ["v2", "credentials"]:
-        return await _ministack_imds(method, path, headers, body, query_params)
+        response: tuple[int, JsonObject, bytes] = await _ministack_imds(
+            method, path, headers, body, query_params
+        )
+        return response
     document = role_credentials(*parts[2:]) if method == "GET" and len(parts) == 4 else None
-    status, answer = (200, document) if document else (404, {"code": "NotFound", "message": f"no role at {path}"})
+    status = 200 if document else 404
+    answer = document or {"code": "NotFound", "message": f"no role at {path}"}
     return status, {"Content-Type": "application/json"}, json.dumps(answer).encode()
 
 
-def _register_metadata(task_arn, cluster_arn, td, cdef, launch_type, env, host_mode, ministack_net_ip):
-    """Sets the variables that Fargate sets, on top of ministack's own."""
+def _register_metadata(
+    task_arn: str, cluster_arn: str, definition: JsonObject, container: JsonObject, launch_type: str,
+    env: dict[str, str], *more: Any,
+) -> Any:  # fmt: skip
+    """Adds the variables that Fargate sets to ministack's own."""
     token = _ministack_register_metadata(
-        task_arn, cluster_arn, td, cdef, launch_type, env, host_mode, ministack_net_ip
+        task_arn, cluster_arn, definition, container, launch_type, env, *more
     )
     base = f"http://{_host}:{_port}"
     env["AWS_ENDPOINT_URL"] = base
@@ -154,13 +175,13 @@ def _register_metadata(task_arn, cluster_arn, td, cdef, launch_type, env, host_m
     for name in ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN"):
         env.pop(name, None)
 
-    role_name = td.get("taskRoleArn", "").rpartition("/")[2]
+    role_name = definition.get("taskRoleArn", "").rpartition("/")[2]
+    session_name = task_arn.rpartition("/")[2]
     if role_name and _host == AGENT_ADDRESS:
-        session_name = task_arn.rpartition("/")[2]
         env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/v2/credentials/{role_name}/{session_name}"
     elif role_name:
-        # Docker Desktop and rootless engines: no address of the host's that the SDKs accept.
-        credentials = role_credentials(role_name, task_arn.rpartition("/")[2])
+        # With Docker Desktop and rootless engines the host has no address that the SDKs accept.
+        credentials = role_credentials(role_name, session_name)
         if credentials is not None:
             env["AWS_ACCESS_KEY_ID"] = credentials["AccessKeyId"]
             env["AWS_SECRET_ACCESS_KEY"] = credentials["SecretAccessKey"]
@@ -168,37 +189,45 @@ def _register_metadata(task_arn, cluster_arn, td, cdef, launch_type, env, host_m
     return token
 
 
-def _build_run_kwargs(cdef, td, env, port_bindings, ecs_network, host_mode, task_id, task_arn, *rest):
-    kwargs = _ministack_build_run_kwargs(
-        cdef, td, env, port_bindings, ecs_network, host_mode, task_id, task_arn, *rest
+def _build_run_kwargs(
+    container: JsonObject, definition: JsonObject, env: dict[str, str], port_bindings: Any, ecs_network: Any,
+    host_mode: Any, task_id: str, task_arn: str, *more: Any,
+) -> JsonObject:  # fmt: skip
+    """Adds the settings of the task definition to the arguments that start the container."""
+    kwargs: JsonObject = _ministack_build_run_kwargs(
+        container, definition, env, port_bindings, ecs_network, host_mode, task_id, task_arn, *more
     )
     if _network:
         kwargs["network"] = _network
         kwargs.pop("extra_hosts", None)
-    if cdef.get("user"):
-        kwargs["user"] = cdef["user"]
-    if cdef.get("entryPoint"):
-        kwargs["entrypoint"] = cdef["entryPoint"]
-    if cdef.get("readonlyRootFilesystem"):
-        kwargs["read_only"] = True  # volumes of the image stay writable
-    linux = cdef.get("linuxParameters") or {}
-    capabilities = linux.get("capabilities") or linux.get("Capabilities") or {}  # from a template: in capitals
+    if container.get("user"):
+        kwargs["user"] = container["user"]
+    if container.get("entryPoint"):
+        kwargs["entrypoint"] = container["entryPoint"]
+    if container.get("readonlyRootFilesystem"):
+        kwargs["read_only"] = True  # the image's volumes stay writable
+    linux = container.get("linuxParameters") or {}
+    # A template's keys begin with a capital, those of the API do not.
+    capabilities = linux.get("capabilities") or linux.get("Capabilities") or {}
     kwargs["cap_drop"] = capabilities.get("drop") or capabilities.get("Drop") or []
 
     task = ecs._tasks.get(task_arn) or {}
-    memory = (task.get("overrides") or {}).get("memory") or td.get("memory")
+    memory = (task.get("overrides") or {}).get("memory") or definition.get("memory")
     if memory:
         kwargs["mem_limit"] = kwargs["memswap_limit"] = f"{memory}m"
     return kwargs
 
 
-def _action(service, *request):
-    action = _ministack_action(service, *request)
+def _action(service: str, *request: Any) -> str | None:
+    action: str | None = _ministack_action(service, *request)
     return action.removesuffix("Batch") if service == "sqs" and action else action
 
 
-def _resource_arn(service, method, path, headers, body, params, region, account_id):
-    """What a call is about, for policies: as the service authorization reference has it for ECS."""
+def _resource_arn(
+    service: str, method: str, path: str, headers: dict[str, str], body: bytes, params: Any, region: str,
+    account_id: str,
+) -> Any:  # fmt: skip
+    """The resource of a call for policies. For ECS as in AWS's service authorization reference."""
     if service == "ecs":
         action = headers.get("x-amz-target", "").rpartition(".")[2]
         call = _json_object(body)
@@ -216,15 +245,15 @@ def _resource_arn(service, method, path, headers, body, params, region, account_
     return _ministack_resource_arn(service, method, path, headers, body, params, region, account_id)
 
 
-def _request_context(service, iam_action, body, params):
-    context = _ministack_request_context(service, iam_action, body, params)
+def _request_context(service: str, iam_action: str, body: bytes, params: Any) -> JsonObject:
+    context: JsonObject = _ministack_request_context(service, iam_action, body, params)
     if service == "ecs":
         cluster = _name(_json_object(body).get("cluster") or "default")
         context["ecs:cluster"] = f"arn:aws:ecs:{get_region()}:{get_account_id()}:cluster/{cluster}"
     return context
 
 
-def _json_object(body: bytes) -> dict:
+def _json_object(body: bytes) -> JsonObject:
     try:
         value = json.loads(body or b"{}")
     except ValueError:
@@ -243,7 +272,7 @@ ecs._register_metadata = _register_metadata
 ecs._build_run_kwargs = _build_run_kwargs
 imds.handle_request = _imds
 app.app = _only_for_this_machine
-# Ministack itself sets one address.
+# Ministack binds one address only.
 hypercorn.config.Config.bind = property(
     lambda _: [f"{address}:{_port}" for address in _listening_addresses()], lambda *_: None
 )

@@ -1,33 +1,32 @@
-"""`make demo`: from a video file to a page that plays it, through the real thing on this machine.
+"""`make demo`: from a video file to a page that plays it, through the whole system on this machine.
 
-demo.py demo [VIDEO]     builds and starts what is needed, uploads VIDEO (or a clip made on the spot)
-demo.py upload VIDEO     uploads to the stack that is running and follows that
+python -m vidstreamx_devtools.local.demo demo [VIDEO]   builds and starts the stack, uploads VIDEO or a
+generated clip python -m vidstreamx_devtools.local.demo upload VIDEO   uploads to the running stack
 """
 
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-from vidstreamx_devtools.local import follow
-from vidstreamx_devtools.local import programs
-from vidstreamx_devtools.local import stack
-from vidstreamx_devtools.local import viewer
-from vidstreamx_devtools.settings import REPO, Problem, Settings
-from vidstreamx_devtools.terminal import bit_rate, size, step, table
+from vidstreamx_devtools.generate import ffmpeg
+from vidstreamx_devtools.local import follow, programs, stack, viewer
+from vidstreamx_devtools.settings import REPO, Settings, UserError
+from vidstreamx_devtools.terminal import bit_rate, size, table, timed_step
 
 _CLIP_SECONDS = 10
 _SUFFIXES = (".mp4", ".MP4", ".mov", ".MOV", ".m4v")
+_USAGE = "Usage: python -m vidstreamx_devtools.local.demo demo [VIDEO] | upload VIDEO"
 
 
 def demo(settings: Settings, video: Path | None) -> int:
     if video is not None:
-        _check(video)
+        _check_video(video)
     binaries = programs.build()
     programs.build_image(settings, binaries)
     running = stack.up(settings)
@@ -36,50 +35,54 @@ def demo(settings: Settings, video: Path | None) -> int:
     if video is None:
         video = settings.state / "clip.mp4"
         if not video.exists():
-            with step(f"make a clip of {_CLIP_SECONDS} s"):
+            with timed_step(f"make a clip of {_CLIP_SECONDS} s"):
                 _make_clip(video)
-        key = _free_key(running, f"clip-{time.strftime('%H%M%S')}.mp4")
+        key = _unused_key(running, f"clip-{time.strftime('%H%M%S')}.mp4")
     else:
-        key = _free_key(running, video.name)
+        key = _unused_key(running, video.name)
         if key != video.name:
-            print(f"  {video.name} is there from before: this run uploads it as {key}")
+            print(f"  {video.name} was uploaded before: this run uploads it as {key}")
     code = _upload_and_follow(running, video, key)
-    _print_what_else(running)
+    _print_next_steps(running)
     return code
 
 
 def upload(settings: Settings, video: Path) -> int:
-    _check(video)
+    _check_video(video)
     running = stack.load(settings)
     return _upload_and_follow(running, video, video.name)
 
 
-def _check(video: Path) -> None:
+def _check_video(video: Path) -> None:
     if not video.is_file():
-        raise Problem(f"there is no file {video}")
+        raise UserError(f"there is no file {video}")
     if not video.name.endswith(_SUFFIXES):
-        raise Problem(f"{video.name}: only uploads that end in {', '.join(_SUFFIXES)} are transcoded")
+        raise UserError(f"{video.name}: only uploads that end in {', '.join(_SUFFIXES)} are transcoded")
 
 
 def _make_clip(path: Path) -> None:
-    # A moving picture with a counter, and a tone: what plays wrong is seen and heard.
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-y", "-t", str(_CLIP_SECONDS)]
-    command += ["-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-t", str(_CLIP_SECONDS)]
-    command += ["-f", "lavfi", "-i", "sine=frequency=330:beep_factor=4:sample_rate=48000"]
-    command += ["-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac"]
-    unfinished = path.with_suffix(".part.mp4")
-    done = subprocess.run([*command, "-movflags", "+faststart", str(unfinished)], capture_output=True, text=True)
-    if done.returncode != 0:
-        raise Problem(f"ffmpeg could not make a clip: {done.stderr.strip().splitlines()[-1:]}")
-    unfinished.rename(path)
+    # A moving picture with a counter, and a beep every second: playback errors can be seen and heard.
+    ffmpeg(
+        path,
+        *("-f", "lavfi", "-i", f"testsrc2=size=1280x720:rate=30:duration={_CLIP_SECONDS}"),
+        *(
+            "-f",
+            "lavfi",
+            "-i",
+            f"sine=frequency=330:beep_factor=4:sample_rate=48000:duration={_CLIP_SECONDS}",
+        ),
+        *("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-pix_fmt", "yuv420p", "-c:a", "aac"),
+        *("-movflags", "+faststart"),
+    )
 
 
-def _free_key(running: stack.Stack, name: str) -> str:
-    """The name, or the name with a number where the bucket has it: people who run a demo again want
-    to see it happen, and the same content under the same name is one job."""
-    taken = set()
-    for page in running.client("s3").get_paginator("list_objects_v2").paginate(
-        Bucket=running.outputs["UploadBucketName"], Prefix=Path(name).stem
+def _unused_key(running: stack.Stack, name: str) -> str:
+    """The name, with a number if the bucket has it: the same content under the same key stays one job."""
+    taken: set[str] = set()
+    for page in (
+        running.client("s3")
+        .get_paginator("list_objects_v2")
+        .paginate(Bucket=running.outputs["UploadBucketName"], Prefix=Path(name).stem)
     ):
         taken.update(item["Key"] for item in page.get("Contents", []))
     path = Path(name)
@@ -91,11 +94,11 @@ def _free_key(running: stack.Stack, name: str) -> str:
 
 
 def _upload_and_follow(running: stack.Stack, video: Path, key: str) -> int:
-    with step(f"upload {key} ({size(video.stat().st_size)})"):
+    with timed_step(f"upload {key} ({size(video.stat().st_size)})"):
         uploaded = follow.upload(running, video, key)
     record = follow.find_record(running, uploaded)
     if record is not None and record["state"] != "running":
-        print("  The same content was uploaded under this name before: it stays one job, and this is its result.")
+        print("  The same content was uploaded under this key before. It stays one job; this is its result.")
         result = follow.read_result(running, record)
     else:
         result = follow.follow(running, programs.consumer(running), uploaded)
@@ -104,10 +107,10 @@ def _upload_and_follow(running: stack.Stack, video: Path, key: str) -> int:
     master = f"{key}/master.m3u8"
     if result.is_done:
         if result.report is None:
-            raise Problem(f"{key}/job.json is not in the output bucket, or is of another upload")
-        _check_that_it_is_served(running, master)
+            raise UserError(f"{key}/job.json is missing in the output bucket, or belongs to another upload")
+        _check_served(running, master)
         print()
-        print(_renditions(result.report))
+        print(_renditions_table(result.report))
         print()
         print(f"  Playlist  {viewer.stream_url(running.settings, master)}")
         print(f"  Watch it  {viewer.page_url(running.settings, master)}")
@@ -128,13 +131,13 @@ def _print_facts(result: follow.Result, uploaded: follow.Upload) -> None:
     print(f"  Source    s3://{uploaded.bucket}/{uploaded.key} ({size(uploaded.size)})")
     print(f"  ECS task  {attempt.get('task_arn', 'none was started')}")
     if attempt.get("task_arn"):
-        again = f", attempt {attempt['number']}" if attempt["number"] > 1 else ""
-        print(f"  Stopped   {stop_code}, exit code {exit_code}{again}")
+        number = f", attempt {attempt['number']}" if attempt["number"] > 1 else ""
+        print(f"  Stopped   {stop_code}, exit code {exit_code}{number}")
     if attempt.get("size"):
         chosen = attempt["size"]
         cost = f", about {attempt['cost_usd']:.4f} USD on AWS" if attempt.get("cost_usd") else ""
-        words = f"{chosen['cpu'] / 1024:g} vCPU, {chosen['memory_mib'] / 1024:g} GiB{cost}"
-        print(f"  Size      {words} ({attempt['size_reason']})")
+        units = f"{chosen['cpu'] / 1024:g} vCPU, {chosen['memory_mib'] / 1024:g} GiB{cost}"
+        print(f"  Size      {units} ({attempt['size_reason']})")
     timings = (result.report or {}).get("timings", {})
     if timings:
         parts = [f"{timings['total_seconds']:.1f} s in all"]
@@ -145,32 +148,39 @@ def _print_facts(result: follow.Result, uploaded: follow.Upload) -> None:
         print(f"  Took      {', '.join(parts)}")
 
 
-def _renditions(report: dict) -> str:
+def _renditions_table(report: dict[str, Any]) -> str:
     rows = []
-    for one in report["renditions"]:
-        measure = f"{one['width']}x{one['height']}" if one["kind"] == "video" else ""
-        name = one["name"] if one["kind"] == "video" else f"audio {one['name']}"
-        rows.append([name, measure, size(one["bytes"]), bit_rate(one["average_bandwidth"]), bit_rate(one["peak_bandwidth"])])
+    for rendition in report["renditions"]:
+        is_video = rendition["kind"] == "video"
+        rows.append(
+            [
+                rendition["name"] if is_video else f"audio {rendition['name']}",
+                f"{rendition['width']}x{rendition['height']}" if is_video else "",
+                size(rendition["bytes"]),
+                bit_rate(rendition["average_bandwidth"]),
+                bit_rate(rendition["peak_bandwidth"]),
+            ]
+        )
     return table(rows, ["Rendition", "Size", "Bytes", "Average", "Peak"])
 
 
-def _check_that_it_is_served(running: stack.Stack, key: str) -> None:
+def _check_served(running: stack.Stack, key: str) -> None:
     url = viewer.stream_url(running.settings, key)
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            text = answer.read().decode(errors="replace")
+        with urllib.request.urlopen(url, timeout=10) as response:
+            text = response.read().decode(errors="replace")
     except (urllib.error.URLError, OSError) as error:
-        raise Problem(f"the playlist can't be read: {url}: {error}") from error
+        raise UserError(f"the playlist can't be read: {url}: {error}") from error
     if not text.startswith("#EXTM3U"):
-        raise Problem(f"the playlist is none: {url}")
+        raise UserError(f"this is no playlist: {url}")
 
 
-def _print_what_else(running: stack.Stack) -> None:
+def _print_next_steps(running: stack.Stack) -> None:
     settings = running.settings
     print()
     print("  The stack stays up:")
-    print("    make upload VIDEO=path           another video")
-    print(f"    tail -f {_short(settings.log('consumer'))}   what the consumer does")
+    print("    make upload VIDEO=path           uploads another video")
+    print(f"    tail -f {_relative(settings.log('consumer'))}   shows the consumer's log")
     print("    make down                        stops everything")
     print("  With the AWS CLI:")
     print(
@@ -179,11 +189,8 @@ def _print_what_else(running: stack.Stack) -> None:
     )
 
 
-def _short(path: Path) -> str:
-    try:
-        return str(path.relative_to(REPO))
-    except ValueError:
-        return str(path)
+def _relative(path: Path) -> str:
+    return str(path.relative_to(REPO) if path.is_relative_to(REPO) else path)
 
 
 def main(arguments: list[str]) -> int:
@@ -193,14 +200,14 @@ def main(arguments: list[str]) -> int:
             return demo(settings, Path(arguments[1]) if arguments[1:] and arguments[1] else None)
         if arguments[:1] == ["upload"] and len(arguments) == 2 and arguments[1]:
             return upload(settings, Path(arguments[1]))
-        print("Usage: demo.py demo [VIDEO] | demo.py upload VIDEO", file=sys.stderr)
-        return 2
-    except Problem as problem:
-        print(f"error: {problem}", file=sys.stderr)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted; what was started goes on. make down stops it.", file=sys.stderr)
+        print("\nInterrupted. The stack keeps running; make down stops it.", file=sys.stderr)
         return 130
+    print(_USAGE, file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

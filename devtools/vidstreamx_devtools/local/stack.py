@@ -1,7 +1,7 @@
-"""The local stack: `stack.py up`, `stack.py down`, `stack.py status`.
+"""The local stack: `python -m vidstreamx_devtools.local.stack up|down|status`.
 
-As a library: `up(settings)` gives a `Stack` with the template's outputs, clients for the setting-up
-(`client`) and for the two roles under test (`role_client`), and the consumer's environment.
+As a library: `up(settings)` returns a `Stack` with the template's outputs, an administrator's clients
+(`client`), clients with the rights of one role (`role_client`), and the consumer's environment.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import sys
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import botocore.config
 import botocore.exceptions
-from vidstreamx_devtools.local import engine
-from vidstreamx_devtools.processes import Process
-from vidstreamx_devtools.settings import REPO, Problem, Settings, plain_environment, port_is_taken
-from vidstreamx_devtools.terminal import step
 
-_SERVER = "vidstreamx_devtools.local.aws_server"
-# Ministack's administrator. Only what sets the stack up uses it.
+from vidstreamx_devtools.local import engine
+from vidstreamx_devtools.processes import BackgroundProcess
+from vidstreamx_devtools.settings import Settings, UserError, clean_environment, require_free_port
+from vidstreamx_devtools.terminal import timed_step
+
+# Ministack's administrator. Only set-up and inspection use it.
 _ROOT = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 
@@ -34,32 +35,29 @@ class Stack:
     outputs: dict[str, str]
     viewer_key: dict[str, str]
 
-    def client(self, service: str):
-        """A client with the administrator's key, for setting up and looking on."""
+    def client(self, service: str) -> Any:
+        """A client with the administrator's key, for set-up and inspection."""
         return _client(self.settings, service, _ROOT)
 
-    def role_client(self, role_arn: str, service: str):
-        """A client with the rights of one of the stack's roles and no others."""
-        with urllib.request.urlopen(self._credentials_url(role_arn, "local"), timeout=10) as answer:
-            document = json.load(answer)
-        return _client(
-            self.settings,
-            service,
-            {
-                "aws_access_key_id": document["AccessKeyId"],
-                "aws_secret_access_key": document["SecretAccessKey"],
-                "aws_session_token": document["Token"],
-            },
-        )
+    def role_client(self, role_arn: str, service: str) -> Any:
+        """A client with exactly the rights of one of the stack's roles."""
+        with urllib.request.urlopen(self._credentials_url(role_arn, "local"), timeout=10) as response:
+            document = json.load(response)
+        credentials = {
+            "aws_access_key_id": document["AccessKeyId"],
+            "aws_secret_access_key": document["SecretAccessKey"],
+            "aws_session_token": document["Token"],
+        }
+        return _client(self.settings, service, credentials)
 
-    def viewer_client(self, service: str):
+    def viewer_client(self, service: str) -> Any:
         """A client that can read streams and nothing else."""
         return _client(self.settings, service, self.viewer_key)
 
     def consumer_environment(self) -> dict[str, str]:
-        """What the consumer needs: the template's output, the endpoint, and its role's credentials."""
+        """The consumer's environment: the template's output, the endpoint, and its role's credentials."""
         return {
-            **plain_environment(),
+            **clean_environment(),
             **parse_env(self.outputs["ConsumerEnv"]),
             "AWS_ENDPOINT_URL": self.settings.endpoint,
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": self._credentials_url(
@@ -73,99 +71,99 @@ class Stack:
 
 
 def up(settings: Settings) -> Stack:
-    """Starts and deploys what is not there yet."""
+    """Starts the local AWS and deploys the template, where this is not done yet."""
     settings.state.mkdir(parents=True, exist_ok=True)
-    with step("local AWS"):
-        _start_cloud(settings)
+    with timed_step("local AWS"):
+        _start_aws(settings)
     template = settings.template.read_text()
     fingerprint = hashlib.sha256(template.encode()).hexdigest()
-    with contextlib.suppress(Problem):
-        if _saved(settings)["template"] == fingerprint:
+    with contextlib.suppress(UserError):
+        if _saved_state(settings)["template"] == fingerprint:
             return load(settings)
-    with step(f"deploy {settings.template.name}"):
+    with timed_step(f"deploy {settings.template.name}"):
         outputs = _deploy(settings, template)
         key = _create_viewer(settings, outputs["OutputBucketName"])
-    _file(settings).touch(mode=0o600)
-    _file(settings).write_text(
-        json.dumps({"template": fingerprint, "outputs": outputs, "viewer_key": key}, indent=2) + "\n"
-    )
+    state_file = _state_file(settings)
+    state_file.touch(mode=0o600)
+    state = {"template": fingerprint, "outputs": outputs, "viewer_key": key}
+    state_file.write_text(json.dumps(state, indent=2) + "\n")
     return load(settings)
 
 
 def load(settings: Settings) -> Stack:
-    """The stack that is running."""
-    if _cloud(settings).pid is None:
-        raise Problem("the local stack is not running: start it with make demo")
-    saved = _saved(settings)
+    """The running stack. Raises `UserError` if it does not run."""
+    if _aws_process(settings).pid is None:
+        raise UserError("the local stack is not running: start it with make demo")
+    saved = _saved_state(settings)
     return Stack(settings, saved["outputs"], saved["viewer_key"])
 
 
 def down(settings: Settings) -> list[str]:
-    """Stops everything that was started; says what that was."""
-    stopped = [name for name in ("consumer", "viewer", "cloud") if Process(settings, name).stop()]
-    _file(settings).unlink(missing_ok=True)
-    with contextlib.suppress(Problem, OSError):  # there may be no engine
-        count = engine.remove_traces(settings.port)
+    """Stops all processes and containers of the stack. Returns the names of those that ran."""
+    stopped = [name for name in ("consumer", "viewer", "cloud") if BackgroundProcess(settings, name).stop()]
+    _state_file(settings).unlink(missing_ok=True)
+    with contextlib.suppress(UserError, OSError):  # without an engine there are no containers
+        count = engine.remove_containers(settings.port)
         if count:
             stopped.append(f"{count} container{'s' * (count > 1)}")
     return stopped
 
 
 def parse_env(text: str) -> dict[str, str]:
-    """A .env file's variables."""
+    """The variables of a .env file."""
     lines = (line.strip() for line in text.splitlines())
     pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    return {name: value for name, value in pairs}
+    return dict(pairs)
 
 
-def _cloud(settings: Settings) -> Process:
-    return Process(settings, "cloud")
+def _aws_process(settings: Settings) -> BackgroundProcess:
+    return BackgroundProcess(settings, "cloud")
 
 
-def _file(settings: Settings):
+def _state_file(settings: Settings) -> Path:
     return settings.state / "stack.json"
 
 
-def _saved(settings: Settings) -> dict:
+def _saved_state(settings: Settings) -> dict[str, Any]:
     try:
-        return json.loads(_file(settings).read_text())
+        state: dict[str, Any] = json.loads(_state_file(settings).read_text())
     except (OSError, ValueError) as error:
-        raise Problem("the local stack is not deployed: start it with make demo") from error
+        raise UserError("the local stack is not deployed: start it with make demo") from error
+    return state
 
 
-def _client(settings: Settings, service: str, credentials: dict[str, str]):
+def _client(settings: Settings, service: str, credentials: dict[str, str]) -> Any:
     return _cached_client(settings.endpoint, settings.region, service, tuple(sorted(credentials.items())))
 
 
-@functools.cache  # making one takes longer than most calls
-def _cached_client(endpoint: str, region: str, service: str, credentials: tuple):
+@functools.cache  # creating a client takes longer than most calls
+def _cached_client(endpoint: str, region: str, service: str, credentials: tuple[tuple[str, str], ...]) -> Any:
     config = botocore.config.Config(
-        retries={"max_attempts": 3, "mode": "standard"}, s3={"addressing_style": "path"}, max_pool_connections=50
+        retries={"max_attempts": 3, "mode": "standard"},
+        s3={"addressing_style": "path"},
+        max_pool_connections=50,
     )
     session = boto3.Session(region_name=region)
     return session.client(service, endpoint_url=endpoint, config=config, **dict(credentials))
 
 
-def _start_cloud(settings: Settings) -> None:
-    cloud = _cloud(settings)
-    fingerprint = hashlib.sha256(Path(__file__).with_name("aws_server.py").read_bytes()).hexdigest()
-    address, network = engine.way_to_host()
-    if cloud.pid is not None:
-        if cloud.fingerprint == fingerprint and _is_healthy(settings):
+def _start_aws(settings: Settings) -> None:
+    process = _aws_process(settings)
+    server = Path(__file__).with_name("aws_server.py")
+    fingerprint = hashlib.sha256(server.read_bytes()).hexdigest()
+    address, network = engine.route_to_host()
+    if process.pid is not None:
+        if process.fingerprint == fingerprint and _is_healthy(settings):
             return
-        cloud.stop()
-    _file(settings).unlink(missing_ok=True)  # it was in that process's memory
-    if port_is_taken(settings.port):
-        raise Problem(
-            f"port {settings.port} is taken by another program: stop it, "
-            "or choose another port with VIDSTREAMX_LOCAL_PORT"
-        )
+        process.stop()
+    _state_file(settings).unlink(missing_ok=True)  # the stack was in the memory of that process
+    require_free_port(settings.port, "VIDSTREAMX_LOCAL_PORT")
     environment = {
-        **plain_environment(),
+        **clean_environment(),
         "DOCKER_HOST": engine.host(),
         "GATEWAY_PORT": str(settings.port),
         "BIND_HOST": "127.0.0.1",  # aws_server.py adds the address that tasks use
-        "IOT_MTLS_ENABLED": "0",  # it would listen on every address
+        "IOT_MTLS_ENABLED": "0",  # this service would listen on all addresses
         "AUTH": "true",
         "LOG_LEVEL": "INFO",
         "TMPDIR": str(settings.state),
@@ -174,14 +172,14 @@ def _start_cloud(settings: Settings) -> None:
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     settings.log("cloud").unlink(missing_ok=True)
-    cloud.start([sys.executable, "-m", _SERVER], environment, fingerprint)
-    cloud.wait_until(lambda: _is_healthy(settings), patience=60)
+    process.start([sys.executable, "-m", engine.AWS_SERVER], environment, fingerprint)
+    process.wait_until_ready(lambda: _is_healthy(settings), timeout=60)
 
 
 def _is_healthy(settings: Settings) -> bool:
     try:
-        with urllib.request.urlopen(f"{settings.endpoint}/_ministack/health", timeout=5) as answer:
-            return answer.status == 200
+        with urllib.request.urlopen(f"{settings.endpoint}/_ministack/health", timeout=5) as response:
+            return bool(response.status == 200)
     except OSError:
         return False
 
@@ -194,10 +192,11 @@ def _deploy(settings: Settings, template: str) -> dict[str, str]:
         "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_NAMED_IAM"],
         "Parameters": [
             {"ParameterKey": "TranscoderImage", "ParameterValue": settings.image},
-            # There is no TLS on this machine's loopback.
+            # The local AWS serves plain HTTP.
             {"ParameterKey": "RequireTls", "ParameterValue": "false"},
         ],
     }
+    error_prefix = f"{settings.template.name} could not be deployed"
     try:
         if _exists(cloudformation, settings.stack_name):
             waiter = "stack_update_complete"
@@ -209,17 +208,15 @@ def _deploy(settings: Settings, template: str) -> dict[str, str]:
             StackName=settings.stack_name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
         )
     except botocore.exceptions.WaiterError as error:
-        raise Problem(
-            f"{settings.template.name} could not be deployed: {_first_failure(cloudformation, settings.stack_name)}"
-        ) from error
+        raise UserError(f"{error_prefix}: {_first_failure(cloudformation, settings.stack_name)}") from error
     except botocore.exceptions.ClientError as error:
         if "No updates" not in str(error):
-            raise Problem(f"{settings.template.name} could not be deployed: {error}") from error
+            raise UserError(f"{error_prefix}: {error}") from error
     described = cloudformation.describe_stacks(StackName=settings.stack_name)["Stacks"][0]
     return {output["OutputKey"]: output["OutputValue"] for output in described["Outputs"]}
 
 
-def _exists(cloudformation, name: str) -> bool:
+def _exists(cloudformation: Any, name: str) -> bool:
     try:
         cloudformation.describe_stacks(StackName=name)
     except botocore.exceptions.ClientError:
@@ -227,7 +224,7 @@ def _exists(cloudformation, name: str) -> bool:
     return True
 
 
-def _first_failure(cloudformation, name: str) -> str:
+def _first_failure(cloudformation: Any, name: str) -> str:
     events = cloudformation.describe_stack_events(StackName=name)["StackEvents"]
     failures = [event for event in events if event["ResourceStatus"].endswith("FAILED")]
     if not failures:
@@ -237,7 +234,7 @@ def _first_failure(cloudformation, name: str) -> str:
 
 
 def _create_viewer(settings: Settings, bucket: str) -> dict[str, str]:
-    """A user that can read streams and nothing else, for the program that stands in for a CDN."""
+    """Creates the viewer's user, who can read streams and nothing else, and returns its access key."""
     iam = _client(settings, "iam", _ROOT)
     name = f"{settings.stack_name}-viewer"
     with contextlib.suppress(iam.exceptions.EntityAlreadyExistsException):
@@ -246,7 +243,7 @@ def _create_viewer(settings: Settings, bucket: str) -> dict[str, str]:
     statements = [
         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"{arn}/*"},
         {"Effect": "Deny", "Action": "s3:*", "Resource": f"{arn}/.vidstreamx/*"},
-        # Else a missing object looks like a forbidden one.
+        # Without it, S3 answers 403 instead of 404 for a missing object.
         {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn},
     ]
     policy = {"Version": "2012-10-17", "Statement": statements}
@@ -257,10 +254,10 @@ def _create_viewer(settings: Settings, bucket: str) -> dict[str, str]:
 
 def _print_status(settings: Settings) -> None:
     for name in ("cloud", "viewer", "consumer"):
-        process = Process(settings, name)
+        process = BackgroundProcess(settings, name)
         state = f"running (process {process.pid})" if process.pid else "not running"
         print(f"  {name:<10}{state:<28}{process.log}")
-    with contextlib.suppress(Problem, OSError):
+    with contextlib.suppress(UserError, OSError):
         print(f"  {'tasks':<10}{len(engine.containers(settings.port, running_only=True))} running")
 
 
@@ -273,7 +270,7 @@ def main(arguments: list[str]) -> int:
                 if name != "ConsumerEnv":
                     print(f"  {name:<26}{value}")
         elif arguments == ["down"]:
-            with step("stop the local stack"):
+            with timed_step("stop the local stack"):
                 stopped = down(settings)
                 if engine.stop_own_engine(settings):
                     stopped.append("Docker engine")
@@ -281,10 +278,10 @@ def main(arguments: list[str]) -> int:
         elif arguments == ["status"]:
             _print_status(settings)
         else:
-            print("Usage: stack.py up|down|status", file=sys.stderr)
+            print("Usage: python -m vidstreamx_devtools.local.stack up|down|status", file=sys.stderr)
             return 2
-    except Problem as problem:
-        print(f"error: {problem}", file=sys.stderr)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

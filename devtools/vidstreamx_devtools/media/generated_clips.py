@@ -1,4 +1,4 @@
-"""Clips for where there is no corpus: one or two of each kind, small, and made in seconds."""
+"""Small generated clips for the media tests where there is no corpus: one or two of each category."""
 
 from __future__ import annotations
 
@@ -8,142 +8,153 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-_X264 = ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "24", "-pix_fmt", "yuv420p"]
+from vidstreamx_devtools.generate import H264, ffmpeg
+
 _AAC = ["-c:a", "aac", "-b:a", "96k"]
+_SINE = "sine=frequency=330:sample_rate=48000,aformat=channel_layouts=stereo"
 _HDR = "repeat-headers=1:log-level=error:colorprim=bt2020:colormatrix=bt2020nc:range=limited:transfer="
 
 
-def _ffmpeg(path: Path, *arguments: str) -> None:
-    """Made under another name, so that what is half made is not taken for a clip."""
-    half = path.with_name(f"half-{path.name}")
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-y", *arguments, str(half)]
-    subprocess.run(command, check=True, timeout=60)
-    half.rename(path)
-
-
-def _film(
+def _clip(
     path: Path, size: str = "640x360", rate: str = "30", seconds: float = 5, filters: str = "null",
-    sound: str = "sine=frequency=330:sample_rate=48000,aformat=channel_layouts=stereo", video: list[str] = _X264,
-    also: tuple[str, ...] = (),
+    audio: str = _SINE, video: list[str] = H264, options: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
+    """A moving test picture with noise. An empty `audio` makes it silent."""
     inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate={rate},noise=alls=6:allf=t"]
-    if sound:
-        inputs += ["-f", "lavfi", "-i", sound]
-    _ffmpeg(path, *inputs, "-t", str(seconds), "-vf", filters, *video, *(_AAC if sound else []), *also)
+    if audio:
+        inputs += ["-f", "lavfi", "-i", audio]
+    audio_options = _AAC if audio else []
+    ffmpeg(path, *inputs, "-t", str(seconds), "-vf", filters, *video, *audio_options, *options)
 
 
 def _rotated(path: Path) -> None:
-    """Written on its side, with the flag that turns it: a stream copy, as encoders would turn it themselves."""
+    """A stream copy with a rotation flag: an encoder would rotate the picture itself."""
     flat = path.with_name(f"flat-{path.name}")
-    _film(flat, "640x480")
-    # FFmpeg 6 replaced the tag with an option of the input.
-    modern = b"display_rotation" in subprocess.run(["ffmpeg", "-h", "full"], capture_output=True).stdout
-    if modern:
-        _ffmpeg(path, "-display_rotation", "-90", "-i", str(flat), "-c", "copy")
+    _clip(flat, "640x480")
+    # FFmpeg 6 replaced the metadata tag by an input option.
+    has_option = b"display_rotation" in subprocess.run(["ffmpeg", "-h", "full"], capture_output=True).stdout
+    if has_option:
+        ffmpeg(path, "-display_rotation", "-90", "-i", str(flat), "-c", "copy")
     else:
-        _ffmpeg(path, "-i", str(flat), "-c", "copy", "-metadata:s:v:0", "rotate=90")
+        ffmpeg(path, "-i", str(flat), "-c", "copy", "-metadata:s:v:0", "rotate=90")
     flat.unlink()
 
 
-def _variable(path: Path) -> None:
-    """Two of five frames are left out, and the others keep their times."""
-    _film(path, filters="select='not(eq(mod(n,5),1)+eq(mod(n,5),2))'", also=("-vsync", "vfr"))
+def _variable_rate(path: Path) -> None:
+    """Two of five frames are missing, and the others keep their times."""
+    _clip(path, filters="select='not(eq(mod(n,5),1)+eq(mod(n,5),2))'", options=("-vsync", "vfr"))
 
 
 def _two_languages(path: Path) -> None:
-    _ffmpeg(
-        path, "-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-f", "lavfi", "-i", "sine=frequency=300",
-        "-f", "lavfi", "-i", "sine=frequency=500", "-map", "0", "-map", "1", "-map", "2", "-t", "5", *_X264, *_AAC,
-        "-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu", "-metadata:s:a:1", "title=Kommentar",
-    )  # fmt: skip
+    ffmpeg(
+        path,
+        *("-f", "lavfi", "-i", "testsrc2=size=640x360:rate=25", "-f", "lavfi", "-i", "sine=frequency=300"),
+        *("-f", "lavfi", "-i", "sine=frequency=500", "-map", "0", "-map", "1", "-map", "2", "-t", "5"),
+        *(*H264, *_AAC, "-metadata:s:a:0", "language=eng", "-metadata:s:a:1", "language=deu"),
+        *("-metadata:s:a:1", "title=Kommentar"),
+    )
 
 
-def _titled(path: Path) -> None:
-    """Subtitles and chapters."""
-    words, marks = path.with_suffix(".srt"), path.with_suffix(".txt")
-    words.write_text(
+def _subtitles_and_chapters(path: Path) -> None:
+    subtitles, metadata = path.with_suffix(".srt"), path.with_suffix(".txt")
+    subtitles.write_text(
         "1\n00:00:00,500 --> 00:00:01,500\nA first line\n\n2\n00:00:03,000 --> 00:00:05,500\n"
         "Across a boundary\nin two lines & more\n"
     )
     chapter = "[CHAPTER]\nTIMEBASE=1/1000\nSTART={}\nEND={}\ntitle={}\n"
-    marks.write_text(";FFMETADATA1\n" + chapter.format(0, 2500, "Beginning") + chapter.format(2500, 6000, "End"))
-    _film(path, seconds=6, also=())
-    plain = path.rename(path.with_name(f"plain-{path.name}"))
-    _ffmpeg(
-        path, "-i", str(plain), "-i", str(words), "-i", str(marks), "-map", "0", "-map", "1", "-map_metadata", "2",
-        "-map_chapters", "2", "-c", "copy", "-c:s", "mov_text", "-metadata:s:s:0", "language=eng",
-    )  # fmt: skip
-    for leftover in (plain, words, marks):
-        leftover.unlink()
+    chapters = chapter.format(0, 2500, "Beginning") + chapter.format(2500, 6000, "End")
+    metadata.write_text(";FFMETADATA1\n" + chapters)
+    plain = path.with_name(f"plain-{path.name}")
+    _clip(plain, seconds=6)
+    ffmpeg(
+        path,
+        *("-i", str(plain), "-i", str(subtitles), "-i", str(metadata), "-map", "0", "-map", "1"),
+        *("-map_metadata", "2", "-map_chapters", "2", "-c", "copy", "-c:s", "mov_text"),
+        *("-metadata:s:s:0", "language=eng"),
+    )
+    for input_file in (plain, subtitles, metadata):
+        input_file.unlink()
 
 
 def _hdr(path: Path, transfer: str) -> None:
-    """Tags are what makes it HDR: the picture is a test picture, paler, as no camera sees such pure BT.2020."""
+    """A test picture with HDR tags. It is paler, because no camera records such saturated BT.2020 colours."""
     parameters = _HDR + transfer
     video = ["-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", "-x265-params", parameters]
-    colours = ("-color_primaries", "bt2020", "-color_trc", transfer, "-colorspace", "bt2020nc")
-    _film(path, "1280x720", "25", 1, "hue=s=0.3", sound="", video=video, also=(*colours, "-tag:v", "hvc1"))
+    tags = ("-color_primaries", "bt2020", "-color_trc", transfer, "-colorspace", "bt2020nc")
+    _clip(path, "1280x720", "25", 1, "hue=s=0.3", audio="", video=video, options=(*tags, "-tag:v", "hvc1"))
 
 
 def _full_range(path: Path) -> None:
-    _film(
-        path, filters="scale=in_range=tv:out_range=pc:out_color_matrix=bt709,format=yuvj420p",
-        video=[*_X264[:-2], "-pix_fmt", "yuvj420p"],
-        also=("-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
-    )  # fmt: skip
+    tags = ("-color_range", "pc", "-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709")
+    _clip(
+        path,
+        filters="scale=in_range=tv:out_range=pc:out_color_matrix=bt709,format=yuvj420p",
+        video=[*H264[:-2], "-pix_fmt", "yuvj420p"],
+        options=tags,
+    )
 
 
 def _interlaced(path: Path) -> None:
-    _film(
-        path, "720x480", "60", 4, filters="interlace=scan=tff:lowpass=off,setsar=8/9,setfield=tff",
-        video=[*_X264, "-flags", "+ildct+ilme", "-x264-params", "tff=1"],
-    )  # fmt: skip
+    filters = "interlace=scan=tff:lowpass=off,setsar=8/9,setfield=tff"
+    video = [*H264, "-flags", "+ildct+ilme", "-x264-params", "tff=1"]
+    _clip(path, "720x480", "60", 4, filters=filters, video=video)
 
 
 def _edited(path: Path) -> None:
-    """Begins inside a group of pictures: an edit list leaves out what comes before."""
+    """Starts inside a group of pictures: an edit list skips the frames before the start."""
     whole = path.with_name(f"whole-{path.name}")
-    _film(whole, seconds=6)
-    _ffmpeg(path, "-ss", "1.3", "-i", str(whole), "-c", "copy")
+    _clip(whole, seconds=6)
+    ffmpeg(path, "-ss", "1.3", "-i", str(whole), "-c", "copy")
     whole.unlink()
 
 
-def _cut(path: Path, left: float) -> None:
-    _film(path, seconds=6, also=("-movflags", "+faststart"))
-    os.truncate(path, int(path.stat().st_size * left))
+def _truncated(path: Path, share: float) -> None:
+    _clip(path, seconds=6, options=("-movflags", "+faststart"))
+    os.truncate(path, int(path.stat().st_size * share))
 
 
-def _bytes(path: Path, content: bytes) -> None:
+def _content(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
 
-_SURROUND = "sine=frequency=220:sample_rate=48000,pan=5.1|FL=c0|FR=c0|FC=0.5*c0|LFE=0.2*c0|BL=0.3*c0|BR=0.3*c0"
+def _audio_only(path: Path) -> None:
+    ffmpeg(path, "-f", "lavfi", "-i", "sine=frequency=440", "-t", "6", *_AAC)
 
-CLIPS: dict[str, tuple[str, Callable[[Path], None]]] = {
-    "copyable.mp4": ("a,o", partial(_film, size="1280x720", seconds=13, also=("-movflags", "+faststart"))),
+
+def _vp9(path: Path, bit_rate: str, filters: str = "null") -> None:
+    video = ["-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", bit_rate]
+    _clip(path, seconds=2, filters=filters, audio="", video=video)
+
+
+_SURROUND = (
+    "sine=frequency=220:sample_rate=48000,pan=5.1|FL=c0|FR=c0|FC=0.5*c0|LFE=0.2*c0|BL=0.3*c0|BR=0.3*c0"
+)
+_FRAGMENTED = ("-movflags", "+frag_keyframe+empty_moov+default_base_moof")
+
+# Categories and generator by file name.
+CLIPS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "copyable.mp4": ("a,o", partial(_clip, size="1280x720", seconds=13, options=("-movflags", "+faststart"))),
     "rotated.mp4": ("c", _rotated),
-    "silent.mp4": ("d", partial(_film, sound="")),
-    "surround.mp4": ("e", partial(_film, sound=_SURROUND)),
+    "silent.mp4": ("d", partial(_clip, audio="")),
+    "surround.mp4": ("e", partial(_clip, audio=_SURROUND)),
     "two-languages.mp4": ("e", _two_languages),
-    "variable-rate.mp4": ("f", _variable),
+    "variable-rate.mp4": ("f", _variable_rate),
     "pq.mp4": ("g", partial(_hdr, transfer="smpte2084")),
     "hlg.mp4": ("g", partial(_hdr, transfer="arib-std-b67")),
-    "vp9.mp4": ("h", partial(_film, seconds=2, sound="",
-                             video=["-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "500k"])),  # fmt: skip
-    "odd-size.mp4": ("i,j,h", partial(_film, seconds=2, filters="scale=161:121", sound="",
-                                      video=["-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "300k"])),  # fmt: skip
-    "anamorphic.mp4": ("k", partial(_film, size="720x576", rate="25", filters="setsar=64/45")),
+    "vp9.mp4": ("h", partial(_vp9, bit_rate="500k")),
+    "odd-size.mp4": ("i,j,h", partial(_vp9, bit_rate="300k", filters="scale=161:121")),
+    "anamorphic.mp4": ("k", partial(_clip, size="720x576", rate="25", filters="setsar=64/45")),
     "interlaced.mp4": ("l,k", _interlaced),
-    "60-fps.mp4": ("m", partial(_film, rate="60000/1001")),
-    "fragmented.mp4": ("n", partial(_film, also=("-movflags", "+frag_keyframe+empty_moov+default_base_moof"))),
+    "60-fps.mp4": ("m", partial(_clip, rate="60000/1001")),
+    "fragmented.mp4": ("n", partial(_clip, options=_FRAGMENTED)),
     "edited.mp4": ("p", _edited),
-    "audio-only.m4a": ("q", lambda path: _ffmpeg(path, "-f", "lavfi", "-i", "sine=frequency=440", "-t", "6", *_AAC)),
-    "titled.mp4": ("r", _titled),
-    "one-frame.mp4": ("s", partial(_film, seconds=0.03, sound="")),
+    "audio-only.m4a": ("q", _audio_only),
+    "titled.mp4": ("r", _subtitles_and_chapters),
+    "one-frame.mp4": ("s", partial(_clip, seconds=0.03, audio="")),
     "full-range.mp4": ("x", _full_range),
-    "mp3.mp4": ("w", partial(_film, also=("-c:a", "libmp3lame"))),
-    "cut-late.mp4": ("u", partial(_cut, left=0.75)),
-    "cut-early.mp4": ("u", partial(_cut, left=0.2)),
-    "text.mp4": ("u", partial(_bytes, content=b"this is not a video\n")),
-    "empty.mp4": ("u", partial(_bytes, content=b"")),
+    "mp3.mp4": ("w", partial(_clip, options=("-c:a", "libmp3lame"))),
+    "cut-late.mp4": ("u", partial(_truncated, share=0.75)),
+    "cut-early.mp4": ("u", partial(_truncated, share=0.2)),
+    "text.mp4": ("u", partial(_content, content=b"this is not a video\n")),
+    "empty.mp4": ("u", partial(_content, content=b"")),
 }

@@ -1,57 +1,61 @@
-"""The fewest files that have every category among them, and what the players will find in their streams."""
+"""Selects the streams to play in a browser: as few files as possible that cover every category."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from vidstreamx_devtools.media import uploads as corpus
-from vidstreamx_devtools.media import transcode as runs
-from vidstreamx_devtools.streams import published as streams
+from vidstreamx_devtools import corpus
+from vidstreamx_devtools.media.transcode import transcode
+from vidstreamx_devtools.media.uploads import UNUSABLE, Upload, uploads
 from vidstreamx_devtools.playback.runner import PLAYERS, Play
-from vidstreamx_devtools.media.transcode import OUTPUTS
+from vidstreamx_devtools.streams import published
 
 
-def chosen() -> list[corpus.Upload]:
-    """Greedily, and of equals the smaller file: it is the sooner transcoded. Unusable files give no stream."""
-    usable = [upload for upload in corpus.uploads() if "u" not in corpus.letters(upload)]
-    missing = set().union(*map(corpus.letters, usable))
-    found = []
-    while missing:
-        best = max(usable, key=lambda upload: (len(corpus.letters(upload) & missing), -_size(upload)))
-        found.append(best)
-        missing -= corpus.letters(best)
-    heaviest = max(usable, key=_size)  # many rungs and segments, which small files have not
-    return found if heaviest in found else [*found, heaviest]
+def selected() -> list[Upload]:
+    """A greedy selection; among equals the smaller file, because it is transcoded sooner."""
+    usable = [upload for upload in uploads() if UNUSABLE not in upload.categories]
+    uncovered = frozenset[str]().union(*(upload.categories for upload in usable))
+    selection: list[Upload] = []
+    while uncovered:
+        best = max(usable, key=lambda upload: (len(upload.categories & uncovered), -_size(upload)))
+        selection.append(best)
+        uncovered -= best.categories
+    largest = max(usable, key=_size)  # it has more rungs and segments than the small files
+    return selection if largest in selection else [*selection, largest]
 
 
-def _size(upload: corpus.Upload) -> int:
-    path = corpus.FOLDER / upload.name
-    return path.stat().st_size if path.is_file() else 0
+def _size(upload: Upload) -> int:
+    path = corpus.find(upload.name)
+    return path.stat().st_size if path else 0
 
 
 def plays(binary: Path) -> list[Play]:
-    found = []
-    for upload in chosen():
-        runs.transcoded(binary, upload.path(OUTPUTS / "made"), OUTPUTS)
-        report = streams.report(OUTPUTS / upload.name)
-        rungs = [one for one in report.get("renditions", []) if one["kind"] == "video"]
-        every = [one for one in report.get("renditions", []) if one["kind"] in ("video", "audio")]
-        found += [
+    """Transcodes the selection. Returns each stream once for each player."""
+    listed = []
+    for upload in selected():
+        folder = transcode(binary, upload.path()).folder
+        renditions = published.read_report(folder).get("renditions", [])
+        rungs = [rendition for rendition in renditions if rendition["kind"] == "video"]
+        segments = [
+            rendition["segments"] for rendition in renditions if rendition["kind"] in ("video", "audio")
+        ]
+        seconds = _seconds(folder)
+        listed += [
             Play(
                 file=upload.name,
                 player=player,
-                seconds=_seconds(OUTPUTS / upload.name),
-                heights=tuple(one["height"] for one in rungs),
-                pixels=max((one["width"] * one["height"] for one in rungs), default=0),
-                segments=max((one["segments"] for one in every), default=0),
+                seconds=seconds,
+                heights=tuple(rung["height"] for rung in rungs),
+                pixels=max((rung["width"] * rung["height"] for rung in rungs), default=0),
+                segments=max(segments, default=0),
             )
             for player in PLAYERS
         ]
-    return found
+    return listed
 
 
 def _seconds(folder: Path) -> float:
-    """When the last sample of any rendition ends, by the segments themselves."""
-    home = folder / streams.report(folder).get("folder", "")
-    playlists = [*home.glob("video/*/index.m3u8"), *home.glob("audio/*/index.m3u8")]
-    return max((streams.open_rendition(path).end for path in playlists), default=0.0)
+    """The end of the last sample of any rendition, read from the segments."""
+    output_folder = folder / published.read_report(folder).get("folder", "")
+    playlists = [*output_folder.glob("video/*/index.m3u8"), *output_folder.glob("audio/*/index.m3u8")]
+    return max((published.open_rendition(path).end for path in playlists), default=0.0)

@@ -1,4 +1,4 @@
-"""Running the task's program on a file, once for as long as neither of the two changes."""
+"""Runs the transcoder on a file, and reuses the output while neither the program nor the file changes."""
 
 from __future__ import annotations
 
@@ -12,49 +12,48 @@ from pathlib import Path
 from vidstreamx_devtools.settings import REPO
 
 OUTPUTS = REPO / "target" / "media"
-_TIME_LIMIT = 180  # seconds; the longest of the corpus takes a third of it
+GENERATED = OUTPUTS / "generated"
+_TIMEOUT = 180  # seconds; the longest file of the corpus takes a third of it
 
 
 @dataclass(frozen=True)
-class Run:
+class TranscodeRun:
     folder: Path
-    exit_code: int | None  # None if the time limit ended it
+    exit_code: int | None  # None after a timeout
     seconds: float
 
-    @property
-    def log(self) -> Path:
-        return self.folder.with_name(f"{self.folder.name}.log")
 
-
-def transcoded(binary: Path, file: Path, under: Path) -> Run:
-    folder = under / file.name
-    note = under / f"{file.name}.run.json"
-    stamp = f"{_state(binary)} {_state(file)}"
+def transcode(binary: Path, file: Path) -> TranscodeRun:
+    """Transcodes the file into a folder of its name under `OUTPUTS`."""
+    folder = OUTPUTS / file.name
+    run_file = OUTPUTS / f"{file.name}.run.json"
+    fingerprint = f"{_fingerprint(binary)} {_fingerprint(file)}"
     try:
-        known = json.loads(note.read_text())
-        if known.pop("stamp") == stamp and folder.is_dir():
-            return Run(folder, known["exit_code"], known["seconds"])
+        saved = json.loads(run_file.read_text())
+        if saved.pop("fingerprint") == fingerprint and folder.is_dir():
+            return TranscodeRun(folder, saved["exit_code"], saved["seconds"])
     except (OSError, ValueError, KeyError):
         pass
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     run = _run(binary, file, folder)
-    note.write_text(json.dumps({**asdict(run), "folder": str(folder), "stamp": stamp}))
+    run_file.write_text(json.dumps({**asdict(run), "folder": str(folder), "fingerprint": fingerprint}))
     return run
 
 
-def _run(binary: Path, file: Path, folder: Path) -> Run:
-    started = time.monotonic()
+def _run(binary: Path, file: Path, folder: Path) -> TranscodeRun:
+    start = time.monotonic()
     with folder.with_name(f"{folder.name}.log").open("wb") as log:
         command = [str(binary), "--input", str(file), "--output", str(folder)]
         try:
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=_TIME_LIMIT)
-            code = done.returncode
+            code = subprocess.run(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=_TIMEOUT
+            ).returncode
         except subprocess.TimeoutExpired:
-            code = None
-    return Run(folder, code, time.monotonic() - started)
+            return TranscodeRun(folder, None, time.monotonic() - start)
+    return TranscodeRun(folder, code, time.monotonic() - start)
 
 
-def _state(path: Path) -> str:
-    about = path.stat()
-    return f"{about.st_size} {about.st_mtime_ns}"
+def _fingerprint(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"

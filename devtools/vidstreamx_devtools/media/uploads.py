@@ -1,4 +1,4 @@
-"""Which files are put through the transcoder: the corpus where it is there, else clips made on the spot.
+"""The files that the media tests transcode: the corpus, or generated clips where it is missing.
 
 A category is a letter of the corpus's manifest (c: rotated, f: variable frame rate, u: unusable, …).
 """
@@ -10,37 +10,36 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from vidstreamx_devtools.media import generated_clips as made
 from vidstreamx_devtools import corpus
+from vidstreamx_devtools.media import generated_clips
+from vidstreamx_devtools.media.transcode import GENERATED
 
-FOLDER = corpus.FOLDER
-_MANIFEST = FOLDER / "MANIFEST.tsv"
+UNUSABLE = "u"
 
 
 @dataclass(frozen=True)
 class Upload:
     name: str
-    categories: str  # "c,f"
-    _make: Callable[[Path], None] | None = None
+    categories: frozenset[str]
+    _generate: Callable[[Path], object] | None = None  # None for a file of the corpus
 
-    def path(self, under: Path) -> Path:
-        """The file; made under this folder if it is not of the corpus."""
-        if self._make is None:
-            return FOLDER / self.name
-        path = under / self.name
+    def path(self) -> Path:
+        """The path of the file. A generated clip is made if it does not exist yet."""
+        if self._generate is None:
+            return corpus.FOLDER / self.name
+        path = GENERATED / self.name
         if not path.is_file():
-            under.mkdir(parents=True, exist_ok=True)
-            self._make(path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._generate(path)
         return path
 
 
 def uploads() -> list[Upload]:
-    if not _MANIFEST.is_file():
-        return [Upload(name, categories, make) for name, (categories, make) in made.CLIPS.items()]
-    with _MANIFEST.open(newline="") as manifest:
+    if not corpus.MANIFEST.is_file():
+        return [
+            Upload(name, frozenset(categories.split(",")), generate)
+            for name, (categories, generate) in generated_clips.CLIPS.items()
+        ]
+    with corpus.MANIFEST.open(newline="") as manifest:
         rows = csv.DictReader(manifest, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [Upload(row["file"], row["categories"]) for row in rows]
-
-
-def letters(upload: Upload) -> set[str]:
-    return set(upload.categories.split(","))
+        return [Upload(row["file"], frozenset(row["categories"].split(","))) for row in rows]

@@ -1,4 +1,4 @@
-"""One file from start to end: what it is, what was made of it, and where the two do not agree."""
+"""The verdict on one file: reads it, transcodes it, reads the stream, and lists the differences."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from pathlib import Path
 
 import av
 
-from vidstreamx_devtools.media import transcode as runs
+from vidstreamx_devtools.media.transcode import transcode
+from vidstreamx_devtools.streams import published
 from vidstreamx_devtools.streams import source as sources
-from vidstreamx_devtools.streams import published as streams
-from vidstreamx_devtools.streams.checks import dash, extras, audio as hearing, hls, picture as looks, rejection as refusal, segments, sizes, timing
+from vidstreamx_devtools.streams.checks import (
+    audio,
+    dash,
+    extras,
+    hls,
+    picture,
+    rejection,
+    segments,
+    sizes,
+    timing,
+)
 from vidstreamx_devtools.streams.findings import Difference, Findings
-from vidstreamx_devtools.streams.source import Source
 from vidstreamx_devtools.streams.published import Stream
+from vidstreamx_devtools.streams.source import Source
 
+# A file of which less than half can be decoded is rejected. Near that share both results are right.
 _HALF = 0.5
-_ABOUT_HALF = 0.05
+_HALF_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,67 +38,68 @@ class Verdict:
     expected: str
     got: str
     differences: list[Difference]
-    plays: bool
 
 
-def judge(binary: Path, file: Path, categories: str, under: Path) -> Verdict:
-    found = Findings()
+def judge(binary: Path, file: Path, categories: str) -> Verdict:
+    findings = Findings()
     expected = got = ""
-    plays = False
     try:
         av.logging.set_level(av.logging.PANIC)
-        run = runs.transcoded(binary, file, under)
+        run = transcode(binary, file)
         source = sources.read(file)
-        report = streams.report(run.folder)
-        may_be_refused = source.refused is not None or source.share_left < _HALF + _ABOUT_HALF
-        must_be_refused = source.refused is not None or source.share_left < _HALF - _ABOUT_HALF
-        if must_be_refused or may_be_refused and run.exit_code == refusal.UNUSABLE:
-            expected = f"exit 65: {source.refused or f'{source.share_left:.0%} of it left'}"
-            refusal.check(run, report, found)
-            got = f"exit {run.exit_code}: {report.get('reason', '')}"
+        report = published.read_report(run.folder)
+        got = f"exit {run.exit_code}: {report.get('reason', '')}"
+        is_unreadable = source.rejection is not None
+        may_reject = is_unreadable or source.decodable_share < _HALF + _HALF_TOLERANCE
+        must_reject = is_unreadable or source.decodable_share < _HALF - _HALF_TOLERANCE
+        if must_reject or (may_reject and run.exit_code == rejection.UNUSABLE):
+            expected = f"exit 65: {source.rejection or f'{source.decodable_share:.0%} of it can be decoded'}"
+            rejection.check(run, report, findings)
         else:
-            expected = _of_source(source)
-            got = f"exit {run.exit_code}: {report.get('reason', '')}"
-            if found.equal("exit code", 0, run.exit_code):
-                stream = streams.read(run.folder, [one.time for one in source.video.looks] if source.video else [])
-                _compare(source, stream, found)
-                got = _of_stream(stream)
-                plays = True
+            expected = _summarise_source(source)
+            if findings.equal("exit code", 0, run.exit_code):
+                frames = source.video.sampled_frames if source.video else []
+                stream = published.read(run.folder, [frame.time for frame in frames])
+                _check(source, stream, findings)
+                got = _summarise_stream(stream)
     except Exception:
-        # What cannot even be read is a difference like any other, and the other files go on.
-        found.expect(False, "reading it back", "no exception", " ".join(traceback.format_exc(limit=-3).split()))
-    return Verdict(file.name, categories, expected, got, list(found), plays)
+        # An error while reading is a difference of this file, and the other files are still judged.
+        message = " ".join(traceback.format_exc(limit=-3).split())
+        findings.expect(False, "reading the stream", "no exception", message)
+    return Verdict(file.name, categories, expected, got, list(findings))
 
 
-def _compare(source: Source, stream: Stream, found: Findings) -> None:
+def _check(source: Source, stream: Stream, findings: Findings) -> None:
     if source.is_damaged:
-        found.expect(bool(stream.report.get("warnings")), "job.json: warnings", "the damage", "none")
-    found.equal("job.json: outcome", "complete", stream.report.get("outcome"))
+        findings.expect(stream.report.get("warnings"), "job.json: warnings", "the damage", "none")
+    findings.equal("job.json: outcome", "complete", stream.report.get("outcome"))
     if source.video is not None:
-        sizes.check(source.video, stream, found)
-        looks.check(source.video, stream, found)
-    timing.check(source, stream, hearing.pairs(source, stream), found)
-    hearing.check(source, stream, found)
-    segments.check(stream, found)
-    extras.check(source, stream, found)
-    hls.check(stream, found)
-    dash.check(source, stream, found)
+        sizes.check(source.video, stream, findings)
+        picture.check(source.video, stream, findings)
+    timing.check(source, stream, audio.pairs(source, stream), findings)
+    audio.check(source, stream, findings)
+    segments.check(stream, findings)
+    extras.check(source, stream, findings)
+    hls.check(stream, findings)
+    dash.check(source, stream, findings)
 
 
-def _of_source(source: Source) -> str:
+def _summarise_source(source: Source) -> str:
     parts = []
     if source.video is not None:
         rungs = " ".join(f"{round(w)}x{round(h)}" for w, h in sizes.expected_rungs(source.video))
         parts.append(f"{rungs}, {len(source.video.times)} frames to {source.video.end:.2f} s")
-    parts += [f"{track.language or 'und'} {track.channels} ch to {track.sound.end:.2f} s" for track in source.audio]
+    parts += [
+        f"{track.language or 'und'} {track.channels} ch to {track.audio.end:.2f} s" for track in source.audio
+    ]
     return "; ".join(parts)
 
 
-def _of_stream(stream: Stream) -> str:
+def _summarise_stream(stream: Stream) -> str:
     parts = []
     rungs = stream.rungs()
     if rungs:
         names = " ".join(f"{w}x{h}" for rung in rungs for w, h in rung.sizes)
         parts.append(f"{names}, {len(rungs[0].times)} frames to {rungs[0].end:.2f} s")
-    parts += [f"{one.name} {one.sound.channels} ch to {one.end:.2f} s" for one in stream.sounds.values()]
+    parts += [f"{one.name} {one.audio.channels} ch to {one.end:.2f} s" for one in stream.audios.values()]
     return "; ".join(parts)

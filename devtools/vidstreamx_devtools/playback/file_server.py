@@ -1,4 +1,4 @@
-"""A web server on loopback for streams that lie in a folder."""
+"""A web server on loopback that serves streams from a folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vidstreamx_devtools.playback import web_server as pages
+from vidstreamx_devtools.playback import web_server
 
 _TYPES = {
     ".m3u8": "application/vnd.apple.mpegurl",
@@ -22,10 +22,10 @@ _RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
 
 
 @contextmanager
-def serving(folder: Path, tools: Path) -> Iterator[str]:
-    """Serves until the end of the block; gives the server's address."""
-    handler = type("Handler", (_Files,), {"folder": folder.resolve(), "tools": tools})
-    server = pages.Server(("127.0.0.1", 0), handler)
+def serve_folder(folder: Path, tools: Path) -> Iterator[str]:
+    """Serves the folder until the end of the block. Yields the server's URL."""
+    handler = type("Handler", (_FolderHandler,), {"folder": folder.resolve(), "tools": tools})
+    server = web_server.Server(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"
@@ -34,25 +34,27 @@ def serving(folder: Path, tools: Path) -> Iterator[str]:
         server.server_close()
 
 
-class _Files(pages.Handler):
+class _FolderHandler(web_server.Handler):
     folder: Path
 
-    def stream(self, key: str) -> None:
+    def serve_stream(self, key: str) -> None:
         path = (self.folder / key).resolve()
         if not path.is_relative_to(self.folder) or not path.is_file():
-            self.say(404, f"{key} is not here")
+            self.send_text(404, f"{key} does not exist")
             return
         content = path.read_bytes()
-        kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        headers = {"Content-Type": kind, "Accept-Ranges": "bytes", "Cache-Control": "no-store"}
-        wanted = _RANGE.match(self.headers.get("Range", ""))
-        if wanted is None:
-            self.send(200, content, headers)
+        content_type = (
+            _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        )
+        headers = {"Content-Type": content_type, "Accept-Ranges": "bytes", "Cache-Control": "no-store"}
+        requested = _RANGE.match(self.headers.get("Range", ""))
+        if requested is None:
+            self.send_content(200, content, headers)
             return
-        first = int(wanted[1])
-        last = min(int(wanted[2] or len(content) - 1), len(content) - 1)
+        first = int(requested[1])
+        last = min(int(requested[2] or len(content) - 1), len(content) - 1)
         if first > last:
-            self.say(416, "")
+            self.send_text(416, "")
             return
         headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
-        self.send(206, content[first : last + 1], headers)
+        self.send_content(206, content[first : last + 1], headers)

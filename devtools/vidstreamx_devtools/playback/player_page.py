@@ -1,12 +1,17 @@
-"""A browser's tab that plays something, and what it complains about."""
+"""A browser tab with the player page: its state, and the errors that the browser reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
-from vidstreamx_devtools.waiting import until
+from playwright.sync_api import Browser, ConsoleMessage, Page, Response
+
+from vidstreamx_devtools.waiting import wait_until
+
+State = dict[str, Any]
 
 _STATE = """() => {
   const video = document.getElementById("video");
@@ -21,27 +26,26 @@ _STATE = """() => {
 
 
 @dataclass
-class Screen:
-    """What a viewer sees."""
+class PlayerPage:
+    page: Page
+    browser_errors: list[str] = field(default_factory=list)  # failed requests, exceptions, console errors
 
-    page: object
-    complaints: list[str]  # of the browser itself: failed requests, exceptions, console errors
+    def state(self) -> State:
+        state: State = self.page.evaluate(_STATE)
+        return state
 
-    def state(self) -> dict:
-        return self.page.evaluate(_STATE)
+    def wait_until(self, condition: Callable[[State], bool], timeout: float) -> State:
+        """Waits for the condition, a fatal error of the player, or the timeout. Returns the state."""
 
-    def until(self, condition, within: float) -> dict:
-        """The state when the condition holds, playing has failed for good, or time is up."""
-
-        def look():
+        def poll() -> State | None:
             state = self.state()
             failed = any(error.startswith("fatal") for error in state["errors"])
             return state if failed or condition(state) else None
 
-        return until(look, within, every=0.1) or self.state()
+        return wait_until(poll, timeout, interval=0.1) or self.state()
 
-    def show_level(self, height: int, at: float) -> None:
-        """From there on in this quality (hls.js)."""
+    def select_level(self, height: int, at: float) -> None:
+        """Seeks and plays in this quality from there on (hls.js only)."""
         self.page.evaluate(
             """([height, at]) => {
               player.currentLevel = player.levels.findIndex((level) => level.height === height);
@@ -53,17 +57,25 @@ class Screen:
 
 
 @contextmanager
-def screen(chromium, url: str) -> Iterator[Screen]:
-    """A tab of a browser (see browser.chromium) at an address, closed afterwards."""
+def open_page(chromium: Browser, url: str) -> Iterator[PlayerPage]:
+    """Opens a tab of the browser at a URL and closes it at the end of the block."""
     page = chromium.new_page(viewport={"width": 1920, "height": 1200})
-    shown = Screen(page, [])
-    page.on("console", lambda message: message.type == "error" and shown.complaints.append(message.text))
-    page.on("pageerror", lambda error: shown.complaints.append(str(error)))
-    page.on("response", lambda answer: answer.status >= 400 and shown.complaints.append(
-        f"{answer.status} {answer.url}"
-    ))  # fmt: skip
+    player_page = PlayerPage(page)
+    errors = player_page.browser_errors
+
+    def on_console(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            errors.append(message.text)
+
+    def on_response(response: Response) -> None:
+        if response.status >= 400:
+            errors.append(f"{response.status} {response.url}")
+
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("response", on_response)
     page.goto(url)
     try:
-        yield shown
+        yield player_page
     finally:
         page.close()

@@ -1,4 +1,4 @@
-"""Plays many streams at a time, one tab each, and gives what every tab's viewer noticed."""
+"""Plays many streams in parallel, one browser tab each, and returns what a viewer would notice in each."""
 
 from __future__ import annotations
 
@@ -6,24 +6,27 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from vidstreamx_devtools.playback import browser
-from vidstreamx_devtools.playback import web_server as pages
-from vidstreamx_devtools.playback import file_server as shelf
-from vidstreamx_devtools.playback.player_page import Screen, screen
+from playwright.sync_api import Browser
+
+from vidstreamx_devtools.playback import web_server
+from vidstreamx_devtools.playback.browser import chromium
+from vidstreamx_devtools.playback.file_server import serve_folder
+from vidstreamx_devtools.playback.player_page import PlayerPage, open_page
 from vidstreamx_devtools.settings import Settings
 
-_TABS = 4  # more would wait for each other's decoders on two cores
-_PATIENCE = 45  # seconds for one play
-_WATCH = (Path(__file__).parent / "watch_playback.js").read_text()
-_LONG = 30.0  # seconds; of what is longer, the beginning and the end are played
+_TABS = 4  # with more, two cores do not decode all of them in time
+_TIMEOUT = 45  # seconds for one stream
+_SCRIPT = Path(__file__).with_name("watch_playback.js").read_text()
+_LONG = 30.0  # seconds; of longer streams, only the beginning and the end are played
 _ENDING = 6.0
-_QUICK = 4.0  # times normal speed, for pictures that a busy machine decodes at that speed
-_QUICK_PIXELS = 640 * 480
-_NOT_SO_QUICK = 1.5
-_SHORT = 10.0  # seconds; what is shorter plays at its own speed, to leave time for switching
+_FAST = 4.0  # playback rate for small pictures, which a busy machine decodes in time
+_FAST_PIXELS = 640 * 480
+_MODERATE = 1.5
+_SHORT = 10.0  # seconds; shorter streams play at normal rate to leave time for quality switches
 
-# hls.js tells of a request that is given up because the level changes.
+# hls.js reports a request that it aborts when the level changes.
 _HARMLESS = {"networkError: aborted"}
 
 PLAYERS = {
@@ -35,65 +38,68 @@ PLAYERS = {
 
 @dataclass(frozen=True)
 class Play:
-    """A stream and the way it is played."""
+    """A stream and how to play it."""
 
     file: str
-    player: str  # of PLAYERS
+    player: str  # a key of PLAYERS
     seconds: float  # of the stream
     heights: tuple[int, ...]  # of its rungs
-    pixels: int  # of the largest
+    pixels: int  # of the largest rung
     segments: int
 
     @property
-    def url(self) -> str:
+    def path(self) -> str:
         player, name = PLAYERS[self.player]
-        return pages.play_path(f"{self.file}/{name}", player)
+        return web_server.play_path(f"{self.file}/{name}", player)
 
     @property
-    def directions(self) -> dict:
-        quick = _QUICK if self.pixels <= _QUICK_PIXELS else _NOT_SO_QUICK
+    def script_arguments(self) -> dict[str, Any]:
+        rate = _FAST if self.pixels <= _FAST_PIXELS else _MODERATE
         return {
-            "rate": quick if self.seconds > _SHORT else 1.0,
+            "rate": rate if self.seconds > _SHORT else 1.0,
             "skipTo": self.seconds - _ENDING if self.seconds > _LONG else None,
             "segments": self.segments,
         }
 
 
 @dataclass
-class Seen:
-    watched: dict = field(default_factory=dict)
+class Observation:
+    playback: dict[str, Any] = field(default_factory=dict)  # see watch_playback.js
     errors: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
+    browser_errors: list[str] = field(default_factory=list)
 
 
-def play_all(plays: list[Play], folder: Path) -> dict[Play, Seen]:
+def play_all(plays: list[Play], folder: Path) -> dict[Play, Observation]:
+    """Plays the streams in the folder, the longest first."""
     settings = Settings.from_environment()
-    seen: dict[Play, Seen] = {}
+    observed: dict[Play, Observation] = {}
     waiting = sorted(plays, key=lambda play: play.seconds)
-    with shelf.serving(folder, settings.tools) as address, browser.chromium(settings) as chromium:
-        running: dict[Play, tuple[Screen, ExitStack, float]] = {}
+    with serve_folder(folder, settings.tools) as url, chromium(settings) as browser:
+        running: dict[Play, tuple[PlayerPage, ExitStack, float]] = {}
         while waiting or running:
             while waiting and len(running) < _TABS:
                 play = waiting.pop()
-                running[play] = (*_open(chromium, address + play.url, play), time.monotonic() + _PATIENCE)
-            for play, (shown, tab, deadline) in list(running.items()):
-                state = _state(shown)
-                failed = any(error.startswith(("fatal", "shaka", "video:")) for error in state.errors)
-                if state.watched.get("done") or failed or time.monotonic() > deadline:
-                    seen[play] = state
+                running[play] = (*_open(browser, url + play.path, play), time.monotonic() + _TIMEOUT)
+            for play, (page, tab, deadline) in list(running.items()):
+                observation = _observe(page)
+                failed = any(error.startswith(("fatal", "shaka", "video:")) for error in observation.errors)
+                if observation.playback.get("done") or failed or time.monotonic() > deadline:
+                    observed[play] = observation
                     tab.close()
                     del running[play]
             time.sleep(0.1)
-    return seen
+    return observed
 
 
-def _open(chromium, url: str, play: Play) -> tuple[Screen, ExitStack]:
+def _open(browser: Browser, url: str, play: Play) -> tuple[PlayerPage, ExitStack]:
     tab = ExitStack()
-    shown = tab.enter_context(screen(chromium, url))
-    shown.page.evaluate(_WATCH, play.directions)
-    return shown, tab
+    page = tab.enter_context(open_page(browser, url))
+    page.page.evaluate(_SCRIPT, play.script_arguments)
+    return page, tab
 
 
-def _state(shown: Screen) -> Seen:
-    watched, errors = shown.page.evaluate("() => [window.watched, window.errors]")
-    return Seen(watched, [error for error in errors if error not in _HARMLESS], list(shown.complaints))
+def _observe(page: PlayerPage) -> Observation:
+    playback, errors = page.page.evaluate("() => [window.playback, window.errors]")
+    return Observation(
+        playback, [error for error in errors if error not in _HARMLESS], list(page.browser_errors)
+    )

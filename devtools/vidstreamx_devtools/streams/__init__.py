@@ -1,1 +1,1 @@
-"""Readers of uploads and published streams, and the checks that compare them. Independent of the tested code."""
+"""Readers of uploads and published streams, independent of the tested code, and checks that compare them."""

@@ -1,45 +1,48 @@
-"""Decoded audio as numbers: where it begins and ends, how loud it is, and its waveform for comparing."""
+"""Decoded audio in numbers: start and end, loudness, and a waveform for comparison."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import av
 import numpy as np
 
-RATE = 8000  # of the waveform, in Hz: enough to tell sounds apart
+from vidstreamx_devtools.streams.arrays import Array
+
+RATE = 8000  # of the waveform, in Hz: enough to compare signals
 _WINDOW = 2.0  # seconds that are compared at each end
-_LARGEST_SHIFT = 0.5  # seconds either way that is looked for
+_MAX_SHIFT = 0.5  # seconds in both directions
 
 
 @dataclass
-class Sound:
-    """One audio track as it is heard; times in seconds from the file's common start."""
+class DecodedAudio:
+    """One audio track. Times are in seconds from the file's common start."""
 
     start: float = math.nan
     end: float = math.nan
     channels: int = 0
     _power: float = 0.0
     _samples: int = 0
-    _pieces: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    _pieces: list[tuple[int, Array]] = field(default_factory=list)
     _resampler: av.AudioResampler | None = None
 
-    def hear(self, frame: av.AudioFrame, origin: float) -> None:
-        start = float(frame.pts * frame.time_base) - origin
-        if math.isnan(self.start):
+    def add(self, frame: av.AudioFrame, origin: float) -> None:
+        """Adds a frame. `origin` is the file's common start in seconds."""
+        start = _seconds(frame) - origin
+        if self._resampler is None:
             self.start = start
             self.channels = frame.layout.nb_channels
             self._resampler = av.AudioResampler(format="fltp", layout="mono", rate=RATE)
         self.end = start + frame.samples / frame.sample_rate
         self._measure(frame)
-        assert self._resampler is not None
         for piece in self._resampler.resample(frame):
-            at = float(piece.pts * piece.time_base) - origin
-            self._pieces.append((round(at * RATE), piece.to_ndarray()[0]))
+            position = _seconds(piece) - origin
+            self._pieces.append((round(position * RATE), piece.to_ndarray()[0]))
 
     def _measure(self, frame: av.AudioFrame) -> None:
-        samples = frame.to_ndarray()
+        samples: Any = frame.to_ndarray()
         if samples.dtype.kind == "i":
             samples = samples / float(np.iinfo(samples.dtype).max)
         elif samples.dtype.kind == "u":
@@ -52,31 +55,39 @@ class Sound:
         return self.end - self.start
 
     def decibels(self, seconds: float | None = None) -> float:
-        """RMS over all channels, relative to full scale, as if all that is heard were heard in so many seconds."""
-        longer = self.seconds / seconds if seconds else 1.0
-        return 10 * math.log10(max(self._power / max(self._samples, 1) * longer, 1e-12))
+        """RMS over all channels relative to full scale, as if the audio lasted this many seconds."""
+        stretch = self.seconds / seconds if seconds else 1.0
+        return 10 * math.log10(max(self._power / max(self._samples, 1) * stretch, 1e-12))
 
     def loudness(self, begin: float, until: float) -> float:
-        """RMS of a part in dB; silence where there is none of it."""
+        """RMS of a part in dB; -120 if the part is empty."""
         part = self.waveform()[max(0, int(begin * RATE)) : max(0, int(until * RATE))]
-        return 10 * math.log10(max(float(np.mean(np.square(part, dtype=np.float64))), 1e-12)) if part.size else -120.0
+        if not part.size:
+            return -120.0
+        return 10 * math.log10(max(float(np.mean(np.square(part, dtype=np.float64))), 1e-12))
 
-    def waveform(self) -> np.ndarray:
-        """From the common start on, mono; what lies before it is left out."""
+    def waveform(self) -> Array:
+        """The mono signal from the common start. Samples before it are left out."""
         if not self._pieces:
             return np.zeros(0, np.float32)
-        length = max(0, max(at + len(piece) for at, piece in self._pieces))
+        length = max(0, *(position + len(piece) for position, piece in self._pieces))
         wave = np.zeros(length, np.float32)
-        for at, piece in self._pieces:
-            skipped = max(0, -at)
-            wave[at + skipped : at + len(piece)] = piece[skipped:]
+        for position, piece in self._pieces:
+            skipped = max(0, -position)
+            wave[position + skipped : position + len(piece)] = piece[skipped:]
         return wave
 
 
-def delays(source: Sound, other: Sound) -> list[float]:
-    """By how many seconds `other` lags behind `source` at its beginning and at its end.
+def _seconds(frame: av.AudioFrame) -> float:
+    assert frame.pts is not None
+    assert frame.time_base is not None
+    return float(frame.pts * frame.time_base)
 
-    Empty where it is too quiet, too short or too uniform to tell.
+
+def delays(source: DecodedAudio, other: DecodedAudio) -> list[float]:
+    """The delays of `other` against `source` at the beginning and at the end, in seconds.
+
+    Empty if the audio is too quiet, too short or too uniform to tell.
     """
     one, two = source.waveform(), other.waveform()
     length = min(len(one), len(two))
@@ -87,9 +98,9 @@ def delays(source: Sound, other: Sound) -> list[float]:
     return [delay for delay in found if delay is not None]
 
 
-def _delay(one: np.ndarray, two: np.ndarray, start: int, length: int) -> float | None:
-    """The shift at which a window of `one` fits best into `two`; None unless it fits clearly better there."""
-    margin = int(_LARGEST_SHIFT * RATE)
+def _delay(one: Array, two: Array, start: int, length: int) -> float | None:
+    """The shift at which a window of `one` fits best into `two`. None unless it fits clearly better there."""
+    margin = int(_MAX_SHIFT * RATE)
     padded = np.pad(two, margin)
     needle = one[start : start + length]
     hay = padded[start : start + length + 2 * margin]
@@ -100,7 +111,9 @@ def _delay(one: np.ndarray, two: np.ndarray, start: int, length: int) -> float |
     fit = np.fft.irfft(spectrum, size)[: len(hay) - len(needle) + 1]
     energy = np.cumsum(np.concatenate([[0.0], np.square(hay, dtype=np.float64)]))
     norms = np.sqrt(np.maximum(energy[len(needle) :] - energy[: len(hay) - len(needle) + 1], 1e-9))
-    fit = np.abs(fit[: len(norms)]) / (norms[: len(fit)] * np.sqrt(np.sum(np.square(needle, dtype=np.float64))))
+    fit = np.abs(fit[: len(norms)]) / (
+        norms[: len(fit)] * np.sqrt(np.sum(np.square(needle, dtype=np.float64)))
+    )
     best = int(np.argmax(fit))
     elsewhere = np.delete(fit, slice(max(0, best - RATE // 20), best + RATE // 20))
     if fit[best] < 0.6 or (elsewhere.size and elsewhere.max() > 0.9 * fit[best]):

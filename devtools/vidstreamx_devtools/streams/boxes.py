@@ -1,4 +1,7 @@
-"""The few MP4 boxes whose numbers no demuxer hands out: clocks, times of fragments, codec configurations."""
+"""Reads the MP4 boxes that no demuxer exposes: timescales, fragment times and codec configurations.
+
+It does not use the reader of the tested programs, so that an error in that reader shows.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,20 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_CONTAINERS = {b"moov", b"trak", b"edts", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex", b"sinf", b"schi"}
-# Bytes between a sample entry's header and its own boxes.
+_CONTAINERS = {
+    b"moov",
+    b"trak",
+    b"edts",
+    b"mdia",
+    b"minf",
+    b"stbl",
+    b"moof",
+    b"traf",
+    b"mvex",
+    b"sinf",
+    b"schi",
+}
+# Bytes between the header of a sample entry and its child boxes.
 _SAMPLE_ENTRIES = {
     **dict.fromkeys((b"avc1", b"avc3", b"hvc1", b"hev1", b"av01", b"vp09", b"encv"), 78),
     **dict.fromkeys((b"mp4a", b"ac-3", b"ec-3", b"Opus", b"enca"), 28),
@@ -15,7 +30,7 @@ _SAMPLE_ENTRIES = {
 
 
 def walk(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[bytes, bytes]]:
-    """Every box and its content, depth first. Stops quietly where the file does."""
+    """Yields name and content of every box, depth first. A truncated box ends the walk without an error."""
     position, end = start, len(data) if end is None else end
     while position + 8 <= end:
         size, name = struct.unpack_from(">I4s", data, position)
@@ -38,103 +53,115 @@ def walk(data: bytes, start: int = 0, end: int | None = None) -> Iterator[tuple[
 
 
 def find(data: bytes, name: bytes) -> bytes | None:
-    """The content of the first box of this name."""
-    return next((body for found, body in walk(data) if found == name), None)
+    """The content of the first box with this name."""
+    return next((body for box, body in walk(data) if box == name), None)
 
 
 def timescale(init: bytes) -> int:
-    """Ticks per second of an init segment's only track."""
+    """Ticks per second of the only track of an init segment."""
     body = find(init, b"mdhd")
     assert body, "the init segment has no mdhd box"
-    return struct.unpack_from(">I", body, 20 if body[0] == 1 else 12)[0]
+    return _u32(body, 20 if body[0] == 1 else 12)
 
 
 def decode_times(segment: bytes) -> list[int]:
-    """When each fragment's first sample is decoded, in ticks (tfdt)."""
-    return [
-        struct.unpack_from(">Q" if body[0] == 1 else ">I", body, 4)[0]
-        for name, body in walk(segment)
-        if name == b"tfdt"
-    ]
+    """The decode time of the first sample of each fragment (tfdt), in ticks."""
+    return [_decode_time(body) for name, body in walk(segment) if name == b"tfdt"]
+
+
+def _decode_time(tfdt: bytes) -> int:
+    return _u64(tfdt, 4) if tfdt[0] == 1 else _u32(tfdt, 4)
+
+
+def _u32(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 4], "big")
+
+
+def _u64(data: bytes, offset: int) -> int:
+    return int.from_bytes(data[offset : offset + 8], "big")
 
 
 @dataclass(frozen=True)
 class Sample:
-    time: float  # of presentation, in seconds
+    time: float  # presentation time in seconds
     duration: float
     is_sync: bool
 
 
 def samples(init: bytes, segment: bytes) -> list[Sample]:
-    """The samples of a segment's only track in decoding order, by ISO 14496-12 and nothing else.
+    """The samples of the only track of a segment in decode order, by ISO 14496-12.
 
-    FFmpeg's demuxer is of no use here: it delays what follows a negative composition offset by that offset,
-    which browsers do not.
+    FFmpeg's demuxer can't be used: it delays all samples after a negative composition offset by that offset,
+    and browsers do not.
     """
     ticks, shift = timescale(init), _media_time(init)
-    defaults = struct.unpack_from(">IIII", find(init, b"trex") or bytes(24), 8)
-    duration, flags = defaults[0], defaults[2]
-    found: list[Sample] = []
+    trex = find(init, b"trex") or bytes(24)
+    default_duration, default_flags = _u32(trex, 12), _u32(trex, 20)
+    duration, flags = default_duration, default_flags
+    read: list[Sample] = []
     time = 0
     for name, body in walk(segment):
         if name == b"tfhd":
-            duration, flags = _fragment_defaults(body, defaults[0], defaults[2])
+            duration, flags = _fragment_defaults(body, default_duration, default_flags)
         elif name == b"tfdt":
-            time = struct.unpack_from(">Q" if body[0] == 1 else ">I", body, 4)[0]
+            time = _decode_time(body)
         elif name == b"trun":
-            for length, sync, offset in _run(body, duration, flags):
-                found.append(Sample((time + offset - shift) / ticks, length / ticks, sync))
+            for length, is_sync, offset in _run(body, duration, flags):
+                read.append(Sample((time + offset - shift) / ticks, length / ticks, is_sync))
                 time += length
-    return found
+    return read
 
 
 def _media_time(init: bytes) -> int:
-    """Where presentation begins in the track's own time, by its edit list (0 without one)."""
+    """The media time of the start of the presentation, by the edit list (0 without one)."""
     body = find(init, b"elst")
-    if body is None or struct.unpack_from(">I", body, 4)[0] == 0:
+    if body is None or _u32(body, 4) == 0:
         return 0
-    return max(0, struct.unpack_from(">q", body, 16)[0] if body[0] == 1 else struct.unpack_from(">i", body, 12)[0])
+    if body[0] == 1:
+        return max(0, int.from_bytes(body[16:24], "big", signed=True))
+    return max(0, int.from_bytes(body[12:16], "big", signed=True))
 
 
 def _fragment_defaults(tfhd: bytes, duration: int, flags: int) -> tuple[int, int]:
-    given = int.from_bytes(tfhd[1:4], "big")
-    position = 8 + (8 if given & 0x1 else 0) + (4 if given & 0x2 else 0)
-    if given & 0x8:
-        duration = struct.unpack_from(">I", tfhd, position)[0]
+    present = int.from_bytes(tfhd[1:4], "big")
+    position = 8 + (8 if present & 0x1 else 0) + (4 if present & 0x2 else 0)
+    if present & 0x8:
+        duration = _u32(tfhd, position)
         position += 4
-    if given & 0x10:
+    if present & 0x10:
         position += 4
-    if given & 0x20:
-        flags = struct.unpack_from(">I", tfhd, position)[0]
+    if present & 0x20:
+        flags = _u32(tfhd, position)
     return duration, flags
 
 
 def _run(trun: bytes, duration: int, flags: int) -> Iterator[tuple[int, bool, int]]:
-    """Duration, whether it is a sync sample, and composition offset of each sample."""
-    given = int.from_bytes(trun[1:4], "big")
-    count = struct.unpack_from(">I", trun, 4)[0]
-    position = 8 + (4 if given & 0x1 else 0)
-    first = None
-    if given & 0x4:
-        first = struct.unpack_from(">I", trun, position)[0]
+    """Yields the duration, whether it is a sync sample, and the composition offset of each sample."""
+    present = int.from_bytes(trun[1:4], "big")
+    count = _u32(trun, 4)
+    position = 8 + (4 if present & 0x1 else 0)
+    first_flags = None
+    if present & 0x4:
+        first_flags = _u32(trun, position)
         position += 4
-    fields = [bit for bit in (0x100, 0x200, 0x400, 0x800) if given & bit]
+    fields = [bit for bit in (0x100, 0x200, 0x400, 0x800) if present & bit]
     for number in range(count):
-        values = dict(zip(fields, struct.unpack_from(f">{len(fields)}I", trun, position)))
+        values = {field: _u32(trun, position + 4 * index) for index, field in enumerate(fields)}
         position += 4 * len(fields)
-        mine = values.get(0x400, first if number == 0 and first is not None else flags)
+        default = first_flags if number == 0 and first_flags is not None else flags
+        sample_flags = values.get(0x400, default)
         offset = values.get(0x800, 0)
         signed = offset - (1 << 32) if trun[0] == 1 and offset >= 1 << 31 else offset
-        yield values.get(0x100, duration), not mine & 0x10000, signed
+        yield values.get(0x100, duration), not sample_flags & 0x10000, signed
 
 
 def is_encrypted(data: bytes) -> bool:
-    """Whether a track says that it needs a key."""
+    """Whether a track is marked as encrypted."""
     return any(name in (b"encv", b"enca") for name, _ in walk(data))
 
 
 def codecs(init: bytes) -> str:
-    """The RFC 6381 string of an init segment's only track, from its own codec configuration."""
+    """The RFC 6381 string of the only track of an init segment, from its codec configuration."""
     for name, body in walk(init):
         if name == b"avcC":
             return f"avc1.{body[1]:02x}{body[2]:02x}{body[3]:02x}"
@@ -150,7 +177,7 @@ def codecs(init: bytes) -> str:
 
 
 def _audio_object_type(esds: bytes) -> int:
-    """From the decoder-specific info (ISO 14496-3): its first five bits."""
+    """The first five bits of the decoder-specific info (ISO 14496-3)."""
     position = 4
     while position < len(esds):
         tag = esds[position]
@@ -162,12 +189,12 @@ def _audio_object_type(esds: bytes) -> int:
             length = length << 7 | byte & 0x7F
             if not byte & 0x80:
                 break
-        if tag == 3:  # ES descriptor: its id, then flags that announce what follows
+        if tag == 3:  # ES descriptor: its id, then flags for optional fields
             flags = esds[position + 2]
             position += 3 + (2 if flags & 0x80 else 0) + (2 if flags & 0x20 else 0)
             if flags & 0x40:
                 position += 1 + esds[position]
-        elif tag == 4:  # decoder configuration: what it holds follows 13 bytes on
+        elif tag == 4:  # decoder configuration: 13 bytes, then the descriptors inside it
             position += 13
         elif tag == 5:
             return esds[position] >> 3
@@ -177,17 +204,17 @@ def _audio_object_type(esds: bytes) -> int:
 
 
 def _hevc(configuration: bytes) -> str:
-    """ISO 14496-15, annex E."""
+    """The string by ISO 14496-15, annex E."""
     space = ["", "A", "B", "C"][configuration[1] >> 6]
     tier = "H" if configuration[1] & 0x20 else "L"
-    compatible = int(f"{struct.unpack_from('>I', configuration, 2)[0]:032b}"[::-1], 2)
-    constraints = configuration[6:12].rstrip(b"\0")
-    parts = [f"hvc1.{space}{configuration[1] & 0x1F}", f"{compatible:X}", f"{tier}{configuration[12]}"]
-    return ".".join(parts + [f"{byte:X}" for byte in constraints])
+    compatible = int(f"{_u32(configuration, 2):032b}"[::-1], 2)
+    constraints = [f"{byte:X}" for byte in configuration[6:12].rstrip(b"\0")]
+    profile = f"hvc1.{space}{configuration[1] & 0x1F}"
+    return ".".join([profile, f"{compatible:X}", f"{tier}{configuration[12]}", *constraints])
 
 
 def _av1(configuration: bytes) -> str:
-    """The AV1 ISO media binding, section 5: profile, level and tier, bit depth."""
+    """Profile, level, tier and bit depth by section 5 of the AV1 ISO media binding."""
     profile, level = configuration[1] >> 5, configuration[1] & 0x1F
     tier = "H" if configuration[2] & 0x80 else "M"
     depth = 10 if configuration[2] & 0x40 else 8

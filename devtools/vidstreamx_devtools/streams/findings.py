@@ -1,4 +1,4 @@
-"""What a check finds: an aspect in which a stream is not what its source asks for."""
+"""The differences that checks find between a stream and what its source requires."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Difference:
-    what: str
+    aspect: str
     expected: str
     got: str
 
 
-class Findings(list):
-    """Differences, collected: a check goes on after the first."""
+class Findings(list[Difference]):
+    """A list of differences. Each method adds one if a value is wrong, and returns whether it is right."""
 
-    def expect(self, holds: bool, what: str, expected: object, got: object) -> bool:
+    def expect(self, holds: object, aspect: str, expected: object, got: object) -> bool:
         if not holds:
-            self.append(Difference(what, str(expected), str(got)))
+            self.append(Difference(aspect, str(expected), str(got)))
         return bool(holds)
 
-    def equal(self, what: str, expected: object, got: object) -> bool:
-        return self.expect(expected == got, what, expected, got)
+    def equal(self, aspect: str, expected: object, got: object) -> bool:
+        return self.expect(expected == got, aspect, expected, got)
 
-    def near(self, what: str, expected: float, got: float, tolerance: float) -> bool:
-        """NaN is near nothing."""
-        return self.expect(
-            abs(expected - got) <= tolerance, what, f"{expected:.3f} ± {tolerance:.3f}", f"{got:.3f}"
-        )
+    def near(self, aspect: str, expected: float, got: float, tolerance: float) -> bool:
+        """NaN is near no value."""
+        is_near = abs(expected - got) <= tolerance
+        return self.expect(is_near, aspect, f"{expected:.3f} ± {tolerance:.3f}", f"{got:.3f}")

@@ -1,7 +1,9 @@
-"""What an HDR picture should look like in SDR, by the book and without FFmpeg: the yardstick for tone mapping.
+"""The expected look of an HDR picture in SDR, computed without FFmpeg: the reference for the tone mapping
+checks.
 
-Light as ITU-R BT.2100 defines it, white paper at 203 cd/m² (BT.2408) as SDR's white, BT.2020's colours as BT.709's.
-Tone mapping has no one right answer, so this gives means to stay near to, not pixels.
+Light as in ITU-R BT.2100, reference white at 203 cd/m² (BT.2408) mapped to SDR white, BT.2020 colours
+converted to BT.709. Tone mapping has no single right result, so the reference consists of means to compare
+with a tolerance.
 """
 
 from __future__ import annotations
@@ -10,23 +12,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_PQ, _HLG = 16, 18
+from vidstreamx_devtools.streams.arrays import Array
+
+_PQ, _HLG = 16, 18  # transfer characteristics, ITU-T H.273
 _WHITE = 203.0  # cd/m²
 _HLG_PEAK = 1000.0
-_STRIDE = 4  # every fourth pixel each way is plenty for a mean
+_STRIDE = 4  # every fourth pixel in both directions is enough for a mean
 _TO_BT709 = np.array([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
 _BT2020 = np.array([0.2627, 0.6780, 0.0593])
 _BT709 = np.array([0.2126, 0.7152, 0.0722])
 
 
 @dataclass(frozen=True)
-class Reference:
+class SdrReference:
     luma: float  # mean, from 0 to 1
-    colourfulness: float  # as in pictures.Look
+    colourfulness: float  # as in picture.FrameStats
 
 
-def reference(luma: np.ndarray, chroma: list[np.ndarray], transfer: int) -> Reference | None:
-    """Of a picture with BT.2020's matrix; None where the transfer is not HDR's."""
+def sdr_reference(luma: Array, chroma: list[Array], transfer: int) -> SdrReference | None:
+    """The reference for a picture with the BT.2020 matrix. None if the transfer is neither PQ nor HLG."""
     if transfer not in (_PQ, _HLG):
         return None
     step = luma.shape[0] // chroma[0].shape[0], luma.shape[1] // chroma[0].shape[1]
@@ -41,27 +45,30 @@ def reference(luma: np.ndarray, chroma: list[np.ndarray], transfer: int) -> Refe
     y709 = sdr @ _BT709
     cb = (sdr[..., 2] - y709) / (2 * (1 - _BT709[2]))
     cr = (sdr[..., 0] - y709) / (2 * (1 - _BT709[0]))
-    return Reference(float(y709.mean()), float(np.hypot(cb, cr).mean()))
+    return SdrReference(float(y709.mean()), float(np.hypot(cb, cr).mean()))
 
 
-def _pq(coded: np.ndarray) -> np.ndarray:
-    """SMPTE ST 2084, to cd/m²."""
+def _pq(coded: Array) -> Array:
+    """Converts SMPTE ST 2084 values to cd/m²."""
     m1, m2, c1, c2, c3 = 0.1593017578125, 78.84375, 0.8359375, 18.8515625, 18.6875
     power = coded ** (1 / m2)
-    return 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
+    light: Array = 10_000 * (np.maximum(power - c1, 0) / (c2 - c3 * power)) ** (1 / m1)
+    return light
 
 
-def _hlg(coded: np.ndarray) -> np.ndarray:
-    """ARIB STD-B67 with its system gamma of 1.2 for 1,000 cd/m²."""
+def _hlg(coded: Array) -> Array:
+    """Converts ARIB STD-B67 values to cd/m², with the system gamma of 1.2 for 1,000 cd/m²."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     scene = np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12)
-    return _HLG_PEAK * scene * np.maximum(scene @ _BT2020, 1e-6)[..., None] ** 0.2
+    light: Array = _HLG_PEAK * scene * np.maximum(scene @ _BT2020, 1e-6)[..., None] ** 0.2
+    return light
 
 
-def _shoulder(light: np.ndarray) -> np.ndarray:
-    """Linear up to three quarters of white, then less and less, all channels by their brightest's measure."""
+def _shoulder(light: Array) -> Array:
+    """Linear up to three quarters of white, then compressed. All channels scale by the brightest one."""
     knee = 0.75
     peak = np.maximum(light.max(-1, keepdims=True), 1e-6)
     over = np.maximum(peak - knee, 0)
-    squeezed = np.where(peak > knee, knee + (1 - knee) * over / (over + (1 - knee)), peak)
-    return light * squeezed / peak
+    compressed = np.where(peak > knee, knee + (1 - knee) * over / (over + (1 - knee)), peak)
+    mapped: Array = light * compressed / peak
+    return mapped

@@ -1,6 +1,6 @@
-"""A published stream, read back from its folder: playlists, segments, every frame and every sound.
+"""Reads a published stream from its folder: playlists, segments, every frame and all audio.
 
-Each segment is decoded alone with its init segment, as a player does after a seek.
+Each video segment is decoded alone with its init segment, as a player does after a seek.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import av
@@ -18,25 +19,26 @@ import m3u8
 import numpy as np
 
 from vidstreamx_devtools.streams import boxes
-from vidstreamx_devtools.streams.picture import Look, look
-from vidstreamx_devtools.streams.audio import Sound
+from vidstreamx_devtools.streams.arrays import Array
+from vidstreamx_devtools.streams.audio import DecodedAudio
+from vidstreamx_devtools.streams.picture import FrameStats, measure_frame
 
-SAME_FRAME = 0.004  # seconds: half of the shortest frame there is, 120 a second
+SAME_FRAME = 0.004  # seconds: half of the shortest frame duration, at 120 frames a second
 
 
 @dataclass
 class Segment:
     path: Path
-    duration: float  # as the playlist says
+    duration: float  # according to the playlist
     data: bytes
     samples: list[boxes.Sample]
-    start: float  # decode time of its first sample, by its tfdt
-    decoded: int = 0  # frames, video only
+    start: float  # decode time of its first sample (tfdt)
+    decoded: int = 0  # number of frames, video only
     errors: list[str] = field(default_factory=list)
 
     @cached_property
     def times(self) -> list[float]:
-        """Of presentation, in order."""
+        """Presentation times in order."""
         return sorted(sample.time for sample in self.samples)
 
     @property
@@ -46,24 +48,24 @@ class Segment:
 
 @dataclass
 class Rendition:
-    """A media playlist with what it names."""
+    """A media playlist and its segments."""
 
     playlist_path: Path
     playlist: m3u8.M3U8
     init: bytes
     segments: list[Segment]
-    looks: list[Look] = field(default_factory=list)
+    sampled_frames: list[FrameStats] = field(default_factory=list)
     sizes: set[tuple[int, int]] = field(default_factory=set)
     pixel_aspects: set[Fraction] = field(default_factory=set)
     rotations: set[int] = field(default_factory=set)
-    sound: Sound = field(default_factory=Sound)
+    audio: DecodedAudio = field(default_factory=DecodedAudio)
 
     @property
     def name(self) -> str:
         return self.playlist_path.parent.name
 
     @cached_property
-    def times(self) -> np.ndarray:
+    def times(self) -> Array:
         return np.array(sorted(time for segment in self.segments for time in segment.times))
 
     @property
@@ -83,9 +85,13 @@ class Rendition:
 class Stream:
     folder: Path
     master: m3u8.M3U8
-    report: dict
+    report: dict[str, Any]
     videos: dict[str, Rendition]  # by URI in the master playlist
-    sounds: dict[str, Rendition]
+    audios: dict[str, Rendition]
+
+    @property
+    def renditions(self) -> list[Rendition]:
+        return [*self.videos.values(), *self.audios.values()]
 
     def subtitles(self) -> list[m3u8.Media]:
         return [media for media in self.master.media if media.type == "SUBTITLES"]
@@ -94,53 +100,60 @@ class Stream:
         return [media for media in self.master.media if media.type == "AUDIO"]
 
     @property
-    def home(self) -> Path:
-        """The job's own folder."""
-        return self.folder / self.report["folder"]
+    def output_folder(self) -> Path:
+        """The folder of the attempt that made the stream."""
+        return self.folder / str(self.report["folder"])
 
     def rungs(self) -> list[Rendition]:
-        """Every rung once, largest first, whatever the variants it is part of."""
-        return sorted(self.videos.values(), key=lambda rung: -max(w * h for w, h in rung.sizes or {(0, 0)}))
+        """Every rung once, largest first."""
+
+        def largest_picture(rung: Rendition) -> int:
+            return max((width * height for width, height in rung.sizes), default=0)
+
+        return sorted(self.videos.values(), key=largest_picture, reverse=True)
 
 
-def address(base: Path, uri: str) -> Path:
-    """The file that a playlist in `base` means."""
+def resolve(base: Path, uri: str) -> Path:
+    """The file for a URI of a playlist in the folder `base`."""
     return base / unquote(uri.partition("?")[0])
 
 
-def report(folder: Path) -> dict:
+def read_report(folder: Path) -> dict[str, Any]:
     path = folder / "job.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    report: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return report
 
 
-def read(folder: Path, looks_at: list[float]) -> Stream:
-    """`looks_at`: the instants whose frames are looked at closely."""
+def read(folder: Path, sample_times: list[float]) -> Stream:
+    """Reads and decodes a stream. Frames at `sample_times` are measured."""
     master = m3u8.loads((folder / "master.m3u8").read_text())
-    videos, sounds = {}, {}
-    alone = {media.uri for media in master.media if media.type == "AUDIO"}
+    videos: dict[str, Rendition] = {}
+    audios: dict[str, Rendition] = {}
+    audio_uris = {media.uri for media in master.media if media.type == "AUDIO"}
     for variant in master.playlists:
-        if variant.uri in videos or variant.uri in sounds:
+        if variant.uri in videos or variant.uri in audios:
             continue
-        rendition = open_rendition(address(folder, variant.uri))
-        if variant.uri in alone or not _has_video(rendition):
-            _hear(rendition)
-            sounds[variant.uri] = rendition
+        rendition = open_rendition(resolve(folder, variant.uri))
+        if variant.uri in audio_uris or not _has_video(rendition):
+            _decode_audio(rendition)
+            audios[variant.uri] = rendition
         else:
-            _see(rendition, looks_at)
+            _decode_video(rendition, sample_times)
             videos[variant.uri] = rendition
-    for uri in alone - set(sounds) - {None}:
-        sounds[uri] = open_rendition(address(folder, uri))
-        _hear(sounds[uri])
-    return Stream(folder, master, report(folder), videos, sounds)
+    for uri in audio_uris - set(audios) - {None}:
+        audios[uri] = open_rendition(resolve(folder, uri))
+        _decode_audio(audios[uri])
+    return Stream(folder, master, read_report(folder), videos, audios)
 
 
 def open_rendition(path: Path) -> Rendition:
+    """Reads a media playlist and its segments without decoding them."""
     playlist = m3u8.loads(path.read_text())
-    init = address(path.parent, playlist.segment_map[0].uri).read_bytes()
+    init = resolve(path.parent, playlist.segment_map[0].uri).read_bytes()
     ticks = boxes.timescale(init)
     segments = []
     for entry in playlist.segments:
-        file = address(path.parent, entry.uri)
+        file = resolve(path.parent, entry.uri)
         data = file.read_bytes()
         starts = boxes.decode_times(data)
         start = starts[0] / ticks if starts else float("nan")
@@ -152,10 +165,10 @@ def _has_video(rendition: Rendition) -> bool:
     return boxes.find(rendition.init, b"vmhd") is not None
 
 
-def _see(rendition: Rendition, looks_at: list[float]) -> None:
-    wanted = list(looks_at)
+def _decode_video(rendition: Rendition, sample_times: list[float]) -> None:
+    remaining = list(sample_times)
     for segment in rendition.segments:
-        with av.open(io.BytesIO(rendition.init + segment.data), format="mp4") as container:
+        with av.open(io.BytesIO(rendition.init + segment.data), "r", format="mp4") as container:
             video = container.streams.video[0]
             rendition.pixel_aspects.add(video.sample_aspect_ratio or Fraction(1))
             for packet in container.demux(video):
@@ -165,22 +178,22 @@ def _see(rendition: Rendition, looks_at: list[float]) -> None:
                     segment.errors.append(str(error))
                     continue
                 for frame in frames:
-                    # Decoders give frames in the order of presentation.
+                    # Decoders return frames in presentation order.
                     time = segment.times[min(segment.decoded, len(segment.times) - 1)]
                     segment.decoded += 1
                     if frame.is_corrupt:
                         segment.errors.append(f"the frame at {time:.3f} s is corrupt")
                     rendition.sizes.add((frame.width, frame.height))
                     rendition.rotations.add(frame.rotation)
-                    if wanted and time > wanted[0] - SAME_FRAME:
-                        if time < wanted[0] + SAME_FRAME:
-                            rendition.looks.append(look(frame, time))
-                        wanted = [one for one in wanted if one > time + SAME_FRAME]
+                    if remaining and time > remaining[0] - SAME_FRAME:
+                        if time < remaining[0] + SAME_FRAME:
+                            rendition.sampled_frames.append(measure_frame(frame, time))
+                        remaining = [other for other in remaining if other > time + SAME_FRAME]
 
 
-def _hear(rendition: Rendition) -> None:
-    """As a player does, through all segments: a first frame of AAC needs the one before it."""
+def _decode_audio(rendition: Rendition) -> None:
+    """Decodes all segments together, because the first frame of an AAC segment needs the frame before it."""
     data = rendition.init + b"".join(segment.data for segment in rendition.segments)
-    with av.open(io.BytesIO(data), format="mp4") as container:
+    with av.open(io.BytesIO(data), "r", format="mp4") as container:
         for frame in container.decode(audio=0):
-            rendition.sound.hear(frame, 0.0)
+            rendition.audio.add(frame, 0.0)

@@ -1,7 +1,7 @@
-"""What an upload shows and sounds like, found out without the code that is tested.
+"""Reads an upload with ffprobe and PyAV, without the tested code.
 
-ffprobe says what the file claims, PyAV decodes every frame of it. Times are in seconds from the file's common
-start: FFmpeg shifts a file so that its earliest track begins at 0.
+ffprobe reports what the file claims, and PyAV decodes every frame. Times are in seconds from the file's
+common start: FFmpeg shifts a file so that its earliest track begins at 0.
 """
 
 from __future__ import annotations
@@ -12,15 +12,20 @@ import subprocess
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
+from av.container import InputContainer
 
 from vidstreamx_devtools.streams import boxes
-from vidstreamx_devtools.streams.picture import Look, look
-from vidstreamx_devtools.streams.audio import Sound
+from vidstreamx_devtools.streams.arrays import Array
+from vidstreamx_devtools.streams.audio import DecodedAudio
+from vidstreamx_devtools.streams.picture import FrameStats, measure_frame
 
-_LOOKS = 9  # frames of a video that are looked at closely
+ProbeFacts = dict[str, Any]
+
+_SAMPLED_FRAMES = 9
 _NOTABLE_SECONDS = 0.5
 _NOTABLE_SHARE = 0.02
 
@@ -30,43 +35,34 @@ class VideoTrack:
     width: int  # as coded
     height: int
     pixel_aspect: Fraction
-    rotation: int  # as ffprobe says it
+    rotation: int  # as ffprobe reports it
     interlaced: bool
-    codec: str
-    announced: int  # frames, by the container
-    times: np.ndarray  # of every presented frame, in order
+    times: Array  # of every presented frame, in order
     last_duration: float
-    looks: list[Look]
+    sampled_frames: list[FrameStats]
 
     @property
     def end(self) -> float:
         return float(self.times[-1]) + self.last_duration
 
     @property
-    def display(self) -> tuple[float, float]:
+    def display_size(self) -> tuple[float, float]:
         """Width and height in square pixels, upright."""
         size = float(self.width * self.pixel_aspect), float(self.height)
         return (size[1], size[0]) if self.rotation % 180 else size
 
     @property
-    def longest_frame(self) -> float:
-        steps = np.diff(self.times)
-        return float(max(steps.max(initial=0.0), self.last_duration))
-
-    @property
     def is_hdr(self) -> bool:
-        return bool(self.looks) and self.looks[0].transfer in (16, 18)  # PQ, HLG
+        return bool(self.sampled_frames) and self.sampled_frames[0].transfer in (16, 18)  # PQ, HLG
 
 
 @dataclass
 class AudioTrack:
-    index: int
-    codec: str
     channels: int
     language: str | None
     title: str | None
-    end: float  # as the container says
-    sound: Sound
+    end: float  # according to the container
+    audio: DecodedAudio
 
 
 @dataclass(frozen=True)
@@ -84,22 +80,22 @@ class Source:
     subtitles: list[list[Cue]] = field(default_factory=list)
     chapters: list[tuple[float, float, str]] = field(default_factory=list)
     announced_seconds: float = 0.0
-    refused: str | None = None  # why nothing can be made of it
-    decode_errors: int = 0
+    rejection: str | None = None  # the reason why the file can't be transcoded
 
     @property
     def end(self) -> float:
-        """Of what can be decoded."""
-        return max([track.sound.end for track in self.audio] + ([self.video.end] if self.video else []), default=0.0)
+        """The end of the last track, as far as it can be decoded."""
+        ends = [track.audio.end for track in self.audio] + ([self.video.end] if self.video else [])
+        return max(ends, default=0.0)
 
     @property
-    def share_left(self) -> float:
-        """How much of what the container announces can be decoded, from 0 to 1."""
+    def decodable_share(self) -> float:
+        """The part of the announced duration that can be decoded, from 0 to 1."""
         return self.end / self.announced_seconds if self.announced_seconds else 1.0
 
     @property
     def is_damaged(self) -> bool:
-        """Whether so much is missing that people should be told; containers round durations."""
+        """Whether so much is missing that the report must have a warning. Containers round durations."""
         missing = self.announced_seconds - self.end
         return missing > _NOTABLE_SECONDS and missing > _NOTABLE_SHARE * self.announced_seconds
 
@@ -110,147 +106,142 @@ def read(path: Path) -> Source:
     streams = facts.get("streams", [])
     source.announced_seconds = float(facts.get("format", {}).get("duration", 0) or 0)
     source.chapters = [
-        (float(one["start_time"]), float(one["end_time"]), one.get("tags", {}).get("title", ""))
-        for one in facts.get("chapters", [])
+        (float(chapter["start_time"]), float(chapter["end_time"]), chapter.get("tags", {}).get("title", ""))
+        for chapter in facts.get("chapters", [])
     ]
-    usable = [one for one in streams if one["codec_type"] in ("video", "audio")]
+    usable = [stream for stream in streams if stream["codec_type"] in ("video", "audio")]
     if not usable:
-        source.refused = "no stream that FFmpeg can read"
-    elif not any(one.get("codec_name", "unknown") != "unknown" for one in usable):
-        source.refused = "no codec that this FFmpeg has"
+        source.rejection = "no stream that FFmpeg can read"
+    elif not any(stream.get("codec_name", "unknown") != "unknown" for stream in usable):
+        source.rejection = "no codec that this FFmpeg has"
     elif boxes.is_encrypted(path.read_bytes()):
-        source.refused = "encrypted"
+        source.rejection = "encrypted"
     else:
         with contextlib.suppress(av.FFmpegError), av.open(str(path)) as container:
             _decode(source, container, streams)
         if source.video is None and not source.audio:
-            source.refused = "nothing in it can be decoded"
+            source.rejection = "no frame can be decoded"
     return source
 
 
-def _ffprobe(path: Path) -> dict:
+def _ffprobe(path: Path) -> ProbeFacts:
     command = ["ffprobe", "-v", "error", "-of", "json", "-show_streams", "-show_format", "-show_chapters"]
-    done = subprocess.run([*command, str(path)], capture_output=True, timeout=30)
-    return json.loads(done.stdout or b"{}")
+    completed = subprocess.run([*command, str(path)], capture_output=True, timeout=30)
+    facts: ProbeFacts = json.loads(completed.stdout or b"{}")
+    return facts
 
 
-def _decode(source: Source, container: av.container.InputContainer, facts: list[dict]) -> None:
+def _decode(source: Source, container: InputContainer, streams: list[ProbeFacts]) -> None:
     origin = (container.start_time or 0) / 1e6
-    by_index = {one["index"]: one for one in facts}
-    pictures = [stream for stream in container.streams.video if not _is_cover(by_index.get(stream.index, {}))]
+    facts = {stream["index"]: stream for stream in streams}
+    pictures = [stream for stream in container.streams.video if not _is_cover(facts.get(stream.index, {}))]
     video = pictures[0] if pictures else None
-    sounds = {stream.index: Sound() for stream in container.streams.audio}
-    texts: dict[int, list[Cue]] = {
+    frames = _VideoFrames(origin, source.announced_seconds, facts.get(video.index, {}) if video else {})
+    audio = {stream.index: DecodedAudio() for stream in container.streams.audio}
+    cues: dict[int, list[Cue]] = {
         stream.index: [] for stream in container.streams.subtitles if stream.codec_context.name == "mov_text"
     }
-    watched = _Watch(origin, source.announced_seconds, by_index.get(video.index, {}) if video else {})
-    wanted = [video] if video else []
-    wanted += list(container.streams.audio)
-    wanted += [container.streams[index] for index in texts]
+    wanted: list[Any] = [video] if video else []
+    wanted += container.streams.audio
+    wanted += [container.streams[index] for index in cues]
     packets = container.demux(wanted)
     while True:
         try:
             packet = next(packets)
-        except StopIteration:
+        except (StopIteration, av.FFmpegError):
             break
-        except av.FFmpegError:
-            source.decode_errors += 1
-            break
-        if packet.stream.index in texts:
+        index = packet.stream.index
+        if index in cues:
             cue = _cue(packet, origin)
             if cue:
-                texts[packet.stream.index].append(cue)
+                cues[index].append(cue)
             continue
-        if video and packet.stream.index == video.index:
-            watched.expect(packet)
+        if video and index == video.index:
+            frames.add_packet(packet)
         try:
-            frames = packet.decode()
+            decoded: list[Any] = list(packet.decode())
         except av.FFmpegError:
-            source.decode_errors += 1
             continue
-        for frame in frames:
+        for frame in decoded:
             if isinstance(frame, av.VideoFrame):
-                watched.see(frame)
+                frames.add(frame)
             else:
-                sounds[packet.stream.index].hear(frame, origin)
-    source.subtitles = list(texts.values())
-    if video and watched.times:
-        source.video = watched.track(video)
+                audio[index].add(frame, origin)
+    source.subtitles = list(cues.values())
+    if frames.times:
+        source.video = frames.track()
     for stream in container.streams.audio:
-        sound = sounds[stream.index]
-        if sound.channels:
-            source.audio.append(_audio_track(stream, by_index.get(stream.index, {}), sound, origin))
+        if audio[stream.index].channels:
+            track = _audio_track(facts.get(stream.index, {}), audio[stream.index], origin)
+            source.audio.append(track)
 
 
-class _Watch:
-    """Collects a video track's frames: the times of all, the looks of a few."""
+class _VideoFrames:
+    """Collects the frames of a video track: the times of all, and measurements of a few."""
 
-    def __init__(self, origin: float, seconds: float, facts: dict):
+    def __init__(self, origin: float, seconds: float, facts: ProbeFacts) -> None:
         self.times: list[float] = []
         self._durations: dict[int, float] = {}
-        self._looks: list[Look] = []
+        self._sampled: list[FrameStats] = []
         self._origin = origin
-        self._step = seconds / _LOOKS
+        self._sample_interval = seconds / _SAMPLED_FRAMES
         self._facts = facts
         self._size = (0, 0)
+        self._last_pts = 0
 
-    def expect(self, packet: av.Packet) -> None:
+    def add_packet(self, packet: av.Packet[Any]) -> None:
         if packet.pts is not None and packet.duration:
             self._durations[packet.pts] = float(packet.duration * packet.time_base)
 
-    def see(self, frame: av.VideoFrame) -> None:
-        if frame.pts is None:
+    def add(self, frame: av.VideoFrame) -> None:
+        if frame.pts is None or frame.time_base is None:
             return
         time = float(frame.pts * frame.time_base) - self._origin
-        if not self.times or time >= len(self._looks) * self._step:
-            self._looks.append(look(frame, time, self._rotation))
+        if not self.times or time >= len(self._sampled) * self._sample_interval:
+            self._sampled.append(measure_frame(frame, time, self._rotation))
         self.times.append(time)
-        self._last = frame.pts
+        self._last_pts = frame.pts
         self._size = (frame.width, frame.height)
 
     @property
     def _rotation(self) -> int:
-        sides = self._facts.get("side_data_list", [])
-        return int(next((one["rotation"] for one in sides if "rotation" in one), 0))
+        side_data = self._facts.get("side_data_list", [])
+        return int(next((entry["rotation"] for entry in side_data if "rotation" in entry), 0))
 
-    def track(self, stream: av.video.stream.VideoStream) -> VideoTrack:
+    def track(self) -> VideoTrack:
         aspect = self._facts.get("sample_aspect_ratio", "1:1")
-        over, under = (int(part) for part in aspect.split(":")) if ":" in aspect else (1, 1)
+        width, height = (int(part) for part in aspect.split(":")) if ":" in aspect else (1, 1)
         return VideoTrack(
             width=self._size[0],
             height=self._size[1],
-            pixel_aspect=Fraction(over, under) if over and under else Fraction(1),
+            pixel_aspect=Fraction(width, height) if width and height else Fraction(1),
             rotation=self._rotation,
             interlaced=self._facts.get("field_order") in ("tt", "bb", "tb", "bt"),
-            codec=stream.codec_context.name,
-            announced=stream.frames,
             times=np.array(sorted(self.times)),
-            last_duration=self._durations.get(self._last, 0.0),
-            looks=self._looks,
+            last_duration=self._durations.get(self._last_pts, 0.0),
+            sampled_frames=self._sampled,
         )
 
 
-def _is_cover(facts: dict) -> bool:
+def _is_cover(facts: ProbeFacts) -> bool:
     return bool(facts.get("disposition", {}).get("attached_pic"))
 
 
-def _audio_track(stream, facts: dict, sound: Sound, origin: float) -> AudioTrack:
+def _audio_track(facts: ProbeFacts, audio: DecodedAudio, origin: float) -> AudioTrack:
     tags = facts.get("tags", {})
     language = tags.get("language")
     end = float(facts.get("start_time", 0) or 0) + float(facts.get("duration", 0) or 0) - origin
     return AudioTrack(
-        index=stream.index,
-        codec=stream.codec_context.name,
-        channels=sound.channels,
+        channels=audio.channels,
         language=language if language != "und" else None,
         title=tags.get("title"),
         end=end,
-        sound=sound,
+        audio=audio,
     )
 
 
-def _cue(packet: av.Packet, origin: float) -> Cue | None:
-    """A mov_text sample (3GPP TS 26.245): its length in two bytes, then UTF-8."""
+def _cue(packet: av.Packet[Any], origin: float) -> Cue | None:
+    """Parses a mov_text sample (3GPP TS 26.245): its length in two bytes, then UTF-8."""
     data = bytes(packet)
     if packet.pts is None or len(data) < 3:
         return None

@@ -1,1 +1,1 @@
-"""What a stream has to be like, one subject per module: each compares a source with what was made of it."""
+"""Checks of a published stream against its source, one subject per module."""

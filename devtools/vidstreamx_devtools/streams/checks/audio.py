@@ -1,89 +1,106 @@
-"""What is heard: every track with its language, stereo for everyone, the original layout where there is more."""
+"""Audio: every track with its language, in stereo, and in its original layout if it has more channels."""
 
 from __future__ import annotations
 
-from vidstreamx_devtools.streams.findings import Findings
-from vidstreamx_devtools.streams.source import AudioTrack, Source
-from vidstreamx_devtools.streams.published import Rendition, Stream
+from typing import Any
 
-_LOUDNESS = 1.0  # dB
-_MONO_IN_TWO = 3.1  # dB: the same power from two speakers instead of one
-_DOWNMIX = (-12.0, 10.0)  # dB against the mean of all channels, of which some may be silent
+from vidstreamx_devtools.streams.findings import Findings
+from vidstreamx_devtools.streams.published import Rendition, Stream
+from vidstreamx_devtools.streams.source import AudioTrack, Source
+
+_LOUDNESS_TOLERANCE = 1.0  # dB
+_MONO_IN_STEREO = 3.1  # dB: the same power from two speakers instead of one
+_DOWNMIX = (-12.0, 10.0)  # dB relative to the mean of all channels, some of which can be silent
 _SILENCE = -70.0  # dB
-_TOO_SHORT = 0.25  # seconds: the encoder's fading in is a part of it
-# ISO 639-2 as MP4 has it, and the RFC 5646 tag that HLS asks for.
-_TAGS = {"eng": "en", "deu": "de", "ger": "de", "fra": "fr", "fre": "fr", "spa": "es", "ita": "it", "jpn": "ja"}
+_TOO_SHORT = 0.25  # seconds: the fade-in of the encoder is a large part of it
+# ISO 639-2 codes as in MP4, and the RFC 5646 tags of HLS.
+_LANGUAGE_TAGS = {
+    "eng": "en",
+    "deu": "de",
+    "ger": "de",
+    "fra": "fr",
+    "fre": "fr",
+    "spa": "es",
+    "ita": "it",
+    "jpn": "ja",
+}
 
 
 def pairs(source: Source, stream: Stream) -> list[tuple[AudioTrack, Rendition]]:
-    """Each track with its renditions: stereo ones in the tracks' order, then those in original layout."""
-    stereo = _in_order(stream, wide=False)
-    wide_tracks = [track for track in source.audio if track.channels > 2]
-    return [*zip(source.audio, stereo), *zip(wide_tracks, _in_order(stream, wide=True))]
+    """Each track with its renditions: first the stereo ones, then those in original layout."""
+    stereo = zip(source.audio, _renditions(stream, surround=False), strict=False)
+    surround = zip(_surround_tracks(source), _renditions(stream, surround=True), strict=False)
+    return [*stereo, *surround]
 
 
-def _in_order(stream: Stream, wide: bool) -> list[Rendition]:
-    chosen = [one for one in stream.sounds.values() if (one.sound.channels > 2) == wide]
+def _surround_tracks(source: Source) -> list[AudioTrack]:
+    return [track for track in source.audio if track.channels > 2]
+
+
+def _renditions(stream: Stream, surround: bool) -> list[Rendition]:
+    """In the order of the master playlist."""
     order = {media.uri: number for number, media in enumerate(stream.audio_media())}
-    uris = {id(rendition): uri for uri, rendition in stream.sounds.items()}
-    return sorted(chosen, key=lambda one: order.get(uris[id(one)], 0))
+    by_uri = sorted(stream.audios.items(), key=lambda item: order.get(item[0], 0))
+    return [rendition for _, rendition in by_uri if (rendition.audio.channels > 2) == surround]
 
 
-def check(source: Source, stream: Stream, found: Findings) -> None:
-    stereo, wide = _in_order(stream, wide=False), _in_order(stream, wide=True)
-    wide_tracks = [track for track in source.audio if track.channels > 2]
-    found.equal("audio renditions in mono or stereo", len(source.audio), len(stereo))
-    found.equal(
+def check(source: Source, stream: Stream, findings: Findings) -> None:
+    stereo, surround = _renditions(stream, surround=False), _renditions(stream, surround=True)
+    findings.equal("audio renditions in mono or stereo", len(source.audio), len(stereo))
+    findings.equal(
         "audio renditions in the original layout",
-        [track.channels for track in wide_tracks],
-        [rendition.sound.channels for rendition in wide],
+        [track.channels for track in _surround_tracks(source)],
+        [rendition.audio.channels for rendition in surround],
     )
     for track, rendition in pairs(source, stream):
-        _loudness(track, rendition, found)
+        _check_loudness(track, rendition, findings)
     if source.video is not None:
-        _names(source, stream, found)
+        _check_master_entries(source, stream, findings)
 
 
-def _loudness(track: AudioTrack, rendition: Rendition, found: Findings) -> None:
-    if track.sound.seconds < _TOO_SHORT:
+def _check_loudness(track: AudioTrack, rendition: Rendition, findings: Findings) -> None:
+    if track.audio.seconds < _TOO_SHORT:
         return
-    # Silence that fills up a sound does not make it softer.
-    before, after = track.sound.decibels(), rendition.sound.decibels(track.sound.seconds)
+    # Relative to the duration of the source: silence that extends the audio does not make it quieter.
+    before, after = track.audio.decibels(), rendition.audio.decibels(track.audio.seconds)
     change = after - before
-    low, high = -_LOUDNESS, _LOUDNESS
-    if track.channels > 2 and rendition.sound.channels <= 2:
+    low, high = -_LOUDNESS_TOLERANCE, _LOUDNESS_TOLERANCE
+    if track.channels > 2 and rendition.audio.channels <= 2:
         low, high = _DOWNMIX
-    elif track.channels == 1 and rendition.sound.channels == 2:
-        low -= _MONO_IN_TWO
+    elif track.channels == 1 and rendition.audio.channels == 2:
+        low -= _MONO_IN_STEREO
+    label = f"audio {rendition.name}: loudness"
     if before < _SILENCE:
-        found.expect(after < _SILENCE + 10, f"audio {rendition.name}: loudness", "silence", f"{after:.1f} dB")
+        findings.expect(after < _SILENCE + 10, label, "silence", f"{after:.1f} dB")
     else:
-        found.expect(
-            low <= change <= high,
-            f"audio {rendition.name}: loudness",
-            f"changed by {low:.1f} to {high:.1f} dB",
-            f"{change:+.1f} dB",
-        )
+        in_range = low <= change <= high
+        findings.expect(in_range, label, f"changed by {low:.1f} to {high:.1f} dB", f"{change:+.1f} dB")
 
 
-def _names(source: Source, stream: Stream, found: Findings) -> None:
-    groups: dict[str, list] = {}
+def _check_master_entries(source: Source, stream: Stream, findings: Findings) -> None:
+    groups: dict[str, list[Any]] = {}
     for media in stream.audio_media():
         groups.setdefault(media.group_id, []).append(media)
     for group, members in groups.items():
         names = [media.name for media in members]
-        found.expect(all(names) and len(set(names)) == len(names), f"group {group}: NAMEs", "each its own", names)
+        are_unique = all(names) and len(set(names)) == len(names)
+        findings.expect(are_unique, f"group {group}: NAMEs", "all different", names)
         defaults = [media.name for media in members if media.default == "YES"]
-        found.equal(f"group {group}: how many are DEFAULT", 1, len(defaults))
-    by_path = {id(stream.sounds[media.uri]): media for media in stream.audio_media() if media.uri in stream.sounds}
+        findings.equal(f"group {group}: number of DEFAULT entries", 1, len(defaults))
+    media_of = {
+        id(stream.audios[media.uri]): media for media in stream.audio_media() if media.uri in stream.audios
+    }
     for track, rendition in pairs(source, stream):
-        media = by_path.get(id(rendition))
-        if not found.expect(media is not None, f"audio {rendition.name}", "named in the master playlist", "not"):
+        label = f"audio {rendition.name}"
+        media = media_of.get(id(rendition))
+        if media is None:
+            findings.expect(False, label, "an entry in the master playlist", "none")
             continue
-        wanted = {None, "und"} if track.language is None else {track.language, _TAGS.get(track.language)}
-        found.expect(media.language in wanted, f"audio {rendition.name}: LANGUAGE", track.language, media.language)
-        if track.title:
-            found.expect(track.title in media.name, f"audio {rendition.name}: NAME", track.title, media.name)
-        found.equal(
-            f"audio {rendition.name}: CHANNELS", str(rendition.sound.channels), (media.channels or "").split("/")[0]
+        tags = (
+            {None, "und"} if track.language is None else {track.language, _LANGUAGE_TAGS.get(track.language)}
         )
+        findings.expect(media.language in tags, f"{label}: LANGUAGE", track.language, media.language)
+        if track.title:
+            findings.expect(track.title in media.name, f"{label}: NAME", track.title, media.name)
+        channels = (media.channels or "").split("/")[0]
+        findings.equal(f"{label}: CHANNELS", str(rendition.audio.channels), channels)

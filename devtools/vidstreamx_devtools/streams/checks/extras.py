@@ -1,9 +1,10 @@
-"""What comes beside picture and sound: subtitles, chapters, poster, storyboard."""
+"""Extras: subtitles, chapters, poster and storyboard."""
 
 from __future__ import annotations
 
 import html
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -11,120 +12,126 @@ import m3u8
 
 from vidstreamx_devtools.streams import webvtt
 from vidstreamx_devtools.streams.findings import Findings
-from vidstreamx_devtools.streams.picture import normalised
+from vidstreamx_devtools.streams.picture import normalised_planes
+from vidstreamx_devtools.streams.published import Stream, resolve
 from vidstreamx_devtools.streams.source import Cue, Source, VideoTrack
-from vidstreamx_devtools.streams.published import Stream, address
 
 _BLACK = 0.06  # mean luma
 _CUE_ROUNDING = 0.05  # seconds
 _TILE = re.compile(r"^(storyboard-\d+\.jpg)#xywh=(\d+),(\d+),(\d+),(\d+)$")
 
 
-def check(source: Source, stream: Stream, found: Findings) -> None:
-    _subtitles(source, stream, found)
-    _chapters(source, stream, found)
+def check(source: Source, stream: Stream, findings: Findings) -> None:
+    _check_subtitles(source, stream, findings)
+    _check_chapters(source, stream, findings)
     if source.video is not None:
-        _poster(source.video, stream, found)
-        _storyboard(source.video, source.end, stream, found)
+        _check_poster(source.video, stream, findings)
+        _check_storyboard(source.video, source.end, stream, findings)
 
 
-def _subtitles(source: Source, stream: Stream, found: Findings) -> None:
+def _check_subtitles(source: Source, stream: Stream, findings: Findings) -> None:
     media = stream.subtitles()
     expected = [cues for cues in source.subtitles if cues]
-    if not found.equal("subtitle renditions", len(expected), len(media)):
+    if not findings.equal("subtitle renditions", len(expected), len(media)):
         return
-    for cues, one in zip(expected, media):
-        label = f"subtitles {one.name}"
-        path = address(stream.folder, one.uri)
+    for cues, rendition in zip(expected, media, strict=True):
+        label = f"subtitles {rendition.name}"
+        path = resolve(stream.folder, rendition.uri)
         playlist = m3u8.loads(path.read_text())
-        found.expect(playlist.is_endlist, label, "ENDLIST", "none")
-        found.near(f"{label}: how long its playlist is", source.announced_seconds,
-                   sum(segment.duration for segment in playlist.segments), 1.0)  # fmt: skip
-        seen: dict[tuple[float, str], Cue] = {}
+        findings.expect(playlist.is_endlist, label, "ENDLIST", "none")
+        seconds = sum(segment.duration for segment in playlist.segments)
+        findings.near(f"{label}: duration of the playlist", source.announced_seconds, seconds, 1.0)
+        in_segments: dict[tuple[float, str], Cue] = {}
         for segment in playlist.segments:
-            for cue in _cues(address(path.parent, segment.uri), found):
-                seen[cue.start, cue.text] = cue
-        _same_cues(f"{label}, segments", cues, sorted(seen.values(), key=lambda cue: cue.start), found)
-        _same_cues(f"{label}, subtitles.vtt", cues, _cues(path.parent / "subtitles.vtt", found), found)
+            for cue in _read_cues(resolve(path.parent, segment.uri), findings):
+                in_segments[cue.start, cue.text] = cue
+        ordered = sorted(in_segments.values(), key=lambda cue: cue.start)
+        _check_cues(f"{label}, segments", cues, ordered, findings)
+        in_file = _read_cues(path.parent / "subtitles.vtt", findings)
+        _check_cues(f"{label}, subtitles.vtt", cues, in_file, findings)
 
 
-def _cues(path: Path, found: Findings) -> list[Cue]:
+def _read_cues(path: Path, findings: Findings) -> list[Cue]:
     try:
         return webvtt.parse(path.read_text())
-    except (OSError, UnicodeError, webvtt.NotWebVtt) as error:
-        found.expect(False, path.name, "WebVTT", error)
+    except (OSError, UnicodeError, webvtt.WebVttError) as error:
+        findings.expect(False, path.name, "WebVTT", error)
         return []
 
 
-def _same_cues(label: str, expected: list[Cue], got: list[Cue], found: Findings) -> None:
-    if not found.equal(f"{label}: cues", len(expected), len(got)):
+def _check_cues(label: str, expected: list[Cue], got: list[Cue], findings: Findings) -> None:
+    if not findings.equal(f"{label}: cues", len(expected), len(got)):
         return
-    for mine, theirs in zip(expected, got):
-        same = abs(mine.start - theirs.start) <= _CUE_ROUNDING and abs(mine.end - theirs.end) <= _CUE_ROUNDING
-        found.expect(same and _plain(theirs.text) == _plain(mine.text), label, mine, theirs)
+    for one, other in zip(expected, got, strict=True):
+        same_times = max(abs(one.start - other.start), abs(one.end - other.end)) <= _CUE_ROUNDING
+        findings.expect(same_times and _plain(other.text) == _plain(one.text), label, one, other)
 
 
 def _plain(text: str) -> str:
     return " ".join(html.unescape(re.sub(r"<[^>]*>", "", text)).split())
 
 
-def _chapters(source: Source, stream: Stream, found: Findings) -> None:
+def _check_chapters(source: Source, stream: Stream, findings: Findings) -> None:
     got = [
-        (round(one["start_seconds"], 2), round(one["end_seconds"], 2), one.get("title") or "")
-        for one in stream.report.get("probe", {}).get("chapters", [])
+        (round(chapter["start_seconds"], 2), round(chapter["end_seconds"], 2), chapter.get("title") or "")
+        for chapter in stream.report.get("probe", {}).get("chapters", [])
     ]
     expected = [(round(start, 2), round(end, 2), title) for start, end, title in source.chapters]
-    found.equal("chapters", expected, got)
+    findings.equal("chapters", expected, got)
 
 
-def _poster(video: VideoTrack, stream: Stream, found: Findings) -> None:
-    picture = _picture(stream.home / "images" / "poster.jpg", "poster", found)
+def _check_poster(video: VideoTrack, stream: Stream, findings: Findings) -> None:
+    picture = _read_picture(stream.output_folder / "images" / "poster.jpg", "poster", findings)
     if picture is None:
         return
-    width, height = video.display
-    found.near("poster: shape", width / height, picture.width / picture.height, 0.02 * width / height + 0.02)
-    brightest = max(one.means[0] for one in video.looks)
+    width, height = video.display_size
+    aspect = width / height
+    findings.near("poster: aspect ratio", aspect, picture.width / picture.height, 0.02 * aspect + 0.02)
+    brightest = max(frame.means[0] for frame in video.sampled_frames)
     least = min(_BLACK, max(0.0, brightest / 2 - 0.02))
-    luma = float(normalised(picture)[0].mean())
-    found.expect(luma >= least, "poster: mean luma", f"at least {least:.2f}", f"{luma:.2f}")
+    luma = float(normalised_planes(picture)[0].mean())
+    findings.expect(luma >= least, "poster: mean luma", f"at least {least:.2f}", f"{luma:.2f}")
 
 
-def _storyboard(video: VideoTrack, until: float, stream: Stream, found: Findings) -> None:
-    folder = stream.home / "images"
-    cues = _cues(folder / "storyboard.vtt", found)
+def _check_storyboard(video: VideoTrack, until: float, stream: Stream, findings: Findings) -> None:
+    """`until`: the end of the source's last track."""
+    folder = stream.output_folder / "images"
+    cues = _read_cues(folder / "storyboard.vtt", findings)
     if not cues:
         return
     tolerance = max(0.05, video.last_duration)
-    found.near("storyboard: first cue", 0.0, cues[0].start, 0.01)
-    found.expect(
+    findings.near("storyboard: first cue", 0.0, cues[0].start, 0.01)
+    findings.expect(
         video.end - tolerance <= cues[-1].end <= until + tolerance,
         "storyboard: end of the last cue",
         f"{video.end:.3f}" + (f" to {until:.3f}" if until > video.end + 0.01 else ""),
         f"{cues[-1].end:.3f}",
     )
-    for one, following in zip(cues, cues[1:]):
-        found.near("storyboard: a cue's end is the next one's start", following.start, one.end, 0.002)
+    for cue, following in pairwise(cues):
+        findings.near("storyboard: end of a cue and start of the next", following.start, cue.end, 0.002)
     sheets: dict[str, av.VideoFrame | None] = {}
     for cue in cues:
         tile = _TILE.match(cue.text)
-        if not found.expect(tile is not None, "storyboard: a cue", "storyboard-0.jpg#xywh=…", cue.text):
+        if tile is None:
+            findings.expect(False, "storyboard: a cue", "storyboard-0.jpg#xywh=…", cue.text)
             continue
         name, (x, y, width, height) = tile[1], map(int, tile.groups()[1:])
         if name not in sheets:
-            sheets[name] = _picture(folder / name, name, found)
+            sheets[name] = _read_picture(folder / name, name, findings)
         sheet = sheets[name]
         if sheet is None:
             continue
         inside = x + width <= sheet.width and y + height <= sheet.height and width > 0 and height > 0
-        found.expect(inside, f"storyboard: {cue.text}", f"within {sheet.width}x{sheet.height}", "outside")
-        shown = video.display[0] / video.display[1]
-        found.near(f"storyboard: shape of {cue.text}", shown, width / max(height, 1), 0.03 * shown + 0.03)
+        findings.expect(inside, f"storyboard: {cue.text}", f"within {sheet.width}x{sheet.height}", "outside")
+        aspect = video.display_size[0] / video.display_size[1]
+        label = f"storyboard: aspect ratio of {cue.text}"
+        findings.near(label, aspect, width / max(height, 1), 0.03 * aspect + 0.03)
 
 
-def _picture(path: Path, label: str, found: Findings) -> av.VideoFrame | None:
+def _read_picture(path: Path, label: str, findings: Findings) -> av.VideoFrame | None:
     try:
         with av.open(str(path)) as container:
             return next(container.decode(video=0))
     except (av.FFmpegError, StopIteration, OSError) as error:
-        found.expect(False, label, "a picture", error)
+        findings.expect(False, label, "a picture", error)
         return None

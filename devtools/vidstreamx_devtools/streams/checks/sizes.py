@@ -1,46 +1,46 @@
-"""Sizes: nothing is upscaled, shapes stay, pixels are square, sides are even."""
+"""Sizes: no rung is upscaled, aspect ratios are kept, pixels are square, and sides are even."""
 
 from __future__ import annotations
 
 from vidstreamx_devtools.streams.findings import Findings
-from vidstreamx_devtools.streams.source import VideoTrack
 from vidstreamx_devtools.streams.published import Stream
+from vidstreamx_devtools.streams.source import VideoTrack
 
-LADDER = (2160, 1440, 1080, 720, 480, 360, 240)  # shorter sides
+LADDER = (2160, 1440, 1080, 720, 480, 360, 240)  # of the shorter side
 
 
 def expected_rungs(video: VideoTrack) -> list[tuple[float, float]]:
-    """Exact sizes, before rounding to even numbers."""
-    width, height = video.display
+    """Exact sizes, not rounded to even numbers."""
+    width, height = video.display_size
     short = min(width, height)
     chosen = [size for size in LADDER if size <= round(short)]
     return [(width * size / short, height * size / short) for size in chosen] or [(width, height)]
 
 
-def check(video: VideoTrack, stream: Stream, found: Findings) -> None:
+def check(video: VideoTrack, stream: Stream, findings: Findings) -> None:
     expected = expected_rungs(video)
     rungs = stream.rungs()
     got = [sorted(rung.sizes) for rung in rungs]
-    if not found.expect(
-        len(got) == len(expected) and all(len(sizes) == 1 for sizes in got), "rungs", _show(expected), got
-    ):
+    one_size_each = len(got) == len(expected) and all(len(sizes) == 1 for sizes in got)
+    if not findings.expect(one_size_each, "rungs", _format(expected), got):
         return
-    for rung, ideal, ((width, height),) in zip(rungs, expected, got):
-        for side, pixels in (("width", width), ("height", height)):
-            exact = ideal[0] if side == "width" else ideal[1]
-            found.expect(
-                pixels in _allowed(exact), f"{rung.name}: {side}", f"even, as near to {exact:.1f} as can be", pixels
+    for rung, exact_size, ((width, height),) in zip(rungs, expected, got, strict=True):
+        for side, exact, pixels in (("width", exact_size[0], width), ("height", exact_size[1], height)):
+            is_allowed = pixels in _allowed(exact)
+            findings.expect(
+                is_allowed, f"{rung.name}: {side}", f"the even number next to {exact:.1f}", pixels
             )
-        bent = max(abs(float(aspect) - 1) for aspect in rung.pixel_aspects) * width
-        found.expect(bent < 1, f"{rung.name}: pixels", "square, to less than a pixel of the width", rung.pixel_aspects)
-        found.equal(f"{rung.name}: rotation left to the player", {0}, rung.rotations)
+        distortion = max(abs(float(aspect) - 1) for aspect in rung.pixel_aspects) * width
+        label = f"{rung.name}: pixel aspect ratio"
+        findings.expect(distortion < 1, label, "1, within a pixel of the width", rung.pixel_aspects)
+        findings.equal(f"{rung.name}: rotation left to the player", {0}, rung.rotations)
 
 
 def _allowed(exact: float) -> set[int]:
-    """The nearest even number, or the one below where the nearest is larger than the source."""
+    """The nearest even number, or the one below: the nearest can be larger than the source."""
     below = max(2, int((exact + 1e-6) // 2) * 2)
     return {below} | {even for even in (below, below + 2) if abs(even - exact) <= 1 + 1e-6}
 
 
-def _show(sizes: list[tuple[float, float]]) -> str:
+def _format(sizes: list[tuple[float, float]]) -> str:
     return ", ".join(f"{width:.0f}x{height:.0f}" for width, height in sizes)

@@ -1,37 +1,40 @@
-"""Time: every frame once and at its own instant, sound where it belongs."""
+"""Timing: every frame appears once and at its time, and audio is in sync."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from vidstreamx_devtools.streams.findings import Findings
 from vidstreamx_devtools.streams.audio import delays
-from vidstreamx_devtools.streams.source import AudioTrack, Source, VideoTrack
+from vidstreamx_devtools.streams.findings import Findings
 from vidstreamx_devtools.streams.published import Rendition, Stream
+from vidstreamx_devtools.streams.source import AudioTrack, Source, VideoTrack
 
 _SAME_INSTANT = 0.002  # seconds
 _IN_SYNC = 0.040
-_LEAST_TOLERANCE = 0.050
-_SILENCE = -50.0  # dB: what filters and encoders leave of a sound that has ended
+_MIN_TOLERANCE = 0.050
+_SILENCE = -50.0  # dB: filters and encoders ring on after the end of a signal
 
 
-def check(source: Source, stream: Stream, pairs: list[tuple[AudioTrack, Rendition]], found: Findings) -> None:
+def check(
+    source: Source, stream: Stream, pairs: list[tuple[AudioTrack, Rendition]], findings: Findings
+) -> None:
+    """`pairs`: each audio track of the source with a rendition of it."""
     if source.video is not None:
         for rung in stream.rungs():
-            _frames(source.video, rung, found)
+            _check_frames(source.video, rung, findings)
     for track, rendition in pairs:
-        _sound(track, rendition, source.video.end if source.video else 0.0, found)
+        _check_audio(track, rendition, source.video.end if source.video else 0.0, findings)
 
 
-def _frames(video: VideoTrack, rung: Rendition, found: Findings) -> None:
-    found.equal(f"{rung.name}: frames", len(video.times), len(rung.times))
+def _check_frames(video: VideoTrack, rung: Rendition, findings: Findings) -> None:
+    findings.equal(f"{rung.name}: frames", len(video.times), len(rung.times))
     if not len(rung.times):
         return
     if len(rung.times) == len(video.times):
-        apart = np.abs(rung.times - video.times)
-        worst = int(apart.argmax())
-        found.expect(
-            apart[worst] <= _SAME_INSTANT,
+        errors = np.abs(rung.times - video.times)
+        worst = int(errors.argmax())
+        findings.expect(
+            errors[worst] <= _SAME_INSTANT,
             f"{rung.name}: times of frames",
             f"frame {worst} at {video.times[worst]:.3f} s",
             f"{rung.times[worst]:.3f} s",
@@ -39,36 +42,40 @@ def _frames(video: VideoTrack, rung: Rendition, found: Findings) -> None:
     else:
         missing = [time for time in video.times if np.abs(rung.times - time).min() > _SAME_INSTANT]
         extra = [time for time in rung.times if np.abs(video.times - time).min() > _SAME_INSTANT]
-        found.expect(not missing, f"{rung.name}: frames lost", "none", _instants(missing))
-        found.expect(not extra, f"{rung.name}: frames too many", "none", _instants(extra))
+        findings.expect(not missing, f"{rung.name}: missing frames", "none", _format(missing))
+        findings.expect(not extra, f"{rung.name}: extra frames", "none", _format(extra))
     average = (video.end - float(video.times[0])) / len(video.times)
-    found.near(
+    findings.near(
         f"{rung.name}: duration",
         video.end - float(video.times[0]),
         rung.end - float(rung.times[0]),
-        max(_LEAST_TOLERANCE, average, video.last_duration) + 0.001,
+        max(_MIN_TOLERANCE, average, video.last_duration) + 0.001,
     )
 
 
-def _sound(track: AudioTrack, rendition: Rendition, shown_until: float, found: Findings) -> None:
-    """Silence may fill up what the picture is longer, at both ends; nothing may be moved or lost for it."""
+def _check_audio(track: AudioTrack, rendition: Rendition, video_end: float, findings: Findings) -> None:
+    """Silence may extend the audio to the length of the picture, at both ends. The signal must not move."""
     label = f"audio {rendition.name}"
-    start, end = rendition.sound.start, rendition.sound.end
-    at_the_latest = track.sound.start + _IN_SYNC
-    if not found.expect(start <= at_the_latest, f"{label}: start", f"by {at_the_latest:.3f}", f"{start:.3f}"):
+    start, end = rendition.audio.start, rendition.audio.end
+    latest_start = track.audio.start + _IN_SYNC
+    if not findings.expect(
+        start <= latest_start, f"{label}: start", f"by {latest_start:.3f}", f"{start:.3f}"
+    ):
         return
-    # The container may cut the last frame short, which decoders do not.
-    first, last = sorted((track.end, track.sound.end))
-    latest = max(last, shown_until) + _IN_SYNC
-    found.expect(first - _IN_SYNC <= end <= latest, f"{label}: end", f"{first:.3f} to {latest:.3f}", f"{end:.3f}")
-    found.expect(start >= -_IN_SYNC, f"{label}: start", "not before the picture's", f"{start:.3f}")
-    for where, begin, until in (("before", start, track.sound.start), ("behind", last, end)):
-        loudness = rendition.sound.loudness(begin + _IN_SYNC, until - _IN_SYNC)
-        found.expect(loudness < _SILENCE, f"{label}: what is {where} the source's", "silence", f"{loudness:.1f} dB")
-    for where, delay in zip(("beginning", "end"), delays(track.sound, rendition.sound)):
-        found.near(f"{label}: lag of what is heard at its {where}", 0.0, delay, _IN_SYNC)
+    # The container may shorten the last frame, decoders do not.
+    first, last = sorted((track.end, track.audio.end))
+    latest = max(last, video_end) + _IN_SYNC
+    in_range = first - _IN_SYNC <= end <= latest
+    findings.expect(in_range, f"{label}: end", f"{first:.3f} to {latest:.3f}", f"{end:.3f}")
+    findings.expect(start >= -_IN_SYNC, f"{label}: start", "not before the picture", f"{start:.3f}")
+    for position, begin, until in (("before", start, track.audio.start), ("after", last, end)):
+        loudness = rendition.audio.loudness(begin + _IN_SYNC, until - _IN_SYNC)
+        aspect = f"{label}: audio {position} that of the source"
+        findings.expect(loudness < _SILENCE, aspect, "silence", f"{loudness:.1f} dB")
+    for position, delay in zip(("beginning", "end"), delays(track.audio, rendition.audio), strict=False):
+        findings.near(f"{label}: delay at the {position}", 0.0, delay, _IN_SYNC)
 
 
-def _instants(times: list[float]) -> str:
-    shown = ", ".join(f"{time:.3f}" for time in times[:5])
-    return f"{len(times)}: at {shown}{', …' if len(times) > 5 else ''}"
+def _format(times: list[float]) -> str:
+    listed = ", ".join(f"{time:.3f}" for time in times[:5])
+    return f"{len(times)}: at {listed}{', …' if len(times) > 5 else ''}"
