@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Installs what is missing on a Debian or Ubuntu machine, and nothing else. Safe to run again.
+# Installs missing programs and packages on a Debian or Ubuntu machine. It can be repeated.
 #
 #   setup.sh PURPOSE   one of: python demo test lint unit media e2e bench bench-consumer bench-stream
 #
-# State is kept in .local/ (VIDSTREAMX_TOOLS_DIR elsewhere); what commands say goes to setup.log there.
+# It installs into .local/ (VIDSTREAMX_TOOLS_DIR selects another folder). The output of all commands is in
+# setup.log there.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 tools=${VIDSTREAMX_TOOLS_DIR:-$repo/.local}
 devtools=$repo/devtools
 log=$tools/setup.log
-own_engine=$tools/engine-installed # there if the engine is of this script's installing
+own_engine=$tools/engine-installed # exists if this script installed the engine
 user=$(id -un)
 base_image=debian:trixie-slim
 oldest_python=3.10
@@ -22,8 +23,8 @@ fail() {
     exit 1
 }
 
-# step LABEL COMMAND…: one line with the seconds it took; its output goes to the log.
-# (bash ignores "set -e" in what an "if" calls: such functions chain their commands with "&&".)
+# step LABEL COMMAND…: prints one line with the duration; the command's output goes to the log.
+# (bash ignores "set -e" in the condition of an "if", so the functions below chain their commands with "&&".)
 step() {
     local label=$1 start=$SECONDS
     shift
@@ -34,7 +35,7 @@ step() {
     else
         printf ' failed\n'
         tail -n 8 "$log" | sed 's/^/    | /' >&2
-        fail "$label failed; all of its output is in $log"
+        fail "$label failed; its output is in $log"
     fi
 }
 
@@ -48,15 +49,15 @@ as_root() {
     elif have sudo; then
         sudo "$@"
     else
-        fail "installing packages needs root, and there is no sudo" "Run it as root, or install sudo."
+        fail "root is needed to install packages, and there is no sudo" "Run this as root, or install sudo."
     fi
 }
 
 apt_updated=
 apt_install() {
     have apt-get || fail "$* is missing, and this is not a Debian or Ubuntu machine" \
-        "Install it by hand and run this again."
-    if ((EUID != 0)); then as_root true; fi # ask for the password before output goes to the log
+        "Install it and run this again."
+    if ((EUID != 0)); then as_root true; fi # asks for the password now, because the output of steps goes to the log
     if [[ -z $apt_updated ]]; then
         step "package lists" as_root apt-get update -q
         apt_updated=yes
@@ -70,9 +71,9 @@ apt_install() {
 docker_answers() { docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
 
 docker_refuses() {
-    local said # not in a pipe to grep, whose early end would be the pipe's failure
-    said=$(docker info 2>&1 >/dev/null) || true
-    [[ $said == *"permission denied"* ]]
+    local output # not piped to grep: with pipefail its early exit would be an error
+    output=$(docker info 2>&1 >/dev/null) || true
+    [[ $output == *"permission denied"* ]]
 }
 
 # wait_for SECONDS COMMAND…
@@ -88,7 +89,7 @@ wait_for() {
 start_dockerd() {
     local group
     group=$(id -gn) || return 1
-    # In a session of its own, so that it outlives this shell and no Ctrl-C reaches it.
+    # In its own session: it outlives this shell, and Ctrl-C does not reach it.
     as_root setsid --fork dockerd --pidfile "$tools/dockerd.pid" --group "$group" \
         >"$tools/dockerd.log" 2>&1 </dev/null || return 1
     wait_for 30 docker_answers || {
@@ -97,24 +98,24 @@ start_dockerd() {
     }
 }
 
-# The engine's socket is for root and the group docker, which a session that is open has not joined.
-let_this_user_in() {
+# The socket belongs to root and the group docker. An open session does not get a new group.
+grant_docker_access() {
     as_root usermod -aG docker "$user" && # for later sessions
         as_root chown "$user" /run/docker.sock && # until the next boot; the group stays
         docker_answers
 }
 
-# Only an engine that this script installed is changed.
-need_access_to_docker() {
+# Changes only an engine that this script installed.
+need_docker_access() {
     if [[ -e $own_engine ]]; then
         if ((EUID != 0)); then as_root true; fi
-        step "let $user use the Docker engine" let_this_user_in
+        step "give $user access to the Docker engine" grant_docker_access
     elif [[ " $(id -nG "$user") " == *" docker "* ]]; then
-        fail "the Docker engine refuses this session, which is older than $user's membership in the group docker" \
+        fail "the Docker engine refuses this session: $user joined the group docker after it started" \
             "Log in again, or run: newgrp docker"
     else
         fail "the Docker engine refuses $user" \
-            "Let $user in with: sudo usermod -aG docker $user" "Then log in again, or run: newgrp docker"
+            "Run: sudo usermod -aG docker $user" "Then log in again, or run: newgrp docker"
     fi
 }
 
@@ -122,7 +123,7 @@ need_docker() {
     if docker_answers; then return; fi
     if have docker; then
         if docker_refuses; then
-            need_access_to_docker
+            need_docker_access
             return
         fi
         [[ -z ${DOCKER_HOST:-} ]] ||
@@ -131,7 +132,7 @@ need_docker() {
     if ! have docker || ! have_engine; then
         if ! have_engine && [[ ! -S /run/docker.sock ]]; then : >"$own_engine"; fi
         apt_install docker.io
-        # Where there is an init system the package starts the engine.
+        # With an init system the package starts the engine.
         if [[ -d /run/systemd/system ]]; then wait_for 20 docker_is_up || true; fi
     fi
     if ! docker_is_up && [[ -d /run/systemd/system ]] && as_root systemctl start docker >>"$log" 2>&1; then
@@ -139,20 +140,20 @@ need_docker() {
     fi
     if docker_answers; then return; fi
     if docker_refuses; then
-        need_access_to_docker
+        need_docker_access
     else
         step "start Docker engine" start_dockerd
     fi
 }
 
-# Debian's users don't have /usr/sbin on PATH.
+# On Debian, /usr/sbin is not on the PATH of users.
 have_engine() { have dockerd || [[ -x /usr/sbin/dockerd ]]; }
 
 docker_is_up() { docker_answers || docker_refuses; }
 
-# The first repository of a Debian machine's own package configuration.
+# The first repository in the machine's own apt configuration.
 debian_mirror() {
-    # apt itself says what it uses, whichever format its configuration has.
+    # From apt itself, because its configuration has several formats.
     # shellcheck disable=SC2016 # apt's variables, not the shell's
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null |
         awk '$2 !~ /-(security|updates|backports)$/ { print $1; exit }'
@@ -176,8 +177,8 @@ need_base_image() {
     fi
     local mirror=${VIDSTREAMX_DEBIAN_MIRROR:-}
     if [[ -z $mirror && $(distribution) == debian ]]; then mirror=$(debian_mirror); fi
-    [[ -n $mirror ]] || fail "$base_image can't be pulled, and this machine has no Debian mirror to make it from" \
-        "Set VIDSTREAMX_DEBIAN_MIRROR to one, or load the image with: docker load"
+    [[ -n $mirror ]] || fail "$base_image can't be pulled, and no Debian mirror is known to make it from" \
+        "Set VIDSTREAMX_DEBIAN_MIRROR, or load the image with: docker load"
     have mmdebstrap || apt_install mmdebstrap
     step "no registry answers: make $base_image from packages" make_base_image "$mirror"
 }
@@ -199,10 +200,10 @@ make_venv() {
         cp "$devtools/pyproject.toml" "$tools/venv/installed.toml"
 }
 
-# An editable install records a path: it follows this checkout when the venv is shared or the checkout moved.
-devtools_are_of_this_checkout() {
+# An editable install records a path. It is wrong if another checkout shares the venv, or this one was moved.
+devtools_are_installed() {
     local folder
-    folder=$("$tools/venv/bin/python" -I -c 'import vidstreamx_devtools as it; print(it.__path__[0])' 2>/dev/null) &&
+    folder=$("$tools/venv/bin/python" -I -c 'import vidstreamx_devtools as d; print(d.__path__[0])' 2>/dev/null) &&
         [[ $folder == "$devtools/vidstreamx_devtools" ]]
 }
 
@@ -215,18 +216,18 @@ need_python() {
         ! "$tools/venv/bin/python" -c '' 2>/dev/null; then
         have python3 || apt_install python3
         python_is_new_enough ||
-            fail "$(python3 --version) is too old, the local AWS needs $oldest_python or newer" \
+            fail "$(python3 --version) is too old: the local AWS needs $oldest_python or newer" \
                 "Put a newer python3 first on PATH."
         python3 -c 'import ensurepip, venv' 2>/dev/null || apt_install python3-venv
         step "Python packages (local AWS, tests)" make_venv
-    elif ! devtools_are_of_this_checkout; then
-        step "point the Python tools to this checkout" install_devtools
+    elif ! devtools_are_installed; then
+        step "Python tools of this checkout" install_devtools
     fi
 }
 
 need_quality_meter() {
     if "$tools/venv/bin/python" -I -c 'import imageio_ffmpeg' 2>/dev/null; then return; fi
-    step "an FFmpeg that measures quality" pip_install --no-build-isolation --editable "${devtools}[bench]"
+    step "FFmpeg with VMAF" pip_install --no-build-isolation --editable "${devtools}[bench]"
 }
 
 install_players() {
@@ -242,7 +243,7 @@ need_players() {
     step "video players for the browser" install_players
 }
 
-# --- What is needed ----------------------------------------------------------------------------
+# --- Other programs ----------------------------------------------------------------------------
 
 need_command() {
     have "$1" || apt_install "${2:-$1}"
@@ -253,7 +254,7 @@ need_rust() {
     have cc || apt_install gcc libc6-dev
 }
 
-# Ubuntu has no Chromium package outside of snap, which does not run everywhere.
+# Ubuntu has Chromium only as a snap, which does not run everywhere.
 install_own_chromium() {
     rm -f "$tools/browsers.txt" &&
         as_root env PLAYWRIGHT_BROWSERS_PATH="$tools/browsers" \
@@ -270,7 +271,7 @@ need_chromium() {
         apt_install chromium
         return
     fi
-    # Each version of Playwright has its own browser, and a download that was broken off is none.
+    # Each version of Playwright needs its own browser. The file is written after a complete download.
     playwright=$(grep -o 'playwright==[0-9.]*' "$devtools/pyproject.toml")
     if [[ -d $tools/browsers && $(cat "$tools/browsers.txt" 2>/dev/null) == "$playwright" ]]; then return; fi
     step "Chromium for the end-to-end test" install_own_chromium "$playwright"

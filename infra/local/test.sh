@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# `make test`: all checks, the quickest first. Stops at the first failure.
+# Runs the checks of `make test`, the quickest first. Stops at the first failure.
 #
-#   test.sh [lint|unit|media|e2e]   only this part; without an argument all of them
+#   test.sh [test|lint|lint-quick|unit|media|e2e]   "test" runs all parts
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -9,8 +9,8 @@ tools=${VIDSTREAMX_TOOLS_DIR:-$PWD/.local}
 bin=$tools/venv/bin
 export PYTHONDONTWRITEBYTECODE=1
 
-# check LABEL COMMAND…: its output is shown as it comes, then the seconds it took.
-# (bash ignores "set -e" in what "||" guards: such functions chain their commands with "&&".)
+# check LABEL COMMAND…: shows the command's output, then its duration. Exits if the command fails.
+# (bash ignores "set -e" in a command before "||", so the functions below chain their commands with "&&".)
 check() {
     local label=$1 start=$SECONDS
     shift
@@ -22,13 +22,19 @@ check() {
     printf '== %s: ok, %d s\n' "$label" $((SECONDS - start))
 }
 
+# rustfmt does not wrap comments and strings, so its max_width needs a check of its own.
+lint_rust_lines() {
+    ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}'
+}
+
 lint_shell() {
     git ls-files -z --cached --others --exclude-standard '*.sh' .ci/run | xargs -0 shellcheck
 }
 
-# rustfmt does not wrap comments and strings, so its max_width needs a check of its own.
-lint_rust_lines() {
-    ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}'
+lint_python() {
+    "$bin/ruff" check --quiet devtools tests &&
+        "$bin/ruff" format --quiet --check devtools tests &&
+        "$bin/mypy"
 }
 
 rust_tests() {
@@ -40,15 +46,20 @@ rust_tests() {
     fi
 }
 
-lint() {
+lint_quick() {
     check 'Rust formatting' cargo fmt --all --check
-    check 'Rust lines of at most 110 columns' lint_rust_lines
+    check 'Rust line length' lint_rust_lines
     check 'shell scripts' lint_shell
+    check 'Python' lint_python
     check 'templates' "$bin/cfn-lint" infra/*.yaml
+}
+
+lint() {
+    lint_quick
     if command -v cargo-deny >/dev/null; then
         check 'licences and advisories' cargo deny --all-features check
     else
-        echo '== licences and advisories: skipped, there is no cargo-deny'
+        echo '== licences and advisories: skipped, cargo-deny is not installed'
     fi
     check 'clippy' cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
 }
@@ -65,16 +76,16 @@ e2e() {
     check 'end to end' "$bin/python" -m pytest -q tests/e2e
 }
 
-total=$SECONDS
 part=${1:-test}
 case $part in
     test) parts=(lint unit media e2e) ;;
+    lint-quick) parts=(lint_quick) ;;
     lint | unit | media | e2e) parts=("$part") ;;
     *)
-        echo 'Usage: test.sh [lint|unit|media|e2e]' >&2
+        echo 'Usage: test.sh [test|lint|lint-quick|unit|media|e2e]' >&2
         exit 2
         ;;
 esac
-check 'set-up' infra/local/setup.sh "$part"
-for part in "${parts[@]}"; do "$part"; done
-printf 'All green after %d s.\n' $((SECONDS - total))
+check 'set-up' infra/local/setup.sh "${part%-quick}"
+for run in "${parts[@]}"; do "$run"; done
+printf 'All green after %d s.\n' "$SECONDS"
