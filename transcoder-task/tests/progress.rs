@@ -193,7 +193,12 @@ async fn a_video_is_made_where_progress_cannot_be_written() {
     let made = Made::of(clip.clone(), Manner::Refuses).await;
     assert_eq!(made.output.status.code(), Some(0), "{}", made.log());
     assert_eq!(made.progress().len(), 1);
-    assert_eq!(made.log().matches("the task continues without progress reports").count(), 1, "{}", made.log());
+    assert_eq!(
+        made.log().matches("the task continues without progress reports").count(),
+        1,
+        "{}",
+        made.log()
+    );
     let made = Made::of(clip, Manner::NeverAnswers).await;
     assert_eq!(made.output.status.code(), Some(0), "{}", made.log());
 }

@@ -22,7 +22,6 @@ use mp4_atom::{
 
 use crate::{
     analysis::ffprobe::{ENCRYPTED, MOST_SECONDS},
-    plan::segmentation::Boundary,
     source::loopback::Input,
     store::S3Error,
 };
@@ -55,28 +54,39 @@ const PRIMING_TAG: &[u8] = b"iTunSMPB";
 const KEYFRAMES_LOOKED_AT: usize = 8;
 /// Parameter sets, captions and the encoder's settings come before the picture, in 1 KB as a rule.
 const KEYFRAME_READ: u64 = 16 << 10;
-/// Longest segment: x264's default of 250 frames between keyframes is 10.4 s at 24 frames per second.
-pub const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
-/// A segment may be this much shorter than wanted: keyframes at 3.97 s are as good as at 4.
-const SLACK_SECONDS: f64 = 0.1;
-/// A segment longer than this share of what is wanted is long, at the beginning: encoding a second and what encoders look
-/// ahead takes two to three seconds on two cores.
-const LONG: f64 = 0.375;
 /// The number of x264's parameter sets where what it encodes is followed by frames of the source, whose own have others:
 /// the highest there is, as encoders begin with 0.
 pub const PREFIX_PARAMETER_SETS: u32 = 31;
-/// Beginning, in which a segment may be long.
-const OPENING_SECONDS: f64 = 2.0 * LONGEST_SEGMENT_SECONDS;
+/// Length of the beginning whose frame times are kept: an encoded prefix replaces at most the first two segments, of
+/// 10.5 s each.
+pub(crate) const OPENING_SECONDS: f64 = 21.0;
 /// Bit rates are measured over at least this long, as shorter segments are put together in a player's buffer.
 const PEAK_SECONDS: f64 = 2.0;
 
 /// Why a track can only be encoded; the text is for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct NotCopyable(Cow<'static, str>);
+pub(crate) struct NotCopyable(pub(crate) Cow<'static, str>);
 
 fn why<T>(reason: impl Into<Cow<'static, str>>) -> Result<T, NotCopyable> {
     Err(NotCopyable(reason.into()))
+}
+
+/// The time of a frame, on the clock that the context names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FrameTime {
+    /// Presentation time in seconds.
+    pub at_seconds: f64,
+    /// Presentation time of the frame before it; equal to `at_seconds` for the first frame.
+    pub before_seconds: f64,
+}
+
+impl FrameTime {
+    /// Midpoint between the two frames, which no rounding of a clock can cross.
+    #[must_use]
+    pub(crate) fn threshold(&self) -> f64 {
+        f64::midpoint(self.at_seconds, self.before_seconds)
+    }
 }
 
 /// A file's tracks in their order in the file, which is that of FFmpeg's streams unless cover art is among
@@ -292,38 +302,27 @@ impl CopyableVideo {
         rates.max().unwrap_or_default().max(self.average_bitrate())
     }
 
-    /// Where segments of about `segment_seconds` can begin, so that each begins with a closed keyframe.
-    ///
-    /// # Errors
-    /// If a segment would be longer than 10.5 seconds.
-    pub fn boundaries(&self, segment_seconds: f64) -> Result<Vec<Boundary>, NotCopyable> {
-        let boundary = |keyframe: &Keyframe| Boundary {
+    /// Closed keyframes: no frame before one depends on a frame after it, nor the other way round.
+    pub(crate) fn keyframe_times(&self) -> impl Iterator<Item = FrameTime> + Clone {
+        self.closed().map(|keyframe| FrameTime {
             at_seconds: self.seconds(keyframe.at),
             before_seconds: self.seconds(keyframe.before),
-        };
-        choose(self.closed().map(boundary), self.seconds(self.end), segment_seconds)
+        })
     }
 
-    /// Where short segments can begin instead of long ones in front of one of `keyframes`, from
-    /// [`CopyableVideo::boundaries`], and which one that is. `None` if they are short, or if the picture cannot begin with
-    /// frames that were encoded.
-    pub fn encoded_prefix(
-        &self,
-        keyframes: &[Boundary],
-        segment_seconds: f64,
-    ) -> Option<(Vec<Boundary>, usize)> {
-        let frames = self.opening.windows(2).filter_map(|pair| match pair {
+    /// The frames of the source's beginning after the first one.
+    pub(crate) fn opening_times(&self) -> impl Iterator<Item = FrameTime> {
+        self.opening.windows(2).filter_map(|pair| match pair {
             [before, at] => {
-                Some(Boundary { at_seconds: self.seconds(*at), before_seconds: self.seconds(*before) })
+                Some(FrameTime { at_seconds: self.seconds(*at), before_seconds: self.seconds(*before) })
             }
             _ => None,
-        });
-        choose_encoded_prefix(frames, keyframes, segment_seconds).filter(|_| self.accepts_encoded_prefix)
+        })
     }
 
-    /// Where the picture ends.
-    pub fn end_boundary(&self) -> Boundary {
-        Boundary { at_seconds: self.seconds(self.end), before_seconds: self.seconds(self.last) }
+    /// End of the last frame.
+    pub(crate) fn end_time(&self) -> FrameTime {
+        FrameTime { at_seconds: self.seconds(self.end), before_seconds: self.seconds(self.last) }
     }
 
     fn start(&self) -> i64 {
@@ -368,87 +367,6 @@ fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
         let Some(next) = rest.get(length..) else { return false };
         sample = next;
     }
-}
-
-/// Every boundary is the first candidate that makes its segment long enough, or else the last one before
-/// its segment is too long. At the beginning, long enough is as long as all segments before it together.
-fn choose(
-    candidates: impl Iterator<Item = Boundary>,
-    end_seconds: f64,
-    segment_seconds: f64,
-) -> Result<Vec<Boundary>, NotCopyable> {
-    let mut chosen: Vec<Boundary> = Vec::new();
-    // The last candidate that was passed over since the last chosen one.
-    let mut passed: Option<Boundary> = None;
-    let end = Boundary { at_seconds: end_seconds, before_seconds: end_seconds };
-    for candidate in candidates.chain([end]) {
-        let Some(mut last) = chosen.last().copied() else {
-            chosen.push(candidate);
-            continue;
-        };
-        if candidate.at_seconds - last.at_seconds > LONGEST_SEGMENT_SECONDS {
-            if let Some(passed) = passed.take() {
-                chosen.push(passed);
-                last = passed;
-            }
-            if candidate.at_seconds - last.at_seconds > LONGEST_SEGMENT_SECONDS {
-                return why(format!(
-                    "its keyframe at {:.1} s is the last for more than 10.5 s",
-                    last.at_seconds
-                ));
-            }
-        }
-        let first = chosen.first().map_or(0.0, |first| first.at_seconds);
-        let wanted = wanted_seconds(last.at_seconds - first, segment_seconds);
-        if candidate.at_seconds - last.at_seconds >= wanted - SLACK_SECONDS {
-            chosen.push(candidate);
-            passed = None;
-        } else {
-            passed = Some(candidate);
-        }
-    }
-    // The end is no start.
-    chosen.pop_if(|last| last.at_seconds >= end_seconds);
-    Ok(chosen)
-}
-
-/// How long a segment should be that begins so many seconds behind the first.
-fn wanted_seconds(behind_the_first: f64, segment_seconds: f64) -> f64 {
-    behind_the_first.clamp(segment_seconds / 8.0, segment_seconds)
-}
-
-/// Of the first frames those that make segments as [`choose`] wants them, up to the keyframe behind the last long segment
-/// that begins in the first `segment_seconds`; and which keyframe that is.
-fn choose_encoded_prefix(
-    frames: impl Iterator<Item = Boundary>,
-    keyframes: &[Boundary],
-    segment_seconds: f64,
-) -> Option<(Vec<Boundary>, usize)> {
-    let first = *keyframes.first()?;
-    let is_long = |pair: &[Boundary]| match pair {
-        [start, end] => {
-            let behind_the_first = start.at_seconds - first.at_seconds;
-            let wanted = wanted_seconds(behind_the_first, segment_seconds) + SLACK_SECONDS;
-            behind_the_first < segment_seconds - SLACK_SECONDS
-                && end.at_seconds - start.at_seconds > wanted.max(segment_seconds * LONG)
-        }
-        _ => false,
-    };
-    let next = keyframes.windows(2).rposition(is_long)? + 1;
-    let end_seconds = keyframes.get(next)?.at_seconds;
-    let mut chosen = vec![first];
-    let mut last = first.at_seconds;
-    for frame in frames {
-        let wanted = wanted_seconds(last - first.at_seconds, segment_seconds);
-        // What would be left to the next keyframe may be too short for a segment.
-        let half_a_frame = ((frame.at_seconds - frame.before_seconds) / 2.0).min(0.02);
-        if frame.at_seconds - last >= wanted - half_a_frame && end_seconds - frame.at_seconds >= wanted / 2.0
-        {
-            last = frame.at_seconds;
-            chosen.push(frame);
-        }
-    }
-    (chosen.len() > 1).then_some((chosen, next))
 }
 
 /// The body of the first `moov` box.
@@ -1225,7 +1143,7 @@ mod tests {
         let video = copyable(&open).await;
         agrees("open.mp4", &video, &packets);
         assert_eq!(video.closed().count(), 1, "{video:?}");
-        assert_eq!(video.boundaries(4.0).unwrap().len(), 1);
+        assert_eq!(video.keyframe_times().count(), 1);
     }
 
     #[tokio::test]
@@ -1618,79 +1536,6 @@ mod tests {
         assert_eq!(Made::new(25).video().unwrap().peak_bitrate(), 200);
     }
 
-    fn evenly(gop_frames: u32, frame_rate: f64, count: u32) -> (Vec<Boundary>, f64) {
-        let at = |frame: u32| f64::from(frame) / frame_rate;
-        let starts = (0..count).map(|gop| gop * gop_frames);
-        let boundaries = starts
-            .map(|frame| Boundary { at_seconds: at(frame), before_seconds: at(frame.saturating_sub(1)) })
-            .collect();
-        (boundaries, at(gop_frames * count))
-    }
-
-    #[test]
-    fn x264s_own_keyframe_distance_makes_segments() {
-        for frame_rate in [24.0, 24000.0 / 1001.0, 25.0, 30.0] {
-            let (keyframes, end) = evenly(250, frame_rate, 20);
-            assert_eq!(choose(keyframes.iter().copied(), end, 4.0).unwrap(), keyframes);
-        }
-        let (keyframes, end) = evenly(250, 23.0, 20);
-        let error = choose(keyframes.into_iter(), end, 4.0).unwrap_err();
-        assert_eq!(error.to_string(), "its keyframe at 0.0 s is the last for more than 10.5 s");
-    }
-
-    #[test]
-    fn short_gops_are_joined_and_long_ones_are_not_made_longer() {
-        let choose = |times: &[f64], end| {
-            let keyframes = times.iter().map(|at| Boundary { at_seconds: *at, before_seconds: *at });
-            choose(keyframes, end, 4.0).map(|all| all.iter().map(|one| one.at_seconds).collect::<Vec<_>>())
-        };
-        assert_eq!(choose(&[0.0, 4.0, 6.0, 8.0, 10.0], 11.0).unwrap(), [0.0, 4.0, 8.0]);
-        assert_eq!(choose(&[0.0, 3.98, 6.0, 7.93, 9.0], 10.0).unwrap(), [0.0, 3.98, 7.93]);
-        assert_eq!(choose(&[0.0, 3.0, 11.0], 12.0).unwrap(), [0.0, 3.0, 11.0]);
-        assert_eq!(choose(&[0.0, 5.0, 8.0], 15.0).unwrap(), [0.0, 5.0]);
-        assert_eq!(choose(&[0.0, 5.0, 8.0], 16.0).unwrap(), [0.0, 5.0, 8.0]);
-        choose(&[0.0, 3.0], 14.0).unwrap_err();
-    }
-
-    /// Instead of segments at these seconds of a picture of so many frames a second.
-    fn encoded_prefix(keyframes: &[f64], frame_rate: f64) -> Option<(Vec<f64>, usize)> {
-        let keyframes: Vec<_> =
-            keyframes.iter().map(|at| Boundary { at_seconds: *at, before_seconds: *at }).collect();
-        let at = |frame: u32| f64::from(frame) / frame_rate;
-        let frames = (1..(40.0 * frame_rate) as u32)
-            .map(|frame| Boundary { at_seconds: at(frame), before_seconds: at(frame - 1) });
-        let (chosen, next) = choose_encoded_prefix(frames, &keyframes, 4.0)?;
-        Some((chosen.iter().map(|one| one.at_seconds).collect(), next))
-    }
-
-    #[test]
-    fn instead_of_the_first_long_segments_there_are_short_ones() {
-        let of = |starts: &[f64], next| Some((starts.to_vec(), next));
-        assert_eq!(encoded_prefix(&[0.0, 10.0, 20.0, 30.0], 10.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0, 8.0], 1));
-        assert_eq!(encoded_prefix(&[0.0, 8.0, 16.0], 2.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0], 1));
-        assert_eq!(encoded_prefix(&[0.0, 8.3, 16.6], 1.0), of(&[0.0, 1.0, 2.0, 4.0], 1));
-        assert_eq!(
-            encoded_prefix(&[3.0, 13.0], 2.0),
-            of(&[3.0, 3.5, 4.0, 5.0, 7.0, 11.0], 1),
-            "wherever it begins"
-        );
-        assert_eq!(encoded_prefix(&[0.0, 2.0, 4.0, 8.0], 2.0), of(&[0.0, 0.5, 1.0], 1));
-        assert_eq!(
-            encoded_prefix(&[0.0, 1.6, 9.6], 2.5),
-            of(&[0.0, 0.8, 1.6, 3.2, 6.4], 2),
-            "a short one before it"
-        );
-        assert_eq!(encoded_prefix(&[0.0, 1.0, 2.0, 3.5, 13.5], 10.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0, 8.0], 4));
-        assert_eq!(
-            encoded_prefix(&[0.0, 1.0, 2.0, 4.0, 14.0], 10.0),
-            None,
-            "four seconds are there before it"
-        );
-        assert_eq!(encoded_prefix(&[0.0, 1.5, 3.0, 4.5], 10.0), None);
-        assert_eq!(encoded_prefix(&[0.0, 1.5], 10.0), None, "nothing would be left of the source");
-        assert_eq!(encoded_prefix(&[0.0, 10.0], 0.1), None, "no frames between");
-    }
-
     #[test]
     fn parameter_sets_are_told_apart_by_their_numbers() {
         let avcc = |sps: &[u8], pps: &[u8]| Avcc { length_size: 4, ..Avcc::new(sps, pps).unwrap() };
@@ -1708,21 +1553,6 @@ mod tests {
             [[0x80, 0], [0x40, 0], [0x60, 0], [0x20, 0], [0x04, 0x00], [0, 0]].map(|code| ue(&code, 0)),
             [Some(0), Some(1), Some(2), Some(3), Some(31), None]
         );
-    }
-
-    #[test]
-    fn the_first_segments_are_short_where_there_are_keyframes() {
-        let choose = |from: f64, gop: f64| {
-            let times = (0..60).map(|number| from + f64::from(number) * gop);
-            let keyframes = times.map(|at| Boundary { at_seconds: at, before_seconds: at });
-            let chosen = choose(keyframes, from + gop * 60.0, 4.0).unwrap();
-            chosen.iter().take(6).map(|one| one.at_seconds).collect::<Vec<_>>()
-        };
-        assert_eq!(choose(0.0, 0.5), [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]);
-        assert_eq!(choose(3.0, 1.0), [3.0, 4.0, 5.0, 7.0, 11.0, 15.0], "wherever the picture begins");
-        assert_eq!(choose(0.0, 2.0), [0.0, 2.0, 4.0, 8.0, 12.0, 16.0]);
-        assert_eq!(choose(0.0, 1.5), [0.0, 1.5, 3.0, 6.0, 10.5, 15.0]);
-        assert_eq!(choose(0.0, 10.0), [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);
     }
 
     #[test]
@@ -1827,36 +1657,6 @@ mod tests {
                     let divides = shown[..at].iter().all(|other| *other < shown[at])
                         && shown[at + 1..].iter().all(|other| *other > shown[at]);
                     prop_assert_eq!(keyframe.closed, divides);
-                }
-            }
-        }
-
-        #[test]
-        fn boundaries_are_keyframes_in_order_and_no_segment_is_too_long(
-            gaps in proptest::collection::vec(0.01_f64..11.0, 1..60),
-            segment_seconds in 1.0_f64..10.0,
-        ) {
-            let mut at = 0.0;
-            let mut times = vec![0.0];
-            for gap in &gaps {
-                at += gap;
-                times.push(at);
-            }
-            let end = times.pop().unwrap();
-            let keyframes: Vec<_> =
-                times.iter().map(|at| Boundary { at_seconds: *at, before_seconds: at - 0.001 }).collect();
-            let possible = gaps.iter().all(|gap| *gap <= LONGEST_SEGMENT_SECONDS - 1e-6);
-            let impossible = gaps.iter().any(|gap| *gap > LONGEST_SEGMENT_SECONDS + 1e-6);
-            match choose(keyframes.iter().copied(), end, segment_seconds) {
-                Err(_) => prop_assert!(!possible),
-                Ok(chosen) => {
-                    prop_assert!(!impossible);
-                    prop_assert_eq!(chosen[0], keyframes[0]);
-                    prop_assert!(chosen.iter().all(|boundary| keyframes.contains(boundary)));
-                    let starts: Vec<_> = chosen.iter().map(|one| one.at_seconds).chain([end]).collect();
-                    for pair in starts.windows(2) {
-                        prop_assert!(pair[0] < pair[1] && pair[1] - pair[0] <= LONGEST_SEGMENT_SECONDS);
-                    }
                 }
             }
         }

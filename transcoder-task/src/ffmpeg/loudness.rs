@@ -10,61 +10,28 @@ use tokio::{io::AsyncReadExt, net::unix::pipe};
 use crate::{
     analysis::ffprobe::MOST_SECONDS,
     error::TaskError,
-    plan::builder::AudioRendition,
+    plan::{
+        gain::{Gain, HIGHEST_PEAK_DBTP, Loudness},
+        model::AudioRendition,
+    },
     process::{FIRST_PIPE_FD, Ffmpeg},
     progress::{self, ProgressState},
     source::loopback::Input,
 };
 
-/// Highest true peak: what AAC adds by its errors must not clip (EBU R128 s2, 4.3).
-const HIGHEST_PEAK_DBTP: f64 = -1.0;
-/// Most that is added: beyond it is silence with noise in it.
-const MOST_GAIN_DB: f64 = 30.0;
-/// Quieter than this over all is silence (the absolute gate of ITU-R BS.1770).
-const SILENCE_LUFS: f64 = -70.0;
 /// Measured at this rate, which loudness does not depend on.
 const SAMPLE_RATE: u32 = 48_000;
 
-/// How loud a track is.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Loudness {
-    /// Over all of it, in LUFS.
-    pub integrated_lufs: f64,
-    /// In dB under full scale.
-    pub true_peak_dbtp: f64,
-}
-
-/// What is done to a track's samples.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Change {
-    /// In dB.
-    pub gain_db: f64,
-    /// Whether peaks would clip and must be held down.
-    pub limited: bool,
-}
-
-impl Change {
-    /// From what is there to what is wanted; `None` for silence.
-    pub fn new(measured: Loudness, target_lufs: f64) -> Option<Self> {
-        if measured.integrated_lufs <= SILENCE_LUFS {
-            return None;
-        }
-        let gain_db = (target_lufs - measured.integrated_lufs).min(MOST_GAIN_DB);
-        // In steps, so that another processor's rounding gives the same.
-        let gain_db = (gain_db * 100.0).round() / 100.0;
-        Some(Self { gain_db, limited: measured.true_peak_dbtp + gain_db > HIGHEST_PEAK_DBTP })
+/// The FFmpeg filter for a gain.
+#[must_use]
+pub(super) fn gain_filter(gain: Gain) -> String {
+    let volume = format!("volume={:.2}dB", gain.gain_db);
+    if !gain.limited {
+        return volume;
     }
-
-    /// As an FFmpeg filter.
-    pub fn filter(&self) -> String {
-        let volume = format!("volume={:.2}dB", self.gain_db);
-        if !self.limited {
-            return volume;
-        }
-        // Looks ahead by `attack` ms. Without `level=0` it would raise everything to the limit.
-        let limit = 10_f64.powf(HIGHEST_PEAK_DBTP / 20.0);
-        format!("{volume},alimiter=limit={limit:.4}:level=0:attack=5:release=50")
-    }
+    // The limiter looks ahead by `attack` ms. `level=0` keeps it from raising everything to the limit.
+    let limit = 10_f64.powf(HIGHEST_PEAK_DBTP / 20.0);
+    format!("{volume},alimiter=limit={limit:.4}:level=0:attack=5:release=50")
 }
 
 /// Measures the tracks as they will be published, in one pass over the source.
@@ -148,18 +115,18 @@ async fn meter(mut pipe: pipe::Receiver, track: &AudioRendition) -> Result<Loudn
 mod tests {
     use super::*;
 
-    fn change(integrated_lufs: f64, true_peak_dbtp: f64) -> Option<String> {
-        Change::new(Loudness { integrated_lufs, true_peak_dbtp }, -16.0).map(|change| change.filter())
+    fn filter(integrated_lufs: f64, true_peak_dbtp: f64) -> Option<String> {
+        Gain::new(Loudness { integrated_lufs, true_peak_dbtp }, -16.0).map(gain_filter)
     }
 
     #[test]
     fn one_gain_and_a_limit_where_peaks_would_clip() {
-        assert_eq!(change(-23.0, -9.0).unwrap(), "volume=7.00dB");
-        assert_eq!(change(-10.0, 0.5).unwrap(), "volume=-6.00dB");
+        assert_eq!(filter(-23.0, -9.0).unwrap(), "volume=7.00dB");
+        assert_eq!(filter(-10.0, 0.5).unwrap(), "volume=-6.00dB");
         let limited = "volume=7.00dB,alimiter=limit=0.8913:level=0:attack=5:release=50";
-        assert_eq!(change(-23.0, -3.0).unwrap(), limited);
-        assert!(change(-60.0, -50.0).unwrap().starts_with("volume=30.00dB"));
-        assert_eq!(change(f64::NEG_INFINITY, f64::NEG_INFINITY), None);
+        assert_eq!(filter(-23.0, -3.0).unwrap(), limited);
+        assert!(filter(-60.0, -50.0).unwrap().starts_with("volume=30.00dB"));
+        assert_eq!(filter(f64::NEG_INFINITY, f64::NEG_INFINITY), None);
     }
 
     #[tokio::test]

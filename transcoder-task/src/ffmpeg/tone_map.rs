@@ -5,15 +5,11 @@
 
 use std::fmt::Write;
 
+use crate::plan::colour::{Gamut, PQ_PEAK, Signal, USUAL_PEAK, WHITE};
+
 /// Points a side. Over random colours the mean error of looking up is 0.6 of 255 (1.0 for profile 5) and 99 % are
 /// within 5 (6); greys are within 0.5. Twice the points: a third of that, and eight times as long to write.
 const POINTS: u32 = 33;
-/// Luminance of diffuse white in cd/m²: BT.2408-7, section 2.1. It is SDR's peak here.
-const WHITE: f64 = 203.0;
-/// Peak of a programme that does not say, and of HLG's reference display (BT.2100-2, table 5), in cd/m².
-const USUAL_PEAK: u32 = 1000;
-/// Peak of PQ in cd/m²: SMPTE ST 2084.
-const PQ_PEAK: f64 = 10_000.0;
 /// Gamma of an SDR display: BT.1886.
 const SDR_GAMMA: f64 = 2.4;
 /// Where the tone curve leaves the straight line, as a part of white's PQ code: at 64 cd/m², above most of a
@@ -21,31 +17,6 @@ const SDR_GAMMA: f64 = 2.4;
 const SHOULDER: f64 = 0.8;
 /// Colours beyond this part of the way from grey to the edge of BT.709 are drawn in to make room.
 const KNEE: f64 = 0.8;
-
-/// What the numbers of a picture mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signal {
-    /// BT.2100 PQ in BT.2020 colours: HDR10, HDR10+, Dolby Vision profiles 8.1 and 7.
-    Pq {
-        /// In cd/m².
-        peak: u32,
-    },
-    /// BT.2100 HLG in BT.2020 colours: also Dolby Vision profile 8.4.
-    Hlg,
-    /// Dolby Vision profile 5: planes are I, P, T (see [`ipt`]), not Y, Cb, Cr.
-    DolbyVision5,
-    /// Ordinary range in more colours than BT.709 has.
-    Wide(Gamut),
-}
-
-/// Primaries other than BT.709's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gamut {
-    /// BT.2020.
-    Bt2020,
-    /// Display P3 (SMPTE EG 432-1).
-    P3,
-}
 
 type Rgb = [f64; 3];
 type Matrix = [[f64; 3]; 3];
@@ -68,32 +39,24 @@ const IPT: Matrix = [[8192.0, 799.0, 1681.0], [8192.0, -933.0, 1091.0], [8192.0,
 /// Takes the crosstalk of 2 % (IPTPQ"c2") out of linear LMS, times 16384.
 const CROSSTALK: Matrix = [[17081.0, -349.0, -349.0], [-349.0, 17081.0, -349.0], [-349.0, -349.0, 17081.0]];
 
-impl Signal {
-    /// PQ with the peak that metadata states (the programme's brightest pixel or the mastering display, in
-    /// cd/m²). What is below diffuse white or above PQ's end is a mistake of the encoder's.
-    pub fn pq(stated: Option<f64>) -> Self {
-        let sensible = stated.filter(|peak| (WHITE..=PQ_PEAK).contains(peak));
-        Self::Pq { peak: sensible.map_or(USUAL_PEAK, |peak| peak.round() as u32) }
-    }
-
-    /// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB, red fastest. It takes
-    /// full-range R'G'B' (I, P, T in place of G, B, R for profile 5, as FFmpeg's planes are G, B, R) to
-    /// full-range R'G'B' of BT.709.
-    pub fn cube(self) -> String {
-        let mapper = Mapper::new(self);
-        let mut text = format!("LUT_3D_SIZE {POINTS}\n");
-        let at = |index: u32| f64::from(index) / f64::from(POINTS - 1);
-        for blue in 0..POINTS {
-            for green in 0..POINTS {
-                for red in 0..POINTS {
-                    let [r, g, b] = mapper.map([at(red), at(green), at(blue)]);
-                    // Writing to a String does not fail.
-                    let _ = writeln!(text, "{r:.5} {g:.5} {b:.5}");
-                }
+/// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB, red fastest. It takes
+/// full-range R'G'B' (I, P, T in place of G, B, R for profile 5, as FFmpeg's planes are G, B, R) to
+/// full-range R'G'B' of BT.709.
+#[must_use]
+pub(super) fn cube(signal: Signal) -> String {
+    let mapper = Mapper::new(signal);
+    let mut text = format!("LUT_3D_SIZE {POINTS}\n");
+    let at = |index: u32| f64::from(index) / f64::from(POINTS - 1);
+    for blue in 0..POINTS {
+        for green in 0..POINTS {
+            for red in 0..POINTS {
+                let [r, g, b] = mapper.map([at(red), at(green), at(blue)]);
+                // Writing to a String does not fail.
+                let _ = writeln!(text, "{r:.5} {g:.5} {b:.5}");
             }
         }
-        text
     }
+    text
 }
 
 /// One signal's way to BT.709, with what is the same for all colours worked out.
@@ -328,7 +291,7 @@ mod tests {
 
     #[test]
     fn a_table_has_every_point_in_order() {
-        let text = Signal::Hlg.cube();
+        let text = cube(Signal::Hlg);
         let lines = text.lines().collect::<Vec<_>>();
         assert_eq!(lines[0], "LUT_3D_SIZE 33");
         assert_eq!(lines.len(), 1 + 33 * 33 * 33);

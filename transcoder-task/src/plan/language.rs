@@ -95,6 +95,18 @@ fn readable(title: &str) -> Option<String> {
     (!title.trim().is_empty()).then(|| title.trim().to_owned())
 }
 
+/// A track's name in addresses: its language's code, with the first number from 2 on that makes it unique.
+pub(super) fn numbered(language: Option<&str>, taken: impl Fn(&str) -> bool) -> String {
+    let text = language.unwrap_or("und");
+    let mut unique = text.to_owned();
+    let mut number = 1;
+    while taken(&unique) {
+        number += 1;
+        unique = format!("{text}-{number}");
+    }
+    unique
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

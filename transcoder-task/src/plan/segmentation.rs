@@ -4,6 +4,8 @@
 //! length, another eighth, a quarter, a half, and whole ones from there on. A rung that is published as it is can only be
 //! cut at the source's keyframes, which may be ten seconds apart: its first seconds are encoded, then.
 
+use crate::analysis::sample_index::FrameTime;
+
 /// Forced keyframes are given as one argument, of which Linux takes 128 KiB.
 const LONGEST_LIST: usize = 8_000;
 
@@ -32,28 +34,12 @@ pub enum Boundaries {
     /// At keyframes of the source, where it is published as it is, and at other frames before that.
     At {
         /// In order.
-        starts: Vec<Boundary>,
+        starts: Vec<FrameTime>,
         /// Where the picture ends, behind the last frame.
-        end: Boundary,
+        end: FrameTime,
         /// Length of segments of sound before and behind the picture.
         step_seconds: f64,
     },
-}
-
-/// A frame that a segment begins with.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Boundary {
-    /// When it is shown, in seconds.
-    pub at_seconds: f64,
-    /// When the frame before it is shown; as `at_seconds` for the first.
-    pub before_seconds: f64,
-}
-
-impl Boundary {
-    /// Half-way between the two frames: neither rounding nor the source's clock gets there.
-    fn threshold(&self) -> f64 {
-        f64::midpoint(self.at_seconds, self.before_seconds)
-    }
 }
 
 impl Boundaries {
@@ -67,7 +53,7 @@ impl Boundaries {
     }
 
     /// At these frames of a picture that lasts until `end`; `None` if they are too many to be told to FFmpeg.
-    pub fn at(starts: Vec<Boundary>, end: Boundary, step_seconds: f64) -> Option<Self> {
+    pub fn at(starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
         (1..=LONGEST_LIST).contains(&starts.len()).then_some(Self::At { starts, end, step_seconds })
     }
 
@@ -192,7 +178,7 @@ mod tests {
     fn at(frames: &[u32]) -> Boundaries {
         let time = |frame: u32| f64::from(frame) / 25.0;
         let boundary =
-            |frame: u32| Boundary { at_seconds: time(frame), before_seconds: time(frame.saturating_sub(1)) };
+            |frame: u32| FrameTime { at_seconds: time(frame), before_seconds: time(frame.saturating_sub(1)) };
         let starts = frames.iter().copied().map(boundary).collect();
         Boundaries::at(starts, boundary(300), 4.0).unwrap()
     }
@@ -236,7 +222,7 @@ mod tests {
         assert!(!listed.filled(2, 11.92));
         assert!(listed.filled(2, 11.96), "the last one, by the last frame");
         let (start, end) =
-            (Boundary { at_seconds: 0.0, before_seconds: 0.0 }, |at_seconds, before_seconds| Boundary {
+            (FrameTime { at_seconds: 0.0, before_seconds: 0.0 }, |at_seconds, before_seconds| FrameTime {
                 at_seconds,
                 before_seconds,
             });
@@ -258,7 +244,7 @@ mod tests {
     #[test]
     fn a_list_that_no_command_line_holds_is_none() {
         // 24 hours, to the microsecond.
-        let keyframe = Boundary { at_seconds: 86_400.0, before_seconds: 86_400.0 };
+        let keyframe = FrameTime { at_seconds: 86_400.0, before_seconds: 86_400.0 };
         let listed = |count| Boundaries::at(vec![keyframe; count], keyframe, 4.0);
         assert!(listed(8_001).is_none());
         assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
@@ -315,13 +301,13 @@ mod tests {
         let gaps = prop::collection::vec(1_u32..300, 1..50);
         let listed = (gaps, 0_u32..5, 1.0_f64..=10.0).prop_map(|(gaps, first, step)| {
             let starts = gaps.iter().scan(first * 50, |at, gap| Some(std::mem::replace(at, *at + gap)));
-            let boundary = |frame: u32| Boundary {
+            let boundary = |frame: u32| FrameTime {
                 at_seconds: f64::from(frame) / 25.0,
                 before_seconds: f64::from(if frame == first * 50 { frame } else { frame - 1 }) / 25.0,
             };
             let starts: Vec<_> = starts.map(boundary).collect();
             let before_seconds = starts.last().unwrap().at_seconds + 1.96;
-            let end = Boundary { at_seconds: before_seconds + 0.04, before_seconds };
+            let end = FrameTime { at_seconds: before_seconds + 0.04, before_seconds };
             Boundaries::At { starts, end, step_seconds: step }
         });
         prop_oneof![every, listed]

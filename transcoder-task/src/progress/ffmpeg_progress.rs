@@ -32,7 +32,7 @@ pub(crate) async fn follow(pipe: pipe::Receiver, progress_state: &ProgressState)
         };
         let before = (latest.seconds, latest.frames);
         if latest.read(&line) {
-            progress_state.at(&latest);
+            progress_state.at(latest.seconds, latest.speed);
         }
         if latest.seconds > before.0 || latest.frames > before.1 {
             moved = Instant::now();

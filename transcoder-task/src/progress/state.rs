@@ -6,8 +6,6 @@ use jiff::Timestamp;
 use tokio::{sync::watch, time::Instant};
 use vidstreamx_job::{Exit, JobId, Progress, RungProgress, Stage};
 
-use super::ffmpeg_progress::FfmpegProgress;
-
 /// The share of the remaining work that each stage gets. Rough estimates: measuring takes a few seconds per
 /// hour of audio, encoding from minutes to hours.
 const MEASURING: f64 = 0.05;
@@ -62,12 +60,12 @@ impl ProgressState {
     }
 
     /// Takes FFmpeg's position, which counts from FFmpeg's start point in the source.
-    pub(super) fn at(&self, latest: &FfmpegProgress) {
+    pub(super) fn at(&self, seconds: f64, speed: f64) {
         self.0.send_modify(|state| {
             let all = state.duration_seconds - state.from_seconds;
-            let seconds = latest.seconds.min(all);
+            let seconds = seconds.min(all);
             state.done_seconds = state.done_seconds.max(state.from_seconds + seconds);
-            state.speed = (latest.speed > 0.0).then_some(latest.speed);
+            state.speed = (speed > 0.0).then_some(speed);
             state.share.reach(seconds / all);
         });
     }

@@ -34,7 +34,7 @@ fn planned(duration_seconds: f64) -> ProgressState {
 }
 
 fn at(progress_state: &ProgressState, seconds: f64, speed: f64) {
-    progress_state.at(&FfmpegProgress { seconds, frames: 0, speed });
+    progress_state.at(seconds, speed);
 }
 
 fn now(progress_state: &ProgressState) -> Progress {

@@ -1,3 +1,4 @@
 pub mod checkpoint;
 pub mod publisher;
+pub mod recovery;
 pub mod verify;

@@ -12,7 +12,7 @@ use crate::{
     config::profile::Codec,
     error::TaskError,
     package::hls::{self, Timeline},
-    plan::builder::{Picture, Plan},
+    plan::model::{Picture, Plan},
     plan::segmentation::Boundaries,
     process::{self, FfmpegError},
     publish::publisher::{Planned, Track},
@@ -277,10 +277,10 @@ async fn probe(bytes: Bytes) -> Result<Answer, TaskError> {
 mod tests {
     use super::*;
     use crate::{
-        ffmpeg::colour::{Colour, Tags},
+        analysis::sample_index::FrameTime,
         package::hls::Published,
-        plan::builder::{AudioRendition, Encoding, VideoRendition},
-        plan::segmentation::Boundary,
+        plan::colour::{Colour, Tags},
+        plan::model::{AudioRendition, Encoding, VideoRendition},
     };
 
     const TICKS: u64 = 25;
@@ -373,7 +373,7 @@ mod tests {
         let error = segments(&plan(12.0), &[rung(timeline(3)), open]).unwrap_err();
         assert!(error.to_string().contains("of which 2 begin with a keyframe"), "{error}");
 
-        let at = |seconds: f64| Boundary { at_seconds: seconds, before_seconds: (seconds - 0.04).max(0.0) };
+        let at = |seconds: f64| FrameTime { at_seconds: seconds, before_seconds: (seconds - 0.04).max(0.0) };
         let planned = |count: u32| {
             let boundaries = (0..count).map(|number| at(f64::from(number) * 4.0)).collect();
             Plan { boundaries: Boundaries::at(boundaries, at(12.0), 4.0).unwrap(), ..plan(12.0) }

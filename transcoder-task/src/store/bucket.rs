@@ -4,13 +4,11 @@ use std::collections::HashMap;
 
 use aws_sdk_s3::{Client, primitives::ByteStream};
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt};
 use vidstreamx_job::BucketName;
 
 use super::{
     cache_policy::CachePolicy,
-    multipart::{part_bytes, parts, put_parts},
-    output::StoreError,
+    error::StoreError,
     s3::{READ, S3Error, WRITE, uri},
     tag::Tag,
 };
@@ -52,23 +50,6 @@ impl Bucket {
             .await
             .map_err(|error| S3Error::new(WRITE, self.uri(&key), &error))?;
         Ok(Tag::from_etag(written.e_tag.unwrap_or_default()))
-    }
-
-    pub(super) async fn put_stream<E: From<StoreError>>(
-        &self,
-        path: &str,
-        policy: CachePolicy,
-        size: u64,
-        content: impl Stream<Item = Result<Bytes, E>>,
-    ) -> Result<(), E> {
-        let part_bytes = part_bytes(size);
-        let parts = parts(content, usize::try_from(part_bytes).unwrap_or(usize::MAX));
-        if size <= part_bytes {
-            let whole = parts.try_collect::<Vec<_>>().await?.concat();
-            self.put(path, policy, whole.into()).await?;
-            return Ok(());
-        }
-        put_parts(self, path, policy, parts).await
     }
 
     pub(super) async fn get(&self, path: &str) -> Result<Option<Bytes>, StoreError> {

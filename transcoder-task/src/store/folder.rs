@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use tokio::io::AsyncWriteExt;
 
-use super::{output::StoreError, tag::Tag};
+use super::{error::StoreError, tag::Tag};
 
 fn file_error(path: &Path, error: io::Error) -> StoreError {
     StoreError::File { path: path.display().to_string(), error }

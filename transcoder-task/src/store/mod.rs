@@ -7,6 +7,7 @@
 
 mod bucket;
 mod cache_policy;
+mod error;
 mod folder;
 mod multipart;
 mod output;
@@ -16,7 +17,8 @@ mod tag;
 
 pub(crate) use bucket::Bucket;
 pub(crate) use cache_policy::{CachePolicy, JSON, PLAYLIST};
-pub(crate) use output::{Store, StoreError};
+pub(crate) use error::StoreError;
+pub(crate) use output::Store;
 pub(crate) use s3::S3Error;
 pub(crate) use status_object::StatusObject;
 pub(crate) use tag::Tag;

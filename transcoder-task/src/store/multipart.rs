@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use super::{
     bucket::Bucket,
     cache_policy::CachePolicy,
-    output::StoreError,
+    error::StoreError,
     s3::{S3Error, WRITE},
 };
 
@@ -46,6 +46,28 @@ pub(super) fn parts<E>(
         let part = buffer.split_to(buffer.len().min(part_bytes)).freeze();
         Ok(Some((part, (content, buffer))))
     })
+}
+
+/// Writes an object of `size` bytes while its content arrives: by one request if it fits into a part, else in
+/// parts.
+///
+/// # Errors
+/// An error of the content, or of S3.
+pub(super) async fn put_stream<E: From<StoreError>>(
+    bucket: &Bucket,
+    path: &str,
+    policy: CachePolicy,
+    size: u64,
+    content: impl Stream<Item = Result<Bytes, E>>,
+) -> Result<(), E> {
+    let part_bytes = part_bytes(size);
+    let parts = parts(content, usize::try_from(part_bytes).unwrap_or(usize::MAX));
+    if size <= part_bytes {
+        let whole = parts.try_collect::<Vec<_>>().await?.concat();
+        bucket.put(path, policy, whole.into()).await?;
+        return Ok(());
+    }
+    put_parts(bucket, path, policy, parts).await
 }
 
 /// Writes a large object. If the content ends with an error, the upload is aborted.

@@ -1,12 +1,11 @@
 //! The store: one interface to a bucket or a folder.
 
-use std::{collections::HashMap, io, path::PathBuf};
+use std::{collections::HashMap, path::PathBuf};
 
 use bytes::Bytes;
 use futures::Stream;
-use vidstreamx_job::Exit;
 
-use super::{bucket::Bucket, cache_policy::CachePolicy, folder, s3::S3Error, tag::Tag};
+use super::{bucket::Bucket, cache_policy::CachePolicy, error::StoreError, folder, multipart, tag::Tag};
 
 /// A place for objects, addressed by their paths below it.
 #[derive(Debug, Clone)]
@@ -15,33 +14,6 @@ pub(crate) enum Store {
     Folder(PathBuf),
     /// A prefix of a bucket.
     Bucket(Bucket),
-}
-
-/// A failed access to the store.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    #[error(transparent)]
-    S3(#[from] S3Error),
-    #[error("cannot write {path}: {error}")]
-    File { path: String, error: io::Error },
-}
-
-impl StoreError {
-    /// The exit code that tells the consumer what to do.
-    #[must_use]
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            // A missing output bucket does not make the source obsolete.
-            Self::S3(S3Error::Gone { .. } | S3Error::Replaced { .. } | S3Error::Archived { .. }) => {
-                Exit::Misconfigured
-            }
-            Self::S3(error) => error.exit(),
-            Self::File { error, .. } => match error.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Exit::Transient,
-                _ => Exit::Misconfigured,
-            },
-        }
-    }
 }
 
 impl Store {
@@ -74,7 +46,7 @@ impl Store {
     ) -> Result<(), E> {
         match self {
             Self::Folder(root) => folder::put_stream(&root.join(path), content).await,
-            Self::Bucket(bucket) => bucket.put_stream(path, policy, size, content).await,
+            Self::Bucket(bucket) => multipart::put_stream(bucket, path, policy, size, content).await,
         }
     }
 

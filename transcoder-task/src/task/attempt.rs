@@ -3,7 +3,6 @@
 
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
 use vidstreamx_job::Stage;
 
 use crate::{
@@ -11,19 +10,16 @@ use crate::{
         ffprobe::{Media, probe},
         sample_index::Index,
     },
-    config::profile::{Format, Profile},
+    config::profile::Format,
     error::TaskError,
-    ffmpeg::loudness::{self, Change},
+    ffmpeg::{loudness, plan_id},
     package::stills::{self, Stills},
-    plan::{
-        builder::{Copyable, Plan},
-        resume_point::ResumePoint,
-    },
+    plan::{copyable::Copyable, gain::Gain, model::Plan, resume_point::ResumePoint},
     process::{self, FfmpegError},
-    progress::ProgressState,
     publish::{
         checkpoint::PriorOutput,
         publisher::{self, Publisher},
+        recovery,
     },
     source::{
         loopback::{Input, ServedObject},
@@ -33,31 +29,11 @@ use crate::{
 };
 
 use super::{
-    context::{StartTime, TaskContext, TaskInput},
+    context::TaskInput,
     encode, finish,
+    pass::{Attempt, Pass},
     report::ReportDraft,
 };
-
-/// The inputs that all steps of an attempt share.
-#[derive(Clone, Copy)]
-pub(super) struct Attempt<'a> {
-    pub(super) context: &'a TaskContext,
-    pub(super) profile: &'a Profile,
-    pub(super) start_time: &'a StartTime,
-    pub(super) progress_state: &'a ProgressState,
-    /// Cancelled by a termination signal.
-    pub(super) stop: &'a CancellationToken,
-}
-
-/// One pass over the source: a plan, and the point where it starts.
-#[derive(Clone, Copy)]
-pub(super) struct Pass<'a> {
-    pub(super) attempt: Attempt<'a>,
-    pub(super) plan: &'a Plan,
-    /// Absent for the beginning of the source.
-    pub(super) resume_point: Option<&'a ResumePoint>,
-    pub(super) input: &'a Input,
-}
 
 impl Attempt<'_> {
     pub(super) async fn run(&self, draft: &mut ReportDraft) -> Result<(), TaskError> {
@@ -135,7 +111,7 @@ impl Attempt<'_> {
             progress_state.begin(Stage::Measuring);
             let measured = loudness::measure(input, &plan.audio, progress_state).await;
             for (track, measured) in plan.audio.iter_mut().zip(measured?) {
-                track.change = Change::new(measured, target);
+                track.gain = Gain::new(measured, target);
                 tracing::info!(
                     track = track.name,
                     loudness_lufs = measured.integrated_lufs,
@@ -163,7 +139,7 @@ impl Attempt<'_> {
         let mut generation = 0;
         loop {
             draft.warnings.clone_from(&source_warnings);
-            let id = plan.id(&[ffmpeg_version, &generation.to_string()]);
+            let id = plan_id(plan, &[ffmpeg_version, &generation.to_string()]);
             let folder = format!("{}/{id}", context.job_id);
             draft.folder = Some(folder.clone());
             let mut publisher = Publisher::new(
@@ -204,14 +180,6 @@ impl Attempt<'_> {
                 }
             }
         }
-    }
-
-    /// The result of `work`, or [`TaskError::Terminated`] after a termination signal.
-    async fn unless_stopped<T>(
-        &self,
-        work: impl Future<Output = Result<T, TaskError>>,
-    ) -> Result<T, TaskError> {
-        self.stop.run_until_cancelled(work).await.unwrap_or(Err(TaskError::Terminated))
     }
 }
 
@@ -281,7 +249,9 @@ async fn resume(
         }
         Err(error) => return Err(error.into()),
     };
-    let Some(resume_point) = ResumePoint::after(plan, &mut recovered) else { return Ok(Resumed::Unusable) };
+    let Some(resume_point) = recovery::resume_point(plan, &mut recovered) else {
+        return Ok(Resumed::Unusable);
+    };
     publisher.resume(recovered);
     tracing::info!(
         interval = resume_point.interval,

@@ -9,17 +9,22 @@ use tokio::{net::unix::pipe, sync::mpsc};
 
 use crate::{
     error::TaskError,
-    ffmpeg::arguments::{self, Pipe},
+    ffmpeg::{
+        arguments::{self, Pipe},
+        colour,
+    },
     package::{stills::Stills, webvtt},
-    plan::builder::Plan,
+    plan::model::Plan,
     process::{self, Ffmpeg, FfmpegError},
     progress,
     publish::publisher::Publisher,
     store::StoreError,
 };
 
-use super::{attempt::Pass, finish::POSTER};
+use super::pass::Pass;
 
+/// Path of the poster in the stream's folder.
+pub(super) const POSTER: &str = "images/poster.jpg";
 /// Stills that may wait for the next checkpoint: as many as the storyboard keeps.
 const STILLS_BUFFER: usize = 100;
 
@@ -98,10 +103,10 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
 
 /// Writes the colour lookup table for FFmpeg, if the plan needs one.
 async fn write_cube(plan: &Plan) -> Result<Option<NamedTempFile>, TaskError> {
-    let Some(colour) = plan.picture.as_ref().map(|picture| picture.colour) else { return Ok(None) };
+    let Some(source) = plan.picture.as_ref().map(|picture| picture.colour) else { return Ok(None) };
     // Computing the table takes half a second of CPU time.
     let write = tokio::task::spawn_blocking(move || {
-        let Some(cube) = colour.cube() else { return Ok(None) };
+        let Some(cube) = colour::cube(source) else { return Ok(None) };
         let mut file = tempfile::Builder::new().suffix(".cube").tempfile()?;
         file.write_all(cube.as_bytes())?;
         Ok(Some(file))

@@ -4,14 +4,16 @@ use crate::{
     error::TaskError,
     ffmpeg::arguments,
     package::stills::{SHEET_NAME, Stills},
-    plan::builder::Plan,
+    plan::model::Plan,
     publish::{publisher::Publisher, verify},
 };
 
-use super::{attempt::Attempt, encode::Encoded, report::ReportDraft};
+use super::{
+    encode::{Encoded, POSTER},
+    pass::Attempt,
+    report::ReportDraft,
+};
 
-/// Path of the poster in the stream's folder.
-pub(super) const POSTER: &str = "images/poster.jpg";
 const STORYBOARD: &str = "images/storyboard.vtt";
 
 /// Verifies segments, then publishes images, subtitles, MP4 files and final playlists.

@@ -1,23 +1,13 @@
-//! Colours after real FFmpeg: clips of known colours in, the rung's pixels and tags out.
-
-#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
-#![allow(dead_code, reason = "the modules are the program's; not all of each is called here")]
-
-#[path = "."]
-mod ffmpeg {
-    #[path = "../src/ffmpeg/colour.rs"]
-    pub mod colour;
-    #[path = "../src/ffmpeg/tone_map.rs"]
-    pub mod tone_map;
-}
+//! Colours after a run of real FFmpeg: clips of known colours in, pixels and tags of a rung out.
 
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use ffmpeg::colour::{Colour, Tags};
 use serde_json::Value;
+
+use crate::plan::colour::{Colour, Tags};
 
 /// R'G'B' of BT.709, full range, 8 bits.
 type Rgb = [u8; 3];
@@ -118,9 +108,9 @@ impl Clip {
     fn shown(&self) -> Vec<Rgb> {
         let colour = colour_of(&self.path);
         let cube = self.folder.path().join("table.cube");
-        std::fs::write(&cube, colour.cube().unwrap_or_default()).unwrap();
+        std::fs::write(&cube, super::cube(colour).unwrap_or_default()).unwrap();
         let rung = self.folder.path().join("rung.mp4");
-        let filters = colour.filters(128, 32, "bicubic", cube.to_str().unwrap());
+        let filters = super::filters(colour, 128, 32, "bicubic", cube.to_str().unwrap());
         let (from, to) = (self.path.to_str().unwrap(), rung.to_str().unwrap());
         let graph = format!("[0:v:0]{filters}[v]");
         ffmpeg(
@@ -312,7 +302,7 @@ fn highlights_stay_grey_and_apart() {
 fn dolby_vision_profile_5_is_neither_green_nor_purple() {
     let clip = hevc(DIM.map(|rgb| ipt(light(rgb))), "range=full");
     add_dolby_vision(&clip.path, 5, 0);
-    assert!(colour_of(&clip.path).cube().is_some());
+    assert!(super::cube(colour_of(&clip.path)).is_some());
     assert_near(&clip.shown(), &DIM, ROUNDING);
 }
 

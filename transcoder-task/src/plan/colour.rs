@@ -1,0 +1,252 @@
+//! The meaning of a source's colour values, decided from its tags.
+
+use crate::analysis::ffprobe::Video;
+
+/// From this width, or above this height, a picture without tags is taken for BT.709 (as mpv and VLC do).
+const HD_WIDTH: u32 = 1280;
+/// Of PAL, the tallest of standard definition.
+const SD_HEIGHT: u32 = 576;
+/// Luminance of diffuse white in cd/m²: BT.2408-7, section 2.1. It is SDR's peak here.
+pub(crate) const WHITE: f64 = 203.0;
+/// Peak of a programme that does not say, and of HLG's reference display (BT.2100-2, table 5), in cd/m².
+pub(crate) const USUAL_PEAK: u32 = 1000;
+/// Peak of PQ in cd/m²: SMPTE ST 2084.
+pub(crate) const PQ_PEAK: f64 = 10_000.0;
+
+/// What ffprobe says about a video track; words are FFmpeg's, `unknown` is as good as absent.
+///
+/// For H.264, HEVC, VP9 and AV1 the bitstream's tags are in these fields, whatever the container says, because
+/// FFmpeg opens the decoder before it answers.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tags<'a> {
+    /// `pix_fmt`.
+    pub(crate) pixel_format: &'a str,
+    /// `color_space`.
+    pub(crate) matrix: Option<&'a str>,
+    /// `color_transfer`.
+    pub(crate) transfer: Option<&'a str>,
+    /// `color_primaries`.
+    pub(crate) primaries: Option<&'a str>,
+    /// `color_range` is `pc`.
+    pub(crate) full_range: bool,
+    /// Stored, in pixels.
+    pub(crate) width: u32,
+    /// Stored, in pixels.
+    pub(crate) height: u32,
+    /// `dv_profile` and `dv_bl_signal_compatibility_id` of the side data "DOVI configuration record".
+    pub(crate) dolby_vision: Option<(u32, u32)>,
+    /// In cd/m²: `max_content` of "Content light level metadata", or else `max_luminance` of "Mastering display
+    /// metadata".
+    pub(crate) peak: Option<f64>,
+}
+
+/// How a source's colours are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Colour {
+    pub(crate) layout: Layout,
+    pub(crate) full: bool,
+    /// To be looked up in a table; absent for what is BT.709 but for matrix and range.
+    pub(crate) signal: Option<Signal>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    Rgb,
+    Grey,
+    Yuv(Matrix),
+}
+
+/// Coefficients of Y'CbCr (ITU-T H.273, table 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Matrix {
+    Bt709,
+    Bt601,
+    Fcc,
+    Smpte240m,
+    Bt2020,
+}
+
+/// What the numbers of a picture mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// BT.2100 PQ in BT.2020 colours: HDR10, HDR10+, Dolby Vision profiles 8.1 and 7.
+    Pq {
+        /// In cd/m².
+        peak: u32,
+    },
+    /// BT.2100 HLG in BT.2020 colours: also Dolby Vision profile 8.4.
+    Hlg,
+    /// Dolby Vision profile 5: planes are I, P, T (see `ffmpeg::tone_map`), not Y, Cb, Cr.
+    DolbyVision5,
+    /// Ordinary range in more colours than BT.709 has.
+    Wide(Gamut),
+}
+
+/// Primaries other than BT.709's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gamut {
+    /// BT.2020.
+    Bt2020,
+    /// Display P3 (SMPTE EG 432-1).
+    P3,
+}
+
+impl Signal {
+    /// PQ with the peak that metadata states (the programme's brightest pixel or the mastering display, in
+    /// cd/m²). What is below diffuse white or above PQ's end is a mistake of the encoder's.
+    pub(crate) fn pq(stated: Option<f64>) -> Self {
+        let sensible = stated.filter(|peak| (WHITE..=PQ_PEAK).contains(peak));
+        Self::Pq { peak: sensible.map_or(USUAL_PEAK, |peak| peak.round() as u32) }
+    }
+}
+
+impl Colour {
+    /// What the tags amount to.
+    pub(crate) fn of(tags: &Tags<'_>) -> Self {
+        let signal = signal(tags);
+        let format = tags.pixel_format;
+        let rgb = ["gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal8"];
+        let layout = if rgb.iter().any(|name| format.starts_with(name)) {
+            Layout::Rgb
+        } else if format.starts_with("gray") {
+            Layout::Grey
+        } else {
+            Layout::Yuv(matrix(tags, signal))
+        };
+        let full = tags.full_range || format.starts_with("yuvj");
+        Self { layout, full, signal }
+    }
+
+    /// Whether every player takes it as it is.
+    pub(crate) fn is_ordinary(self) -> bool {
+        self.signal.is_none() && !self.full && matches!(self.layout, Layout::Yuv(_))
+    }
+}
+
+/// The colours of a video track.
+#[must_use]
+pub(super) fn colour(video: &Video) -> Colour {
+    let colour = &video.colour;
+    Colour::of(&Tags {
+        pixel_format: &video.pixel_format,
+        matrix: colour.space.as_deref(),
+        transfer: colour.transfer.as_deref(),
+        primaries: colour.primaries.as_deref(),
+        full_range: colour.full_range == Some(true),
+        width: video.width,
+        height: video.height,
+        dolby_vision: colour.dolby_vision,
+        peak: colour.peak_nits,
+    })
+}
+
+fn signal(tags: &Tags<'_>) -> Option<Signal> {
+    // Profile 10 is AV1; compatibility 0 says that nothing but Dolby Vision can show the base layer.
+    if matches!(tags.dolby_vision, Some((5, _) | (10, 0))) {
+        return Some(Signal::DolbyVision5);
+    }
+    let transfer = known(tags.transfer).or(match tags.dolby_vision {
+        Some((_, 1 | 6)) => Some("smpte2084"),
+        Some((_, 4)) => Some("arib-std-b67"),
+        _ => None,
+    });
+    match (transfer, tags.primaries) {
+        (Some("smpte2084"), _) => Some(Signal::pq(tags.peak)),
+        (Some("arib-std-b67"), _) => Some(Signal::Hlg),
+        (_, Some("bt2020")) => Some(Signal::Wide(Gamut::Bt2020)),
+        (_, Some("smpte432")) => Some(Signal::Wide(Gamut::P3)),
+        _ => None,
+    }
+}
+
+fn matrix(tags: &Tags<'_>, signal: Option<Signal>) -> Matrix {
+    match (known(tags.matrix), signal) {
+        (Some("bt709"), _) => Matrix::Bt709,
+        (Some("smpte170m" | "bt470bg"), _) => Matrix::Bt601,
+        (Some("fcc"), _) => Matrix::Fcc,
+        (Some("smpte240m"), _) => Matrix::Smpte240m,
+        (Some("bt2020nc" | "bt2020c"), _) => Matrix::Bt2020,
+        (_, Some(Signal::Pq { .. } | Signal::Hlg | Signal::Wide(Gamut::Bt2020))) => Matrix::Bt2020,
+        _ if tags.width >= HD_WIDTH || tags.height > SD_HEIGHT => Matrix::Bt709,
+        _ => Matrix::Bt601,
+    }
+}
+
+fn known(tag: Option<&str>) -> Option<&str> {
+    tag.filter(|tag| !matches!(*tag, "unknown" | "unspecified" | "reserved"))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) const HD: Tags<'_> = Tags {
+        pixel_format: "yuv420p",
+        matrix: None,
+        transfer: None,
+        primaries: None,
+        full_range: false,
+        width: 1920,
+        height: 1080,
+        dolby_vision: None,
+        peak: None,
+    };
+
+    pub(crate) fn hdr(transfer: &'static str) -> Tags<'static> {
+        Tags {
+            pixel_format: "yuv420p10le",
+            matrix: Some("bt2020nc"),
+            transfer: Some(transfer),
+            primaries: Some("bt2020"),
+            ..HD
+        }
+    }
+
+    #[test]
+    fn a_small_picture_without_tags_is_bt601() {
+        let matrix = |width, height| match Colour::of(&Tags { width, height, ..HD }).layout {
+            Layout::Yuv(matrix) => matrix,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(matrix(720, 576), Matrix::Bt601);
+        assert_eq!(matrix(1280, 534), Matrix::Bt709);
+        assert_eq!(matrix(720, 1280), Matrix::Bt709);
+    }
+
+    #[test]
+    fn a_phone_that_says_four_things_at_once_is_ordinary_bt601_of_full_range() {
+        let tags = Tags {
+            pixel_format: "yuvj420p",
+            matrix: Some("smpte170m"),
+            transfer: Some("bt2020-12"),
+            primaries: Some("bt470bg"),
+            full_range: true,
+            ..HD
+        };
+        let expected = Colour { layout: Layout::Yuv(Matrix::Bt601), full: true, signal: None };
+        assert_eq!(Colour::of(&tags), expected);
+    }
+
+    #[test]
+    fn every_kind_of_high_dynamic_range_is_told_apart() {
+        let signal = |tags: &Tags<'_>| Colour::of(tags).signal;
+        let (pq, hlg) = (hdr("smpte2084"), hdr("arib-std-b67"));
+        let dolby =
+            |profile, compatibility, tags| Tags { dolby_vision: Some((profile, compatibility)), ..tags };
+        assert_eq!(signal(&pq), Some(Signal::Pq { peak: 1000 }));
+        assert_eq!(signal(&Tags { peak: Some(4000.0), ..pq }), Some(Signal::Pq { peak: 4000 }));
+        assert_eq!(signal(&hlg), Some(Signal::Hlg));
+        assert_eq!(signal(&dolby(8, 1, pq)), Some(Signal::Pq { peak: 1000 }));
+        assert_eq!(signal(&dolby(8, 4, hlg)), Some(Signal::Hlg));
+        assert_eq!(signal(&dolby(8, 1, HD)), Some(Signal::Pq { peak: 1000 }));
+        assert_eq!(signal(&dolby(8, 4, HD)), Some(Signal::Hlg));
+        assert_eq!(signal(&dolby(8, 2, HD)), None, "its base layer is SDR");
+        for tags in [HD, pq] {
+            assert_eq!(signal(&dolby(5, 0, tags)), Some(Signal::DolbyVision5));
+            assert_eq!(signal(&dolby(10, 0, tags)), Some(Signal::DolbyVision5));
+        }
+        assert_eq!(signal(&hdr("bt709")), Some(Signal::Wide(Gamut::Bt2020)));
+        let p3 = Tags { primaries: Some("smpte432"), matrix: Some("bt709"), ..HD };
+        assert_eq!(signal(&p3), Some(Signal::Wide(Gamut::P3)));
+    }
+}

@@ -1,0 +1,250 @@
+//! Decides where an attempt resumes: a pure function of the plan and the recovered segments.
+
+use crate::{
+    package::stills::interval_seconds,
+    plan::{
+        model::{Picture, Plan},
+        resume_point::{AudioResumePoint, HEAD_START_SECONDS, ResumePoint},
+        segmentation::Boundaries,
+    },
+};
+
+use super::checkpoint::{Entry, Recovered};
+
+/// Samples in a packet of AAC-LC.
+const PACKET_SAMPLES: u64 = 1024;
+/// The encoder of sound is given this much of what is published already, about half a second: a packet overlaps with the
+/// one before, and what the encoder takes for granted it has learnt by then.
+const FED_PACKETS: u64 = 24;
+/// A picture that lasts for less than this behind a boundary may have no frame there: containers round, and may lie.
+const SURE_OF_A_FRAME_SECONDS: f64 = 0.5;
+
+/// What an attempt can go on from.
+#[derive(Debug, Clone)]
+pub struct Joints {
+    boundaries: Boundaries,
+    picture: Option<Picture>,
+}
+
+impl Joints {
+    /// Of a plan.
+    pub fn new(plan: &Plan) -> Self {
+        Self { boundaries: plan.boundaries.clone(), picture: plan.picture.clone() }
+    }
+
+    /// The first interval that is to be made when so much is there of each rendition, so that every rung has a frame to
+    /// begin with. What lies before it is never made again. `None` if that is the beginning, for any of them.
+    pub fn next<'a>(&self, tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
+        let complete = tracks.clone().map(|entries| entries.last().map(|entry| entry.interval)).min()??;
+        let next = self.with_a_frame(complete + 1, tracks.clone().next()?)?;
+        let mut begun = tracks.map(|entries| entries.first().is_some_and(|first| first.interval < next));
+        begun.all(|begun| begun).then_some(next)
+    }
+
+    /// This interval, or the last of the first rung's if there may be no frame to begin with.
+    fn with_a_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
+        let Some(picture) = &self.picture else { return Some(next) };
+        let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
+        let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
+        // Behind the last keyframe of a source it begins where the picture ends.
+        let begins = self.boundaries.start_seconds(next);
+        let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
+            && picture.frames.is_none_or(|all| (frames as u64) < all);
+        if sure { Some(next) } else { rung.last().map(|entry| entry.interval) }
+    }
+}
+
+/// The last boundary up to which all renditions are there. Cuts off what is published behind it. `None` if that is
+/// the beginning.
+#[must_use]
+pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePoint> {
+    let interval = Joints::new(plan).next(kept.tracks.iter().map(|track| track.entries.as_slice()))?;
+    for track in &mut kept.tracks {
+        track.entries.retain(|entry| entry.interval < interval);
+    }
+    if kept.tracks.iter().any(|track| track.entries.is_empty()) {
+        return None;
+    }
+    let picture_seconds = match (&plan.picture, kept.tracks.first()) {
+        (Some(_), Some(rung)) => {
+            let last = rung.entries.last()?.published;
+            (last.start_ticks + last.duration_ticks) as f64 / f64::from(rung.init.timescale.max(1))
+        }
+        _ => 0.0,
+    };
+    let mut wanted = vec![plan.boundaries.start_seconds(interval)];
+    let mut sounds = Vec::with_capacity(plan.audio.len());
+    for (audio, track) in plan.audio.iter().zip(kept.tracks.iter().skip(plan.rungs.len())) {
+        let (first, last) = (track.entries.first()?.published, track.entries.last()?.published);
+        let first_ticks = last.start_ticks + last.duration_ticks;
+        let packets = ((first_ticks - first.start_ticks) / PACKET_SAMPLES).min(FED_PACKETS);
+        let fed_ticks = first_ticks - packets * PACKET_SAMPLES;
+        wanted.push(fed_ticks as f64 / f64::from(audio.sample_rate));
+        sounds.push(AudioResumePoint { first_ticks, fed_ticks });
+    }
+    let still = kept.stills.taken();
+    if plan.picture.is_some() {
+        wanted.push(still as f64 * interval_seconds(plan.duration_seconds));
+    }
+    let earliest = wanted.into_iter().fold(f64::MAX, f64::min);
+    let seek_seconds = (earliest - HEAD_START_SECONDS).max(0.0);
+    Some(ResumePoint { interval, seek_seconds, picture_seconds, sounds, still })
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        analysis::ffprobe::{Media, Video},
+        analysis::sample_index::FrameTime,
+        config::profile::Profile,
+        package::hls::Published,
+        package::segmenter::Init,
+        package::stills::Stills,
+        plan::copyable::Copyable,
+        plan::model::AudioRendition,
+        publish::checkpoint::Track,
+        store::Tag,
+    };
+
+    /// Of 25 frames a second in two rungs, with sound if it lasts.
+    fn plan(seconds: f64, sound_seconds: f64) -> Plan {
+        let video = Video {
+            width: 640,
+            height: 360,
+            frame_rate: 25.0,
+            duration_seconds: seconds,
+            pixel_aspect: 1.0,
+            time_base: "1/25".into(),
+            ..Video::default()
+        };
+        let media = Media { video: Some(video), duration_seconds: seconds, ..Media::default() };
+        let mut plan = Plan::new(&media, &Copyable::default(), &Profile::default());
+        let at = |at_seconds: f64| FrameTime { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
+        let every_four_seconds = (0..15).map(|number| at(f64::from(number) * 4.0)).collect();
+        plan.boundaries = Boundaries::at(every_four_seconds, at(60.0), 4.0).unwrap();
+        plan.audio =
+            Vec::from_iter((sound_seconds > 0.0).then(|| AudioRendition::of_tests(1, sound_seconds)));
+        plan
+    }
+
+    fn track(intervals: std::ops::Range<i64>, samples: usize, segment_ticks: u64) -> Track {
+        let entries = intervals.map(|interval| Entry {
+            interval,
+            published: Published {
+                start_ticks: interval.unsigned_abs() * segment_ticks,
+                duration_ticks: segment_ticks,
+                samples,
+                bytes: 1000,
+                key_bytes: 10,
+            },
+            starts_with_keyframe: true,
+            tag: Tag::of(b""),
+        });
+        let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 25 };
+        Track { init, entries: entries.collect() }
+    }
+
+    fn pictures(segments: i64) -> Track {
+        track(0..segments, 100, 100)
+    }
+
+    /// In packets, which are no whole number of segments.
+    fn sound(segments: i64) -> Track {
+        track(0..segments, 188, 188 * PACKET_SAMPLES)
+    }
+
+    fn stills(count: usize) -> Stills {
+        let mut stills = Stills::every(1.0);
+        (0..count).for_each(|_| stills.take(Bytes::new()));
+        stills
+    }
+
+    fn kept(tracks: Vec<Track>) -> Recovered {
+        Recovered { tracks, stills: stills(30) }
+    }
+
+    fn lengths(kept: &Recovered) -> Vec<usize> {
+        kept.tracks.iter().map(|track| track.entries.len()).collect()
+    }
+
+    #[test]
+    fn it_goes_on_behind_the_last_interval_that_all_renditions_have() {
+        let mut kept = kept(vec![pictures(5), pictures(3), sound(4)]);
+        let start = resume_point(&plan(60.0, 60.0), &mut kept).unwrap();
+        assert_eq!((start.interval, lengths(&kept)), (3, vec![3, 3, 3]));
+        let first_ticks = 3 * 188 * PACKET_SAMPLES;
+        let sounds = [AudioResumePoint { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
+        assert_eq!((start.sounds.as_slice(), start.still), (sounds.as_slice(), 30));
+        assert_eq!(start.picture_seconds, 12.0);
+        // Half a second of sound and a second for the decoders before 12.03 s.
+        assert!((10.4..10.6).contains(&start.seek_seconds), "{}", start.seek_seconds);
+    }
+
+    #[test]
+    fn what_no_rendition_lacks_is_needed_to_go_on() {
+        let plan = plan(60.0, 60.0);
+        for tracks in [
+            vec![pictures(0), pictures(3), sound(4)],
+            vec![pictures(3), pictures(3), sound(0)],
+            vec![pictures(3), pictures(3), track(3..5, 188, 1024)],
+            vec![],
+        ] {
+            assert_eq!(resume_point(&plan, &mut kept(tracks)), None);
+        }
+    }
+
+    #[test]
+    fn a_rung_always_has_a_frame_to_begin_with() {
+        let interval = |plan: &Plan| {
+            let mut kept = kept(vec![pictures(3), pictures(3)]);
+            resume_point(plan, &mut kept).map(|start| (start.interval, lengths(&kept)))
+        };
+        assert_eq!(interval(&plan(60.0, 0.0)), Some((3, vec![3, 3])));
+        // The picture ends about here, nobody knows when it ends, or all of its frames are there.
+        assert_eq!(interval(&plan(12.3, 0.0)), Some((2, vec![2, 2])));
+        assert_eq!(interval(&plan(0.0, 0.0)), Some((2, vec![2, 2])));
+        let mut plan = plan(60.0, 0.0);
+        let mut frames = |frames| {
+            if let Some(picture) = &mut plan.picture {
+                picture.frames = Some(frames);
+            }
+            interval(&plan)
+        };
+        assert_eq!(frames(300), Some((2, vec![2, 2])));
+        assert_eq!(frames(301), Some((3, vec![3, 3])));
+        // The last of the source's keyframes is behind.
+        let at = |at_seconds: f64| FrameTime { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
+        plan.boundaries = Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), at(60.0), 4.0).unwrap();
+        assert_eq!(interval(&plan), Some((2, vec![2, 2])));
+    }
+
+    #[test]
+    fn stills_that_are_missing_are_made_from_earlier_on() {
+        let mut kept = Recovered { stills: stills(5), ..kept(vec![pictures(3), pictures(3)]) };
+        let start = resume_point(&plan(60.0, 0.0), &mut kept).unwrap();
+        assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
+    }
+
+    #[test]
+    fn a_rendition_that_begins_later_is_waited_for() {
+        let plan = plan(60.0, 60.0);
+        let next = |pictures: i64, sound: std::ops::Range<i64>| {
+            let tracks = [track(0..pictures, 100, 100), track(sound, 188, 188 * PACKET_SAMPLES)];
+            Joints::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
+        };
+        // Its first segment is longer than the first interval.
+        assert_eq!([1, 2, 3].map(|pictures| next(pictures, 1..3)), [None, Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn a_video_that_has_just_begun_is_read_from_its_beginning() {
+        let mut kept = kept(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
+        let start = resume_point(&plan(60.0, 60.0), &mut kept).unwrap();
+        assert_eq!((start.interval, start.seek_seconds), (1, 0.0));
+        let sounds = [AudioResumePoint { first_ticks: 43 * PACKET_SAMPLES, fed_ticks: 19 * PACKET_SAMPLES }];
+        assert_eq!(start.sounds, sounds);
+    }
+}
