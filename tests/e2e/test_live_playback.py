@@ -151,4 +151,4 @@ def test_open_page_continues_when_the_task_is_killed(
     assert record, consumer.output
     assert [attempt["exit_code"] for attempt in record["attempts"]] == [137, 0]
     last = record["attempts"][-1]["task_arn"]
-    assert any("going on where an earlier attempt stopped" in line for line in stack.task_log(last))
+    assert any("resuming after an earlier attempt" in line for line in stack.task_log(last))

@@ -1,5 +1,7 @@
-//! The one place that spawns: FFmpeg in its own process group, with nothing of our environment, its
-//! outputs on pipes, its complaints kept, terminated before it is killed.
+//! Runs FFmpeg and ffprobe; the only place that starts processes.
+//!
+//! A process has its own group and an environment without credentials. Its outputs are pipes. The last lines
+//! of its stderr are kept for errors. It is terminated before it is killed.
 
 use std::{
     collections::VecDeque,
@@ -22,44 +24,44 @@ use tokio::{
 use vidstreamx_job::Exit;
 
 /// The first file descriptor after stdin, stdout and stderr.
-pub const FIRST_PIPE_FD: RawFd = 3;
-/// How long FFmpeg may take to end by itself before it is killed.
+pub(crate) const FIRST_PIPE_FD: RawFd = 3;
+/// Time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// How long after its pipes closed FFmpeg is known to have ended by itself.
+/// A process that ends within this time after its pipes closed has ended by itself.
 const ALREADY_ENDED: Duration = Duration::from_millis(500);
-/// Complaints kept for the error message.
+/// Lines of stderr that are kept for errors.
 const KEPT_LINES: usize = 20;
-/// A hostile file can make FFmpeg complain at any length.
+/// Longest line of stderr. A hostile file can make FFmpeg write endless lines.
 const LONGEST_LINE: u64 = 4096;
 
-/// Why FFmpeg did not do its work.
+/// A failed FFmpeg process.
 #[derive(Debug, thiserror::Error)]
-pub enum FfmpegError {
-    /// It could not be started, or its pipes not be made.
+pub(crate) enum FfmpegError {
+    /// It cannot be started, or the system has no pipe.
     #[error("cannot run ffmpeg: {0} (is it installed?)")]
     Run(std::io::Error),
-    /// It ended with an error for which the source is to blame; the text is for its uploader.
+    /// The source is unusable. The text is for the uploader.
     #[error("{0}")]
     Source(String),
-    /// It was killed, most likely by the kernel for want of memory.
-    #[error("ffmpeg was killed, most likely for want of memory")]
+    /// It was killed, most likely by the kernel for lack of memory.
+    #[error("ffmpeg was killed, most likely for lack of memory")]
     Killed,
-    /// It ended with any other error.
+    /// Any other failure.
     #[error("ffmpeg failed ({status}): {complaint}")]
     Failed {
         /// Exit code or signal.
         status: ExitStatus,
-        /// Its last words.
+        /// Last line of its stderr.
         complaint: String,
     },
-    /// It stopped making progress.
+    /// It made no progress for this many seconds.
     #[error("ffmpeg made no progress for {0} seconds and was stopped")]
     Stalled(u64),
 }
 
 impl FfmpegError {
     /// The exit code that tells the consumer what to do.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Run(_) => Exit::Misconfigured,
             Self::Source(_) => Exit::Unusable,
@@ -70,9 +72,9 @@ impl FfmpegError {
     }
 }
 
-/// `ffmpeg` or `ffprobe` with an environment that holds no credentials, in a process group of its own, so
-/// that a terminal's Ctrl-C reaches us alone.
-pub fn command(program: &str) -> Command {
+/// A command for `ffmpeg` or `ffprobe` with an environment without credentials. Its own process group keeps a
+/// terminal's Ctrl-C from reaching it.
+pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().process_group(0).kill_on_drop(true).stdin(Stdio::null());
     for name in ["PATH", "LD_LIBRARY_PATH"] {
@@ -83,38 +85,37 @@ pub fn command(program: &str) -> Command {
     command
 }
 
-/// The first line of what FFmpeg says about itself.
+/// FFmpeg's version line.
 ///
 /// # Errors
-/// It cannot be run.
-pub async fn version() -> Result<String, FfmpegError> {
+/// FFmpeg cannot be started.
+pub(crate) async fn version() -> Result<String, FfmpegError> {
     let output = command("ffmpeg").arg("-version").output().await.map_err(FfmpegError::Run)?;
     Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
 }
 
 /// A running FFmpeg.
 #[derive(Debug)]
-pub struct Ffmpeg {
+pub(crate) struct Ffmpeg {
     child: Child,
-    /// Absent when they have been read.
-    complaints: Option<JoinHandle<Complaints>>,
+    /// Absent after they have been read.
+    messages: Option<JoinHandle<Messages>>,
 }
 
-/// What FFmpeg said on stderr.
+/// FFmpeg's messages on stderr.
 #[derive(Debug, Default)]
-struct Complaints {
+struct Messages {
     /// The last lines.
     lines: VecDeque<String>,
-    /// Packets and frames that could not be decoded, or only in part.
+    /// Number of packets and frames with decoding errors.
     damaged: u64,
-    /// Whether the last line told of one: FFmpeg then counts repetitions.
+    /// Whether the last line reported such an error. FFmpeg then only counts repetitions.
     last_was_damage: bool,
 }
 
-impl Complaints {
-    fn hear(&mut self, line: String) {
-        // The first is of a frame that was patched up, the others are of a packet that gave none (FFmpeg 5;
-        // 7).
+impl Messages {
+    fn add(&mut self, line: String) {
+        // The first is about a concealed frame, the others about a lost packet (FFmpeg 5 and 7).
         const DAMAGE: [&str; 3] =
             ["corrupt decoded frame", "Error while decoding stream", "Error submitting packet to decoder"];
         let repetitions = line.strip_prefix("Last message repeated ").and_then(|rest| rest.split(' ').next());
@@ -134,8 +135,14 @@ impl Complaints {
 }
 
 impl Ffmpeg {
-    /// Starts FFmpeg with `pipes` pipes from [`FIRST_PIPE_FD`] on, and returns their reading ends.
-    pub fn spawn(arguments: &[String], pipes: usize) -> Result<(Self, Vec<pipe::Receiver>), FfmpegError> {
+    /// Starts FFmpeg with this many pipes from [`FIRST_PIPE_FD`] on, and returns their reading ends.
+    ///
+    /// # Errors
+    /// FFmpeg cannot be started, or the system has no pipe.
+    pub(crate) fn spawn(
+        arguments: &[String],
+        pipes: usize,
+    ) -> Result<(Self, Vec<pipe::Receiver>), FfmpegError> {
         let mut receivers = Vec::with_capacity(pipes);
         let mut mappings = Vec::with_capacity(pipes);
         for child_fd in (FIRST_PIPE_FD..).take(pipes) {
@@ -148,42 +155,46 @@ impl Ffmpeg {
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
         command.fd_mappings(mappings).map_err(|error| FfmpegError::Run(std::io::Error::other(error)))?;
         let mut child = command.spawn().map_err(FfmpegError::Run)?;
-        // Holds the pipes' writing ends: while it lives, no pipe ends.
+        // The command holds the writing ends, so no pipe would end while it lives.
         drop(command);
-        let complaints = tokio::spawn(listen(child.stderr.take()));
-        Ok((Self { child, complaints: Some(complaints) }, receivers))
+        let messages = tokio::spawn(read_messages(child.stderr.take()));
+        Ok((Self { child, messages: Some(messages) }, receivers))
     }
 
-    /// Waits for FFmpeg's end. Returns how many places in the source could not be decoded, or only in part:
-    /// they show faults, or are missing.
-    pub async fn wait(&mut self) -> Result<u64, FfmpegError> {
-        let (status, complaints) = self.end().await?;
+    /// Waits for FFmpeg's end. Returns the number of decoding errors, which are visible faults or gaps.
+    ///
+    /// # Errors
+    /// FFmpeg failed.
+    pub(crate) async fn wait(&mut self) -> Result<u64, FfmpegError> {
+        let (status, messages) = self.end().await?;
         if status.success() {
-            return Ok(complaints.damaged);
+            return Ok(messages.damaged);
         }
-        let error = failure(status, &complaints.lines);
+        let error = failure(status, &messages.lines);
         if matches!(error, FfmpegError::Source(_)) {
-            // The error is for the uploader; this is for whoever looks after the service.
-            for line in &complaints.lines {
+            // The error is for the uploader; the log is for operators.
+            for line in &messages.lines {
                 tracing::info!("ffmpeg: {line}");
             }
         }
         Err(error)
     }
 
-    async fn end(&mut self) -> Result<(ExitStatus, Complaints), FfmpegError> {
+    async fn end(&mut self) -> Result<(ExitStatus, Messages), FfmpegError> {
         let status = self.child.wait().await.map_err(FfmpegError::Run)?;
-        let complaints = match &mut self.complaints {
-            Some(complaints) => complaints.await.unwrap_or_default(),
-            None => Complaints::default(),
+        let messages = match &mut self.messages {
+            Some(messages) => messages.await.unwrap_or_default(),
+            None => Messages::default(),
         };
-        self.complaints = None;
-        Ok((status, complaints))
+        self.messages = None;
+        Ok((status, messages))
     }
 
-    /// Ends FFmpeg: first asked, then killed. If it had already failed by itself, that is the error; not so
-    /// if it found that nobody reads what it makes.
-    pub async fn stop(mut self) -> Result<(), FfmpegError> {
+    /// Terminates FFmpeg, then kills it.
+    ///
+    /// # Errors
+    /// FFmpeg had already failed by itself, for another reason than a closed pipe.
+    pub(crate) async fn stop(mut self) -> Result<(), FfmpegError> {
         if let Some(group) = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) {
             let ended = tokio::time::timeout(ALREADY_ENDED, self.child.wait()).await.is_ok();
             if !ended {
@@ -195,19 +206,21 @@ impl Ffmpeg {
                 return Ok(());
             }
         }
-        let (status, complaints) = self.end().await?;
-        let is_unread = complaints.lines.iter().any(|line| line.contains("Broken pipe"));
+        let (status, messages) = self.end().await?;
+        let is_unread = messages.lines.iter().any(|line| line.contains("Broken pipe"));
         if status.success() || is_unread && status.signal().is_none() {
             return Ok(());
         }
-        Err(failure(status, &complaints.lines))
+        Err(failure(status, &messages.lines))
     }
 }
 
-/// Waits for the ends of several. When the first, which makes most, has ended, the others may take
-/// `patience`: they copy, leave out, or encode a beginning. Returns as [`Ffmpeg::wait`] does, the most of
-/// one.
-pub async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> Result<u64, FfmpegError> {
+/// Waits for several processes. After the end of the first one, which does most of the work, the others have
+/// `patience` to end. Returns the largest number of decoding errors of one process.
+///
+/// # Errors
+/// A process failed, or did not end in time.
+pub(crate) async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> Result<u64, FfmpegError> {
     let (first, others) = ffmpegs.split_at_mut(ffmpegs.len().min(1));
     let mut first = pin!(try_join_all(first.iter_mut().map(Ffmpeg::wait)));
     let mut others = pin!(try_join_all(others.iter_mut().map(Ffmpeg::wait)));
@@ -224,11 +237,16 @@ pub async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> Result<
     Ok(first.into_iter().chain(others).max().unwrap_or(0))
 }
 
-/// Runs FFmpeg from memory to memory: it reads `input`, piece by piece, on `pipe:0` and writes to `pipe:1`.
+/// Runs FFmpeg from memory to memory: it reads `input` from `pipe:0` and writes to `pipe:1`.
 ///
 /// # Errors
-/// It failed, or did not end within `limit`. The input is our own, so no source is to blame.
-pub async fn convert(arguments: &[String], input: &[Bytes], limit: Duration) -> Result<Bytes, FfmpegError> {
+/// It failed, or did not end within `limit`. Never [`FfmpegError::Source`], because the input is the task's
+/// own.
+pub(crate) async fn convert(
+    arguments: &[String],
+    input: &[Bytes],
+    limit: Duration,
+) -> Result<Bytes, FfmpegError> {
     let mut command = command("ffmpeg");
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(FfmpegError::Run)?;
@@ -236,7 +254,7 @@ pub async fn convert(arguments: &[String], input: &[Bytes], limit: Duration) -> 
     let feed = async {
         if let Some(mut stdin) = stdin {
             for piece in input {
-                // It ended early: its exit code says why.
+                // After an early end, the exit code has the reason.
                 if stdin.write_all(piece).await.is_err() {
                     break;
                 }
@@ -250,54 +268,54 @@ pub async fn convert(arguments: &[String], input: &[Bytes], limit: Duration) -> 
         }
         Ok(output)
     };
-    let complaints = listen(child.stderr.take());
+    let messages = read_messages(child.stderr.take());
     // Dropping the child kills it.
-    let work = async { tokio::join!(feed, collect, complaints, child.wait()) };
-    let ((), output, complaints, status) =
+    let work = async { tokio::join!(feed, collect, messages, child.wait()) };
+    let ((), output, messages, status) =
         tokio::time::timeout(limit, work).await.map_err(|_| FfmpegError::Stalled(limit.as_secs()))?;
     let (output, status) = (output.map_err(FfmpegError::Run)?, status.map_err(FfmpegError::Run)?);
     if status.success() {
         return Ok(output.into());
     }
-    Err(match failure(status, &complaints.lines) {
+    Err(match failure(status, &messages.lines) {
         FfmpegError::Source(complaint) => FfmpegError::Failed { status, complaint },
         error => error,
     })
 }
 
-async fn listen(stderr: Option<ChildStderr>) -> Complaints {
-    let mut complaints = Complaints::default();
-    let Some(stderr) = stderr else { return complaints };
+async fn read_messages(stderr: Option<ChildStderr>) -> Messages {
+    let mut messages = Messages::default();
+    let Some(stderr) = stderr else { return messages };
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
-    // A longer line comes in pieces.
+    // A longer line is split.
     while let Ok(1..) = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim().to_owned();
         line.clear();
         tracing::debug!("ffmpeg: {text}");
-        complaints.hear(text);
+        messages.add(text);
     }
-    complaints
+    messages
 }
 
-fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
+fn failure(status: ExitStatus, messages: &VecDeque<String>) -> FfmpegError {
     if status.signal() == Some(Signal::KILL.as_raw()) {
         return FfmpegError::Killed;
     }
     let failed = || FfmpegError::Failed {
         status,
-        complaint: complaints.back().cloned().unwrap_or_else(|| "it said nothing".into()),
+        complaint: messages.back().cloned().unwrap_or_else(|| "no message".into()),
     };
     if status.signal().is_some() {
         return failed();
     }
-    let complains_of = |patterns: &[&str]| {
-        complaints.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
+    let has_message = |patterns: &[&str]| {
+        messages.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
     };
-    if complains_of(&["Error while opening encoder", "Cannot allocate memory", "No space left"]).is_some() {
+    if has_message(&["Error while opening encoder", "Cannot allocate memory", "No space left"]).is_some() {
         return failed();
     }
-    if let Some(line) = complains_of(&["no decoder found for", "Decoder (codec"]) {
+    if let Some(line) = has_message(&["no decoder found for", "Decoder (codec"]) {
         return FfmpegError::Source(match missing_decoder(&line) {
             Some(name) => {
                 format!("the video or its sound is in a format ({name}) that this service cannot read")
@@ -305,7 +323,8 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
             None => "the video or its sound is in a format that this service cannot read".into(),
         });
     }
-    // What FFmpeg 5 to 7 say when no frame or sample could be decoded, or (the first) less than a third.
+    // Messages of FFmpeg 5 to 7 if no frame or sample could be decoded; the first one if less than a third
+    // could.
     let nothing = [
         "Decode error rate",
         "Invalid data found",
@@ -314,9 +333,9 @@ fn failure(status: ExitStatus, complaints: &VecDeque<String>) -> FfmpegError {
         "Could not open encoder before EOF",
         "received no packets",
     ];
-    if complains_of(&nothing).is_some() {
+    if has_message(&nothing).is_some() {
         return FfmpegError::Source(
-            "the file is damaged: nothing in it, or next to nothing, can be shown or heard".into(),
+            "the file is damaged: nothing, or next to nothing, in it can be decoded".into(),
         );
     }
     failed()
@@ -339,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn that_nobody_reads_is_not_why_it_failed() {
+    async fn a_closed_pipe_is_not_a_failure() {
         let (mut ffmpeg, pipes) = running("-f lavfi -i color=size=640x360 -f rawvideo pipe:3", 1);
         drop(pipes);
         ffmpeg.child.wait().await.unwrap();
@@ -350,7 +369,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_does_not_end_behind_the_first_has_stalled() {
+    async fn a_process_that_outlives_the_first_has_stalled() {
         let all = |arguments: [&str; 2]| arguments.map(|arguments| running(arguments, 0).0);
         let (brief, endless) =
             ("-f lavfi -i nullsrc=duration=1 -f null -", "-re -f lavfi -i nullsrc -f null -");
@@ -363,7 +382,7 @@ mod tests {
 
     #[tokio::test]
     async fn pipes_carry_bytes_and_the_environment_is_empty() {
-        // FFmpeg's stand-in would hide what is tested here: a real program, real pipes.
+        // With a real program and real pipes, because a fake would hide what this tests.
         let (mut ffmpeg, mut pipes) = Ffmpeg::spawn(
             &[
                 "-loglevel",
@@ -394,14 +413,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failure_has_ffmpegs_last_words() {
+    async fn a_failure_has_ffmpegs_last_message() {
         let (mut ffmpeg, _pipes) = Ffmpeg::spawn(&["-i".into(), "/no/such/file".into()], 0).unwrap();
         let error = ffmpeg.wait().await.unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
     }
 
     #[tokio::test]
-    async fn from_memory_to_memory_within_a_time_limit() {
+    async fn convert_has_a_time_limit_and_blames_no_source() {
         let run = async |arguments: &str, input: &'static [u8], limit| {
             let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
             convert(&arguments, &[input.into(), input.into()], limit).await
@@ -417,11 +436,11 @@ mod tests {
     }
 
     #[test]
-    fn damaged_places_are_counted() {
+    fn decoding_errors_are_counted() {
         let count = |lines: &[&str]| {
-            let mut complaints = Complaints::default();
-            lines.iter().for_each(|line| complaints.hear((*line).to_owned()));
-            complaints.damaged
+            let mut messages = Messages::default();
+            lines.iter().for_each(|line| messages.add((*line).to_owned()));
+            messages.damaged
         };
         let of_5 = [
             "[h264 @ 0x5] error while decoding MB 12 3, bytestream -5",
@@ -439,15 +458,15 @@ mod tests {
     }
 
     #[test]
-    fn who_is_to_blame() {
+    fn failures_are_attributed_to_source_or_service() {
         let failed = ExitStatus::from_raw(256);
         let lines = |text: &str| VecDeque::from([text.to_owned()]);
         for (line, expected) in [
             ("Decoder (codec vvc) not found for input stream #0:0", "format (vvc) that this service"),
             ("Decoding requested, but no decoder found for: vvc", "format (vvc) that this service"),
             ("Decoder (codec none) not found for input stream #0:0", "in a format that this service"),
-            ("Decode error rate 0.9 exceeds maximum 0.666667", "next to nothing, can be shown"),
-            ("a.mp4: Invalid data found when processing input", "next to nothing, can be shown"),
+            ("Decode error rate 0.9 exceeds maximum 0.666667", "next to nothing, in it can be decoded"),
+            ("a.mp4: Invalid data found when processing input", "next to nothing, in it can be decoded"),
         ] {
             let error = failure(failed, &lines(line));
             assert!(matches!(&error, FfmpegError::Source(text) if text.contains(expected)), "{error}");

@@ -306,7 +306,7 @@ async fn what_trouble_left_is_gone_on_with() {
     let left = made.stream();
     let made = Made::on(made.s3).await;
     assert_eq!(made.code, Some(0), "{}", made.log);
-    assert!(made.log.contains("going on where an earlier attempt stopped"), "{}", made.log);
+    assert!(made.log.contains("resuming after an earlier attempt"), "{}", made.log);
     let stream = made.stream();
     has_every_frame(&stream);
     for (name, segment) in left.iter().filter(|(name, _)| name.ends_with("seg-00000.m4s")) {

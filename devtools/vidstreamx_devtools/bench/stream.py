@@ -160,7 +160,7 @@ class Measurements:
         left = _flatten(self._published_rungs(upload))
         with self._buckets.start_task(upload, job_id) as task:
             second = task.wait(_DONE)
-            resumed = task.seconds_to("going on where an earlier attempt stopped")
+            resumed = task.seconds_to("resuming after an earlier attempt")
             published = _flatten(self._published_rungs(upload))
             made = {path: at for path, at in published.items() if left.get(path) != at}
             new_segment = min(made.values()) - task.start

@@ -1,4 +1,4 @@
-//! How FFmpeg is told: a pure function from the plan to its arguments, each with its reason.
+//! FFmpeg's arguments: a pure function of the plan, with the reason beside each argument.
 
 use std::os::fd::RawFd;
 
@@ -16,22 +16,22 @@ use crate::{
 
 use super::{colour, loudness::gain_filter};
 
-/// Length of an audio fragment. A segment is made of whole fragments, so audio segments begin at most half of
-/// this before or after video's; shorter fragments cost a header of some 300 bytes each.
+/// Duration of an audio fragment. Segments consist of whole fragments, so audio segments begin at most half
+/// of this before or after video segments. Each fragment costs a header of about 300 bytes.
 const AUDIO_FRAGMENT_MICROSECONDS: u32 = 250_000;
-/// Sharp without ringing.
+/// Scaling algorithm: sharp without ringing.
 const SCALER: &str = "bicubic";
-/// What files say about when their sound ends may be off by this, in seconds.
+/// Error of the end times of audio in files, in seconds.
 const ROUNDING: f64 = 0.1;
-/// Shorter side of a still at most.
+/// Largest shorter side of a still in pixels.
 const STILL_SIZE: u32 = 720;
 
-/// What a pipe out of FFmpeg carries.
+/// The content of a pipe from FFmpeg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Pipe {
-    /// `key=value` lines about once a second.
+pub(crate) enum Pipe {
+    /// Progress as `key=value` lines, about once per second.
     Progress,
-    /// Fragmented MP4 of what is encoded in front of the first rung, which is published as it is.
+    /// Fragmented MP4 of the first rung's encoded prefix.
     EncodedPrefix,
     /// Fragmented MP4 of a rung, by its index in the plan.
     Video(usize),
@@ -39,51 +39,54 @@ pub enum Pipe {
     Audio(usize),
     /// WebVTT of a subtitle track, by its index in the plan.
     Subtitles(usize),
-    /// JPEGs, one behind the other, for poster and storyboard.
+    /// Concatenated JPEGs for poster and storyboard.
     Stills,
 }
 
-/// What one FFmpeg makes.
+/// One FFmpeg process.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Process {
-    /// In the order of their file descriptors.
-    pub pipes: Vec<Pipe>,
-    /// Where it begins; absent for the source's beginning.
+pub(crate) struct Process {
+    /// Pipes in the order of their file descriptors.
+    pub(crate) pipes: Vec<Pipe>,
+    /// Absent for the beginning of the source.
     start: Option<ResumePoint>,
 }
 
-/// The FFmpegs that make a plan, for the whole of it or from `start` on. Subtitles always come from the source's beginning,
-/// by one of their own if everything else does not: FFmpeg skips what belongs to other tracks. So do the two parts of a rung
-/// of which only the beginning is encoded: FFmpeg reads its input at the pace of all that it makes, and ends what it makes
-/// when all of it ends.
-pub fn processes(plan: &Plan, start: Option<&ResumePoint>) -> Vec<Process> {
+/// The FFmpeg processes for a plan, from the beginning of the source or from `start`.
+///
+/// - Subtitles always start at the beginning. In a resumed attempt they get their own process.
+/// - An encoded prefix and the copied rest of its rung get their own processes, because one FFmpeg reads its
+///   input at the pace of its slowest output, and ends an output only when all outputs end.
+pub(crate) fn processes(plan: &Plan, start: Option<&ResumePoint>) -> Vec<Process> {
     let encoded_prefix = plan.encoded_prefix(first_interval(start));
     let rungs = usize::from(encoded_prefix.is_some())..plan.rungs.len();
-    let texts: Vec<_> = (0..plan.subtitles.len()).map(Pipe::Subtitles).collect();
-    let (texts_alone, texts) = if start.is_some() { (texts, Vec::new()) } else { (Vec::new(), texts) };
+    let subtitles: Vec<_> = (0..plan.subtitles.len()).map(Pipe::Subtitles).collect();
+    let (own_subtitles, subtitles) =
+        if start.is_some() { (subtitles, Vec::new()) } else { (Vec::new(), subtitles) };
     let main = [Pipe::Progress]
         .into_iter()
         .chain(rungs.map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
-        .chain(texts)
+        .chain(subtitles)
         .chain(plan.picture.as_ref().map(|_| Pipe::Stills));
-    let lead_alone =
+    let prefix_process =
         encoded_prefix.map(|_| Process { pipes: vec![Pipe::EncodedPrefix], start: start.cloned() });
-    let behind_the_lead = encoded_prefix.map(|encoded_prefix| Process {
+    let copied_rest = encoded_prefix.map(|encoded_prefix| Process {
         pipes: vec![Pipe::Video(0)],
-        start: Some(ResumePoint::of_the_picture(&plan.boundaries, encoded_prefix.until)),
+        start: Some(ResumePoint::for_video(&plan.boundaries, encoded_prefix.until)),
     });
     let all = [Process { pipes: main.collect(), start: start.cloned() }]
         .into_iter()
-        .chain(lead_alone)
-        .chain(behind_the_lead)
-        .chain([Process { pipes: texts_alone, start: None }]);
+        .chain(prefix_process)
+        .chain(copied_rest)
+        .chain([Process { pipes: own_subtitles, start: None }]);
     all.filter(|process| !process.pipes.is_empty()).collect()
 }
 
-/// The arguments of one of [`processes`]. `input` comes from [`crate::source::loopback::Input::arguments`]; the text of the picture's
-/// [`crate::ffmpeg::colour::Colour::cube`] is in the file `cube`; the process's pipes are open from file descriptor `first_fd` on.
-pub fn arguments(
+/// The arguments of one of [`processes`]. `input` comes from [`crate::source::loopback::Input::arguments`];
+/// the text of the picture's [`crate::ffmpeg::colour::Colour::cube`] is in the file `cube`; the process's
+/// pipes are open from file descriptor `first_fd` on.
+pub(crate) fn arguments(
     plan: &Plan,
     process: &Process,
     input: &[String],
@@ -92,10 +95,10 @@ pub fn arguments(
 ) -> Vec<String> {
     let start = process.start.as_ref();
     let mut args = Arguments::new();
-    // Progress comes as key=value on its own pipe, not as a line for people on stderr.
+    // Progress has its own pipe, in key=value form, instead of a status line on stderr.
     args.flag("-nostats");
     args.pair("-stats_period", "1");
-    // A header may lie: what is decoded is bounded, too.
+    // The duration and size in headers may be false, so decoding has its own limits.
     args.pair("-t", MOST_SECONDS.to_string());
     args.pair("-max_pixels", MOST_PIXELS.to_string());
     if let Some(start) = start {
@@ -108,10 +111,10 @@ pub fn arguments(
         }
         args.pair("-filter_complex", stills(picture, plan, start, cube));
     }
-    if let (Some(picture), [Pipe::EncodedPrefix], Some(of_the_plan)) =
+    if let (Some(picture), [Pipe::EncodedPrefix], Some(prefix)) =
         (&plan.picture, process.pipes.as_slice(), plan.encoded_prefix(first_interval(start)))
     {
-        args.pair("-filter_complex", encoded_prefix(picture, plan, start, of_the_plan));
+        args.pair("-filter_complex", encoded_prefix(picture, plan, start, prefix));
     }
     for (pipe, fd) in process.pipes.iter().zip(first_fd..) {
         match *pipe {
@@ -133,8 +136,9 @@ pub fn arguments(
                         None => copied(&mut args, picture, plan, start),
                     }
                     if encoded_prefix.is_some() || rung.encoding.is_none() {
-                        // One clock for both, and before FFmpeg 6 for the filter that drops packets, too: the muxer would
-                        // take another if this one had long ticks.
+                        // Prefix and copied rest share one clock. The muxer would choose another if the
+                        // source's ticks are long. Before FFmpeg 6 the filter that drops packets needs this,
+                        // too.
                         args.pair("-video_track_timescale", picture.timescale.to_string());
                     }
                 }
@@ -142,7 +146,7 @@ pub fn arguments(
             }
             Pipe::Audio(index) => {
                 if let Some(track) = plan.audio.get(index) {
-                    let start = start.and_then(|start| start.sounds.get(index));
+                    let start = start.and_then(|start| start.audio.get(index));
                     audio(&mut args, index, track, start);
                 }
                 args.pair("-frag_duration", AUDIO_FRAGMENT_MICROSECONDS.to_string());
@@ -150,7 +154,7 @@ pub fn arguments(
             }
             Pipe::Subtitles(index) => {
                 if let Some(track) = plan.subtitles.get(index) {
-                    text(&mut args, track, fd);
+                    subtitles(&mut args, track, fd);
                 }
             }
             Pipe::Stills => {
@@ -171,10 +175,11 @@ fn first_interval(start: Option<&ResumePoint>) -> i64 {
     start.map_or(0, |start| start.interval)
 }
 
-/// Begins before what is wanted, at a keyframe, and keeps the source's times. What comes too early is left out behind
-/// the decoders.
+/// Seeks to a keyframe before the resume point and keeps the source's times. Frames before the point are
+/// dropped after decoding.
 fn seek(args: &mut Arguments, start: &ResumePoint) {
-    // Without these two, times would count from where FFmpeg begins, and without the third FFmpeg would cut by itself.
+    // The first two keep FFmpeg from counting times from the seek position; the third keeps it from cutting
+    // by itself.
     args.flag("-copyts");
     args.flag("-start_at_zero");
     args.flag("-noaccurate_seek");
@@ -183,7 +188,7 @@ fn seek(args: &mut Arguments, start: &ResumePoint) {
     }
 }
 
-fn text(args: &mut Arguments, track: &SubtitleRendition, fd: RawFd) {
+fn subtitles(args: &mut Arguments, track: &SubtitleRendition, fd: RawFd) {
     args.pair("-map", format!("0:{}", track.stream));
     args.pair("-c:s", "webvtt");
     args.pair("-f", "webvtt");
@@ -196,7 +201,7 @@ impl Arguments {
     fn new() -> Self {
         let mut args = Self(Vec::new());
         args.flag("-hide_banner");
-        // Never waits for a key.
+        // FFmpeg must not read from a terminal.
         args.flag("-nostdin");
         args.pair("-loglevel", "warning");
         args
@@ -212,16 +217,17 @@ impl Arguments {
     }
 }
 
-/// Width and height of the stills: those of the largest rung that is encoded of at most [`STILL_SIZE`], or else
-/// of the smallest; of a rung that is published as it is, if there is no other.
-pub fn still_size(rungs: &[VideoRendition]) -> (u32, u32) {
+/// Size of the stills: of the largest encoded rung up to [`STILL_SIZE`], else of the smallest encoded rung,
+/// else of the copied rung.
+#[must_use]
+pub(crate) fn still_size(rungs: &[VideoRendition]) -> (u32, u32) {
     let sizes = sizes(rungs);
     let fits = |(width, height): &&(u32, u32)| *width.min(height) <= STILL_SIZE;
     let copied = rungs.first().map_or((2, 2), |rung| (rung.width, rung.height));
     sizes.iter().find(fits).or(sizes.last()).copied().unwrap_or(copied)
 }
 
-/// Of the rungs that are encoded, each once, largest first.
+/// The distinct sizes of encoded rungs, from large to small.
 fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
     let encoded = rungs.iter().filter(|rung| rung.encoding.is_some());
     let mut sizes: Vec<_> = encoded.map(|rung| (rung.width, rung.height)).collect();
@@ -231,20 +237,20 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
     sizes
 }
 
-/// One decode for everything: each size is scaled from the next larger one, which costs a fraction of scaling
-/// the source again.
+/// One decode feeds all rungs. Each size is scaled from the next larger one, which is much cheaper than
+/// scaling the source again.
 fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
-    // FFmpeg turns the picture upright by itself, before this graph.
+    // FFmpeg applies the rotation before this graph.
     if picture.deinterlace {
-        // Frames that say they are progressive stay as they are.
+        // Frames that are flagged as progressive stay unchanged.
         chains.push(format!("{from}bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
     }
     if let Some(start) = start {
-        chains.push(format!("{from}{}[wanted]", wanted(picture, plan, start)));
-        from = "[wanted]".into();
+        chains.push(format!("{from}{}[selected]", selected(picture, plan, start)));
+        from = "[selected]".into();
     }
     let sizes = sizes(&plan.rungs);
     for (index, size) in sizes.iter().enumerate() {
@@ -252,18 +258,18 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str
         let of_this_size =
             |rung: &&VideoRendition| rung.encoding.is_some() && (rung.width, rung.height) == *size;
         let rungs = plan.rungs.iter().enumerate().filter(|(_, rung)| of_this_size(rung));
-        let mut takers: Vec<String> = rungs.map(|(rung, _)| format!("[v{rung}]")).collect();
+        let mut outputs: Vec<String> = rungs.map(|(rung, _)| format!("[v{rung}]")).collect();
         if index + 1 < sizes.len() {
-            takers.push(format!("[s{index}]"));
+            outputs.push(format!("[s{index}]"));
         }
-        // Colours are changed once, for the largest size. Sizes are already in square pixels.
+        // Colours are converted once, at the largest size. Sizes are in square pixels already.
         let filters = if index == 0 {
             colour::filters(picture.colour, width, height, SCALER, cube)
         } else {
             format!("scale={width}:{height}:flags={SCALER}")
         };
         let scale = format!("{from}{filters},setsar=1");
-        match takers.as_slice() {
+        match outputs.as_slice() {
             [only] => chains.push(format!("{scale}{only}")),
             several => chains.push(format!("{scale},split={}{}", several.len(), several.concat())),
         }
@@ -272,12 +278,13 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str
     chains.join(";")
 }
 
-/// On the encoders' clock, whose rounding decides where keyframes are forced.
-fn wanted(picture: &Picture, plan: &Plan, start: &ResumePoint) -> String {
+/// Selects frames from the resume point on, on the encoders' clock, whose rounding decides which frames are
+/// forced.
+fn selected(picture: &Picture, plan: &Plan, start: &ResumePoint) -> String {
     format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(start.interval))
 }
 
-/// In the source's own size and colours. Its clock may be too coarse for an instant between two frames.
+/// The encoded prefix in the source's own size and colours, with a refined time base.
 fn encoded_prefix(
     picture: &Picture,
     plan: &Plan,
@@ -285,7 +292,7 @@ fn encoded_prefix(
     encoded_prefix: &EncodedPrefix,
 ) -> String {
     let from = match start {
-        Some(start) => wanted(picture, plan, start),
+        Some(start) => selected(picture, plan, start),
         None => format!("settb={}", picture.time_base),
     };
     let end_seconds = plan.boundaries.start_seconds(encoded_prefix.until);
@@ -296,7 +303,7 @@ fn stills(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &st
     let (width, height) = still_size(&plan.rungs);
     let interval = stills::interval_seconds(plan.duration_seconds);
     let colours = colour::filters(picture.colour, width, height, SCALER, cube);
-    // One field is enough for a small picture.
+    // One field is enough for a small image.
     let corrections = [picture.deinterlace.then_some("field=top"), Some(colours.as_str())];
     let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
     let first = start.map_or(0, |start| start.still);
@@ -307,16 +314,16 @@ fn stills(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &st
 fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, start: Option<&ResumePoint>) {
     args.pair("-map", format!("0:{}", picture.stream));
     args.pair("-c:v", "copy");
-    // FFmpeg begins at an earlier keyframe.
+    // FFmpeg starts at an earlier keyframe.
     if let Some(start) = start {
         let first = plan.boundaries.start_seconds(start.interval);
         args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
     }
 }
 
-fn encoder(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_lead: bool) {
+fn encoder(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_encoded_prefix: bool) {
     match rung.codec {
-        Codec::H264 => h264(args, rung, encoding, is_lead),
+        Codec::H264 => h264(args, rung, encoding, is_encoded_prefix),
         Codec::Hevc => hevc(args, rung, encoding),
         Codec::Av1 => av1(args, rung, encoding),
     }
@@ -324,28 +331,28 @@ fn encoder(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_
 
 fn encoded(args: &mut Arguments, picture: &Picture, boundaries: &Boundaries, start: Option<&ResumePoint>) {
     let (first, from_seconds) =
-        start.map_or((0, picture.start_seconds), |start| (start.interval, start.picture_seconds));
+        start.map_or((0, picture.start_seconds), |start| (start.interval, start.video_seconds));
     args.pair("-force_key_frames", boundaries.forced_keyframes(first, from_seconds));
-    // The source's own clock: with FFmpeg's guess (1/frame rate) frames of variable rate would move.
+    // The source's time base. FFmpeg's default (1/frame rate) would move frames of a variable rate.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
-    // Every frame once at its own time; the default may repeat frames until the rate is constant.
+    // Every frame once at its own time. The default may repeat frames to make the rate constant.
     args.pair("-fps_mode", "vfr");
 }
 
-/// Constant quality under a maximum rate: easy content costs few bits. A buffer of two seconds is what
-/// Apple's authoring rules allow for. Keyframes stand where segments begin and nowhere else, so that every rung
-/// has the same segments: none by scene cuts, none by distance, all closed.
-fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_lead: bool) {
+/// Constant quality under a maximum rate, so that easy content costs few bits. Apple's authoring rules allow
+/// a buffer of two seconds. Keyframes are closed and only at segment boundaries, not at scene cuts or by
+/// distance, so that every rung has the same segments.
+fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_encoded_prefix: bool) {
     args.pair("-c:v", "libx264");
     args.pair("-preset", &encoding.preset);
     args.pair("-crf", encoding.crf.to_string());
     args.pair("-maxrate", format!("{}k", rung.max_kbps));
     args.pair("-bufsize", format!("{}k", rung.max_kbps * 2));
     args.pair("-sc_threshold", "0");
-    // x264 takes a large distance as it is.
+    // A distance that is never reached.
     args.pair("-g", "100000");
     let parameter_sets = format!("sps-id={PREFIX_PARAMETER_SETS}");
-    let parameter_sets = if is_lead { parameter_sets.as_str() } else { "" };
+    let parameter_sets = if is_encoded_prefix { parameter_sets.as_str() } else { "" };
     args.pair("-x264-params", join(&["open-gop=0", &encoding.params, parameter_sets]));
 }
 
@@ -359,13 +366,13 @@ fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
         "-x265-params",
         join(&[
             &format!("vbv-maxrate={}:vbv-bufsize={}", rung.max_kbps, rung.max_kbps * 2),
-            // Without `info`, the number of processors would be told in the init segment, and nothing be gone on with on
-            // a machine with another.
+            // `info` would write the number of processors into the init segment, so an attempt on another
+            // machine could not resume.
             "scenecut=0:keyint=100000:min-keyint=1:open-gop=0:log-level=1:info=0",
             &encoding.params,
         ]),
     );
-    // Apple's players take no other.
+    // Apple's players accept no other tag.
     args.pair("-tag:v", "hvc1");
 }
 
@@ -375,12 +382,12 @@ fn av1(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
     args.pair("-preset", &encoding.preset);
     args.pair("-crf", encoding.crf.to_string());
     args.pair("-g", "100000");
-    // SVT-AV1 before 2.0 takes forced keyframes only if told to; later ones always do.
+    // SVT-AV1 before 2.0 needs this option for forced keyframes; later versions always obey them.
     let params = format!("enable-force-key-frames=1:scd=0:mbr={}", rung.max_kbps);
     args.pair("-svtav1-params", join(&[&params, &encoding.params]));
 }
 
-/// Encoders' parameters in one list.
+/// Joins encoder parameters into one list.
 fn join(lists: &[&str]) -> String {
     lists.iter().filter(|list| !list.is_empty()).copied().collect::<Vec<_>>().join(":")
 }
@@ -393,7 +400,8 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             args.pair("-map", format!("0:{}", track.stream));
             args.pair("-c:a", "copy");
         }
-        // FFmpeg fails where nothing comes out of a track: only silence is left of this one.
+        // The track has ended before the resume point. FFmpeg fails for a track without output, so silence
+        // replaces it.
         Some(layout)
             if start.is_some() && (ROUNDING..fed_seconds + ROUNDING).contains(&track.end_seconds) =>
         {
@@ -412,13 +420,13 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             args.pair("-map", format!("0:{}", track.stream));
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
-            // Holes in a damaged or odd source become silence (without that, all behind them would come early),
-            // and so does what is missing at the picture's beginning and end: some players, Shaka Player among
-            // them, end a stream with its shortest track. (Where nothing is missing at the beginning, a 0 would
-            // only do harm: FFmpeg begins anew when the channels change.)
+            // Silence fills gaps of a damaged source, which would move all later audio. It also fills the
+            // start and end of the video, because some players, Shaka Player among them, end a stream with
+            // its shortest track. `first_pts` is set only if the start is missing: FFmpeg would apply it
+            // again when the number of channels changes.
             let mut filters = Vec::new();
             match start {
-                // A first time is counted in samples of the rate that comes in.
+                // `first_pts` counts samples of the input rate.
                 Some(start) if track.begins_late && fed_seconds < track.start_seconds => {
                     filters.push(format!("aresample={rate},aresample=async=1:first_pts={}", start.fed_ticks));
                 }
@@ -437,13 +445,13 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             args.pair("-ar", rate.to_string());
         }
     }
-    // The encoder's priming frame lies before time 0, where fragments cannot say so without an edit
-    // list, which players treat differently: leaving it out keeps audio exactly on time.
+    // The encoder's priming packet lies before time 0. Fragments could express that only by an edit list,
+    // which players treat differently. Dropping the packet keeps audio exactly on time.
     args.pair(
         "-bsf:a",
         match start {
             None => "noise=drop='lt(pts,0)'".to_owned(),
-            // Half a packet before the first one, whatever the clock.
+            // Half a packet before the first one, so that no rounding matters.
             Some(start) => {
                 let first_seconds = (start.first_ticks as f64 - 512.0) / f64::from(rate);
                 format!("noise=drop='lt(pts*tb,{first_seconds:.6})'")
@@ -454,16 +462,16 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
 
 /// Fragmented MP4 into a pipe.
 fn fragments(args: &mut Arguments, fd: RawFd, extra: &str) {
-    // empty_moov: the init segment comes first. default_base_moof: fragments can be cut out. skip_sidx: a
-    // sidx would have to be rewritten. frag_discont and disabled avoid_negative_ts: the first sample keeps
-    // its own time instead of being moved to 0. negative_cts_offsets: decoding and presentation begin at the
-    // same time, so reordering does not delay the picture against the sound.
+    // empty_moov: the init segment comes first. default_base_moof: fragments are independent of their
+    // position. skip_sidx: a sidx would have to be rewritten. frag_discont and disabled avoid_negative_ts:
+    // the first sample keeps its own time instead of moving to 0. negative_cts_offsets: decoding and
+    // presentation begin at the same time, so reordering does not delay video against audio.
     args.pair(
         "-movflags",
         format!("{extra}+empty_moov+default_base_moof+skip_sidx+frag_discont+negative_cts_offsets"),
     );
     args.pair("-avoid_negative_ts", "disabled");
-    // Tags of the source (place, device, author) are nobody's business in a published stream.
+    // The source's tags (place, device, author) are private and do not belong in a published stream.
     args.pair("-map_metadata", "-1");
     args.pair("-map_chapters", "-1");
     args.pair("-f", "mp4");

@@ -1,11 +1,12 @@
-//! Filters that convert a source's colours to 8-bit 4:2:0 BT.709 in limited range, tagged so, which every player decodes.
+//! Filters that convert a source's colours to 8-bit 4:2:0 BT.709 in limited range, tagged so, which every
+//! player decodes.
 
 use crate::plan::colour::{Colour, Layout, Matrix, Signal};
 
 use super::tone_map;
 
-/// A player that finds no tags takes small pictures for BT.601 and large ones for BT.709, which would change
-/// colours from rung to rung.
+/// Tags of every rung. Players assume BT.601 for small untagged video and BT.709 for large, so colours would
+/// differ between rungs.
 const TAGS: &str = "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709";
 
 /// The matrix's name in the filter `scale`.
@@ -30,24 +31,24 @@ fn colour_space(matrix: Matrix) -> Option<&'static str> {
     }
 }
 
-/// Text of the table that [`Colour::filters`] names, if it names one.
+/// The lookup table that [`filters`] refers to, if it does.
 #[must_use]
 pub(crate) fn cube(colour: Colour) -> Option<String> {
     colour.signal.map(tone_map::cube)
 }
 
-/// The filters from decoded, progressive frames to frames of a rung, joined by commas. `flags` is the
-/// scaler's; `cube` is where the text of [`Colour::cube`] is: a path that ends in `.cube`, without any of
-/// FFmpeg's special characters (`:,;[]'\`).
+/// The filters from decoded, progressive frames to frames of a rung, joined by commas. `flags` are the
+/// scaler's. `cube` is the path of the file with [`cube`]'s text; it ends in `.cube` and has none of FFmpeg's
+/// special characters (`:,;[]'\`).
 #[must_use]
 pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube: &str) -> String {
     let size = format!("scale={width}:{height}:flags={flags}");
-    // 16 bits, because for 10 and 12 FFmpeg has no fast lookup (the whole chain takes half the time).
+    // 16 bits, because FFmpeg has no fast lookup for 10 and 12 (the chain takes half the time).
     let lookup = format!("lut3d=file={cube}");
     let last = format!("scale=flags={flags}:out_color_matrix=bt709:out_range=tv,format=yuv420p");
     match (colour.signal, colour.layout) {
-        // I, P and T go as they are into planes that are called G, B and R. The ranges are named only so
-        // that the scaler leaves them alone.
+        // I, P and T are moved unchanged into the planes G, B and R. The named ranges keep the scaler from
+        // converting them.
         (Some(Signal::DolbyVision5), _) => format!(
             "{size}:in_range=pc:out_range=pc,format=yuv444p16le,mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp16le,\
                  setparams=range=pc:colorspace=gbr,{lookup},{last},{TAGS}"
@@ -61,15 +62,15 @@ pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube
         (None, Layout::Rgb) => {
             format!("{size}:out_color_matrix=bt709:out_range=tv,format=yuv420p,{TAGS}")
         }
-        // The scaler takes grey for full range whatever the tags say.
+        // The scaler treats grey as full range, whatever its tags.
         (None, Layout::Grey) if !colour.full => {
             format!("{size}:in_range=pc:out_range=pc,format=yuv420p,{TAGS}")
         }
         (None, Layout::Grey) => format!("{size}:in_range=pc:out_range=tv,format=yuv420p,{TAGS}"),
         (None, Layout::Yuv(matrix)) => {
             let range = if colour.full { ":in_range=pc:out_range=tv" } else { "" };
-            // `fast` leaves primaries alone: BT.601's differ by less than cameras do, and converting them
-            // takes more time than the scaling. The scaler's own conversion goes by way of 8-bit RGB.
+            // `fast` keeps the primaries: BT.601's differ by less than cameras do, and their conversion takes
+            // more time than the scaling. The scaler's own conversion goes through 8-bit RGB.
             let matrix = colour_space(matrix).map_or_else(String::new, |set| {
                 format!(",colorspace=iall={set}:irange=tv:all=bt709:range=tv:fast=1")
             });
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_bt709_already_is_only_scaled() {
+    fn bt709_is_only_scaled() {
         let expected = format!("scale=1280:720:flags=bicubic,format=yuv420p,{TAGS}");
         let tagged = Tags { matrix: Some("bt709"), ..HD };
         for tags in [HD, tagged, Tags { matrix: Some("unknown"), ..HD }, Tags { width: 720, ..HD }] {
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filters_of_each_kind() {
+    fn filters_of_each_kind() {
         let kinds = [
             ("full range", Tags { full_range: true, ..HD }),
             ("BT.601", Tags { matrix: Some("bt470bg"), ..HD }),

@@ -1,7 +1,7 @@
-//! How loud the source's sound is, and by how much it must be changed, for profiles that ask for it.
+//! Measures loudness (EBU R128) for profiles with a loudness target.
 //!
-//! The whole of it is measured before anything is encoded, and then changed by one constant: a normaliser that
-//! adapts as it goes would change the loudness between quiet and loud parts that its maker meant.
+//! Each track is measured as a whole before encoding, and then changed by one constant gain. An adaptive
+//! normaliser would change the intended difference between quiet and loud parts.
 
 use ebur128::{EbuR128, Mode};
 use futures::future::try_join_all;
@@ -19,7 +19,7 @@ use crate::{
     source::loopback::Input,
 };
 
-/// Measured at this rate, which loudness does not depend on.
+/// Sample rate of the measurement in Hz. Loudness does not depend on it.
 const SAMPLE_RATE: u32 = 48_000;
 
 /// The FFmpeg filter for a gain.
@@ -34,11 +34,11 @@ pub(super) fn gain_filter(gain: Gain) -> String {
     format!("{volume},alimiter=limit={limit:.4}:level=0:attack=5:release=50")
 }
 
-/// Measures the tracks as they will be published, in one pass over the source.
+/// Measures the tracks in their published layout, in one pass over the source.
 ///
 /// # Errors
-/// As for encoding.
-pub async fn measure(
+/// FFmpeg fails or stalls, or its output cannot be read.
+pub(crate) async fn measure(
     input: &Input,
     tracks: &[AudioRendition],
     progress_state: &ProgressState,
@@ -47,7 +47,7 @@ pub async fn measure(
         ["-hide_banner", "-nostdin", "-loglevel", "warning", "-nostats", "-stats_period", "1"]
             .map(str::to_owned)
             .into();
-    // As for encoding: a header may lie.
+    // The duration in a header may be false, so decoding has its own limit.
     arguments.extend(["-t".to_owned(), MOST_SECONDS.to_string()]);
     arguments.extend(input.arguments());
     arguments.extend(["-progress".to_owned(), format!("pipe:{FIRST_PIPE_FD}")]);
@@ -82,7 +82,7 @@ pub async fn measure(
 
 async fn meter(mut pipe: pipe::Receiver, track: &AudioRendition) -> Result<Loudness, TaskError> {
     let failed = |reason: String| TaskError::Output { rendition: format!("audio/{}", track.name), reason };
-    // A histogram, because a list of all blocks would grow with the track.
+    // A histogram has constant size; a list of blocks would grow with the track.
     let mode = Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
     let mut meter =
         EbuR128::new(track.channels, SAMPLE_RATE, mode).map_err(|error| failed(error.to_string()))?;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn one_gain_and_a_limit_where_peaks_would_clip() {
+    fn one_gain_and_a_limiter_if_peaks_would_clip() {
         assert_eq!(filter(-23.0, -9.0).unwrap(), "volume=7.00dB");
         assert_eq!(filter(-10.0, 0.5).unwrap(), "volume=-6.00dB");
         let limited = "volume=7.00dB,alimiter=limit=0.8913:level=0:attack=5:release=50";
@@ -130,10 +130,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tones_are_as_loud_as_the_standard_says() {
+    async fn tones_have_the_standards_loudness() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("tones.mkv");
-        // EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS is -23 LUFS; a second track is 10 dB louder.
+        // EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS is -23 LUFS; a second track is 10 dB
+        // louder.
         let arguments = "-loglevel error -f lavfi -i sine=frequency=1000:duration=6:sample_rate=48000 \
             -filter_complex [0]volume=18.06dB,volume=-23dB,pan=stereo|c0=c0|c1=c0,asplit[a][b];[b]volume=10dB[c] \
             -map [a] -map [c] -c:a pcm_f32le";

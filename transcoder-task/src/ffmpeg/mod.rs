@@ -1,7 +1,7 @@
 //! The form in which FFmpeg gets a plan.
 //!
-//! [`arguments`] builds the command lines from the plan, with filters for [`colour`]s and [`tone_map`]s. [`plan_id`]
-//! identifies the output they produce. [`loudness`] measures audio before the plan is complete.
+//! [`arguments`] builds the command lines from the plan, with filters for [`colour`]s and [`tone_map`]s.
+//! [`plan_id`] identifies the output they produce. [`loudness`] measures audio before the plan is complete.
 
 pub(crate) mod arguments;
 pub(crate) mod colour;

@@ -7,8 +7,9 @@ use crate::plan::model::Plan;
 
 use super::arguments::{arguments, processes};
 
-/// Eight hex digits, stable for identical plans, arguments and versions. Output published under the same id stays valid,
-/// and a later attempt may continue it. `made_by` names everything else that decides the output's bytes.
+/// Eight hex digits, stable for identical plans, arguments and versions. Output published under the same id
+/// stays valid, and a later attempt may continue it. `made_by` names everything else that decides the
+/// output's bytes.
 #[must_use]
 pub(crate) fn plan_id(plan: &Plan, made_by: &[&str]) -> String {
     let processes = processes(plan, None);

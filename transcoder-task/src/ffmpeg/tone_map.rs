@@ -1,21 +1,22 @@
-//! From high dynamic range or a wide gamut to what every screen shows, as a table that FFmpeg looks colours up in.
+//! Tone mapping: a lookup table from high dynamic range or a wide gamut to SDR BT.709.
 //!
-//! FFmpeg's own way (`zscale`, then `tonemap`) takes over twice the CPU time, cuts off what BT.709 lacks, and
-//! cannot read Dolby Vision's profile 5. A table costs the same whatever it does.
+//! FFmpeg's own filters (`zscale`, then `tonemap`) take over twice the CPU time, clip colours outside BT.709,
+//! and cannot read Dolby Vision profile 5. A table has the same cost for any mapping.
 
 use std::fmt::Write;
 
 use crate::plan::colour::{Gamut, PQ_PEAK, Signal, USUAL_PEAK, WHITE};
 
-/// Points a side. Over random colours the mean error of looking up is 0.6 of 255 (1.0 for profile 5) and 99 % are
-/// within 5 (6); greys are within 0.5. Twice the points: a third of that, and eight times as long to write.
+/// Points per side of the table. For random colours the mean lookup error is 0.6 of 255 (1.0 for profile 5),
+/// and 99 % are within 5 (6); greys are within 0.5. Twice the points give a third of the error and take eight
+/// times as long to write.
 const POINTS: u32 = 33;
 /// Gamma of an SDR display: BT.1886.
 const SDR_GAMMA: f64 = 2.4;
-/// Where the tone curve leaves the straight line, as a part of white's PQ code: at 64 cd/m², above most of a
-/// face and of a room. Diffuse white comes out at 84 % of SDR's signal.
+/// Start of the tone curve's shoulder, as a share of white's PQ code: 64 cd/m², above most of a face or a
+/// room. Diffuse white maps to 84 % of SDR's signal.
 const SHOULDER: f64 = 0.8;
-/// Colours beyond this part of the way from grey to the edge of BT.709 are drawn in to make room.
+/// Colours beyond this share of the distance from grey to the edge of BT.709 are compressed.
 const KNEE: f64 = 0.8;
 
 type Rgb = [f64; 3];
@@ -31,17 +32,17 @@ const D65: [f64; 2] = [0.3127, 0.3290];
 const LMS: Matrix = [[1688.0, 2146.0, 262.0], [683.0, 2951.0, 462.0], [99.0, 309.0, 3688.0]];
 const ICTCP: Matrix = [[2048.0, 2048.0, 0.0], [6610.0, -13613.0, 7003.0], [17933.0, -17390.0, -543.0]];
 
-/// XYZ to the LMS of IPT: Hunt, Pointer and Estévez's, normalised to D65, in Ebner and Fairchild, "Development
-/// and Testing of a Color Space (IPT) with Improved Hue Uniformity", 1998.
+/// XYZ to the LMS of IPT: Hunt, Pointer and Estévez's, normalised to D65, in Ebner and Fairchild,
+/// "Development and Testing of a Color Space (IPT) with Improved Hue Uniformity", 1998.
 const IPT_LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
 /// IPT to PQ-coded LMS, times 8192: the inverse of that paper's, as every profile 5 stream carries it.
 const IPT: Matrix = [[8192.0, 799.0, 1681.0], [8192.0, -933.0, 1091.0], [8192.0, 267.0, -5545.0]];
 /// Takes the crosstalk of 2 % (IPTPQ"c2") out of linear LMS, times 16384.
 const CROSSTALK: Matrix = [[17081.0, -349.0, -349.0], [-349.0, 17081.0, -349.0], [-349.0, -349.0, 17081.0]];
 
-/// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB, red fastest. It takes
-/// full-range R'G'B' (I, P, T in place of G, B, R for profile 5, as FFmpeg's planes are G, B, R) to
-/// full-range R'G'B' of BT.709.
+/// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB, red fastest. It maps
+/// full-range R'G'B' to full-range R'G'B' of BT.709. For profile 5, I, P and T take the place of G, B and R,
+/// FFmpeg's planes.
 #[must_use]
 pub(super) fn cube(signal: Signal) -> String {
     let mapper = Mapper::new(signal);
@@ -51,7 +52,7 @@ pub(super) fn cube(signal: Signal) -> String {
         for green in 0..POINTS {
             for red in 0..POINTS {
                 let [r, g, b] = mapper.map([at(red), at(green), at(blue)]);
-                // Writing to a String does not fail.
+                // Writing to a string cannot fail.
                 let _ = writeln!(text, "{r:.5} {g:.5} {b:.5}");
             }
         }
@@ -59,7 +60,7 @@ pub(super) fn cube(signal: Signal) -> String {
     text
 }
 
-/// One signal's way to BT.709, with what is the same for all colours worked out.
+/// The mapping of one signal to BT.709, with everything precomputed that does not depend on the colour.
 struct Mapper {
     signal: Signal,
     to_bt2020: Matrix,
@@ -128,8 +129,8 @@ impl Mapper {
         [toned, ct * part, cp * part]
     }
 
-    /// What is dark enough stays; a hyperbola (mpv's and FFmpeg's "mobius") takes the rest below SDR's peak.
-    /// BT.2390's own spline is level at its end, which makes 400 and 1000 cd/m² the same white.
+    /// Dark intensities stay; a hyperbola (mpv's and FFmpeg's "mobius") compresses the rest below SDR's peak.
+    /// BT.2390's own spline is flat at its end, so 400 and 1000 cd/m² would be the same white.
     fn curve(&self, intensity: f64) -> f64 {
         let (code, peak) = (intensity / self.white, self.peak / self.white);
         if code <= SHOULDER || peak <= 1.0 {
@@ -143,9 +144,9 @@ impl Mapper {
         scale * (code + a) / (code + b) * self.white
     }
 
-    /// Linear BT.709, 1 being white. A colour near or beyond the edge moves towards grey of the same hue (in
-    /// ICtCp, which is made for that) instead of being cut off, which would turn orange into yellow. A bright
-    /// one also gets darker on the way, or else every flame would be white.
+    /// Linear BT.709 with white at 1. A colour near or beyond the gamut's edge moves towards grey of the same
+    /// hue in ICtCp. Clipping would turn orange into yellow. Bright colours also become darker, or every
+    /// flame would be white.
     fn fitted(&self, ictcp: Rgb) -> Rgb {
         let [intensity, ct, cp] = ictcp;
         let darker = 1.2 * (intensity / self.white).powi(2) * ct.hypot(cp);
@@ -170,7 +171,7 @@ impl Mapper {
         if inside == 0.0 {
             return at(0.0);
         }
-        // How far out the colour is, 1 being the edge.
+        // Distance of the colour from grey; 1 is the gamut's edge.
         let out = (1.0 / inside - KNEE) / (1.0 - KNEE);
         let drawn_in = KNEE + (1.0 - KNEE) * out / out.hypot(1.0);
         at(drawn_in * inside)
@@ -202,15 +203,15 @@ fn hlg(coded: Rgb) -> Rgb {
     scene.map(|light| f64::from(USUAL_PEAK) * luminance.powf(0.2) * light)
 }
 
-/// PQ-coded LMS of profile 5's planes, which come as G (I), B (P) and R (T). What the stream's metadata would
-/// change from frame to frame (reshaping) is not applied: colours may be off in strength, not in hue.
+/// PQ-coded LMS of profile 5's planes G (I), B (P) and R (T). The reshaping in each frame's metadata is not
+/// applied, so saturation may differ, but not hue.
 fn ipt([t, i, p]: Rgb) -> Rgb {
-    // 10 bits lie in the upper bits of 16, so their largest value is not quite 1, and zero is at 512.
+    // The 10 bits are the upper bits of 16, so the largest value is just below 1, and zero is at 512.
     let [t, i, p] = [t, i, p].map(|plane| plane * 65_535.0 / f64::from(1023 << 6));
     apply(scaled(IPT, 1.0 / 8192.0), [i, p - 512.0 / 1023.0, t - 512.0 / 1023.0])
 }
 
-/// Linear RGB to XYZ, white being (1, 1, 1): SMPTE RP 177.
+/// Linear RGB to XYZ, with white at (1, 1, 1): SMPTE RP 177.
 fn to_xyz(primaries: [[f64; 2]; 3]) -> Matrix {
     let xyz = |[x, y]: [f64; 2]| [x / y, 1.0, (1.0 - x - y) / y];
     let [red, green, blue] = primaries.map(xyz);
@@ -236,7 +237,7 @@ fn product(left: Matrix, right: Matrix) -> Matrix {
     transposed(transposed(right).map(|column| apply(left, column)))
 }
 
-/// Of a matrix that has one.
+/// The inverse of a regular matrix.
 fn inverse([a, b, c]: Matrix) -> Matrix {
     let cross =
         |u: Rgb, v: Rgb| [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];

@@ -312,7 +312,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         let interval = if track.is_sound {
             // There are no keyframes to go by: the boundary goes to the fragment that is nearest to it.
             let middle = u64::midpoint(fragment.start_ticks, fragment.end_ticks);
-            self.boundaries.interval_of_sound(seconds(middle))
+            self.boundaries.audio_interval(seconds(middle))
         } else {
             self.boundaries.interval(seconds(fragment.start_ticks))
         };

@@ -4,18 +4,19 @@ use crate::{analysis::ffprobe::Media, config::profile::Profile};
 
 use super::{language, model::AudioRendition};
 
-/// Sound up to this rate is published as it is: what encoders make of stereo at their highest settings.
+/// Highest bit rate of a copied stereo track: encoders' highest settings.
 const COPY_STEREO_KBPS: u64 = 260;
-/// Seconds at the picture's beginning and end that sound may lack before silence has to be added: players do
-/// not stop for less.
-const HOLE: f64 = 0.1;
+/// Seconds that audio may be missing at the start or end of the video before silence is added. Players do not
+/// stop for less.
+const MAX_GAP_SECONDS: f64 = 0.1;
 
-/// Every track in stereo, and those of more channels in their own layout too.
+/// A stereo rendition of every track, and a surround rendition of tracks with more channels.
+#[must_use]
 pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendition> {
     let tracks = &media.audio;
     let has_tables = media.format.starts_with("mov");
     let picture = media.video.as_ref().filter(|video| video.duration_seconds > 0.0);
-    // Some files count what comes before the first frame in its track's length.
+    // Some files count the time before the first frame in the track's duration.
     let at_least_seconds = picture
         .map_or(0.0, |video| (video.start_seconds + video.duration_seconds).min(media.duration_seconds));
     let mut renditions: Vec<AudioRendition> = Vec::with_capacity(tracks.len());
@@ -23,13 +24,14 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
         tracks.iter().map(|track| (track.language.as_deref(), track.title.as_deref())).collect();
     for (track, label) in tracks.iter().zip(language::labels(&described, "Audio")) {
         let end_seconds = track.start_seconds + track.duration_seconds;
-        let covers_the_picture = track.start_seconds <= HOLE && end_seconds >= at_least_seconds - HOLE;
-        // As it is only if nothing is to be changed, and if players are sure to take it.
+        let covers_the_picture =
+            track.start_seconds <= MAX_GAP_SECONDS && end_seconds >= at_least_seconds - MAX_GAP_SECONDS;
+        // Copied only if nothing must change, and if all players decode it.
         let copied = |most_kbps: u64| {
             profile.loudness.is_none()
                 && covers_the_picture
                 && copyable.contains(&track.index)
-                // FFmpeg has looked into the frames, where HE-AAC may hide from the header.
+                // From FFmpeg's look into the frames: HE-AAC may not show in the header.
                 && track.profile.as_deref() == Some("LC")
                 && (32_000..=48_000).contains(&track.sample_rate)
                 && (1..=most_kbps * 1000).contains(&track.bit_rate)
@@ -40,11 +42,11 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             _ => 48_000,
         };
         let (layout, channels, kbps) = match track.channels {
-            // Half of what two channels take, and what they save by what they have in common.
+            // Half of stereo's rate, and a half of that again, because two channels share information.
             1 => ("mono", 1, profile.audio_kbps * 3 / 4),
             _ => ("stereo", 2, profile.audio_kbps),
         };
-        let as_it_is = track.channels <= 2 && copied(COPY_STEREO_KBPS);
+        let is_copied = track.channels <= 2 && copied(COPY_STEREO_KBPS);
         let stereo = AudioRendition {
             name: language::numbered(track.language.as_deref(), |name| {
                 renditions.iter().any(|other| other.name == name)
@@ -53,24 +55,24 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             language: track.language.clone(),
             stream: track.index,
             default: track.role.default,
-            sample_rate: sample_rate(as_it_is),
+            sample_rate: sample_rate(is_copied),
             channels,
-            layout: (!as_it_is).then_some(layout),
+            layout: (!is_copied).then_some(layout),
             kbps,
             gain: None,
             duration_seconds: track.duration_seconds,
-            begins_late: track.start_seconds > HOLE,
+            begins_late: track.start_seconds > MAX_GAP_SECONDS,
             start_seconds: track.start_seconds,
             end_seconds: if has_tables && track.duration_seconds > 0.0 { end_seconds } else { 0.0 },
             at_least_seconds,
         };
         let surround = surround(track.channel_layout.as_deref()).map(|(layout, channels, pairs)| {
-            let as_it_is = copied(COPY_STEREO_KBPS * u64::from(pairs));
+            let is_copied = copied(COPY_STEREO_KBPS * u64::from(pairs));
             AudioRendition {
                 name: format!("{}-{layout}", stereo.name),
-                sample_rate: sample_rate(as_it_is),
+                sample_rate: sample_rate(is_copied),
                 channels,
-                layout: (!as_it_is).then_some(layout),
+                layout: (!is_copied).then_some(layout),
                 kbps: profile.audio_kbps * pairs,
                 ..stereo.clone()
             }
@@ -82,8 +84,8 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
     renditions
 }
 
-/// The layouts that AAC carries and players know: FFmpeg's name, channels, and how many times stereo's rate
-/// they need.
+/// Surround layouts that AAC carries and players support: FFmpeg's name, channels, and the rate as a multiple
+/// of stereo's.
 fn surround(layout: Option<&str>) -> Option<(&'static str, u32, u32)> {
     match layout? {
         "5.1" | "5.1(side)" => Some(("5.1", 6, 3)),

@@ -15,16 +15,18 @@ use super::{
     segmentation::Boundaries,
 };
 
-/// Beside a copied rung the others have the source's keyframes, which are fewer as a rule. Frames live on the better
-/// quality of keyframes; without those, this much less of the rate factor gives the same (VMAF, measured).
+/// Change of the rate factor of encoded rungs beside a copied one. They use the source's keyframes, usually
+/// fewer than their own. Other frames profit from the higher quality of keyframes; this change compensates
+/// for it (VMAF, measured).
 const CRF_WITH_FEWER_KEYFRAMES: f64 = -0.5;
 
 impl Plan {
-    /// The plan for a source.
-    pub fn new(media: &Media, copyable: &Copyable, profile: &Profile) -> Self {
+    /// Builds the plan for a source.
+    #[must_use]
+    pub(crate) fn new(media: &Media, copyable: &Copyable, profile: &Profile) -> Self {
         let video = media.video.as_ref();
         let mut rungs = video.map(|video| ladder(video, profile)).unwrap_or_default();
-        // What is only copied is there at once.
+        // A single copied rung needs no encoded prefix: it is published immediately.
         let waits = profile.grows() && rungs.len() > 1;
         let copied = match (video, &copyable.video, rungs.first_mut()) {
             (Some(video), Some(copy), Some(top)) if may_be_copied(video, copy, top) => {
@@ -35,7 +37,7 @@ impl Plan {
                     .take()
                     .zip(encoded_prefix)
                     .map(|(encoding, (_, until))| EncodedPrefix { until: *until, encoding });
-                // What is encoded may take what other encoders would have taken: a source of very little may need more.
+                // The encoded prefix of a source with a very low rate may need the rung's normal maximum.
                 top.max_kbps =
                     if top.encoded_prefix.is_some() { peak_kbps.max(top.max_kbps) } else { peak_kbps };
                 for encoding in rungs.iter_mut().filter_map(|rung| rung.encoding.as_mut()) {
@@ -62,7 +64,7 @@ fn picture(video: &Video) -> Picture {
         stream: video.index,
         deinterlace: video.interlaced,
         colour: colour(video),
-        time_base: fine(&video.time_base),
+        time_base: refined(&video.time_base),
         timescale: video
             .time_base
             .split_once('/')
@@ -78,8 +80,8 @@ fn picture(video: &Video) -> Picture {
     }
 }
 
-/// The same clock with ticks short enough for an instant between two frames: some have one tick per frame.
-fn fine(time_base: &str) -> String {
+/// A time base with ticks short enough for a time between two frames. Some sources have one tick per frame.
+fn refined(time_base: &str) -> String {
     const TICKS_PER_SECOND: u64 = 10_000;
     let parsed =
         time_base.split_once('/').and_then(|(n, d)| Some((n.parse::<u64>().ok()?, d.parse::<u64>().ok()?)));

@@ -2,21 +2,21 @@
 
 use crate::analysis::ffprobe::Video;
 
-/// From this width, or above this height, a picture without tags is taken for BT.709 (as mpv and VLC do).
+/// From this width, or above [`SD_HEIGHT`], untagged video is BT.709, as in mpv and VLC.
 const HD_WIDTH: u32 = 1280;
-/// Of PAL, the tallest of standard definition.
+/// Height of PAL, the tallest standard definition.
 const SD_HEIGHT: u32 = 576;
-/// Luminance of diffuse white in cd/m²: BT.2408-7, section 2.1. It is SDR's peak here.
+/// Luminance of diffuse white in cd/m² (BT.2408-7, section 2.1), used as SDR's peak.
 pub(crate) const WHITE: f64 = 203.0;
-/// Peak of a programme that does not say, and of HLG's reference display (BT.2100-2, table 5), in cd/m².
+/// Peak in cd/m² of a programme without metadata, and of HLG's reference display (BT.2100-2, table 5).
 pub(crate) const USUAL_PEAK: u32 = 1000;
 /// Peak of PQ in cd/m²: SMPTE ST 2084.
 pub(crate) const PQ_PEAK: f64 = 10_000.0;
 
-/// What ffprobe says about a video track; words are FFmpeg's, `unknown` is as good as absent.
+/// Colour tags of a video track from ffprobe, with FFmpeg's names; `unknown` means absent.
 ///
-/// For H.264, HEVC, VP9 and AV1 the bitstream's tags are in these fields, whatever the container says, because
-/// FFmpeg opens the decoder before it answers.
+/// For H.264, HEVC, VP9 and AV1 these are the bitstream's tags, not the container's, because ffprobe opens
+/// the decoder.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tags<'a> {
     /// `pix_fmt`.
@@ -29,23 +29,23 @@ pub(crate) struct Tags<'a> {
     pub(crate) primaries: Option<&'a str>,
     /// `color_range` is `pc`.
     pub(crate) full_range: bool,
-    /// Stored, in pixels.
+    /// Stored size in pixels.
     pub(crate) width: u32,
-    /// Stored, in pixels.
+    /// Stored size in pixels.
     pub(crate) height: u32,
     /// `dv_profile` and `dv_bl_signal_compatibility_id` of the side data "DOVI configuration record".
     pub(crate) dolby_vision: Option<(u32, u32)>,
-    /// In cd/m²: `max_content` of "Content light level metadata", or else `max_luminance` of "Mastering display
-    /// metadata".
+    /// Peak in cd/m²: `max_content` of "Content light level metadata", else `max_luminance` of "Mastering
+    /// display metadata".
     pub(crate) peak: Option<f64>,
 }
 
-/// How a source's colours are stored.
+/// The meaning of a source's colour values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Colour {
     pub(crate) layout: Layout,
     pub(crate) full: bool,
-    /// To be looked up in a table; absent for what is BT.709 but for matrix and range.
+    /// The signal to convert by a lookup table; absent if only matrix and range may differ from BT.709.
     pub(crate) signal: Option<Signal>,
 }
 
@@ -66,19 +66,19 @@ pub(crate) enum Matrix {
     Bt2020,
 }
 
-/// What the numbers of a picture mean.
+/// A signal that is not SDR BT.709.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// BT.2100 PQ in BT.2020 colours: HDR10, HDR10+, Dolby Vision profiles 8.1 and 7.
     Pq {
-        /// In cd/m².
+        /// Peak in cd/m².
         peak: u32,
     },
     /// BT.2100 HLG in BT.2020 colours: also Dolby Vision profile 8.4.
     Hlg,
     /// Dolby Vision profile 5: planes are I, P, T (see `ffmpeg::tone_map`), not Y, Cb, Cr.
     DolbyVision5,
-    /// Ordinary range in more colours than BT.709 has.
+    /// SDR with a wider gamut than BT.709.
     Wide(Gamut),
 }
 
@@ -92,8 +92,9 @@ pub(crate) enum Gamut {
 }
 
 impl Signal {
-    /// PQ with the peak that metadata states (the programme's brightest pixel or the mastering display, in
-    /// cd/m²). What is below diffuse white or above PQ's end is a mistake of the encoder's.
+    /// PQ with the peak of the metadata in cd/m² (brightest pixel or mastering display). A peak below diffuse
+    /// white or above PQ's limit is an error of the metadata and is ignored.
+    #[must_use]
     pub(crate) fn pq(stated: Option<f64>) -> Self {
         let sensible = stated.filter(|peak| (WHITE..=PQ_PEAK).contains(peak));
         Self::Pq { peak: sensible.map_or(USUAL_PEAK, |peak| peak.round() as u32) }
@@ -101,7 +102,8 @@ impl Signal {
 }
 
 impl Colour {
-    /// What the tags amount to.
+    /// Interprets the tags.
+    #[must_use]
     pub(crate) fn of(tags: &Tags<'_>) -> Self {
         let signal = signal(tags);
         let format = tags.pixel_format;
@@ -117,7 +119,8 @@ impl Colour {
         Self { layout, full, signal }
     }
 
-    /// Whether every player takes it as it is.
+    /// Whether every player displays it correctly without conversion.
+    #[must_use]
     pub(crate) fn is_ordinary(self) -> bool {
         self.signal.is_none() && !self.full && matches!(self.layout, Layout::Yuv(_))
     }
@@ -141,7 +144,7 @@ pub(super) fn colour(video: &Video) -> Colour {
 }
 
 fn signal(tags: &Tags<'_>) -> Option<Signal> {
-    // Profile 10 is AV1; compatibility 0 says that nothing but Dolby Vision can show the base layer.
+    // Profile 10 is AV1. Compatibility 0 means that only Dolby Vision can display the base layer.
     if matches!(tags.dolby_vision, Some((5, _) | (10, 0))) {
         return Some(Signal::DolbyVision5);
     }
@@ -203,7 +206,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_small_picture_without_tags_is_bt601() {
+    fn small_untagged_video_is_bt601() {
         let matrix = |width, height| match Colour::of(&Tags { width, height, ..HD }).layout {
             Layout::Yuv(matrix) => matrix,
             other => panic!("{other:?}"),
@@ -214,7 +217,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_phone_that_says_four_things_at_once_is_ordinary_bt601_of_full_range() {
+    fn contradicting_tags_of_a_phone_are_full_range_bt601() {
         let tags = Tags {
             pixel_format: "yuvj420p",
             matrix: Some("smpte170m"),
@@ -228,7 +231,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn every_kind_of_high_dynamic_range_is_told_apart() {
+    fn every_kind_of_high_dynamic_range_is_recognised() {
         let signal = |tags: &Tags<'_>| Colour::of(tags).signal;
         let (pq, hlg) = (hdr("smpte2084"), hdr("arib-std-b67"));
         let dolby =

@@ -15,48 +15,49 @@ use super::{
     segmentation::Boundaries,
 };
 
-/// How much of a rung's cap a source may have on average to be published as it is: 8 Mbit/s for 1080p, which is
-/// Mux's limit for what it copies. More would make viewers pay for what they do not see.
+/// Largest average rate of a copied source, as a share of the rung's maximum rate: 8 Mbit/s for 1080p, which
+/// is Mux's limit for copying. A higher rate would cost viewers bandwidth without visible gain.
 const COPY_AVERAGE: f64 = 0.7;
-/// As [`COPY_AVERAGE`], for the busiest part.
+/// As [`COPY_AVERAGE`], for the peak rate.
 const COPY_PEAK: f64 = 1.2;
 
-/// What of a source may be published as it is, by its index.
+/// The tracks of a source that may be copied, by its sample index.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Copyable {
-    /// The picture.
-    pub video: Option<CopyableVideo>,
+pub(crate) struct Copyable {
+    /// The video track.
+    pub(crate) video: Option<CopyableVideo>,
     /// FFmpeg's stream indices of AAC-LC tracks.
-    pub audio: Vec<usize>,
+    pub(crate) audio: Vec<usize>,
 }
 
-/// A picture that may be published as it is.
+/// A video track that may be copied.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CopyableVideo {
-    /// Keyframes that segments can begin with.
-    pub boundaries: Boundaries,
-    /// Short segments instead of the first ones, if those are long, and the interval that the first keyframe behind them
-    /// begins: what lies before it has to be encoded.
-    pub encoded_prefix: Option<(Boundaries, i64)>,
-    /// Over all of it.
-    pub average_kbps: f64,
-    /// Of its busiest part.
-    pub peak_kbps: f64,
+pub(crate) struct CopyableVideo {
+    /// Segment boundaries at the source's keyframes.
+    pub(crate) boundaries: Boundaries,
+    /// Boundaries with short first segments, if the keyframes would make them long, and the interval of the
+    /// first copied keyframe. All before that keyframe must be encoded.
+    pub(crate) encoded_prefix: Option<(Boundaries, i64)>,
+    /// Average rate.
+    pub(crate) average_kbps: f64,
+    /// Peak rate.
+    pub(crate) peak_kbps: f64,
 }
 
 impl Copyable {
-    /// What the index allows for, on the clock that FFmpeg's outputs have. Says in the log what it does not.
-    pub fn new(index: &Index, media: &Media, segment_seconds: f64) -> Self {
+    /// The tracks that the sample index allows to copy, with times on the clock of FFmpeg's outputs. Logs the
+    /// reason for each other track.
+    pub(crate) fn new(index: &Index, media: &Media, segment_seconds: f64) -> Self {
         let content = |id: Option<u32>| id.and_then(|id| index.track(id)).map(|track| &track.content);
         let video = media.video.as_ref().and_then(|video| match content(video.id)? {
             Content::Video(Ok(copy)) => Some(copy),
             Content::Video(Err(reason)) => {
-                tracing::info!("the picture has to be encoded: {reason}");
+                tracing::info!("the video track must be encoded: {reason}");
                 None
             }
             Content::Audio(_) | Content::Other => None,
         });
-        let on_the_streams_clock = |boundary: &FrameTime| FrameTime {
+        let on_output_clock = |boundary: &FrameTime| FrameTime {
             at_seconds: boundary.at_seconds - media.start_seconds,
             before_seconds: boundary.before_seconds - media.start_seconds,
         };
@@ -64,8 +65,8 @@ impl Copyable {
             match choose(copy.keyframe_times(), copy.end_time().at_seconds, segment_seconds) {
                 Ok(keyframes) => {
                     let at = |starts: &mut dyn Iterator<Item = &FrameTime>| {
-                        let end = on_the_streams_clock(&copy.end_time());
-                        Boundaries::at(starts.map(on_the_streams_clock).collect(), end, segment_seconds)
+                        let end = on_output_clock(&copy.end_time());
+                        Boundaries::at(starts.map(on_output_clock).collect(), end, segment_seconds)
                     };
                     let encoded_prefix =
                         choose_encoded_prefix(copy.opening_times(), &keyframes, segment_seconds)
@@ -81,7 +82,7 @@ impl Copyable {
                     })
                 }
                 Err(reason) => {
-                    tracing::info!("the picture has to be encoded: {reason}");
+                    tracing::info!("the video track must be encoded: {reason}");
                     None
                 }
             }
@@ -92,7 +93,8 @@ impl Copyable {
     }
 }
 
-/// Whether a source is already what a rung would be made into.
+/// Whether a source already has the properties of a rung.
+#[must_use]
 pub(super) fn may_be_copied(video: &Video, copy: &CopyableVideo, rung: &VideoRendition) -> bool {
     let cap = f64::from(rung.max_kbps);
     rung.codec == Codec::H264

@@ -1,38 +1,39 @@
 //! The gain that brings an audio track to the profile's loudness.
 
-/// Highest true peak: what AAC adds by its errors must not clip (EBU R128 s2, 4.3).
+/// Highest true peak in dBTP, with headroom for AAC's coding errors (EBU R128 s2, 4.3).
 pub(crate) const HIGHEST_PEAK_DBTP: f64 = -1.0;
-/// Most that is added: beyond it is silence with noise in it.
+/// Largest gain in dB. A track that needs more is silence with noise.
 const MOST_GAIN_DB: f64 = 30.0;
-/// Quieter than this over all is silence (the absolute gate of ITU-R BS.1770).
+/// A track below this integrated loudness is silence (the absolute gate of ITU-R BS.1770).
 const SILENCE_LUFS: f64 = -70.0;
 
-/// How loud a track is.
+/// The measured loudness of a track.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Loudness {
-    /// Over all of it, in LUFS.
-    pub integrated_lufs: f64,
-    /// In dB under full scale.
-    pub true_peak_dbtp: f64,
+pub(crate) struct Loudness {
+    /// Integrated loudness in LUFS.
+    pub(crate) integrated_lufs: f64,
+    /// True peak in dBTP.
+    pub(crate) true_peak_dbtp: f64,
 }
 
 /// A change of a track's level.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Gain {
-    /// In dB.
-    pub gain_db: f64,
-    /// Whether peaks would clip and must be held down.
-    pub limited: bool,
+pub(crate) struct Gain {
+    /// Gain in dB.
+    pub(crate) gain_db: f64,
+    /// Whether a limiter must prevent clipping.
+    pub(crate) limited: bool,
 }
 
 impl Gain {
-    /// From what is there to what is wanted; `None` for silence.
-    pub fn new(measured: Loudness, target_lufs: f64) -> Option<Self> {
+    /// The gain from a measured loudness to a target; `None` for silence.
+    #[must_use]
+    pub(crate) fn new(measured: Loudness, target_lufs: f64) -> Option<Self> {
         if measured.integrated_lufs <= SILENCE_LUFS {
             return None;
         }
         let gain_db = (target_lufs - measured.integrated_lufs).min(MOST_GAIN_DB);
-        // In steps, so that another processor's rounding gives the same.
+        // Rounded, so that the plan is the same on other processors.
         let gain_db = (gain_db * 100.0).round() / 100.0;
         Some(Self { gain_db, limited: measured.true_peak_dbtp + gain_db > HIGHEST_PEAK_DBTP })
     }

@@ -2,19 +2,21 @@
 
 use crate::analysis::sample_index::{FrameTime, NotCopyable, OPENING_SECONDS};
 
-/// Longest segment of a copied rung: x264's default of 250 frames between keyframes is 10.4 s at 24 frames per second.
+/// Longest segment of a copied rung: x264's default of 250 frames between keyframes is 10.4 s at 24 frames
+/// per second.
 pub(crate) const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
 /// A segment may be this much shorter than wanted, so that keyframes at 3.97 s are as good as at 4 s.
 const SLACK_SECONDS: f64 = 0.1;
-/// At the beginning, a segment longer than this share of `segment_seconds` is long: encoding one second, with the
-/// encoder's lookahead, takes two to three seconds on two cores.
+/// At the beginning, a segment longer than this share of `segment_seconds` is long: encoding one second, with
+/// the encoder's lookahead, takes two to three seconds on two cores.
 const LONG: f64 = 0.375;
 
 // The sample index keeps frame times for two segments of this length.
 const _: () = assert!(OPENING_SECONDS >= 2.0 * LONGEST_SEGMENT_SECONDS);
 
-/// Chooses the keyframes at which segments begin. Each is the first one that makes its segment long enough, else the
-/// last one before the segment is too long. At the beginning, long enough means as long as all earlier segments together.
+/// Chooses the keyframes at which segments begin. Each is the first one that makes its segment long enough,
+/// else the last one before the segment is too long. At the beginning, long enough means as long as all
+/// earlier segments together.
 ///
 /// # Errors
 /// A segment would be longer than 10.5 seconds.
@@ -63,8 +65,9 @@ fn wanted_seconds(from_start: f64, segment_seconds: f64) -> f64 {
     from_start.clamp(segment_seconds / 8.0, segment_seconds)
 }
 
-/// Chooses frames for short first segments, if the keyframes would make them long. Returns the segment starts before the
-/// keyframe that ends the last long segment of the first `segment_seconds`, and that keyframe's index in `keyframes`.
+/// Chooses frames for short first segments, if the keyframes would make them long. Returns the segment starts
+/// before the keyframe that ends the last long segment of the first `segment_seconds`, and that keyframe's
+/// index in `keyframes`.
 pub(super) fn choose_encoded_prefix(
     frames: impl Iterator<Item = FrameTime>,
     keyframes: &[FrameTime],

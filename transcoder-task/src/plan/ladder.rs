@@ -7,12 +7,14 @@ use crate::{
 
 use super::model::{Encoding, VideoRendition};
 
-/// Above this many frames per second a rung's cap is raised by half.
+/// Above this frame rate a rung's maximum rate is raised by half.
 const HIGH_FRAME_RATE: f64 = 31.0;
-/// Longest side of a rung: the widest picture of H.264 level 5.2 at 16:9.
+/// Longest side of a rung in pixels: the width limit of H.264 level 5.2 at 16:9.
 const LONGEST_SIDE: f64 = 4096.0;
 
-/// For each codec every rung of the profile that the source fills, or else one at the source's own size.
+/// For each codec, the profile's rungs that are not larger than the source, else one rung of the source's
+/// size.
+#[must_use]
 pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
     let (width, height) = video.display_size();
     let (short, long) = (width.min(height), width.max(height));
@@ -49,7 +51,7 @@ pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
                 encoded_prefix: None,
             }
         })
-        // Very long pictures have the same size in several rungs.
+        // Very long or wide video has the same size in several rungs.
         .fold(Vec::new(), |mut rungs: Vec<VideoRendition>, rung| {
             let same = |other: &VideoRendition| {
                 (other.codec, other.width, other.height) == (rung.codec, rung.width, rung.height)
@@ -61,7 +63,7 @@ pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
         })
 }
 
-/// The nearest even size that is not above the source's, of which a part of a pixel counts as one.
+/// The nearest even size that is not above the source's, which is rounded up to whole pixels.
 fn even(pixels: f64, source: f64) -> u32 {
     let nearest = ((pixels / 2.0).round() * 2.0) as u32;
     nearest.min(even_down(source.ceil())).max(2)

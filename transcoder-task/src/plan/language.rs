@@ -1,4 +1,4 @@
-//! Languages of tracks: from what files say (ISO 639-2, of both kinds) to what manifests need (RFC 5646) and
+//! Languages of tracks: from the codes in files (ISO 639-2, both variants) to manifests' tags (RFC 5646) and
 //! what people read.
 
 use isolang::Language;
@@ -95,7 +95,7 @@ fn readable(title: &str) -> Option<String> {
     (!title.trim().is_empty()).then(|| title.trim().to_owned())
 }
 
-/// A track's name in addresses: its language's code, with the first number from 2 on that makes it unique.
+/// A track's name in URLs: its language's code, with the first number from 2 that makes it unique.
 pub(super) fn numbered(language: Option<&str>, taken: impl Fn(&str) -> bool) -> String {
     let text = language.unwrap_or("und");
     let mut unique = text.to_owned();

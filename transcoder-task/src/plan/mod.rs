@@ -1,9 +1,9 @@
 //! The plan: the renditions of a source, decided before any encoding. All of it is pure.
 //!
-//! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles. [`copyable`] says
-//! which tracks need no encoding, with segments at the source's [`keyframes`]; [`segmentation`] holds the boundaries of all
-//! segments. [`colour`], [`gain`] and [`language`] decide single properties. [`resume_point`] is the point where an attempt
-//! starts after an interruption.
+//! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles.
+//! [`copyable`] says which tracks need no encoding, with segments at the source's [`keyframes`];
+//! [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`] and [`language`] decide single
+//! properties. [`resume_point`] is the point where an attempt starts after an interruption.
 
 mod audio;
 mod builder;

@@ -6,128 +6,128 @@ use super::{colour::Colour, gain::Gain, segmentation::Boundaries};
 
 /// The renditions of one source.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    /// What all rungs share; absent for audio alone.
-    pub picture: Option<Picture>,
-    /// H.264 first, in each codec largest first; empty for audio alone.
-    pub rungs: Vec<VideoRendition>,
-    /// One per source track in stereo, then those in their original layout.
-    pub audio: Vec<AudioRendition>,
-    /// One per source track of text.
-    pub subtitles: Vec<SubtitleRendition>,
-    /// Where segments begin.
-    pub boundaries: Boundaries,
-    /// Of the source, in seconds; 0 if the file does not say.
-    pub duration_seconds: f64,
+pub(crate) struct Plan {
+    /// Properties that all rungs share; absent for audio alone.
+    pub(crate) picture: Option<Picture>,
+    /// H.264 first, each codec from large to small; empty for audio alone.
+    pub(crate) rungs: Vec<VideoRendition>,
+    /// One stereo rendition per source track, then the surround renditions.
+    pub(crate) audio: Vec<AudioRendition>,
+    /// One per subtitle track of the source.
+    pub(crate) subtitles: Vec<SubtitleRendition>,
+    /// Segment boundaries.
+    pub(crate) boundaries: Boundaries,
+    /// Duration of the source in seconds; 0 if unknown.
+    pub(crate) duration_seconds: f64,
 }
 
-/// The source's picture, as every rung takes it.
+/// Properties of the source's video track that apply to every rung.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// FFmpeg's stream index.
-    pub stream: usize,
-    /// Whether fields must be made frames first.
-    pub deinterlace: bool,
-    /// What must be done to its colours.
-    pub colour: Colour,
-    /// The source's clock, which the rungs keep, so that no frame moves; with ticks that are short enough for an instant
-    /// between two frames.
-    pub time_base: String,
-    /// How many ticks the source's clock has in a second.
-    pub timescale: u32,
-    /// When it begins, in seconds.
-    pub start_seconds: f64,
-    /// Of this track, in seconds; 0 if the file does not say.
-    pub duration_seconds: f64,
-    /// When it ends, in seconds; 0 if the file does not say.
-    pub end_seconds: f64,
-    /// How many, if the file says.
-    pub frames: Option<u64>,
+    pub(crate) stream: usize,
+    /// Whether the source is interlaced.
+    pub(crate) deinterlace: bool,
+    /// Meaning of the source's colour values.
+    pub(crate) colour: Colour,
+    /// Time base of the encoded rungs: the source's, so that frames keep their times, with ticks made short
+    /// enough for a time between two frames.
+    pub(crate) time_base: String,
+    /// Ticks per second of the source's clock.
+    pub(crate) timescale: u32,
+    /// Start time in seconds.
+    pub(crate) start_seconds: f64,
+    /// Duration of this track in seconds; 0 if unknown.
+    pub(crate) duration_seconds: f64,
+    /// End time in seconds; 0 if unknown.
+    pub(crate) end_seconds: f64,
+    /// Number of frames, if known.
+    pub(crate) frames: Option<u64>,
 }
 
 /// One rung.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VideoRendition {
-    /// Unique in the stream, part of its address: `1080p` (the shorter side), `1080p-av1`.
-    pub name: String,
-    /// What it is published in.
-    pub codec: Codec,
+pub(crate) struct VideoRendition {
+    /// Unique name in the stream and in its URLs: `1080p` (the shorter side), `1080p-av1`.
+    pub(crate) name: String,
+    pub(crate) codec: Codec,
     /// Even, in square pixels.
-    pub width: u32,
+    pub(crate) width: u32,
     /// Even, in square pixels.
-    pub height: u32,
-    /// Frames per second, on average.
-    pub frame_rate: f64,
-    /// Cap of the rate in kbit/s.
-    pub max_kbps: u32,
-    /// How it is encoded; absent if the source is published as it is.
-    pub encoding: Option<Encoding>,
-    /// What is encoded nevertheless in front of the source's own frames.
-    pub encoded_prefix: Option<EncodedPrefix>,
+    pub(crate) height: u32,
+    /// Average frames per second.
+    pub(crate) frame_rate: f64,
+    /// Maximum rate in kbit/s.
+    pub(crate) max_kbps: u32,
+    /// Encoder settings; absent for a copied rung.
+    pub(crate) encoding: Option<Encoding>,
+    /// The part of a copied rung that is encoded nevertheless.
+    pub(crate) encoded_prefix: Option<EncodedPrefix>,
 }
 
-/// The beginning of a rung that is published as it is from a later keyframe on: there are short segments, as in the other
-/// rungs, and they begin at the same instants, without which browsers' players stop at a picture when they switch.
+/// The encoded beginning of a copied rung whose first keyframes are far apart. It gives the rung the same
+/// short segments as the other rungs. With different segments, browsers show a still picture after a switch
+/// until the next keyframe.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EncodedPrefix {
-    /// The interval between boundaries that the source's own frames begin with.
-    pub until: i64,
-    /// By H.264, with parameter sets that are not the source's: both are in one init segment.
-    pub encoding: Encoding,
+pub(crate) struct EncodedPrefix {
+    /// The first interval with the source's own frames.
+    pub(crate) until: i64,
+    /// Settings of the H.264 encoder. Its parameter sets differ from the source's, and the init segment holds
+    /// both.
+    pub(crate) encoding: Encoding,
 }
 
-/// How a rung is encoded.
+/// Encoder settings of a rung.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Encoding {
-    /// The encoder's constant rate factor.
-    pub crf: f64,
-    /// The encoder's preset.
-    pub preset: String,
-    /// Further parameters of the encoder, as `name=value:name=value`; may be empty.
-    pub params: String,
+pub(crate) struct Encoding {
+    /// Constant rate factor.
+    pub(crate) crf: f64,
+    /// Preset.
+    pub(crate) preset: String,
+    /// Encoder parameters as `name=value:name=value`; may be empty.
+    pub(crate) params: String,
 }
 
-/// One audio track of the stream.
+/// One audio rendition.
 #[derive(Debug, Clone, PartialEq)]
-pub struct AudioRendition {
-    /// Unique in the stream, part of its address: `eng`, `und`, `eng-2`, `eng-5.1`.
-    pub name: String,
-    /// For people.
-    pub label: String,
+pub(crate) struct AudioRendition {
+    /// Unique name in the stream and in its URLs: `eng`, `und`, `eng-2`, `eng-5.1`.
+    pub(crate) name: String,
+    /// Name in the player's menu.
+    pub(crate) label: String,
     /// ISO 639-2 code.
-    pub language: Option<String>,
+    pub(crate) language: Option<String>,
     /// FFmpeg's stream index.
-    pub stream: usize,
-    /// Whether it plays if nobody chooses.
-    pub default: bool,
+    pub(crate) stream: usize,
+    /// Whether it plays unless the viewer chooses another.
+    pub(crate) default: bool,
     /// In Hz.
-    pub sample_rate: u32,
-    /// One or two, or the source's in its original layout.
-    pub channels: u32,
-    /// The channel layout it is encoded in, by FFmpeg's name: `stereo`, `5.1`; absent if the source is published
-    /// as it is.
-    pub layout: Option<&'static str>,
-    /// In kbit/s.
-    pub kbps: u32,
-    /// What brings it to the profile's loudness, once it has been measured.
-    pub gain: Option<Gain>,
-    /// Of the source's track, in seconds; 0 if the file does not say.
-    pub duration_seconds: f64,
-    /// Whether there has to be silence before it.
-    pub begins_late: bool,
-    /// When the source's track begins, in seconds.
-    pub start_seconds: f64,
-    /// When the source's track ends, in seconds; 0 if no sample table says so (Matroska has a text, which may lie).
-    pub end_seconds: f64,
-    /// When the picture ends, in seconds: until then there is silence if there is nothing else. 0 without a
-    /// picture.
-    pub at_least_seconds: f64,
+    pub(crate) sample_rate: u32,
+    /// Number of channels: one, two, or the source's for surround.
+    pub(crate) channels: u32,
+    /// Channel layout by FFmpeg's name: `stereo`, `5.1`; absent for a copied track.
+    pub(crate) layout: Option<&'static str>,
+    /// Bit rate in kbit/s.
+    pub(crate) kbps: u32,
+    /// Gain to the profile's loudness; absent before the measurement, and without a loudness target.
+    pub(crate) gain: Option<Gain>,
+    /// Duration of the source's track in seconds; 0 if unknown.
+    pub(crate) duration_seconds: f64,
+    /// Whether silence must precede it.
+    pub(crate) begins_late: bool,
+    /// Start time of the source's track in seconds.
+    pub(crate) start_seconds: f64,
+    /// End time of the source's track in seconds; 0 without a sample table (Matroska's duration tag is not
+    /// reliable).
+    pub(crate) end_seconds: f64,
+    /// End time of the video in seconds; silence fills the track up to it. 0 without video.
+    pub(crate) at_least_seconds: f64,
 }
 
 #[cfg(test)]
 impl AudioRendition {
-    /// Stereo that is encoded, in whatever language.
-    pub fn of_tests(stream: usize, duration_seconds: f64) -> Self {
+    /// An encoded stereo rendition.
+    pub(crate) fn of_tests(stream: usize, duration_seconds: f64) -> Self {
         Self {
             name: "und".into(),
             label: "Audio".into(),
@@ -148,26 +148,27 @@ impl AudioRendition {
     }
 }
 
-/// One track of subtitles.
+/// One subtitle rendition.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SubtitleRendition {
-    /// Unique in the stream, part of its address: `eng`, `und-2`.
-    pub name: String,
-    /// For people.
-    pub label: String,
+pub(crate) struct SubtitleRendition {
+    /// Unique name in the stream and in its URLs: `eng`, `und-2`.
+    pub(crate) name: String,
+    /// Name in the player's menu.
+    pub(crate) label: String,
     /// ISO 639-2 code.
-    pub language: Option<String>,
+    pub(crate) language: Option<String>,
     /// FFmpeg's stream index.
-    pub stream: usize,
-    /// Whether it is shown if nobody chooses.
-    pub default: bool,
-    /// Only what everybody must read.
-    pub forced: bool,
+    pub(crate) stream: usize,
+    /// Whether it is shown unless the viewer turns it off.
+    pub(crate) default: bool,
+    /// Whether it holds only translations that every viewer needs.
+    pub(crate) forced: bool,
 }
 
 impl Plan {
-    /// Whether anything is published as it is.
-    pub fn copies(&self) -> bool {
+    /// Whether any rendition is copied.
+    #[must_use]
+    pub(crate) fn copies(&self) -> bool {
         self.rungs.iter().any(|rung| rung.encoding.is_none())
             || self.audio.iter().any(|track| track.layout.is_none())
     }

@@ -2,39 +2,40 @@
 
 use super::segmentation::Boundaries;
 
-/// FFmpeg begins this much earlier than anything is wanted: decoders of sound need a few packets to get going, and behind
-/// a keyframe that is no closed one (open GOP) the first pictures are broken.
+/// FFmpeg starts to read this much before the first output. Audio decoders need a few packets to start, and
+/// after a keyframe of an open GOP the first frames are broken.
 pub(crate) const HEAD_START_SECONDS: f64 = 1.0;
 
-/// Where to go on.
+/// The point where an attempt resumes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ResumePoint {
-    /// The first interval between boundaries to be made.
-    pub interval: i64,
-    /// Where FFmpeg begins to read, in seconds.
-    pub seek_seconds: f64,
-    /// When the first frame is shown that is to be made, in seconds; without a picture 0.
-    pub picture_seconds: f64,
+pub(crate) struct ResumePoint {
+    /// The first interval to encode.
+    pub(crate) interval: i64,
+    /// FFmpeg's seek position in seconds.
+    pub(crate) seek_seconds: f64,
+    /// Presentation time of the first frame to encode, in seconds; 0 without video.
+    pub(crate) video_seconds: f64,
     /// In the plan's order.
-    pub sounds: Vec<AudioResumePoint>,
-    /// The first still to be made.
-    pub still: usize,
+    pub(crate) audio: Vec<AudioResumePoint>,
+    /// Number of the first still to take.
+    pub(crate) still: usize,
 }
 
-/// Where a track of sound goes on, in samples.
+/// The point where an audio track resumes, in samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct AudioResumePoint {
-    /// The first packet to be published.
-    pub first_ticks: u64,
-    /// What the encoder is given begins here, a whole number of packets earlier.
-    pub fed_ticks: u64,
+pub(crate) struct AudioResumePoint {
+    /// Start of the first packet to publish.
+    pub(crate) first_ticks: u64,
+    /// Start of the encoder's input, a whole number of packets earlier.
+    pub(crate) fed_ticks: u64,
 }
 
 impl ResumePoint {
-    /// For the picture alone, at a keyframe.
-    pub fn of_the_picture(boundaries: &Boundaries, interval: i64) -> Self {
-        let picture_seconds = boundaries.start_seconds(interval);
-        let seek_seconds = (picture_seconds - HEAD_START_SECONDS).max(0.0);
-        Self { interval, seek_seconds, picture_seconds, sounds: Vec::new(), still: 0 }
+    /// A point for video alone, at a boundary.
+    #[must_use]
+    pub(crate) fn for_video(boundaries: &Boundaries, interval: i64) -> Self {
+        let video_seconds = boundaries.start_seconds(interval);
+        let seek_seconds = (video_seconds - HEAD_START_SECONDS).max(0.0);
+        Self { interval, seek_seconds, video_seconds, audio: Vec::new(), still: 0 }
     }
 }

@@ -1,64 +1,66 @@
-//! The instants at which segments of every rendition begin.
+//! Segment boundaries, the same for every rendition.
 //!
-//! A stream is playable when every rendition has its first segment, so the first ones are short: an eighth of a segment's
-//! length, another eighth, a quarter, a half, and whole ones from there on. A rung that is published as it is can only be
-//! cut at the source's keyframes, which may be ten seconds apart: its first seconds are encoded, then.
+//! A stream is playable when every rendition has its first segment, so the first segments are short: an
+//! eighth of the segment duration, another eighth, a quarter, a half, then full segments. A copied rung can
+//! only be cut at the source's keyframes. If its first keyframes are far apart, its beginning is encoded.
 
 use crate::analysis::sample_index::FrameTime;
 
-/// Forced keyframes are given as one argument, of which Linux takes 128 KiB.
+/// Most boundaries in a list. Forced keyframes are one argument, and Linux limits an argument to 128 KiB.
 const LONGEST_LIST: usize = 8_000;
 
-/// Sound may end this much behind the picture, in seconds, without a segment of its own.
+/// Audio may end this many seconds after the video without an extra segment.
 const TAIL_SECONDS: f64 = 0.25;
 
-/// Clocks of inputs and outputs round times to less than this.
+/// Clocks of inputs and outputs round times by less than this.
 const ROUNDING_SECONDS: f64 = 0.002;
 
-/// Far more than rounding changes, far less than a tick of any clock.
+/// More than floating-point rounding, less than a tick of any clock.
 const NANOSECOND: f64 = 1e-9;
 
-/// Where segments begin.
+/// Segment boundaries. Interval `n` is the time between boundary `n` and the next.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Boundaries {
-    /// At multiples of one duration, and at an eighth, a quarter and a half of it, where all rungs are encoded.
+pub(crate) enum Boundaries {
+    /// At multiples of one duration, and at an eighth, a quarter and a half of it. For plans without a copied
+    /// rung.
     Every {
-        /// In seconds.
+        /// Segment duration in seconds.
         seconds: f64,
-        /// A sample this much before a boundary belongs to the segment behind it: FFmpeg takes the first frame
-        /// at or after the forced time, and times are rounded.
+        /// A sample this much before a boundary belongs to the next segment: FFmpeg forces the keyframe at
+        /// the first frame at or after the given time, and times are rounded.
         tolerance_seconds: f64,
-        /// What a frame lasts as a rule.
+        /// Usual frame duration in seconds.
         frame_seconds: f64,
     },
-    /// At keyframes of the source, where it is published as it is, and at other frames before that.
+    /// At keyframes of a copied source, and at other frames in its encoded prefix.
     At {
-        /// In order.
+        /// First frame of each segment, in order.
         starts: Vec<FrameTime>,
-        /// Where the picture ends, behind the last frame.
+        /// End of the video.
         end: FrameTime,
-        /// Length of segments of sound before and behind the picture.
+        /// Duration of audio segments before and after the video.
         step_seconds: f64,
     },
 }
 
 impl Boundaries {
-    /// A grid for a picture of `frame_rate` frames per second (0 if unknown, or for sound alone).
-    pub fn every(seconds: f64, frame_rate: f64) -> Self {
-        // Half a frame, but at most 1/50 s, so that a slide show's long frames do not pull boundaries forward; in
-        // microseconds, as FFmpeg is told.
+    /// Regular boundaries for video of `frame_rate` frames per second (0 if unknown, or for audio alone).
+    pub(crate) fn every(seconds: f64, frame_rate: f64) -> Self {
+        // Half a frame, but at most 1/50 s, so that a slide show's long frames do not move boundaries;
+        // rounded to microseconds, as in FFmpeg's arguments.
         let tolerance = if frame_rate > 25.0 { 0.5 / frame_rate } else { 0.02 };
         let frame_seconds = if frame_rate > 0.0 { 1.0 / frame_rate } else { 0.04 };
         Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6, frame_seconds }
     }
 
-    /// At these frames of a picture that lasts until `end`; `None` if they are too many to be told to FFmpeg.
-    pub fn at(starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
+    /// Boundaries at these frames of a video that ends at `end`; `None` if they are too many for FFmpeg's
+    /// arguments.
+    pub(crate) fn at(starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
         (1..=LONGEST_LIST).contains(&starts.len()).then_some(Self::At { starts, end, step_seconds })
     }
 
-    /// Which interval between boundaries an instant of the picture lies in.
-    pub fn interval(&self, seconds: f64) -> i64 {
+    /// The interval of a video time.
+    pub(crate) fn interval(&self, seconds: f64) -> i64 {
         match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
                 let steps = (seconds + tolerance_seconds) / step;
@@ -70,8 +72,8 @@ impl Boundaries {
         }
     }
 
-    /// Which interval an instant of sound lies in, which may begin before the picture and end behind it.
-    pub fn interval_of_sound(&self, seconds: f64) -> i64 {
+    /// The interval of an audio time, which may lie before or after the video.
+    pub(crate) fn audio_interval(&self, seconds: f64) -> i64 {
         if let Self::At { starts, end, step_seconds } = self {
             let first = starts.first().map_or(0.0, |start| start.at_seconds);
             let behind = seconds - end.at_seconds - TAIL_SECONDS;
@@ -85,8 +87,8 @@ impl Boundaries {
         self.interval(seconds)
     }
 
-    /// The first instant that belongs to an interval, of picture and of sound.
-    pub fn start_seconds(&self, interval: i64) -> f64 {
+    /// The earliest time of an interval.
+    pub(crate) fn start_seconds(&self, interval: i64) -> f64 {
         let start = match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
                 let interval = interval as f64;
@@ -102,13 +104,13 @@ impl Boundaries {
                 }
             }
         };
-        // Rounding may have made it the last instant of the one before.
-        if self.interval_of_sound(start) < interval { start + NANOSECOND } else { start }
+        // Rounding may have moved it into the previous interval.
+        if self.audio_interval(start) < interval { start + NANOSECOND } else { start }
     }
 
-    /// Whether no frame will follow in an interval, when its last one so far is shown at `last_seconds`. False
-    /// where that is not certain: then the next frame tells.
-    pub fn filled(&self, interval: i64, last_seconds: f64) -> bool {
+    /// Whether an interval is complete when its latest frame is at `last_seconds`. False if that is not
+    /// certain; then the next frame decides.
+    pub(crate) fn filled(&self, interval: i64, last_seconds: f64) -> bool {
         match self {
             Self::Every { frame_seconds, .. } => self.interval(last_seconds + frame_seconds) > interval,
             Self::At { starts, end, .. } => {
@@ -120,10 +122,10 @@ impl Boundaries {
         }
     }
 
-    /// FFmpeg's `-force_key_frames`: the first frame in every interval from the `first` on, for a picture that begins
-    /// `from_seconds` after 0: in expressions, FFmpeg counts from the first frame. (Counting frames, as in `n_forced*4`,
-    /// would make every frame behind a long one a keyframe until it had caught up.)
-    pub fn forced_keyframes(&self, first: i64, from_seconds: f64) -> String {
+    /// FFmpeg's `-force_key_frames`: the first frame of every interval from `first` on, for video that begins
+    /// at `from_seconds`. In expressions, FFmpeg counts time from the first frame. (An expression with
+    /// `n_forced` would force several keyframes in a row after a long frame.)
+    pub(crate) fn forced_keyframes(&self, first: i64, from_seconds: f64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
                 let interval = |time| expression(time, *seconds, tolerance_seconds + from_seconds);
@@ -131,7 +133,7 @@ impl Boundaries {
                 format!("expr:if(isnan(prev_forced_t),1,gt({now},{before}))")
             }
             Self::At { starts, .. } => {
-                // FFmpeg goes through them one frame at a time.
+                // FFmpeg compares one entry per frame, so past entries must not be in the list.
                 let past = usize::try_from(first).unwrap_or(0);
                 let times = starts.iter().skip(past).map(|start| format!("{:.6}", start.threshold()));
                 times.collect::<Vec<_>>().join(",")
@@ -139,8 +141,8 @@ impl Boundaries {
         }
     }
 
-    /// FFmpeg's expression for whether a frame at `t` lies in an interval or behind it.
-    pub fn not_before(&self, interval: i64) -> String {
+    /// FFmpeg's expression: whether a frame at `t` lies in this interval or a later one.
+    pub(crate) fn not_before(&self, interval: i64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
                 format!("gte({},{interval})", expression("t", *seconds, *tolerance_seconds))
@@ -149,8 +151,8 @@ impl Boundaries {
         }
     }
 
-    /// The longest a segment is meant to be, in seconds.
-    pub fn longest_seconds(&self) -> f64 {
+    /// Longest planned segment in seconds.
+    pub(crate) fn longest_seconds(&self) -> f64 {
         match self {
             Self::Every { seconds, .. } => *seconds,
             Self::At { starts, end, step_seconds } => {
@@ -162,7 +164,7 @@ impl Boundaries {
     }
 }
 
-/// [`Boundaries::interval`] of a grid, as FFmpeg's expressions have it.
+/// [`Boundaries::interval`] of [`Boundaries::Every`] as an FFmpeg expression.
 fn expression(time: &str, seconds: f64, tolerance_seconds: f64) -> String {
     let steps = format!("({time}+{tolerance_seconds:.6})/{seconds}");
     format!("min(min(floor(8*{steps}),floor(4*{steps})+1),floor({steps})+3)")
@@ -174,7 +176,7 @@ mod tests {
 
     use super::*;
 
-    /// Boundaries at these frames of 25 a second, of a picture of 12 s.
+    /// Boundaries at these frames of a 12 s video of 25 frames per second.
     fn at(frames: &[u32]) -> Boundaries {
         let time = |frame: u32| f64::from(frame) / 25.0;
         let boundary =
@@ -184,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_just_before_a_boundary_belongs_behind_it() {
+    fn a_frame_just_before_a_boundary_belongs_to_the_next_segment() {
         let grid = Boundaries::every(4.0, 30.0);
         assert_eq!([7.95, 7.99, 8.0, 12.1].map(|at| grid.interval(at)), [4, 5, 5, 6]);
         let expression = "expr:if(isnan(prev_forced_t),1,gt(\
@@ -208,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn sound_goes_on_in_steps_before_and_behind_the_picture() {
+    fn audio_has_regular_segments_before_and_after_the_video() {
         let listed = at(&[75, 175]);
-        let of = |seconds: [f64; 7]| seconds.map(|seconds| listed.interval_of_sound(seconds));
+        let of = |seconds: [f64; 7]| seconds.map(|seconds| listed.audio_interval(seconds));
         assert_eq!(of([0.0, 2.9, 3.0, 7.1, 12.2, 12.3, 16.3]), [-1, -1, 0, 1, 1, 2, 3]);
     }
 
     #[test]
-    fn an_interval_is_filled_by_the_frame_before_the_next_boundary() {
+    fn the_frame_before_the_next_boundary_completes_an_interval() {
         let listed = at(&[0, 110, 250]);
         assert!(!listed.filled(0, 4.32));
         assert!(listed.filled(0, 4.36));
@@ -235,14 +237,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_segment() {
+    fn longest_planned_segment() {
         assert_eq!(at(&[0, 110, 250]).longest_seconds(), 5.6);
         assert_eq!(at(&[0, 50]).longest_seconds(), 10.0);
         assert_eq!(Boundaries::every(4.0, 25.0).longest_seconds(), 4.0);
     }
 
     #[test]
-    fn a_list_that_no_command_line_holds_is_none() {
+    fn a_list_too_long_for_an_argument_is_none() {
         // 24 hours, to the microsecond.
         let keyframe = FrameTime { at_seconds: 86_400.0, before_seconds: 86_400.0 };
         let listed = |count| Boundaries::at(vec![keyframe; count], keyframe, 4.0);
@@ -250,7 +252,7 @@ mod tests {
         assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
     }
 
-    /// Frames as FFmpeg encodes them under these boundaries: whether each is a keyframe, and when it is shown.
+    /// Frames that FFmpeg encodes with these boundaries: whether each is a keyframe, and its time in seconds.
     fn encoded(frame_rate: f64, filter: &str, boundaries: &Boundaries) -> Vec<(bool, f64)> {
         let source = format!("color=size=16x16:rate={frame_rate}:duration=30,{filter}");
         let forced = boundaries.forced_keyframes(0, 0.0);
@@ -262,12 +264,12 @@ mod tests {
             .unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let text = String::from_utf8(output.stdout).unwrap();
-        let (told, frames): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
-        let tick = told.iter().find_map(|line| line.strip_prefix("#tb 0: 1/")).unwrap();
+        let (header, frames): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
+        let tick = header.iter().find_map(|line| line.strip_prefix("#tb 0: 1/")).unwrap();
         let tick: f64 = tick.parse().unwrap();
         let frame = |line: &&str| {
             let pts: f64 = line.split(',').nth(2).unwrap().trim().parse().unwrap();
-            // Of flags, only others than a keyframe's are told.
+            // framecrc prints flags only for frames that are not keyframes.
             (!line.contains("F=0x0"), pts / tick)
         };
         frames.iter().map(frame).collect()
@@ -277,13 +279,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
         #[test]
-        fn ffmpeg_begins_intervals_where_they_begin_here(
+        fn ffmpeg_forces_keyframes_at_the_same_frames(
             seconds in 1.0_f64..10.0,
             frame_rate in prop::sample::select(vec![0.5, 8.0, 12.5, 25.0, 30.0, 50.0, 60.0]),
             kept in 1_u32..=10,
         ) {
             let boundaries = Boundaries::every(seconds, frame_rate);
-            // Of ten frames so many, anywhere.
+            // This many of ten frames, at random.
             let filter = format!("settb=1/90000,select='eq(n,0)+lt(random(0)*10,{kept})'");
             let frames = encoded(frame_rate, &filter, &boundaries);
             let intervals = frames.iter().map(|(_, at)| boundaries.interval(*at));
@@ -315,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_interval_begins_at_its_start_and_not_before(
+        fn an_interval_contains_its_start_and_nothing_earlier(
             boundaries in any_boundaries(), interval in prop_oneof![-3_i64..6, 0_i64..20_000],
         ) {
             let interval = match &boundaries {
@@ -323,8 +325,8 @@ mod tests {
                 Boundaries::At { starts, .. } => interval % (2 * starts.len() as i64),
             };
             let start = boundaries.start_seconds(interval);
-            prop_assert_eq!(boundaries.interval_of_sound(start), interval);
-            prop_assert_eq!(boundaries.interval_of_sound(start - 1e-8), interval - 1);
+            prop_assert_eq!(boundaries.audio_interval(start), interval);
+            prop_assert_eq!(boundaries.audio_interval(start - 1e-8), interval - 1);
             let of_picture = match &boundaries {
                 Boundaries::Every { .. } => true,
                 Boundaries::At { starts, .. } => (0..starts.len() as i64).contains(&interval),
@@ -336,20 +338,20 @@ mod tests {
         }
 
         #[test]
-        fn intervals_follow_each_other_and_none_is_longer_than_meant(
+        fn intervals_are_contiguous_and_not_longer_than_planned(
             boundaries in any_boundaries(), seconds in 0.0_f64..300.0, later in 0.0_f64..20.0,
         ) {
             prop_assert!(boundaries.interval(seconds) <= boundaries.interval(seconds + later));
-            prop_assert!(boundaries.interval_of_sound(seconds) <= boundaries.interval_of_sound(seconds + later));
-            let interval = boundaries.interval_of_sound(seconds);
+            prop_assert!(boundaries.audio_interval(seconds) <= boundaries.audio_interval(seconds + later));
+            let interval = boundaries.audio_interval(seconds);
             let (start, end) = (boundaries.start_seconds(interval), boundaries.start_seconds(interval + 1));
             prop_assert!(start <= seconds && seconds < end, "{start} {seconds} {end}");
-            // The last one goes on until the sound has a segment of its own.
+            // The last interval includes the tail before the first segment of audio alone.
             prop_assert!(end - start <= boundaries.longest_seconds() + TAIL_SECONDS + 0.03, "{start} {end}");
         }
 
         #[test]
-        fn every_frame_lies_in_the_interval_that_its_boundary_begins(
+        fn every_frame_lies_in_the_interval_of_its_boundary(
             gaps in prop::collection::vec(1_u32..300, 1..50), frame in 0_u32..10_000,
         ) {
             let gaps = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) });

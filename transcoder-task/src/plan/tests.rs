@@ -35,7 +35,7 @@ fn sizes(video: &Video) -> Vec<(String, u32, u32)> {
 }
 
 #[test]
-fn a_ladder_without_upscaling() {
+fn ladders_do_not_upscale() {
     let names = |video: &Video| sizes(video).into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
     assert_eq!(names(&video(1920, 1080)), ["1080p", "720p", "480p", "360p", "240p"]);
     assert_eq!(names(&video(3840, 2160)).len(), 7);
@@ -46,7 +46,7 @@ fn a_ladder_without_upscaling() {
 }
 
 #[test]
-fn portrait_is_portrait_and_pixels_become_square() {
+fn portrait_stays_portrait_and_pixels_become_square() {
     let turned = Video { rotation: 90, ..video(1920, 1080) };
     assert_eq!(sizes(&turned)[0], ("1080p".into(), 1080, 1920));
     let anamorphic = Video { pixel_aspect: 64.0 / 45.0, ..video(720, 576) };
@@ -54,7 +54,7 @@ fn portrait_is_portrait_and_pixels_become_square() {
 }
 
 #[test]
-fn high_frame_rates_get_a_higher_cap() {
+fn high_frame_rates_raise_the_maximum_rate() {
     let fast = Video { frame_rate: 59.94, ..video(1920, 1080) };
     assert_eq!(ladder(&fast, &Profile::default())[0].max_kbps, 18_000);
 }
@@ -73,7 +73,7 @@ fn track(language: Option<&str>, channel_layout: &str, channels: u32) -> Audio {
     }
 }
 
-fn sound(tracks: impl Into<Vec<Audio>>) -> Media {
+fn audio_alone(tracks: impl Into<Vec<Audio>>) -> Media {
     Media { audio: tracks.into(), ..Media::default() }
 }
 
@@ -81,20 +81,20 @@ fn sound(tracks: impl Into<Vec<Audio>>) -> Media {
 fn audio_names_are_unique() {
     let stereo = |language| track(language, "stereo", 2);
     let tracks = [stereo(Some("eng")), stereo(None), stereo(Some("eng")), stereo(None)];
-    let renditions = audio(&sound(tracks), &[], &Profile::default());
+    let renditions = audio(&audio_alone(tracks), &[], &Profile::default());
     let names: Vec<_> = renditions.iter().map(|audio| (audio.name.as_str(), audio.label.as_str())).collect();
     let expected = [("eng", "English"), ("und", "Audio"), ("eng-2", "English 2"), ("und-2", "Audio 2")];
     assert_eq!(names, expected);
     let telephone = Audio { sample_rate: 8000, ..track(None, "mono", 1) };
-    let telephone = &audio(&sound([telephone]), &[1], &Profile::default())[0];
+    let telephone = &audio(&audio_alone([telephone]), &[1], &Profile::default())[0];
     assert_eq!((telephone.sample_rate, telephone.channels, telephone.layout), (48_000, 1, Some("mono")));
 }
 
 #[test]
-fn surround_is_there_in_stereo_too() {
+fn surround_tracks_also_have_a_stereo_rendition() {
     let tracks = [track(Some("eng"), "5.1(side)", 6), track(Some("deu"), "stereo", 2), track(None, "4.0", 4)];
     let names = |copyable: &[usize]| -> Vec<_> {
-        let renditions = audio(&sound(tracks.clone()), copyable, &Profile::default());
+        let renditions = audio(&audio_alone(tracks.clone()), copyable, &Profile::default());
         renditions.into_iter().map(|audio| (audio.name, audio.channels, audio.layout)).collect()
     };
     let stereo = |name: &str| (name.to_owned(), 2, Some("stereo"));
@@ -106,10 +106,10 @@ fn surround_is_there_in_stereo_too() {
 }
 
 #[test]
-fn sound_is_copied_only_if_nothing_is_to_be_changed() {
+fn audio_is_copied_only_if_nothing_must_change() {
     let copied = |track: Audio, loudness| {
         let profile = Profile { loudness, ..Profile::default() };
-        let media = Media { video: Some(video(640, 360)), duration_seconds: 10.0, ..sound([track]) };
+        let media = Media { video: Some(video(640, 360)), duration_seconds: 10.0, ..audio_alone([track]) };
         audio(&media, &[1], &profile)[0].layout.is_none()
     };
     let stereo = Audio { duration_seconds: 9.95, ..track(None, "stereo", 2) };
@@ -130,7 +130,7 @@ fn copyable(average_kbps: f64) -> Copyable {
 }
 
 #[test]
-fn what_is_encoded_in_front_of_a_source_of_very_little_is_not_held_to_that() {
+fn an_encoded_prefix_may_exceed_a_very_low_source_rate() {
     let mut copyable = copyable(20.0);
     let copy = copyable.video.as_mut().unwrap();
     copy.encoded_prefix = Some((copy.boundaries.clone(), 1));
@@ -141,13 +141,13 @@ fn what_is_encoded_in_front_of_a_source_of_very_little_is_not_held_to_that() {
     };
     let growing = Profile::default();
     assert_eq!(top(video(1920, 1080), &growing), (Some(1), 12_000));
-    assert_eq!(top(video(426, 240), &growing), (None, 20), "nothing else has to be waited for");
+    assert_eq!(top(video(426, 240), &growing), (None, 20), "there is no other rung to wait for");
     let complete = Profile { publish: Publish::Complete, ..growing };
     assert_eq!(top(video(1920, 1080), &complete), (None, 20));
 }
 
 #[test]
-fn the_top_rung_is_the_source_where_it_is_what_the_rung_wants() {
+fn the_top_rung_is_copied_if_the_source_fits_it() {
     let copies = |video: Video, kbps: f64| {
         let media = Media { video: Some(video), ..Media::default() };
         let plan = Plan::new(&media, &copyable(kbps), &Profile::default());
@@ -176,7 +176,7 @@ fn the_top_rung_is_the_source_where_it_is_what_the_rung_wants() {
 }
 
 #[test]
-fn each_codec_has_a_ladder_of_its_own_and_h264_is_first() {
+fn each_codec_has_its_own_ladder_with_h264_first() {
     let rung = |size: u32, codec: &str| {
         format!("[[rung]]\nsize = {size}\ncodec = \"{codec}\"\ncrf = 30\nmax_kbps = 900\n")
     };
@@ -194,7 +194,7 @@ fn each_codec_has_a_ladder_of_its_own_and_h264_is_first() {
 
 proptest! {
     #[test]
-    fn rungs_are_even_keep_their_aspect_and_never_grow(
+    fn rungs_are_even_and_keep_the_aspect_without_upscaling(
         width in 2_u32..8192, height in 2_u32..8192, turned in any::<bool>(),
     ) {
         let video = Video { rotation: if turned { 270 } else { 0 }, ..video(width, height) };

@@ -65,7 +65,7 @@ pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePo
     if kept.tracks.iter().any(|track| track.entries.is_empty()) {
         return None;
     }
-    let picture_seconds = match (&plan.picture, kept.tracks.first()) {
+    let video_seconds = match (&plan.picture, kept.tracks.first()) {
         (Some(_), Some(rung)) => {
             let last = rung.entries.last()?.published;
             (last.start_ticks + last.duration_ticks) as f64 / f64::from(rung.init.timescale.max(1))
@@ -73,14 +73,14 @@ pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePo
         _ => 0.0,
     };
     let mut wanted = vec![plan.boundaries.start_seconds(interval)];
-    let mut sounds = Vec::with_capacity(plan.audio.len());
+    let mut audio_points = Vec::with_capacity(plan.audio.len());
     for (audio, track) in plan.audio.iter().zip(kept.tracks.iter().skip(plan.rungs.len())) {
         let (first, last) = (track.entries.first()?.published, track.entries.last()?.published);
         let first_ticks = last.start_ticks + last.duration_ticks;
         let packets = ((first_ticks - first.start_ticks) / PACKET_SAMPLES).min(FED_PACKETS);
         let fed_ticks = first_ticks - packets * PACKET_SAMPLES;
         wanted.push(fed_ticks as f64 / f64::from(audio.sample_rate));
-        sounds.push(AudioResumePoint { first_ticks, fed_ticks });
+        audio_points.push(AudioResumePoint { first_ticks, fed_ticks });
     }
     let still = kept.stills.taken();
     if plan.picture.is_some() {
@@ -88,7 +88,7 @@ pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePo
     }
     let earliest = wanted.into_iter().fold(f64::MAX, f64::min);
     let seek_seconds = (earliest - HEAD_START_SECONDS).max(0.0);
-    Some(ResumePoint { interval, seek_seconds, picture_seconds, sounds, still })
+    Some(ResumePoint { interval, seek_seconds, video_seconds, audio: audio_points, still })
 }
 
 #[cfg(test)]
@@ -176,9 +176,9 @@ mod tests {
         let start = resume_point(&plan(60.0, 60.0), &mut kept).unwrap();
         assert_eq!((start.interval, lengths(&kept)), (3, vec![3, 3, 3]));
         let first_ticks = 3 * 188 * PACKET_SAMPLES;
-        let sounds = [AudioResumePoint { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
-        assert_eq!((start.sounds.as_slice(), start.still), (sounds.as_slice(), 30));
-        assert_eq!(start.picture_seconds, 12.0);
+        let audio_points = [AudioResumePoint { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
+        assert_eq!((start.audio.as_slice(), start.still), (audio_points.as_slice(), 30));
+        assert_eq!(start.video_seconds, 12.0);
         // Half a second of sound and a second for the decoders before 12.03 s.
         assert!((10.4..10.6).contains(&start.seek_seconds), "{}", start.seek_seconds);
     }
@@ -244,7 +244,8 @@ mod tests {
         let mut kept = kept(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
         let start = resume_point(&plan(60.0, 60.0), &mut kept).unwrap();
         assert_eq!((start.interval, start.seek_seconds), (1, 0.0));
-        let sounds = [AudioResumePoint { first_ticks: 43 * PACKET_SAMPLES, fed_ticks: 19 * PACKET_SAMPLES }];
-        assert_eq!(start.sounds, sounds);
+        let audio_points =
+            [AudioResumePoint { first_ticks: 43 * PACKET_SAMPLES, fed_ticks: 19 * PACKET_SAMPLES }];
+        assert_eq!(start.audio, audio_points);
     }
 }

@@ -74,8 +74,7 @@ fn copied_and_encoded_prefix() {
     video.encoded_prefix = Some((video.boundaries.clone(), 2));
     let plan = plan(&video);
     insta::assert_snapshot!("copied_after_encoded_prefix", lines(&plan));
-    let resumed =
-        |interval| lines_from(&plan, Some(&ResumePoint::of_the_picture(&plan.boundaries, interval)));
+    let resumed = |interval| lines_from(&plan, Some(&ResumePoint::for_video(&plan.boundaries, interval)));
     insta::assert_snapshot!("resumed_in_encoded_prefix", resumed(1));
     insta::assert_snapshot!("resumed_after_encoded_prefix", resumed(2));
 }
@@ -85,13 +84,8 @@ fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
     let mut media = media();
     media.subtitles.push(Subtitle { index: 2, codec: "mov_text".into(), ..Subtitle::default() });
     let sound = AudioResumePoint { first_ticks: 393_216, fed_ticks: 368_640 };
-    let start = ResumePoint {
-        interval: 2,
-        seek_seconds: 6.68,
-        picture_seconds: 2.0,
-        sounds: vec![sound; 3],
-        still: 9,
-    };
+    let start =
+        ResumePoint { interval: 2, seek_seconds: 6.68, video_seconds: 2.0, audio: vec![sound; 3], still: 9 };
     let plan = Plan::new(&media, &Copyable::default(), &Profile::default());
     insta::assert_snapshot!("resumed_encoded", lines_from(&plan, Some(&start)));
 
@@ -105,7 +99,7 @@ fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
 }
 
 #[test]
-fn sound_that_has_not_begun_or_is_over_goes_on_as_silence() {
+fn a_resumed_track_outside_its_times_becomes_silence() {
     let of = |begins_late, end_seconds| {
         let mut args = Arguments::new();
         let track = AudioRendition {
@@ -138,7 +132,7 @@ fn other_codecs_share_the_scaled_frames() {
 }
 
 #[test]
-fn audio_alone_needs_no_graph() {
+fn audio_alone_has_no_filter_graph() {
     let plan = Plan::new(&Media { video: None, ..media() }, &Copyable::default(), &Profile::default());
     let processes = processes(&plan, None);
     let [process] = processes.as_slice() else { panic!("{processes:?}") };
@@ -147,7 +141,7 @@ fn audio_alone_needs_no_graph() {
 }
 
 #[test]
-fn stills_are_of_the_largest_encoded_rung_up_to_720p() {
+fn stills_have_the_size_of_the_largest_encoded_rung_up_to_720p() {
     let plan = |width, height| {
         let mut media = media();
         if let Some(video) = &mut media.video {

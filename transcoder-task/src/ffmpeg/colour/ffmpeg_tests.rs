@@ -26,7 +26,8 @@ const BANDS: [Rgb; 8] = [
 const BAND_WIDTH: usize = 32;
 const WIDTH: usize = BANDS.len() * BAND_WIDTH;
 const HEIGHT: usize = 64;
-/// What storage in 8 bits and the quick scaler may change, of 255. BT.601 taken for BT.709 changes 20 and more.
+/// What storage in 8 bits and the quick scaler may change, of 255. BT.601 taken for BT.709 changes 20 and
+/// more.
 const ROUNDING: u8 = 6;
 
 fn ffmpeg(arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
@@ -306,8 +307,8 @@ fn dolby_vision_profile_5_is_neither_green_nor_purple() {
     assert_near(&clip.shown(), &DIM, ROUNDING);
 }
 
-/// Puts a `dvcC` box ("Dolby Vision Streams within the ISO Base Media File Format", 2.1.2) into the sample entry.
-/// `moov` is behind the samples, so that no offset changes.
+/// Puts a `dvcC` box ("Dolby Vision Streams within the ISO Base Media File Format", 2.1.2) into the sample
+/// entry. `moov` is behind the samples, so that no offset changes.
 fn add_dolby_vision(path: &Path, profile: u8, compatibility: u8) {
     let mut file = std::fs::read(path).unwrap();
     let mut record = [&32_u32.to_be_bytes()[..], b"dvcC"].concat();
