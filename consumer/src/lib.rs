@@ -9,33 +9,13 @@
 //! looks at all of it beforehand; [`history`] shows what became of videos, [`submit`] puts into the queue
 //! what is in the bucket already, [`redrive`] what was set aside; [`cli`] is the program.
 
-pub mod again;
 pub mod aws;
-pub mod call;
-pub mod check;
 pub mod cli;
-pub mod dead_letter;
-pub mod decide;
-pub mod engine;
-pub mod event;
-pub mod gate;
-pub mod header;
-pub mod history;
-pub mod launch;
-pub mod lease;
-pub mod life;
+pub mod commands;
+pub mod config;
+pub mod http;
+pub mod inspect;
+pub mod intake;
 pub mod metrics;
-pub mod queue;
-pub mod records;
-pub mod redrive;
-pub mod send;
-pub mod settings;
-pub mod settle;
+pub mod reconcile;
 pub mod sizing;
-pub mod status;
-pub mod submit;
-pub mod tasks;
-pub mod verdict;
-pub mod waiting;
-pub mod watch;
-pub mod words;

@@ -19,13 +19,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
-    check::Definition,
-    dead_letter::DeadLetter,
-    decide::Rules,
-    engine::{self, Options},
-    event::{self, Notice},
+    commands::check::Definition,
+    intake::dead_letter::DeadLetter,
+    intake::decide::Rules,
+    intake::receive_loop::{self, Options},
+    intake::notification::{self, Notice},
     sizing::Sizing,
-    verdict::Policy,
+    reconcile::task_outcome::Policy,
 };
 use vidstreamx_job::{Capacity, Record, Size, State};
 
@@ -65,13 +65,13 @@ async fn drain(cloud: &Arc<Cloud>) {
 }
 
 async fn drain_within(cloud: &Arc<Cloud>, limit: Duration) {
-    let run = engine::run(cloud.world(), options(true), CancellationToken::new());
+    let run = receive_loop::run(cloud.world(), options(true), CancellationToken::new());
     timeout(limit, run).await.expect("the queue never became empty");
 }
 
 /// The keys that dead letters are about.
 fn dead_keys(cloud: &Cloud) -> Vec<String> {
-    let notices = cloud.letters().into_iter().flat_map(|letter| event::decode(&letter.body));
+    let notices = cloud.letters().into_iter().flat_map(|letter| notification::decode(&letter.body));
     let keys = notices.map(|notice| match notice {
         Notice::Created(source) => source.key.to_string(),
         other => panic!("{other:?}"),
@@ -81,7 +81,7 @@ fn dead_keys(cloud: &Cloud) -> Vec<String> {
 
 fn start(cloud: &Arc<Cloud>) -> (JoinHandle<()>, CancellationToken) {
     let shutdown = CancellationToken::new();
-    (tokio::spawn(engine::run(cloud.world(), options(false), shutdown.clone())), shutdown)
+    (tokio::spawn(receive_loop::run(cloud.world(), options(false), shutdown.clone())), shutdown)
 }
 
 fn ends(cloud: &Cloud, key: &str) -> (State, usize) {
@@ -325,7 +325,7 @@ async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {
             // The same token with another request is a conflict.
             options.policy.capacity = Capacity::OnDemand;
         }
-        let run = engine::run(cloud.world(), options, CancellationToken::new());
+        let run = receive_loop::run(cloud.world(), options, CancellationToken::new());
         timeout(Duration::from_hours(24), run).await.expect("the queue never became empty");
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 4));
         assert_eq!((cloud.queued(), cloud.dead().len()), (0, 1));
@@ -391,7 +391,7 @@ async fn a_refusing_ecs_costs_time_but_neither_videos_nor_receives() {
     cloud.refuse_for(Duration::from_hours(2));
     let shutdown = CancellationToken::new();
     let many = Options { max_tasks: 1000, ..options(false) };
-    let consumer = tokio::spawn(engine::run(cloud.world(), many, shutdown.clone()));
+    let consumer = tokio::spawn(receive_loop::run(cloud.world(), many, shutdown.clone()));
     sleep(Duration::from_hours(2) - Duration::from_secs(1)).await;
     // Those that were received before the first refusal are held, and one more every five minutes; all
     // others are left where they are.
@@ -651,7 +651,7 @@ async fn launches_keep_to_the_rate() {
     }
     let shutdown = CancellationToken::new();
     let many = Options { max_tasks: 1000, ..options(false) };
-    let consumer = tokio::spawn(engine::run(cloud.world(), many, shutdown.clone()));
+    let consumer = tokio::spawn(receive_loop::run(cloud.world(), many, shutdown.clone()));
     sleep(Duration::from_secs(3)).await;
     assert!((50..=61).contains(&cloud.run_task_calls()), "{} in 3 s", cloud.run_task_calls());
     shutdown.cancel();

@@ -23,16 +23,16 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use vidstreamx_consumer::{
-    again::{self, Again},
-    call::CallError,
-    dead_letter::DeadLetter,
-    engine::World,
-    header::{Facts, Look},
-    launch::{self, Launch, LaunchError},
+    intake::restart::{self, Again},
+    aws::error::CallError,
+    intake::dead_letter::DeadLetter,
+    intake::receive_loop::World,
+    inspect::header::{Facts, Look},
+    aws::run_task::{self, Launch, LaunchError},
     metrics::Metrics,
-    queue::{Backlog, Message, Queue, Receipt, Refused},
-    records::{LoadError, Presence, Records, SaveError, Stored},
-    tasks::{Status, Stopped, Tasks},
+    aws::sqs::{Backlog, Message, Queue, Receipt, Refused},
+    aws::record_store::{LoadError, Presence, Records, SaveError, Stored},
+    aws::ecs::{Status, Stopped, Tasks},
 };
 use vidstreamx_job::{Job, JobId, Layout, Outcome, Record, Report, Source, Timings};
 
@@ -212,7 +212,7 @@ impl Cloud {
         let letters = std::mem::take(&mut self.state().letters);
         for letter in letters {
             let attributes = letter.attributes();
-            let again = attributes.into_iter().find(|(name, _, _)| *name == again::ATTRIBUTE);
+            let again = attributes.into_iter().find(|(name, _, _)| *name == restart::ATTRIBUTE);
             self.send_again(letter.body, again.map(|(_, _, text)| text.parse().unwrap()));
         }
     }
@@ -499,7 +499,7 @@ impl Cloud {
         }
         if state.refused_keys.contains(job.source.key.as_str()) {
             let told = "InvalidParameterException: Some tags contain invalid characters.";
-            return Err(launch::error_meaning(Some("InvalidParameterException"), told.into()));
+            return Err(run_task::error_meaning(Some("InvalidParameterException"), told.into()));
         }
         let nth = state.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
         let play = (self.script)(job.source.key.as_str(), nth, launch);

@@ -1,0 +1,372 @@
+//! The tasks: what the consumer needs of ECS.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_sdk_ecs::{
+    Client,
+    config::retry::RetryConfig,
+    operation::run_task::RunTaskError,
+    types::{DesiredStatus, Task},
+};
+use futures::future::BoxFuture;
+use vidstreamx_job::{JobId, env};
+
+use crate::{
+    aws::error::{CallError, describe},
+    aws::run_task::{self, Launch, LaunchError, Placement},
+};
+
+/// What ECS allows in one DescribeTasks call.
+pub const BATCH: usize = 100;
+
+/// How a task ended, as ECS tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Stopped {
+    /// From the beginning of the image's pull to the stop, which is what Fargate bills; absent where
+    /// nothing was pulled.
+    pub billed: Option<Duration>,
+    /// The transcoder container's, if it ever ran.
+    pub exit_code: Option<i32>,
+    /// ECS's word for why.
+    pub stop_code: Option<String>,
+    /// ECS's sentences about task and container.
+    pub reason: Option<String>,
+}
+
+/// What DescribeTasks says about a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// Anything before its end.
+    Alive,
+    /// Over.
+    Stopped(Stopped),
+    /// Unknown to ECS: not visible yet, or forgotten an hour after its end.
+    Missing,
+}
+
+/// The cluster that runs the transcoder.
+pub trait Tasks: Send + Sync {
+    /// Starts a task, or finds the one that the same token started. Returns its ARN.
+    ///
+    /// # Errors
+    /// See [`LaunchError`].
+    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>>;
+
+    /// The states of up to [`BATCH`] tasks, in the order of the ARNs.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
+
+    /// The task that was started for a job with this token, as long as ECS has not forgotten it.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str)
+    -> BoxFuture<'a, Result<Option<String>, CallError>>;
+}
+
+/// The real cluster.
+#[derive(Debug, Clone)]
+pub struct Ecs {
+    client: Client,
+    launcher: Client,
+    placement: Placement,
+}
+
+impl Ecs {
+    /// A cluster, and how tasks are started in it. What is said of a hundred tasks is long, and a client of
+    /// its own keeps its connections apart.
+    #[must_use]
+    pub fn new(launcher: &Client, client: Client, placement: Placement) -> Self {
+        // Launches are not retried by the SDK: that would bypass the launch rate and the backpressure.
+        let once = launcher.config().to_builder().retry_config(RetryConfig::disabled()).build();
+        Self { client, launcher: Client::from_conf(once), placement }
+    }
+
+    async fn tasks(&self, arns: impl Iterator<Item = &str>) -> Result<Vec<Task>, CallError> {
+        let answer = self
+            .client
+            .describe_tasks()
+            .cluster(&self.placement.cluster)
+            .set_tasks(Some(arns.map(str::to_owned).collect()))
+            .send()
+            .await
+            .map_err(|error| CallError::new("DescribeTasks", &error))?;
+        Ok(answer.tasks.unwrap_or_default())
+    }
+}
+
+impl Tasks for Ecs {
+    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
+        Box::pin(async move {
+            match self.placement.request(launch).send_with(&self.launcher).await {
+                Ok(answer) => run_task::started_task(answer),
+                Err(error) => match error.as_service_error() {
+                    Some(RunTaskError::ConflictException(conflict)) => {
+                        Err(LaunchError::Conflict(conflict.resource_ids().to_vec()))
+                    }
+                    service => {
+                        let code = service.and_then(|error| error.meta().code());
+                        Err(run_task::error_meaning(code, describe(&error)))
+                    }
+                },
+            }
+        })
+    }
+
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+        Box::pin(async move {
+            // One of another cluster would be an error for all: it is as good as forgotten.
+            let cluster = name(&self.placement.cluster);
+            let here: Vec<_> = arns.iter().map(|arn| &**arn).filter(|arn| is_in(arn, cluster)).collect();
+            let tasks = if here.is_empty() { Vec::new() } else { self.tasks(here.into_iter()).await? };
+            // What is not among the tasks is among the failures, with the reason MISSING.
+            let status = |arn: &Arc<str>| {
+                let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
+                task.map_or(Status::Missing, |task| status(task, &self.placement.container))
+            };
+            Ok(arns.iter().map(status).collect())
+        })
+    }
+
+    fn find<'a>(
+        &'a self,
+        job: &'a JobId,
+        token: &'a str,
+    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
+        Box::pin(async move {
+            let mut arns = Vec::new();
+            for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
+                let mut pages = self
+                    .client
+                    .list_tasks()
+                    .cluster(&self.placement.cluster)
+                    .started_by(job.as_str())
+                    .desired_status(desired)
+                    .into_paginator()
+                    .items()
+                    .send();
+                while let Some(arn) = pages.next().await {
+                    arns.push(arn.map_err(|error| CallError::new("ListTasks", &error))?);
+                }
+            }
+            for page in arns.chunks(BATCH) {
+                let tasks = self.tasks(page.iter().map(String::as_str)).await?;
+                if let Some(task) = tasks.into_iter().find(|task| is_of(task, token)) {
+                    return Ok(task.task_arn);
+                }
+            }
+            Ok(None)
+        })
+    }
+}
+
+/// Whether a task was started with this token: the job has other attempts, and a record that a person
+/// deleted had attempts of the same numbers.
+fn is_of(task: &Task, token: &str) -> bool {
+    let containers = task.overrides().map(|overrides| overrides.container_overrides()).unwrap_or_default();
+    let mut variables = containers.iter().flat_map(|container| container.environment());
+    variables.any(|pair| pair.name() == Some(env::LAUNCH) && pair.value() == Some(token))
+}
+
+/// Stopped tasks that never pulled their image are not billed.
+fn billed(task: &Task) -> Option<Duration> {
+    let from = task.pull_started_at().or_else(|| task.started_at())?;
+    let seconds = task.stopped_at()?.as_secs_f64() - from.as_secs_f64();
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+/// Of a cluster by its name or ARN.
+fn name(cluster: &str) -> &str {
+    cluster.rsplit_once('/').map_or(cluster, |(_, name)| name)
+}
+
+/// Tasks' ARNs end with `task/<cluster>/<id>`; the oldest ones lack the cluster.
+fn is_in(arn: &str, cluster: &str) -> bool {
+    let mut parts = arn.rsplit('/').skip(1);
+    parts.next().is_none_or(|part| part == cluster || part.ends_with(":task"))
+}
+
+fn status(task: &Task, container: &str) -> Status {
+    if task.last_status() != Some("STOPPED") {
+        return Status::Alive;
+    }
+    let container = task.containers().iter().find(|found| found.name() == Some(container));
+    let reasons = [task.stopped_reason(), container.and_then(|container| container.reason())];
+    let reason = reasons.into_iter().flatten().collect::<Vec<_>>().join(": ");
+    Status::Stopped(Stopped {
+        billed: billed(task),
+        exit_code: container.and_then(|container| container.exit_code()),
+        stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ecs::{
+        operation::{
+            describe_tasks::DescribeTasksOutput, list_tasks::ListTasksOutput, run_task::RunTaskOutput,
+        },
+        primitives::DateTime,
+        types::{
+            Container, ContainerOverride, Failure, KeyValuePair, TaskOverride, TaskStopCode,
+            error::{AccessDeniedException, ConflictException},
+        },
+    };
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use jiff::Timestamp;
+    use vidstreamx_job::{Attempt, Job, Source};
+
+    use super::*;
+
+    fn ecs(rules: &[&Rule]) -> Ecs {
+        let placement = Placement {
+            cluster: "videos".into(),
+            task_definition: "videos-transcoder".into(),
+            container: "transcoder".into(),
+            subnets: vec!["subnet-1".into()],
+            security_groups: vec!["sg-1".into()],
+            assign_public_ip: false,
+        };
+        let client = mock_client!(aws_sdk_ecs, RuleMode::MatchAny, rules);
+        Ecs::new(&client, client.clone(), placement)
+    }
+
+    fn launch() -> Launch {
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a.mp4".parse().unwrap(),
+            version_id: None,
+            etag: Some("e".into()),
+            size: None,
+        };
+        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
+        Launch::new(&job, Timestamp::UNIX_EPOCH, &Attempt::new(1, Timestamp::UNIX_EPOCH))
+    }
+
+    #[tokio::test]
+    async fn a_launch_carries_token_and_job() {
+        let expected = launch();
+        let rule = mock!(Client::run_task)
+            .match_requests(move |request| {
+                let containers = request.overrides().map(|o| o.container_overrides()).unwrap_or_default();
+                let keys: Vec<_> = containers
+                    .iter()
+                    .flat_map(|container| container.environment())
+                    .filter(|pair| pair.name() == Some("VIDSTREAMX_SOURCE_KEY"))
+                    .filter_map(|pair| pair.value())
+                    .collect();
+                request.client_token() == Some(&expected.token)
+                    && request.started_by() == Some(&expected.started_by)
+                    && keys == ["a.mp4"]
+            })
+            .then_output(|| RunTaskOutput::builder().tasks(Task::builder().task_arn("arn").build()).build());
+        assert_eq!(ecs(&[&rule]).run(&launch()).await, Ok("arn".into()));
+    }
+
+    #[tokio::test]
+    async fn success_with_failures_is_a_refusal() {
+        let rule = mock!(Client::run_task).then_output(|| {
+            let failure = Failure::builder()
+                .reason("RESOURCE:ENI")
+                .detail("Capacity is unavailable at this time.")
+                .build();
+            RunTaskOutput::builder().failures(failure).build()
+        });
+        assert_eq!(
+            ecs(&[&rule]).run(&launch()).await,
+            Err(LaunchError::Refused("RESOURCE:ENI, Capacity is unavailable at this time.".into()))
+        );
+    }
+
+    #[tokio::test]
+    async fn errors_keep_their_meaning_and_are_not_retried_by_the_sdk() {
+        let conflict = mock!(Client::run_task).then_error(|| {
+            RunTaskError::ConflictException(ConflictException::builder().resource_ids("arn").build())
+        });
+        assert_eq!(ecs(&[&conflict]).run(&launch()).await, Err(LaunchError::Conflict(vec!["arn".into()])));
+
+        let denied = mock!(Client::run_task).then_error(|| {
+            let meta =
+                aws_smithy_types::error::ErrorMetadata::builder().code("AccessDeniedException").build();
+            RunTaskError::AccessDeniedException(AccessDeniedException::builder().meta(meta).build())
+        });
+        assert!(matches!(ecs(&[&denied]).run(&launch()).await, Err(LaunchError::Misconfigured(_))));
+
+        let throttled = mock!(Client::run_task)
+            .sequence()
+            .http_status(400, Some(r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#.into()))
+            .repeatedly()
+            .build();
+        assert!(matches!(ecs(&[&throttled]).run(&launch()).await, Err(LaunchError::Refused(_))));
+        assert_eq!(throttled.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn states_are_in_the_order_asked_for() {
+        let asked = ["alive", "missing", "stopped"].map(str::to_owned);
+        let rule = mock!(Client::describe_tasks).match_requests(move |request| request.tasks() == asked);
+        let rule = rule.then_output(|| {
+            let transcoder =
+                Container::builder().name("transcoder").exit_code(137).reason("OutOfMemoryError");
+            let stopped = Task::builder()
+                .task_arn("stopped")
+                .last_status("STOPPED")
+                .stop_code(TaskStopCode::EssentialContainerExited)
+                .stopped_reason("Essential container in task exited")
+                .pull_started_at(DateTime::from_secs(100))
+                .started_at(DateTime::from_secs(120))
+                .stopped_at(DateTime::from_millis(190_500))
+                .containers(Container::builder().name("sidecar").exit_code(0).build())
+                .containers(transcoder.build());
+            let alive = Task::builder().task_arn("alive").last_status("DEPROVISIONING");
+            DescribeTasksOutput::builder().tasks(stopped.build()).tasks(alive.build()).build()
+        });
+        let arns = ["alive", "missing", "stopped", "arn:task/elsewhere/1"].map(Arc::from);
+        let stopped = Stopped {
+            billed: Some(Duration::from_millis(90_500)),
+            exit_code: Some(137),
+            stop_code: Some("EssentialContainerExited".into()),
+            reason: Some("Essential container in task exited: OutOfMemoryError".into()),
+        };
+        assert_eq!(
+            ecs(&[&rule]).describe(&arns).await,
+            Ok(vec![Status::Alive, Status::Missing, Status::Stopped(stopped), Status::Missing])
+        );
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_token_is_found_among_all_of_the_job_over_all_pages() {
+        let page = |desired, token: Option<&'static str>, arn: &'static str, next: Option<&'static str>| {
+            mock!(Client::list_tasks)
+                .match_requests(move |request| {
+                    request.desired_status() == Some(&desired)
+                        && request.next_token() == token
+                        && request.started_by().is_some()
+                })
+                .then_output(move || {
+                    ListTasksOutput::builder().task_arns(arn).set_next_token(next.map(str::to_owned)).build()
+                })
+        };
+        let first = page(DesiredStatus::Running, None, "one", Some("more"));
+        let second = page(DesiredStatus::Running, Some("more"), "two", None);
+        let stopped = page(DesiredStatus::Stopped, None, "three", Some("older"));
+        let older = page(DesiredStatus::Stopped, Some("older"), "four", None);
+        let described = mock!(Client::describe_tasks).then_output(|| {
+            let task = |arn: &str| {
+                let token = KeyValuePair::builder().name("VIDSTREAMX_LAUNCH").value(format!("token-{arn}"));
+                let container = ContainerOverride::builder().name("transcoder").environment(token.build());
+                let overrides = TaskOverride::builder().container_overrides(container.build()).build();
+                Task::builder().task_arn(arn).overrides(overrides).build()
+            };
+            let tasks = ["four", "three", "two", "one"].map(task).to_vec();
+            DescribeTasksOutput::builder().set_tasks(Some(tasks)).build()
+        });
+        let ecs = ecs(&[&first, &second, &stopped, &older, &described]);
+        let job = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        assert_eq!(ecs.find(&job, "token-three").await.unwrap().as_deref(), Some("three"));
+        assert_eq!(ecs.find(&job, "token-thre").await, Ok(None));
+    }
+}

@@ -1,0 +1,307 @@
+//! What the consumer keeps and reads in S3: job records, and the reports of tasks.
+//!
+//! Records are written with conditions only. Whoever's write is accepted has the next step of the job;
+//! everybody else reads again. That is all the agreement that consumers need among themselves.
+
+use aws_sdk_s3::{
+    Client,
+    error::{ProvideErrorMetadata, SdkError},
+    primitives::ByteStream,
+};
+use futures::future::BoxFuture;
+use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError, Source};
+
+use crate::{
+    aws::error::{CallError, status},
+    inspect::header::{self, Look},
+};
+
+/// A record as it was read or written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stored {
+    /// The record.
+    pub record: Record,
+    /// S3's name of this content, for replacing exactly it.
+    pub etag: String,
+}
+
+/// Why a record was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum SaveError {
+    /// Somebody else wrote it first.
+    #[error("somebody else wrote the record first")]
+    Conflict,
+    /// The call failed; the record may be written all the same.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// Why a stored document was not read.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// It is there, but another version's, or damaged.
+    #[error("s3://{bucket}/{key}: {error}")]
+    Unreadable {
+        /// Where it is.
+        bucket: BucketName,
+        /// Where it is.
+        key: String,
+        /// What is wrong with it.
+        error: SchemaError,
+    },
+    /// The call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+}
+
+/// What a look at the source object shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// It is there, with the content that the job is about.
+    Present,
+    /// It was deleted.
+    Gone,
+    /// Its key has another content now.
+    Replaced,
+}
+
+/// The part of S3 that the consumer works with.
+pub trait Records: Send + Sync {
+    /// A job's record.
+    ///
+    /// # Errors
+    /// It can't be read; `Ok(None)` means that there is none.
+    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>>;
+
+    /// Writes a record in place of `replaced`, or as the first one. Returns its new ETag.
+    ///
+    /// # Errors
+    /// [`SaveError::Conflict`] if what is stored is not `replaced`.
+    fn save<'a>(
+        &'a self,
+        record: &'a Record,
+        replaced: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<String, SaveError>>;
+
+    /// The task's report on a job.
+    ///
+    /// # Errors
+    /// It can't be read; `Ok(None)` means that there is none.
+    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
+
+    /// What a job's source is, as far as its first bytes show.
+    ///
+    /// # Errors
+    /// The call failed, or may not be made.
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>>;
+
+    /// Whether a job's source is still there.
+    ///
+    /// # Errors
+    /// The call failed, or may not be made.
+    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>>;
+}
+
+/// The real S3.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    client: Client,
+    output: BucketName,
+}
+
+impl S3 {
+    /// The output bucket's records and reports.
+    #[must_use]
+    pub const fn new(client: Client, output: BucketName) -> Self {
+        Self { client, output }
+    }
+
+    /// An object's content and ETag; `None` if there is none.
+    async fn get(&self, key: &str) -> Result<Option<(Vec<u8>, String)>, CallError> {
+        let call = "GetObject";
+        let answer = match self.client.get_object().bucket(self.output.as_str()).key(key).send().await {
+            Ok(answer) => answer,
+            Err(error) if status(&error) == Some(404) && code(&error) != Some("NoSuchBucket") => {
+                return Ok(None);
+            }
+            Err(error) => return Err(CallError::new(call, &error)),
+        };
+        let etag = answer.e_tag.unwrap_or_default();
+        let body = answer.body.collect().await;
+        let body = body.map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
+        Ok(Some((body.to_vec(), etag)))
+    }
+
+    fn unreadable(&self, key: String) -> impl FnOnce(SchemaError) -> LoadError + '_ {
+        move |error| LoadError::Unreadable { bucket: self.output.clone(), key, error }
+    }
+}
+
+impl Records for S3 {
+    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
+        Box::pin(async move {
+            let key = Layout::record(job);
+            let Some((json, etag)) = self.get(&key).await? else { return Ok(None) };
+            let record = Record::parse(&json).map_err(self.unreadable(key))?;
+            Ok(Some(Stored { record, etag }))
+        })
+    }
+
+    fn save<'a>(
+        &'a self,
+        record: &'a Record,
+        replaced: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<String, SaveError>> {
+        Box::pin(async move {
+            let call = "PutObject";
+            let json = serde_json::to_vec(record)
+                .map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
+            let put = self
+                .client
+                .put_object()
+                .bucket(self.output.as_str())
+                .key(Layout::record(&record.job_id))
+                .content_type("application/json")
+                .body(ByteStream::from(json));
+            let put = match replaced {
+                Some(etag) => put.if_match(etag),
+                None => put.if_none_match("*"),
+            };
+            match put.send().await {
+                Ok(answer) => Ok(answer.e_tag.unwrap_or_default()),
+                // 409: two conditional writes met. 404: the object to be replaced is gone.
+                Err(error)
+                    if matches!(status(&error), Some(404 | 409 | 412))
+                        && code(&error) != Some("NoSuchBucket") =>
+                {
+                    Err(SaveError::Conflict)
+                }
+                Err(error) => Err(CallError::new(call, &error).into()),
+            }
+        })
+    }
+
+    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
+        Box::pin(async move {
+            let key = job.layout().own("job.json");
+            let Some((json, _)) = self.get(&key).await? else { return Ok(None) };
+            Report::parse(&json).map(Some).map_err(self.unreadable(key))
+        })
+    }
+
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>> {
+        Box::pin(header::look(&self.client, source))
+    }
+
+    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
+        Box::pin(async move {
+            let head = self.client.head_object().bucket(source.bucket.as_str()).key(source.key.as_str());
+            match head.send().await {
+                Ok(found) => {
+                    let etag = found.e_tag.as_deref().map(|etag| etag.trim_matches('"'));
+                    // An older version is still to be had, but nobody wants its stream any longer.
+                    let same = match &source.version_id {
+                        Some(version) => found.version_id.as_ref() == Some(version),
+                        None => etag == source.etag.as_deref(),
+                    };
+                    Ok(if same { Presence::Present } else { Presence::Replaced })
+                }
+                Err(error) if status(&error) == Some(404) => Ok(Presence::Gone),
+                Err(error) => Err(CallError::new("HeadObject", &error)),
+            }
+        })
+    }
+}
+
+fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
+    error.as_service_error().and_then(|error| error.meta().code())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::operation::{
+        get_object::GetObjectOutput, head_object::HeadObjectOutput, put_object::PutObjectOutput,
+    };
+    use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+
+    use super::*;
+
+    fn s3(rules: &[&Rule]) -> S3 {
+        S3::new(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules), "streams".parse().unwrap())
+    }
+
+    fn job() -> Job {
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a.mp4".parse().unwrap(),
+            version_id: None,
+            etag: Some("e".into()),
+            size: Some(1),
+        };
+        Job::new(source, "streams".parse().unwrap(), "default".into())
+    }
+
+    fn answer(status: u16, code: &str) -> (u16, Option<String>) {
+        (status, Some(format!("<Error><Code>{code}</Code><Message>m</Message></Error>")))
+    }
+
+    #[tokio::test]
+    async fn every_write_has_its_condition() {
+        let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
+        let first = mock!(Client::put_object)
+            .match_requests(|put| put.if_none_match() == Some("*") && put.if_match().is_none())
+            .then_output(|| PutObjectOutput::builder().e_tag("\"1\"").build());
+        assert_eq!(s3(&[&first]).save(&record, None).await.unwrap(), "\"1\"");
+
+        let next = mock!(Client::put_object)
+            .match_requests(|put| put.if_match() == Some("\"1\"") && put.if_none_match().is_none())
+            .then_output(|| PutObjectOutput::builder().e_tag("\"2\"").build());
+        assert_eq!(s3(&[&next]).save(&record, Some("\"1\"")).await.unwrap(), "\"2\"");
+    }
+
+    #[tokio::test]
+    async fn a_lost_race_is_told_from_trouble() {
+        let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
+        for (http, error_code, conflict) in [
+            (412, "PreconditionFailed", true),
+            (409, "ConditionalRequestConflict", true),
+            (404, "NoSuchKey", true),
+            (404, "NoSuchBucket", false),
+            (403, "AccessDenied", false),
+        ] {
+            let (http, body) = answer(http, error_code);
+            let rule = mock!(Client::put_object).sequence().http_status(http, body).repeatedly().build();
+            let error = s3(&[&rule]).save(&record, Some("\"1\"")).await.unwrap_err();
+            assert_eq!(matches!(error, SaveError::Conflict), conflict, "{error_code}: {error}");
+            if let SaveError::Call(error) = error {
+                assert!(error.is_configuration(), "{error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn no_record_is_not_an_error_but_a_foreign_one_is() {
+        let (http, body) = answer(404, "NoSuchKey");
+        let missing = mock!(Client::get_object).sequence().http_status(http, body).repeatedly().build();
+        assert!(s3(&[&missing]).load(&job().id).await.unwrap().is_none());
+
+        let newer = mock!(Client::get_object)
+            .match_requests(|get| get.key().is_some_and(|key| key.starts_with(".vidstreamx/jobs/")))
+            .then_output(|| {
+                GetObjectOutput::builder().body(ByteStream::from_static(b"{\"schema\":9}")).build()
+            });
+        let error = s3(&[&newer]).load(&job().id).await.unwrap_err().to_string();
+        assert!(error.contains("s3://streams/.vidstreamx/jobs/") && error.contains("version 9"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_source_is_present_replaced_or_gone() {
+        for (etag, presence) in [("\"e\"", Presence::Present), ("\"f\"", Presence::Replaced)] {
+            let rule = mock!(Client::head_object)
+                .then_output(move || HeadObjectOutput::builder().e_tag(etag).build());
+            assert_eq!(s3(&[&rule]).presence(&job().source).await, Ok(presence));
+        }
+        let rule = mock!(Client::head_object).sequence().http_status(404, None).repeatedly().build();
+        assert_eq!(s3(&[&rule]).presence(&job().source).await, Ok(Presence::Gone));
+    }
+}

@@ -1,0 +1,379 @@
+//! How a job is asked of ECS: the request, built purely, and what an answer to it means.
+
+use aws_sdk_ecs::{
+    operation::run_task::{RunTaskOutput, builders::RunTaskInputBuilder},
+    types::{
+        AssignPublicIp, AwsVpcConfiguration, CapacityProviderStrategyItem, ContainerOverride,
+        EphemeralStorage, Failure, KeyValuePair, NetworkConfiguration, PropagateTags, Tag, TaskOverride,
+    },
+};
+use jiff::Timestamp;
+use serde_json::json;
+use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
+
+use crate::{config::Settings, sizing::FREE_STORAGE_GIB};
+
+/// One attempt at a job, as ECS is to be asked for it. The same job and number give the same launch,
+/// whichever consumer asks: ECS then answers with the same task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The job's id: `startedBy`, by which a task can be found again.
+    pub started_by: String,
+    /// `<job id>-<seconds of the record's beginning>-<attempt>`: makes asking twice harmless for 24
+    /// hours. A record that was deleted for a new start leads to tokens of its own.
+    pub token: String,
+    /// The job.
+    pub environment: Vec<(&'static str, String)>,
+    /// For people who look at the task.
+    pub tags: Vec<(&'static str, String)>,
+    /// What to run on.
+    pub capacity: Capacity,
+    /// What the task gets; absent for the task definition's own size.
+    pub size: Option<Size>,
+}
+
+impl Launch {
+    /// An attempt at a job, whose record is from `since`.
+    #[must_use]
+    pub fn new(job: &Job, since: Timestamp, attempt: &Attempt) -> Self {
+        let number = attempt.number;
+        let token = format!("{}-{}-{number}", job.id, since.as_second());
+        let mut environment = job.to_env();
+        environment.push((env::LAUNCH, token.clone()));
+        Self {
+            started_by: job.id.to_string(),
+            token,
+            environment,
+            tags: vec![
+                ("vidstreamx:job-id", job.id.to_string()),
+                ("vidstreamx:source-bucket", tag_value(job.source.bucket.as_str())),
+                ("vidstreamx:source-key", tag_value(job.source.key.as_str())),
+                ("vidstreamx:attempt", number.to_string()),
+            ],
+            capacity: attempt.capacity.unwrap_or(Capacity::OnDemand),
+            size: attempt.size,
+        }
+    }
+
+    /// Whether ECS takes overrides this long. All that S3 allows in keys and version ids fits; an event
+    /// that was not written by S3 can hold more.
+    #[must_use]
+    pub fn fits(&self, container: &str) -> bool {
+        let environment: Vec<_> =
+            self.environment.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let overrides =
+            json!({"containerOverrides": [{"name": container, "environment": environment}]}).to_string();
+        overrides.len() <= LONGEST_OVERRIDES
+    }
+}
+
+/// ECS's limit on `overrides`, in characters of JSON.
+const LONGEST_OVERRIDES: usize = 8192;
+
+/// AWS's limit on a tag's value, in characters.
+const LONGEST_TAG: usize = 256;
+
+/// A text as a tag's value: what AWS does not allow becomes `_`.
+///
+/// AWS allows letters, spaces and digits of all scripts and `+-=._:/@`, and refuses the whole launch
+/// over any other character. Its idea of a letter is not quite Rust's, so only blocks that hold nothing
+/// but letters are let through. A value that begins with `aws:`, in any case, is reserved.
+fn tag_value(text: &str) -> String {
+    let allowed = |c: char| {
+        c.is_ascii_alphanumeric()
+            || " +-=._:/@".contains(c)
+            || matches!(c,
+                'À'..='Ö' | 'Ø'..='ö' | 'ø'..='ɏ' // Latin
+                | 'А'..='я' | 'Ё' | 'ё' // Cyrillic
+                | 'ぁ'..='ゖ' | 'ァ'..='ヺ' | '一'..='鿿' | '가'..='힣') // Japanese, Chinese, Korean
+    };
+    let reserved = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
+    let harmless = |(n, c)| if allowed(c) && !(reserved && n == 3) { c } else { '_' };
+    text.chars().enumerate().map(harmless).take(LONGEST_TAG).collect()
+}
+
+/// Where and how tasks run: the part of a request that is the same for all jobs.
+#[derive(Debug, Clone)]
+pub struct Placement {
+    /// Name or ARN.
+    pub cluster: String,
+    /// Family, family:revision or ARN.
+    pub task_definition: String,
+    /// The container that is given the job.
+    pub container: String,
+    /// Ids.
+    pub subnets: Vec<String>,
+    /// Ids.
+    pub security_groups: Vec<String>,
+    /// Whether tasks get a public address.
+    pub assign_public_ip: bool,
+}
+
+impl From<&Settings> for Placement {
+    fn from(settings: &Settings) -> Self {
+        Self {
+            cluster: settings.cluster.clone(),
+            task_definition: settings.task_definition.clone(),
+            container: settings.container.clone(),
+            subnets: settings.subnets.iter().map(ToString::to_string).collect(),
+            security_groups: settings.security_groups.iter().map(ToString::to_string).collect(),
+            assign_public_ip: settings.assign_public_ip,
+        }
+    }
+}
+
+impl Placement {
+    /// The request for a launch.
+    #[must_use]
+    pub fn request(&self, launch: &Launch) -> RunTaskInputBuilder {
+        let environment = launch
+            .environment
+            .iter()
+            .map(|(name, value)| KeyValuePair::builder().name(*name).value(value).build())
+            .collect();
+        let container =
+            ContainerOverride::builder().name(&self.container).set_environment(Some(environment)).build();
+        let network = AwsVpcConfiguration::builder()
+            .set_subnets(Some(self.subnets.clone()))
+            .set_security_groups(Some(self.security_groups.clone()))
+            .assign_public_ip(if self.assign_public_ip {
+                AssignPublicIp::Enabled
+            } else {
+                AssignPublicIp::Disabled
+            })
+            .build()
+            .ok();
+        let provider = match launch.capacity {
+            Capacity::OnDemand => "FARGATE",
+            Capacity::Spot => "FARGATE_SPOT",
+        };
+        let strategy =
+            CapacityProviderStrategyItem::builder().capacity_provider(provider).weight(1).build().ok();
+        let mut overrides = TaskOverride::builder().container_overrides(container);
+        if let Some(Size { cpu, memory_mib, storage_gib }) = launch.size {
+            overrides = overrides.cpu(cpu.to_string()).memory(memory_mib.to_string());
+            // 20 GiB are there without being asked for, and are the only size that can't be.
+            if storage_gib > FREE_STORAGE_GIB {
+                let gib = i32::try_from(storage_gib).unwrap_or(i32::MAX);
+                let storage = EphemeralStorage::builder().size_in_gib(gib).build();
+                overrides = overrides.ephemeral_storage(storage);
+            }
+        }
+        let tags = launch.tags.iter().map(|(key, value)| Tag::builder().key(*key).value(value).build());
+        RunTaskInputBuilder::default()
+            .cluster(&self.cluster)
+            .task_definition(&self.task_definition)
+            .count(1)
+            .started_by(&launch.started_by)
+            .client_token(&launch.token)
+            .overrides(overrides.build())
+            .network_configuration(NetworkConfiguration::builder().set_awsvpc_configuration(network).build())
+            .set_capacity_provider_strategy(strategy.map(|item| vec![item]))
+            .enable_ecs_managed_tags(true)
+            .propagate_tags(PropagateTags::TaskDefinition)
+            .set_tags(Some(tags.collect()))
+    }
+}
+
+/// Why a launch did not give a task.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LaunchError {
+    /// No capacity, a quota, or too many calls: nothing was started, and other launches would not be
+    /// either.
+    #[error("ECS can't start a task now: {0}")]
+    Refused(String),
+    /// A setting or permission is wrong: nothing was started, and nothing will be until it is right.
+    #[error("ECS refuses to start tasks: {0}")]
+    Misconfigured(String),
+    /// What the request says about this one job is refused: nothing was started, and nothing ever will
+    /// be for this job; others are not concerned.
+    #[error("ECS refuses this video's request: {0}")]
+    Invalid(String),
+    /// The token was used before with another request; these are the tasks that it started.
+    #[error("the attempt was started before, with other settings")]
+    Conflict(Vec<String>),
+    /// Nobody knows whether a task was started.
+    #[error("no answer from ECS: {0}")]
+    Unknown(String),
+}
+
+/// The task in a successful answer, which can be none: then the answer says what failed.
+///
+/// # Errors
+/// No task was started.
+pub fn started_task(answer: RunTaskOutput) -> Result<String, LaunchError> {
+    if let Some(arn) = answer.tasks.unwrap_or_default().into_iter().find_map(|task| task.task_arn) {
+        return Ok(arn);
+    }
+    let failures = answer.failures.unwrap_or_default();
+    if failures.is_empty() {
+        return Err(LaunchError::Unknown("the answer has neither tasks nor failures".to_owned()));
+    }
+    let reasons: Vec<_> = failures.iter().map(failure_reason).collect();
+    Err(LaunchError::Refused(reasons.join("; ")))
+}
+
+fn failure_reason(failure: &Failure) -> String {
+    let parts = [failure.reason(), failure.detail(), failure.arn()];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// What an error answer means, by AWS's code.
+#[must_use]
+pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
+    match code {
+        Some("ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded") => {
+            LaunchError::Refused(described)
+        }
+        // The quotas on tasks and vCPUs hide in codes that also stand for mistakes.
+        Some(_)
+            if ["limit on the number", "Rate exceeded", "Capacity is unavailable"]
+                .iter()
+                .any(|quota| described.contains(quota)) =>
+        {
+            LaunchError::Refused(described)
+        }
+        Some("LimitExceededException") => LaunchError::Refused(described),
+        Some("ClientException" | "InvalidParameterException") if is_about_the_job(&described) => {
+            LaunchError::Invalid(described)
+        }
+        Some(
+            "AccessDeniedException"
+            | "BlockedException"
+            | "ClientException"
+            | "ClusterNotFoundException"
+            | "InvalidParameterException"
+            | "InvalidSignatureException"
+            | "PlatformTaskDefinitionIncompatibilityException"
+            | "PlatformUnknownException"
+            | "UnrecognizedClientException"
+            | "UnsupportedFeatureException",
+        ) => LaunchError::Misconfigured(described),
+        _ => LaunchError::Unknown(described),
+    }
+}
+
+/// Whether a refusal names a part of the request that is different for every job. The same codes are
+/// given for a wrong subnet or task definition, and those must fail no video: only what is known to be
+/// about the job counts, and not if it is about a resource as well.
+fn is_about_the_job(described: &str) -> bool {
+    let text = described.to_ascii_lowercase();
+    // Names like `my-tags` are one word.
+    let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)).collect();
+    let names = |parts: &[&str]| words.iter().any(|word| parts.contains(word));
+    names(&["tag", "tags", "override", "overrides", "environment", "startedby", "clienttoken"])
+        // "The new ARN format must be enabled to add tags", "Override for container named x is not…"
+        && !names(&["arn", "named", "policy"])
+}
+
+#[cfg(test)]
+mod tests {
+    use vidstreamx_job::Source;
+
+    use super::*;
+
+    /// The seconds of a record's beginning have ten digits until 2286.
+    const SINCE: Timestamp = Timestamp::constant(1_777_885_200, 0);
+
+    fn job(key: &str, version_id: Option<String>) -> Job {
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: key.parse().unwrap(),
+            version_id,
+            etag: Some("b21b84d653bb07b05b1e6b33684dc11b".into()),
+            size: Some(7_651_447),
+        };
+        Job::new(source, "streams".parse().unwrap(), "default".into())
+    }
+
+    fn attempt(number: u32) -> Attempt {
+        let mut attempt = Attempt::new(number, SINCE);
+        attempt.capacity = Some(Capacity::Spot);
+        attempt.size = Some(Size { cpu: 4096, memory_mib: 16_384, storage_gib: 21 });
+        attempt
+    }
+
+    fn placement() -> Placement {
+        Placement {
+            cluster: "videos".into(),
+            task_definition: "videos-transcoder".into(),
+            container: "transcoder".into(),
+            subnets: vec!["subnet-1".into(), "subnet-2".into()],
+            security_groups: vec!["sg-1".into()],
+            assign_public_ip: true,
+        }
+    }
+
+    #[test]
+    fn the_whole_request() {
+        let launch = Launch::new(&job("my films/a&b#c.mp4", None), SINCE, &attempt(2));
+        let request = placement().request(&launch).build().unwrap();
+        // The SDK redacts the environment when it prints the request.
+        let container = &request.overrides().unwrap().container_overrides()[0];
+        let environment: Vec<_> = container
+            .environment()
+            .iter()
+            .map(|pair| (pair.name().unwrap(), pair.value().unwrap()))
+            .collect();
+        insta::assert_debug_snapshot!((&request, environment));
+    }
+
+    #[test]
+    fn tags_keep_to_awss_letters() {
+        assert_eq!(tag_value("a b+c-d=e.f_g:h/i@j"), "a b+c-d=e.f_g:h/i@j");
+        assert_eq!(tag_value("a&b#c\n\u{1}(d)ⓐ×é映画.mp4"), "a_b_c___d___é映画.mp4");
+        assert_eq!(tag_value("aws:a.mp4"), "aws_a.mp4");
+        assert_eq!(tag_value("AwS:a/aws:b.mp4"), "AwS_a/aws:b.mp4");
+        assert_eq!(
+            (tag_value("aws"), tag_value("äws:"), tag_value("aw")),
+            ("aws".into(), "äws:".into(), "aw".into())
+        );
+        assert_eq!(tag_value(&"é".repeat(300)).chars().count(), 256);
+    }
+
+    #[test]
+    fn all_that_s3_allows_fits() {
+        let key = "\u{1}".repeat(1024);
+        let fits = |version: usize| {
+            let job = job(&key, Some("v".repeat(version)));
+            Launch::new(&job, SINCE, &attempt(1)).fits("transcoder")
+        };
+        assert!(fits(1024) && !fits(2048));
+    }
+
+    #[test]
+    fn token_and_started_by_are_within_ecss_limits() {
+        let launch = Launch::new(&job("a.mp4", None), SINCE, &attempt(u32::MAX));
+        assert!(launch.token.len() <= 64 && launch.started_by.len() <= 128);
+    }
+
+    #[test]
+    fn an_error_code_alone_does_not_tell_a_quota_from_a_mistake() {
+        let meaning = |code, text: &str| error_meaning(Some(code), text.to_owned());
+        let quota = "You've reached the limit on the number of vCPUs you can run concurrently";
+        for code in ["ClientException", "ThrottlingException", "InvalidParameterException"] {
+            assert!(matches!(meaning(code, quota), LaunchError::Refused(_)));
+        }
+        assert!(matches!(
+            meaning("ClientException", "TaskDefinition not found."),
+            LaunchError::Misconfigured(_)
+        ));
+        for text in [
+            "Override for container named x is not a container in the TaskDefinition.",
+            "The new ARN and resource ID format must be enabled to add tags to the task.",
+            "The subnet ID 'subnet-tags' does not exist.",
+            "No Fargate configuration exists for given values.",
+        ] {
+            assert!(matches!(meaning("InvalidParameterException", text), LaunchError::Misconfigured(_)));
+        }
+        for text in [
+            "Some tags contain invalid characters. Valid characters: UTF-8 letters, spaces, numbers.",
+            "Container Overrides length must be at most 8192",
+        ] {
+            assert!(matches!(meaning("InvalidParameterException", text), LaunchError::Invalid(_)));
+            assert!(matches!(meaning("AccessDeniedException", text), LaunchError::Misconfigured(_)));
+        }
+        assert!(matches!(meaning("ServerException", "oops"), LaunchError::Unknown(_)));
+        assert!(matches!(error_meaning(None, "timeout".into()), LaunchError::Unknown(_)));
+    }
+}

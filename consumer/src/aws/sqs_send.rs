@@ -1,0 +1,201 @@
+//! Messages put into a queue, ten at a time.
+
+use std::{collections::HashMap, time::Duration};
+
+use aws_sdk_sqs::{
+    Client,
+    types::{MessageAttributeValue, SendMessageBatchRequestEntry},
+};
+
+use crate::{aws::error::CallError, aws::sqs::BATCH, config::QueueUrl};
+
+/// What a batch may hold in all where a queue has SQS's older limit (now 1 MiB).
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// How often an entry is sent that SQS refuses for no fault of its own.
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// A message to be sent.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Letter {
+    /// Its text.
+    pub body: String,
+    /// Its attributes by name.
+    pub attributes: HashMap<String, MessageAttributeValue>,
+}
+
+impl Letter {
+    /// As SQS counts: body, and names, types and values of attributes.
+    fn bytes(&self) -> usize {
+        let attributes = self.attributes.iter().map(|(name, value)| {
+            let text = value.string_value().map_or(0, str::len);
+            let binary = value.binary_value().map_or(0, |value| value.as_ref().len());
+            name.len() + value.data_type().len() + text + binary
+        });
+        self.body.len() + attributes.sum::<usize>()
+    }
+}
+
+/// A letter that SQS did not take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place among the letters.
+    pub index: usize,
+    /// AWS's code and message.
+    pub reason: String,
+}
+
+/// Sends letters, and those again that SQS refuses for a reason of its own. Returns what it refused for
+/// good.
+///
+/// # Errors
+/// A call as a whole failed; letters may have been sent all the same.
+pub async fn send(client: &Client, queue: &QueueUrl, letters: &[Letter]) -> Result<Vec<Refused>, CallError> {
+    let mut refused = Vec::new();
+    let mut pending: Vec<(usize, &Letter)> = letters.iter().enumerate().collect();
+    for tried in 1..=TRIES {
+        let mut again = Vec::new();
+        for batch in batches(&pending) {
+            let answer = client
+                .send_message_batch()
+                .queue_url(queue.as_str())
+                .set_entries(Some(entries(batch)?))
+                .send()
+                .await
+                .map_err(|error| CallError::new("SendMessageBatch", &error))?;
+            for entry in answer.failed {
+                let Some(&(index, letter)) = entry.id.parse().ok().and_then(|at: usize| batch.get(at)) else {
+                    continue;
+                };
+                if entry.sender_fault || tried == TRIES {
+                    let reason = format!("{}: {}", entry.code, entry.message.unwrap_or_default());
+                    refused.push(Refused { index, reason });
+                } else {
+                    again.push((index, letter));
+                }
+            }
+        }
+        pending = again;
+        if pending.is_empty() {
+            break;
+        }
+        tokio::time::sleep(FIRST_PAUSE * 2u32.pow(tried - 1)).await;
+    }
+    refused.sort_by_key(|refused| refused.index);
+    Ok(refused)
+}
+
+fn entries(batch: &[(usize, &Letter)]) -> Result<Vec<SendMessageBatchRequestEntry>, CallError> {
+    let entries = batch.iter().enumerate().map(|(at, (_, letter))| {
+        let attributes = Some(&letter.attributes).filter(|attributes| !attributes.is_empty());
+        SendMessageBatchRequestEntry::builder()
+            .id(at.to_string())
+            .message_body(&letter.body)
+            .set_message_attributes(attributes.cloned())
+            .build()
+    });
+    entries
+        .collect::<Result<_, _>>()
+        .map_err(|error| CallError::Passing { call: "SendMessageBatch", reason: error.to_string() })
+}
+
+/// Cut so that each fits a call.
+fn batches<'a, 'l>(mut letters: &'a [(usize, &'l Letter)]) -> Vec<&'a [(usize, &'l Letter)]> {
+    let mut batches = Vec::new();
+    while !letters.is_empty() {
+        let mut bytes = 0;
+        let fit = letters.iter().take(BATCH).take_while(|(_, letter)| {
+            bytes += letter.bytes();
+            bytes <= BATCH_BYTES
+        });
+        let (batch, rest) = letters.split_at(fit.count().max(1));
+        batches.push(batch);
+        letters = rest;
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use aws_sdk_sqs::{
+        operation::send_message_batch::SendMessageBatchOutput,
+        types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
+    };
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+
+    use super::*;
+
+    fn letter(body: &str) -> Letter {
+        Letter { body: body.into(), ..Letter::default() }
+    }
+
+    fn failed(id: &str, sender_fault: bool) -> BatchResultErrorEntry {
+        BatchResultErrorEntry::builder()
+            .id(id)
+            .code("Code")
+            .message("m")
+            .sender_fault(sender_fault)
+            .build()
+            .unwrap()
+    }
+
+    fn answer(failures: Vec<BatchResultErrorEntry>) -> SendMessageBatchOutput {
+        let none: Vec<SendMessageBatchResultEntry> = Vec::new();
+        SendMessageBatchOutput::builder()
+            .set_successful(Some(none))
+            .set_failed(Some(failures))
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn batches_have_ten_letters_at_most_and_fit_their_bytes() {
+        let small: Vec<_> = (0..23).map(|_| letter("x")).collect();
+        let sizes = |letters: &[Letter]| {
+            let all: Vec<_> = letters.iter().enumerate().collect();
+            batches(&all).iter().map(|batch| batch.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&small), [10, 10, 3]);
+        let large: Vec<_> = (0..5).map(|_| letter(&"x".repeat(100 * 1024))).collect();
+        assert_eq!(sizes(&large), [2, 2, 1]);
+        assert_eq!(sizes(&[letter(&"x".repeat(300 * 1024))]), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_was_refused_is_sent_again_and_a_fault_of_the_letters_own_is_reported() {
+        let sent = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&sent);
+        let rule = mock!(Client::send_message_batch)
+            .match_requests(move |request| {
+                let bodies: Vec<_> =
+                    request.entries().iter().map(|entry| entry.message_body().to_owned()).collect();
+                seen.lock().unwrap().push(bodies.join(""));
+                true
+            })
+            .sequence()
+            .output(|| answer(vec![failed("0", false), failed("1", true)]))
+            .output(|| answer(vec![]))
+            .build();
+        let client = mock_client!(aws_sdk_sqs, RuleMode::Sequential, [&rule]);
+        let letters = ["a", "b", "c"].map(letter);
+        let refused = send(&client, &"http://localhost/1/uploads".parse().unwrap(), &letters).await.unwrap();
+        assert_eq!(refused, [Refused { index: 1, reason: "Code: m".into() }]);
+        let mut sent = sent.lock().unwrap().clone();
+        // The mock asks its matcher more than once for one request.
+        sent.dedup();
+        assert_eq!(sent, ["abc", "a"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_goes_on_refusing_does_not_keep_anybody() {
+        let rule = mock!(Client::send_message_batch).then_output(|| answer(vec![failed("0", false)]));
+        let client = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule]);
+        let refused =
+            send(&client, &"http://localhost/1/uploads".parse().unwrap(), &[letter("a")]).await.unwrap();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(rule.num_calls(), TRIES as usize);
+    }
+}

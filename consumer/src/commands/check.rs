@@ -1,0 +1,494 @@
+//! A look at everything the consumer depends on, before anything is spent.
+
+use std::fmt;
+
+use aws_config::SdkConfig;
+use aws_sdk_ecs::{
+    error::ProvideErrorMetadata as _,
+    types::{Compatibility, CpuArchitecture, TaskDefinition},
+};
+use aws_sdk_s3::{error::SdkError, primitives::ByteStream};
+use aws_sdk_sqs::types::QueueAttributeName;
+use serde::Deserialize;
+use vidstreamx_job::{BucketName, RECORDS_PREFIX, Size};
+
+use crate::{
+    aws::error::{CallError, describe, status},
+    config::{QueueUrl, SecurityGroupId, Settings, SubnetId},
+};
+
+/// What a look at one thing showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The thing.
+    pub subject: String,
+    /// How it is.
+    pub state: State,
+}
+
+/// How a thing is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum State {
+    /// As it should be.
+    Ok(String),
+    /// It can't be looked at for the moment, or not with these permissions: no reason not to run.
+    Unknown(String),
+    /// Nobody tries to look at it: a person has to. No reason not to run.
+    NotChecked {
+        /// What is known all the same.
+        why: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// It can't work like this.
+    Wrong {
+        /// What is wrong.
+        fault: String,
+        /// The way out.
+        remedy: String,
+    },
+}
+
+impl Finding {
+    fn ok(subject: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { subject: subject.into(), state: State::Ok(detail.into()) }
+    }
+
+    fn unknown(subject: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { subject: subject.into(), state: State::Unknown(why.into()) }
+    }
+
+    fn wrong(subject: impl Into<String>, fault: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let state = State::Wrong { fault: fault.into(), remedy: remedy.into() };
+        Self { subject: subject.into(), state }
+    }
+
+    /// A call that failed: wrong where it will fail again.
+    fn call(subject: impl Into<String>, error: &CallError, remedy: &str) -> Self {
+        if error.is_about_credentials() {
+            let remedy =
+                "use credentials that are valid at this endpoint (AWS_PROFILE, AWS_ACCESS_KEY_ID, roles)";
+            Self::wrong(subject, error.to_string(), remedy)
+        } else if error.is_configuration() {
+            Self::wrong(subject, error.to_string(), remedy)
+        } else {
+            Self::unknown(subject, error.to_string())
+        }
+    }
+
+    /// Whether the consumer can't work like this.
+    #[must_use]
+    pub const fn is_wrong(&self) -> bool {
+        matches!(self.state, State::Wrong { .. })
+    }
+
+    /// Whether it could not be looked at.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        matches!(self.state, State::Unknown(_))
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let subject = &self.subject;
+        match &self.state {
+            State::Ok(detail) => write!(f, "ok       {subject}: {detail}"),
+            State::Unknown(why) => write!(f, "unknown  {subject}: {why}"),
+            State::NotChecked { why, remedy } => {
+                write!(f, "not checked  {subject}: {why}\n         -> {remedy}")
+            }
+            State::Wrong { fault, remedy } => write!(f, "wrong    {subject}: {fault}\n         -> {remedy}"),
+        }
+    }
+}
+
+/// What the task definition says of every task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Definition {
+    /// What a task gets that is not given another size.
+    pub size: Size,
+    /// Whether it is for ARM.
+    pub arm: bool,
+}
+
+/// What Fargate gives a task whose definition does not say.
+const DEFAULT_STORAGE_GIB: u32 = 21;
+
+impl Definition {
+    fn read(definition: &TaskDefinition) -> Option<Self> {
+        let storage = definition.ephemeral_storage().map(|storage| storage.size_in_gib());
+        let size = Size {
+            cpu: definition.cpu()?.parse().ok()?,
+            memory_mib: definition.memory()?.parse().ok()?,
+            storage_gib: storage.and_then(|gib| gib.try_into().ok()).unwrap_or(DEFAULT_STORAGE_GIB),
+        };
+        let platform = definition.runtime_platform().and_then(|platform| platform.cpu_architecture());
+        Some(Self { size, arm: platform == Some(&CpuArchitecture::Arm64) })
+    }
+}
+
+/// Looks at what `run` can't do without: both queues, cluster, task definition, and the record store. Says
+/// what the task definition says, if that can be read.
+pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding>, Option<Definition>) {
+    let sqs = aws_sdk_sqs::Client::new(config);
+    let ecs = aws_sdk_ecs::Client::new(config);
+    let s3 = crate::aws::client::s3(config);
+    // A wrong dead-letter queue would be noticed when the first video fails, and nobody told why.
+    let (queue, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
+        queue(&sqs, settings),
+        dead_letter_queue(&sqs, &settings.dead_letter_queue_url),
+        cluster(&ecs, settings),
+        task_definition(&ecs, settings),
+        output_bucket(&s3, &settings.output_bucket),
+    );
+    ([vec![queue.finding, dead_letters], cluster, definition_findings, output].concat(), definition)
+}
+
+/// Looks at everything.
+pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
+    let sqs = aws_sdk_sqs::Client::new(config);
+    let s3 = crate::aws::client::s3(config);
+    let (mut findings, _) = essentials(config, settings).await;
+    // A second look at the queue, for what the essentials leave out.
+    let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
+    findings.extend(redrive);
+    findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
+    findings.push(network(&settings.subnets, &settings.security_groups));
+    findings
+}
+
+/// The consumer has no right to look at these, and needs none.
+fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
+    let subnets: Vec<_> = subnets.iter().map(SubnetId::as_str).collect();
+    let groups: Vec<_> = groups.iter().map(SecurityGroupId::as_str).collect();
+    Finding {
+        subject: format!("subnets {}; security groups {}", subnets.join(", "), groups.join(", ")),
+        state: State::NotChecked {
+            why: "well-formed, but not looked at".to_owned(),
+            remedy: "make sure that they exist, in one VPC, and lead to S3, the image's registry and \
+                     CloudWatch Logs; if not, the first launch shows it"
+                .to_owned(),
+        },
+    }
+}
+
+struct QueueLook {
+    finding: Finding,
+    redrive: Option<Finding>,
+    arn: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RedrivePolicy {
+    dead_letter_target_arn: String,
+    // SQS answers with a number or a string, depending on how it was set.
+    max_receive_count: serde_json::Value,
+}
+
+/// Receives that a message should survive: each restart of the consumer spends one.
+const FEWEST_RECEIVES: u64 = 5;
+
+async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
+    let subject = format!("queue {}", settings.queue_url);
+    let remedy =
+        "set VIDSTREAMX_QUEUE_URL to the template's output QueueUrl, and allow sqs:GetQueueAttributes";
+    let attributes = match attributes(sqs, &settings.queue_url).await {
+        Ok(attributes) => attributes,
+        Err(error) => {
+            let finding = Finding::call(subject, &error, remedy);
+            return QueueLook { finding, redrive: None, arn: None };
+        }
+    };
+    let arn = attributes.get(&QueueAttributeName::QueueArn).cloned();
+    let policy = attributes
+        .get(&QueueAttributeName::RedrivePolicy)
+        .map(|policy| serde_json::from_str::<RedrivePolicy>(policy));
+    let redrive = format!("{subject}, redrive policy");
+    let redrive = match policy {
+        None => Finding::wrong(
+            redrive,
+            "there is none, so that messages nobody can deal with come back for ever",
+            "give the queue a RedrivePolicy with a dead-letter queue",
+        ),
+        Some(Err(error)) => Finding::unknown(redrive, format!("it can't be read: {error}")),
+        Some(Ok(policy)) => redrive_finding(redrive, &policy, &settings.dead_letter_queue_url),
+    };
+    let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout).map_or("?", String::as_str);
+    let detail = format!("exists, visibility {visibility} s (messages that are held have their own)");
+    QueueLook { finding: Finding::ok(subject, detail), redrive: Some(redrive), arn }
+}
+
+fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: &QueueUrl) -> Finding {
+    let RedrivePolicy { dead_letter_target_arn: target, max_receive_count } = policy;
+    let receives = max_receive_count
+        .as_u64()
+        .or_else(|| max_receive_count.as_str().and_then(|count| count.parse().ok()))
+        .unwrap_or_default();
+    let name = |text: &str, separator| text.rsplit(separator).next().unwrap_or_default().to_owned();
+    if name(expected.as_str(), '/') != name(target, ':') {
+        return Finding::wrong(
+            subject,
+            format!("it leads to {target}, not to {expected}"),
+            "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the queue that the policy names, or change the policy",
+        );
+    }
+    if receives < FEWEST_RECEIVES {
+        return Finding::wrong(
+            subject,
+            format!("a message is set aside after {receives} receives, and each restart spends one"),
+            "raise maxReceiveCount to at least 5, better 10",
+        );
+    }
+    Finding::ok(subject, format!("after {receives} receives to {target}"))
+}
+
+async fn attributes(
+    sqs: &aws_sdk_sqs::Client,
+    url: &QueueUrl,
+) -> Result<std::collections::HashMap<QueueAttributeName, String>, CallError> {
+    let answer = sqs
+        .get_queue_attributes()
+        .queue_url(url.as_str())
+        .attribute_names(QueueAttributeName::All)
+        .send()
+        .await
+        .map_err(|error| CallError::new("GetQueueAttributes", &error))?;
+    Ok(answer.attributes.unwrap_or_default())
+}
+
+async fn dead_letter_queue(sqs: &aws_sdk_sqs::Client, url: &QueueUrl) -> Finding {
+    let subject = format!("dead-letter queue {url}");
+    let remedy = "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the template's output DeadLetterQueueUrl, and allow \
+                  sqs:GetQueueAttributes";
+    match attributes(sqs, url).await {
+        Ok(attributes) => {
+            let count = attributes.get(&QueueAttributeName::ApproximateNumberOfMessages);
+            Finding::ok(subject, format!("{} messages", count.map_or("0", String::as_str)))
+        }
+        Err(error) => Finding::call(subject, &error, remedy),
+    }
+}
+
+async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding> {
+    let subject = format!("cluster {}", settings.cluster);
+    let answer = match ecs.describe_clusters().clusters(&settings.cluster).send().await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let error = CallError::new("DescribeClusters", &error);
+            return vec![Finding::call(subject, &error, "allow ecs:DescribeClusters on the cluster")];
+        }
+    };
+    let Some(cluster) = answer.clusters().first() else {
+        let remedy =
+            "set VIDSTREAMX_CLUSTER to the template's output ClusterName, and AWS_REGION to its Region";
+        return vec![Finding::wrong(subject, "there is none of this name", remedy)];
+    };
+    let status = cluster.status().unwrap_or("without a status");
+    if status != "ACTIVE" {
+        return vec![Finding::wrong(subject, format!("it is {status}"), "use a cluster that is ACTIVE")];
+    }
+    let mut findings = vec![Finding::ok(&subject, "ACTIVE")];
+    // The second is needed where the first one's interruptions lead to on-demand.
+    let needed: &[&str] = match settings.capacity {
+        vidstreamx_job::Capacity::OnDemand => &["FARGATE"],
+        vidstreamx_job::Capacity::Spot => &["FARGATE_SPOT", "FARGATE"],
+    };
+    for provider in needed {
+        let subject = format!("{subject}, capacity provider {provider}");
+        findings.push(if cluster.capacity_providers().iter().any(|found| found == provider) {
+            Finding::ok(subject, "associated")
+        } else {
+            let remedy = "associate it: aws ecs put-cluster-capacity-providers";
+            Finding::wrong(subject, "not associated with the cluster", remedy)
+        });
+    }
+    findings
+}
+
+async fn task_definition(
+    ecs: &aws_sdk_ecs::Client,
+    settings: &Settings,
+) -> (Vec<Finding>, Option<Definition>) {
+    let subject = format!("task definition {}", settings.task_definition);
+    let remedy = "set VIDSTREAMX_TASK_DEFINITION to the template's output TaskDefinitionFamily, and allow \
+                  ecs:DescribeTaskDefinition";
+    let answer = ecs.describe_task_definition().task_definition(&settings.task_definition).send().await;
+    let definition = match answer.map(|answer| answer.task_definition) {
+        Ok(Some(definition)) => definition,
+        Ok(None) => {
+            return (vec![Finding::wrong(subject, "there is none of this name", remedy)], None);
+        }
+        // ECS says "ClientException: Unable to describe task definition." for one that is not there.
+        Err(error) if error.code() == Some("ClientException") => {
+            return (vec![Finding::wrong(subject, describe(&error), remedy)], None);
+        }
+        Err(error) => {
+            let error = CallError::new("DescribeTaskDefinition", &error);
+            return (vec![Finding::call(subject, &error, remedy)], None);
+        }
+    };
+    let mut findings = Vec::new();
+    findings.push(if definition.requires_compatibilities().contains(&Compatibility::Fargate) {
+        let size = |text: Option<&str>| text.unwrap_or("?").to_owned();
+        let (cpu, memory) = (size(definition.cpu()), size(definition.memory()));
+        Finding::ok(&subject, format!("for Fargate, {cpu} CPU units, {memory} MiB"))
+    } else {
+        Finding::wrong(&subject, "it is not for Fargate", "register it with requiresCompatibilities FARGATE")
+    });
+    let names: Vec<_> =
+        definition.container_definitions().iter().filter_map(|container| container.name()).collect();
+    let subject = format!("container {}", settings.container);
+    findings.push(if names.contains(&settings.container.as_str()) {
+        Finding::ok(subject, "in the task definition")
+    } else {
+        let fault = format!("the task definition has only: {}", names.join(", "));
+        Finding::wrong(subject, fault, "set VIDSTREAMX_CONTAINER to the one that transcodes")
+    });
+    (findings, Definition::read(&definition))
+}
+
+/// Reading and writing records, tried without leaving anything.
+async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Finding> {
+    let subject = format!("output bucket {bucket}");
+    if let Some(fault) = head(s3, bucket).await {
+        return vec![bucket_finding(subject, &fault, "VIDSTREAMX_OUTPUT_BUCKET")];
+    }
+    let key = format!("{RECORDS_PREFIX}check");
+    let read = s3.get_object().bucket(bucket.as_str()).key(&key).send().await;
+    let reading = match read.map_err(|error| outcome("GetObject", &error)) {
+        Ok(_) | Err(Tried::Refused) => Finding::ok(&subject, "records can be read"),
+        Err(Tried::Failed(error)) => Finding::call(
+            &subject,
+            &error,
+            "allow s3:GetObject on its .vidstreamx/* and s3:ListBucket on it (without the latter, S3 \
+             answers AccessDenied for a record that is not there)",
+        ),
+    };
+    // S3 looks at the permission first and at the condition then: no object has this ETag.
+    let write = s3
+        .put_object()
+        .bucket(bucket.as_str())
+        .key(&key)
+        .if_match("\"00000000000000000000000000000000\"")
+        .body(ByteStream::from_static(b""))
+        .send()
+        .await;
+    let writing = match write.map_err(|error| outcome("PutObject", &error)) {
+        Ok(_) => Finding::unknown(&subject, "it ignores If-Match, on which consumers rely among themselves"),
+        Err(Tried::Refused) => Finding::ok(&subject, "records can be written"),
+        Err(Tried::Failed(error)) => {
+            Finding::call(&subject, &error, "allow s3:PutObject on its .vidstreamx/*")
+        }
+    };
+    vec![reading, writing]
+}
+
+/// What came of trying something out.
+enum Tried {
+    /// It was allowed, and refused for the reason that was planned.
+    Refused,
+    Failed(CallError),
+}
+
+fn outcome<E>(call: &'static str, error: &SdkError<E>) -> Tried
+where
+    E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match status(error) {
+        Some(404 | 412) => Tried::Refused,
+        _ => Tried::Failed(CallError::new(call, error)),
+    }
+}
+
+enum BucketFault {
+    Missing,
+    Forbidden,
+    Other(String),
+}
+
+async fn head(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Option<BucketFault> {
+    let error = s3.head_bucket().bucket(bucket.as_str()).send().await.err()?;
+    // An answer to HEAD has no body, and so no code.
+    Some(match status(&error) {
+        Some(404) => BucketFault::Missing,
+        Some(403) => BucketFault::Forbidden,
+        _ => BucketFault::Other(describe(&error)),
+    })
+}
+
+fn bucket_finding(subject: String, fault: &BucketFault, variable: &str) -> Finding {
+    match fault {
+        BucketFault::Missing => Finding::wrong(
+            subject,
+            "there is none of this name",
+            format!("set {variable} as the template's output ConsumerEnv has it"),
+        ),
+        BucketFault::Forbidden => {
+            Finding::wrong(subject, "access is denied", "allow s3:ListBucket on it, or use another")
+        }
+        BucketFault::Other(why) => Finding::unknown(subject, why),
+    }
+}
+
+async fn upload_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName, queue: Option<&str>) -> Vec<Finding> {
+    let subject = format!("upload bucket {bucket}");
+    if let Some(fault) = head(s3, bucket).await {
+        return vec![bucket_finding(subject, &fault, "VIDSTREAMX_UPLOAD_BUCKET")];
+    }
+    let notifications = format!("{subject}, notifications");
+    let notifications = match s3.get_bucket_notification_configuration().bucket(bucket.as_str()).send().await
+    {
+        Ok(found) => {
+            let direct = found.queue_configurations().iter().any(|target| Some(target.queue_arn()) == queue);
+            if direct {
+                Finding::ok(notifications, "sent to the queue")
+            } else if !found.topic_configurations().is_empty() || found.event_bridge_configuration().is_some()
+            {
+                let detail = "sent to SNS or EventBridge; whether those lead to the queue is not looked at";
+                Finding::ok(notifications, detail)
+            } else {
+                Finding::wrong(
+                    notifications,
+                    "none leads to the queue, so that uploads go unnoticed",
+                    "add a notification for s3:ObjectCreated:* to the bucket, as the template does",
+                )
+            }
+        }
+        Err(error) => Finding::unknown(notifications, describe(&error)),
+    };
+    vec![Finding::ok(subject, "exists"), notifications]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(target: &str, receives: serde_json::Value) -> RedrivePolicy {
+        RedrivePolicy { dead_letter_target_arn: target.into(), max_receive_count: receives }
+    }
+
+    #[test]
+    fn what_is_not_looked_at_is_not_called_ok_and_is_no_fault() {
+        let subnets = ["subnet-0a", "subnet-0b"].map(|id| id.parse().unwrap());
+        let finding = network(&subnets, &["sg-0a".parse().unwrap()]);
+        let line = finding.to_string();
+        assert!(
+            line.starts_with("not checked  subnets subnet-0a, subnet-0b; security groups sg-0a: "),
+            "{line}"
+        );
+        assert!(line.contains("-> ") && !line.contains("ok ") && !line.contains("wrong"), "{line}");
+        assert!(!finding.is_wrong() && !finding.is_unknown());
+    }
+
+    #[test]
+    fn the_redrive_policy_has_to_lead_to_the_dead_letter_queue_and_to_leave_room() {
+        let url = "https://sqs.eu-central-1.amazonaws.com/1/dead".parse().unwrap();
+        let look = |policy: &RedrivePolicy| redrive_finding("queue".into(), policy, &url);
+        assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", 10.into())).is_wrong());
+        assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", "10".into())).is_wrong());
+        assert!(look(&policy("arn:aws:sqs:eu-central-1:1:other", 10.into())).is_wrong());
+        assert!(look(&policy("arn:aws:sqs:eu-central-1:1:dead", 4.into())).is_wrong());
+    }
+}

@@ -1,0 +1,263 @@
+//! Many videos, one line each.
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Row, Table};
+use jiff::{SignedDuration, Timestamp};
+use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
+
+use super::read::Video;
+use crate::commands::format;
+
+/// What a line shows; far less than the record, of which there may be very many.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Line {
+    when: Timestamp,
+    state: String,
+    key: String,
+    attempts: usize,
+    took: SignedDuration,
+    size: String,
+    cost: Option<f64>,
+    why: String,
+}
+
+impl Line {
+    /// What a list shows of a video.
+    #[must_use]
+    pub fn new(video: &Video, now: Timestamp) -> Self {
+        let record = &video.record;
+        let share = video.progress.as_ref().map(|progress| share(progress.share));
+        Self {
+            when: record.updated_at,
+            state: [Some(format::state(record.state).to_owned()), share]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(" "),
+            key: format::clean(record.source.key.as_str()),
+            attempts: record.attempts.len(),
+            took: took(record, now),
+            size: record.attempts.last().map(size).unwrap_or_default(),
+            cost: cost(record),
+            why: format::clean(&why(video)),
+        }
+    }
+}
+
+/// How far, in whole per cent.
+#[must_use]
+pub fn share(share: f64) -> String {
+    format!("{:.0} %", share.clamp(0.0, 1.0) * 100.0)
+}
+
+/// From when the job was seen, or started anew, to its end or until now.
+#[must_use]
+pub fn took(record: &Record, now: Timestamp) -> SignedDuration {
+    let start = record.restarts.last().map_or(record.created_at, |restart| restart.at);
+    let end = if record.state.is_end() { record.updated_at } else { now };
+    end.duration_since(start)
+}
+
+/// What a job's tasks have cost so far, where that is known of any.
+#[must_use]
+pub fn cost(record: &Record) -> Option<f64> {
+    let costs = record.attempts.iter().filter_map(|attempt| attempt.cost_usd);
+    costs.fold(None, |sum: Option<f64>, cost| Some(sum.unwrap_or_default() + cost))
+}
+
+fn size(attempt: &Attempt) -> String {
+    let size = attempt.size.map(|Size { cpu, memory_mib, .. }| {
+        format!("{}/{}", f64::from(cpu) / 1024.0, f64::from(memory_mib) / 1024.0)
+    });
+    let spot = attempt.capacity.filter(|capacity| *capacity == Capacity::Spot).map(|_| "spot".to_owned());
+    [size, spot].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// Why a job ended as it did, or what it is doing.
+#[must_use]
+pub fn why(video: &Video) -> String {
+    let record = &video.record;
+    if record.state.is_end() {
+        return record.reason.clone().unwrap_or_default();
+    }
+    if let Some(progress) = &video.progress {
+        let speed = progress.speed.map(|speed| format!("{speed:.1}x"));
+        let end = progress.expected_end.map(|end| format!("done about {} UTC", format::minute(end)));
+        return [speed, end].into_iter().flatten().collect::<Vec<_>>().join(", ");
+    }
+    match record.attempts.last() {
+        None => "waits for its first task".to_owned(),
+        Some(Attempt { ended_at: Some(_), reason, .. }) => {
+            let reason = reason.as_deref().unwrap_or("the task ended");
+            format!("waits for its next task: {reason}")
+        }
+        Some(Attempt { task_arn: None, .. }) => "its task is being started".to_owned(),
+        Some(_) => String::new(),
+    }
+}
+
+const HEADER: [&str; 8] = ["WHEN (UTC)", "STATE", "KEY", "TRIES", "TOOK", "CPU/GIB", "COST", "WHY"];
+const SIZE: usize = 5;
+const WHY: usize = 7;
+const NUMBERS: [usize; 4] = [3, 4, 5, 6];
+/// What all columns but key and reason take of a terminal.
+const OTHERS: usize = 66;
+const OTHERS_WHERE_NARROW: usize = 51;
+/// Narrower terminals have no room for size and year.
+const WIDE: u16 = 120;
+const SHORTEST_KEY: usize = 16;
+
+/// The lines as a table, newest first, cut to a terminal's width if there is one.
+#[must_use]
+pub fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
+    lines.sort_by_key(|line| Reverse(line.when));
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING).set_truncation_indicator("…").set_header(HEADER);
+    let mut longest_key = usize::MAX;
+    let narrow = width.is_some_and(|width| width < WIDE);
+    match width {
+        Some(width) => {
+            table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+            let others = if narrow { OTHERS_WHERE_NARROW } else { OTHERS };
+            // The reason gets somewhat more of what is left.
+            longest_key = (usize::from(width).saturating_sub(others) * 2 / 5).max(SHORTEST_KEY);
+        }
+        None => {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+    }
+    for line in lines {
+        let mut row = Row::from([
+            if narrow { format::minute_of_year(line.when) } else { format::minute(line.when) },
+            line.state,
+            format::end_of(&line.key, longest_key),
+            line.attempts.to_string(),
+            format::duration(line.took),
+            line.size,
+            line.cost.map(format::money).unwrap_or_default(),
+            line.why,
+        ]);
+        if width.is_some() {
+            row.max_height(1);
+        }
+        table.add_row(row);
+    }
+    for (index, column) in table.column_iter_mut().enumerate() {
+        // Two spaces between columns, none before the first.
+        column.set_padding((0, if index == WHY { 0 } else { 2 }));
+        if NUMBERS.contains(&index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        if index == WHY {
+            // Cut anywhere, not between words.
+            column.set_delimiter('\0');
+        } else {
+            column.set_constraint(ColumnConstraint::ContentWidth);
+        }
+        if index == SIZE && narrow {
+            column.set_constraint(ColumnConstraint::Hidden);
+        }
+    }
+    table.trim_fmt()
+}
+
+/// What is said at the end of a list.
+#[derive(Debug, Clone, Default)]
+pub struct Summary {
+    states: BTreeMap<&'static str, u64>,
+    cost: f64,
+    with_cost: u64,
+    unreadable: u64,
+}
+
+impl Summary {
+    /// Counts a video in.
+    pub fn add(&mut self, record: &Record) {
+        *self.states.entry(format::state(record.state)).or_default() += 1;
+        if let Some(cost) = cost(record) {
+            self.cost += cost;
+            self.with_cost += 1;
+        }
+    }
+
+    /// Counts a record in that could not be read.
+    pub const fn add_unreadable(&mut self) {
+        self.unreadable += 1;
+    }
+
+    /// How many could not be read.
+    #[must_use]
+    pub const fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
+    /// One line about what was updated since then.
+    #[must_use]
+    pub fn line(&self, since: Timestamp) -> String {
+        let videos = self.states.values().sum();
+        let mut line = format!("{} since {} UTC", format::count(videos, "video"), format::minute(since));
+        let count = |state: State| {
+            let name = format::state(state);
+            self.states.get(name).map(|count| format!("{count} {name}"))
+        };
+        let states: Vec<_> = format::STATES.into_iter().filter_map(count).collect();
+        if !states.is_empty() {
+            line = format!("{line}: {}", states.join(", "));
+        }
+        if self.with_cost > 0 {
+            let of = if self.with_cost < videos {
+                format!(", as far as known ({})", self.with_cost)
+            } else {
+                String::new()
+            };
+            line = format!("{line}; about {}{of}", format::money(self.cost));
+        }
+        if self.unreadable > 0 {
+            line = format!("{line}; {} could not be read", format::count(self.unreadable, "record"));
+        }
+        line
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use unicode_width::UnicodeWidthStr as _;
+
+    use super::{super::samples, *};
+
+    fn lines() -> Vec<Line> {
+        samples::videos().iter().map(|video| Line::new(video, samples::NOW.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_list_is_newest_first_and_whole_where_there_is_no_terminal() {
+        insta::assert_snapshot!(table(lines(), None));
+    }
+
+    #[test]
+    fn a_terminal_gets_one_line_per_video_that_fits() {
+        for width in [80, 100, 140] {
+            let table = table(lines(), Some(width));
+            assert_eq!(table.lines().count(), lines().len() + 1, "{table}");
+            assert!(table.lines().all(|line| line.width() <= usize::from(width)), "{table}");
+            insta::assert_snapshot!(format!("terminal of {width}"), table);
+        }
+    }
+
+    #[test]
+    fn the_summary_says_what_it_does_not_know() {
+        let mut summary = Summary::default();
+        let since = "2026-05-03T12:00:00Z".parse().unwrap();
+        assert_eq!(summary.line(since), "0 videos since 2026-05-03 12:00 UTC");
+        for video in samples::videos() {
+            summary.add(&video.record);
+        }
+        summary.add_unreadable();
+        assert_eq!(
+            summary.line(since),
+            "6 videos since 2026-05-03 12:00 UTC: 1 done, 3 running, 1 rejected, 1 failed; about $0.0500, as far as known (2); 1 record \
+             could not be read"
+        );
+    }
+}

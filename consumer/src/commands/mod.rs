@@ -1,0 +1,6 @@
+pub mod check;
+pub mod format;
+pub mod history;
+pub mod progress;
+pub mod redrive;
+pub mod submit;

@@ -1,0 +1,101 @@
+//! What a message of the dead-letter queue says of itself.
+
+use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use jiff::Timestamp;
+
+use crate::{
+    intake::dead_letter::{ATTEMPTS, JOB_ID, REASON},
+    intake::notification::{self, Notice, Place},
+    aws::sqs::Receipt,
+    aws::sqs_send::Letter,
+    commands::format,
+};
+
+/// A message that was set aside. One that SQS moved by itself has no attributes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SetAside {
+    /// The same at every delivery.
+    pub id: String,
+    /// The name of this delivery.
+    pub receipt: Receipt,
+    /// What is sent back: everything it came with.
+    pub letter: Letter,
+    /// The objects' keys, as far as they can be read.
+    pub keys: Vec<String>,
+    /// Why it was set aside, if it says so.
+    pub reason: Option<String>,
+    /// Of a failed job.
+    pub job: Option<String>,
+    /// When it was put into a queue for the first time.
+    pub sent: Option<Timestamp>,
+    attempts: Option<String>,
+    /// Why there are no keys.
+    fault: Option<String>,
+}
+
+impl SetAside {
+    /// Reads a message; `None` if it came without a receipt.
+    #[must_use]
+    pub fn new(message: Message) -> Option<Self> {
+        let attributes = message.message_attributes.unwrap_or_default();
+        let text = |name| attributes.get(name).and_then(|value| value.string_value()).map(str::to_owned);
+        let (reason, job, attempts) = (text(REASON), text(JOB_ID), text(ATTEMPTS));
+        let sent = message.attributes.as_ref().and_then(|attributes| {
+            let sent = attributes.get(&MessageSystemAttributeName::SentTimestamp)?;
+            Timestamp::from_millisecond(sent.parse().ok()?).ok()
+        });
+        let body = message.body.unwrap_or_default();
+        let mut keys = Vec::new();
+        let mut fault = None;
+        for notice in notification::decode(&body) {
+            let why = match &notice {
+                Notice::Created(source) => {
+                    keys.push(source.key.as_str().to_owned());
+                    continue;
+                }
+                Notice::Test => "S3's test event".to_owned(),
+                Notice::Other { event, .. } => format!("event {event}"),
+                Notice::Unreadable { fault, .. } => fault.to_string(),
+            };
+            if let Notice::Other { place, .. } | Notice::Unreadable { place, .. } = notice {
+                let Place { key, .. } = place;
+                keys.extend(key);
+            }
+            fault.get_or_insert(why);
+        }
+        Some(Self {
+            id: message.message_id.unwrap_or_default(),
+            receipt: Receipt(message.receipt_handle?.into()),
+            letter: Letter { body, attributes },
+            keys,
+            reason,
+            job,
+            attempts,
+            sent,
+            fault,
+        })
+    }
+
+    /// One line: what, why, and what else is known.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let what = match self.keys.as_slice() {
+            [] => format!("message {}", self.id),
+            [key] => key.clone(),
+            [key, rest @ ..] => format!("{key} and {}", format::count(rest.len() as u64, "other")),
+        };
+        let why = match (&self.reason, &self.fault) {
+            (Some(reason), _) => reason.clone(),
+            (None, Some(fault)) => format!("no reason given, but: {fault}"),
+            (None, None) => "no reason given: received too often".to_owned(),
+        };
+        let facts = [
+            self.attempts.as_ref().map(|attempts| format!("attempts {attempts}")),
+            self.job.as_ref().map(|job| format!("job {job}")),
+            self.sent.map(|sent| format!("sent {} UTC", format::minute(sent))),
+        ];
+        let facts = facts.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let facts = if facts.is_empty() { facts } else { format!(" ({facts})") };
+        format::clean(&format!("{what}: {why}{facts}"))
+    }
+}

@@ -1,0 +1,164 @@
+//! Objects of the upload bucket, as S3's own event would name them.
+
+use aws_sdk_s3::{Client, types::EncodingType};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use percent_encoding::percent_decode_str;
+use tracing::warn;
+use vidstreamx_job::{BucketName, ObjectKey, Source};
+
+use crate::aws::error::{CallError, status};
+
+/// The suffixes for which the template's upload bucket sends events. S3 compares them by case.
+const VIDEO_SUFFIXES: [&str; 5] = [".mp4", ".MP4", ".mov", ".MOV", ".m4v"];
+
+/// Objects looked at at the same time.
+const AT_ONCE: usize = 32;
+
+/// A page of a listing.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The videos on it.
+    pub videos: Vec<Source>,
+    /// How many objects on it are no videos by their names.
+    pub others: u64,
+    /// How many were deleted while they were looked at.
+    pub gone: u64,
+    /// Where the next page begins, if there is one.
+    pub next: Option<String>,
+}
+
+/// The upload bucket, to be read only.
+#[derive(Debug)]
+pub struct Uploads {
+    client: Client,
+    bucket: BucketName,
+}
+
+impl Uploads {
+    /// The objects in this bucket.
+    #[must_use]
+    pub const fn new(client: Client, bucket: BucketName) -> Self {
+        Self { client, bucket }
+    }
+
+    /// One object as it is now; `Ok(None)` means that there is none.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub async fn object(&self, key: ObjectKey) -> Result<Option<Source>, CallError> {
+        let call = "HeadObject";
+        match self.client.head_object().bucket(self.bucket.as_str()).key(key.as_str()).send().await {
+            Ok(found) => Ok(Some(Source {
+                bucket: self.bucket.clone(),
+                key,
+                // "null" is the version of objects written while versioning was off.
+                version_id: found.version_id.filter(|id| id != "null"),
+                etag: found.e_tag.as_deref().map(unquoted),
+                size: found.content_length.and_then(|size| size.try_into().ok()),
+            })),
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            // An answer to HEAD has no body, and so no code.
+            Err(error) if status(&error) == Some(403) => Err(CallError::Configuration {
+                call,
+                reason: format!("access to s3://{}/{key} is denied", self.bucket),
+                credentials: false,
+            }),
+            Err(error) => Err(CallError::new(call, &error)),
+        }
+    }
+
+    /// Whether objects may have version ids, by which S3's own events identify them. Where that is not
+    /// told, they may.
+    ///
+    /// # Errors
+    /// The call failed for another reason than its permission.
+    pub async fn may_be_versioned(&self) -> Result<bool, CallError> {
+        match self.client.get_bucket_versioning().bucket(self.bucket.as_str()).send().await {
+            // A bucket has no status until versioning is turned on; after that, it keeps what it has.
+            Ok(answer) => Ok(answer.status.is_some()),
+            Err(error) if status(&error) == Some(403) => {
+                warn!("s3:GetBucketVersioning is denied, so that every object is asked for its version");
+                Ok(true)
+            }
+            Err(error) => Err(CallError::new("GetBucketVersioning", &error)),
+        }
+    }
+
+    /// A page of the videos under a prefix. Listings do not tell version ids: where there may be some,
+    /// `versioned`, every object is looked at.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub async fn page(&self, prefix: &str, versioned: bool, from: Option<String>) -> Result<Page, CallError> {
+        let answer = self
+            .client
+            .list_objects_v2()
+            .bucket(self.bucket.as_str())
+            .prefix(prefix)
+            // Keys may hold what XML can't.
+            .encoding_type(EncodingType::Url)
+            .set_continuation_token(from)
+            .send()
+            .await
+            .map_err(|error| CallError::new("ListObjectsV2", &error))?;
+        let encoded = answer.encoding_type == Some(EncodingType::Url);
+        let mut page = Page { next: answer.next_continuation_token, ..Page::default() };
+        for object in answer.contents.unwrap_or_default() {
+            let key = object.key.unwrap_or_default();
+            let key = if encoded { decoded(&key) } else { Some(key) };
+            match key.filter(|key| is_video(key)).and_then(|key| key.parse().ok()) {
+                Some(key) => page.videos.push(Source {
+                    bucket: self.bucket.clone(),
+                    key,
+                    version_id: None,
+                    etag: object.e_tag.as_deref().map(unquoted),
+                    size: object.size.and_then(|size| size.try_into().ok()),
+                }),
+                None => page.others += 1,
+            }
+        }
+        if versioned {
+            let listed = page.videos.len() as u64;
+            let looks = page.videos.into_iter().map(|video| self.object(video.key));
+            let found: Vec<_> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+            page.videos = found.into_iter().flatten().collect();
+            page.gone = listed - page.videos.len() as u64;
+        }
+        Ok(page)
+    }
+}
+
+fn is_video(key: &str) -> bool {
+    VIDEO_SUFFIXES.iter().any(|suffix| key.ends_with(suffix))
+}
+
+/// The suffixes for people.
+#[must_use]
+pub fn suffixes() -> String {
+    VIDEO_SUFFIXES.join(", ")
+}
+
+fn decoded(key: &str) -> Option<String> {
+    let spaced = key.replace('+', " ");
+    Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
+}
+
+fn unquoted(etag: &str) -> String {
+    etag.trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_suffixes_are_those_of_the_templates_notifications() {
+        let template = concat!(env!("CARGO_MANIFEST_DIR"), "/../infra/vidstreamx.yaml");
+        let template = std::fs::read_to_string(template).unwrap();
+        let suffixes: Vec<_> = template
+            .lines()
+            .filter_map(|line| line.split_once("{Name: suffix, Value: ")?.1.split('}').next())
+            .collect();
+        assert_eq!(suffixes, VIDEO_SUFFIXES);
+    }
+}

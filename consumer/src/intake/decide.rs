@@ -1,0 +1,144 @@
+//! What to do about a message: a pure function from its text to jobs, or reasons for none.
+
+use std::collections::HashSet;
+
+use vidstreamx_job::{BucketName, Job};
+
+use crate::intake::notification::{self, Notice, Place};
+
+/// What every decision depends on beside the message.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    /// The bucket whose uploads are transcoded.
+    pub upload: BucketName,
+    /// Where streams go.
+    pub output: BucketName,
+    /// The profile's name.
+    pub profile: String,
+}
+
+/// What to do about one record of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Decision {
+    /// Transcode it.
+    Run(Job),
+    /// Nothing has to happen; the message may be deleted.
+    Ignore {
+        /// For people.
+        reason: String,
+        /// Where, as far as known.
+        place: Place,
+    },
+    /// A person has to look at it, in the dead-letter queue.
+    SetAside {
+        /// For people.
+        reason: String,
+        /// Where, as far as known.
+        place: Place,
+        /// The record alone, as a message of its own.
+        body: String,
+    },
+}
+
+/// One decision for every record of the message, in its order.
+pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
+    let mut seen = HashSet::new();
+    notification::decode(body)
+        .into_iter()
+        .map(|notice| match notice {
+            Notice::Created(source) => {
+                let place =
+                    Place { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
+                if source.bucket != rules.upload {
+                    let reason = "the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
+                    return Decision::SetAside { reason, place, body: notification::about(&source) };
+                }
+                let job = Job::new(source, rules.output.clone(), rules.profile.clone());
+                if seen.insert(job.id.clone()) {
+                    Decision::Run(job)
+                } else {
+                    Decision::Ignore { reason: "the message names the same video twice".to_owned(), place }
+                }
+            }
+            Notice::Test => {
+                Decision::Ignore { reason: "it is S3's test event".to_owned(), place: Place::default() }
+            }
+            Notice::Other { event, place } => {
+                Decision::Ignore { reason: format!("{event} is not about a new object"), place }
+            }
+            Notice::Unreadable { fault, place, text } => {
+                Decision::SetAside { reason: fault.to_string(), place, body: text }
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn rules() -> Rules {
+        Rules {
+            upload: "uploads".parse().unwrap(),
+            output: "streams".parse().unwrap(),
+            profile: "default".into(),
+        }
+    }
+
+    fn record(event: &str, bucket: &str, key: &str) -> serde_json::Value {
+        json!({
+            "eventSource": "aws:s3", "eventName": event,
+            "s3": {"bucket": {"name": bucket}, "object": {"key": key, "size": 9, "eTag": "e"}},
+        })
+    }
+
+    #[test]
+    fn every_record_gets_its_own_decision() {
+        let body = json!({"Records": [
+            record("ObjectCreated:Put", "uploads", "a.mp4"),
+            record("ObjectCreated:Copy", "uploads", "b.mp4"),
+            record("ObjectCreated:Put", "uploads", "a.mp4"),
+            record("ObjectCreated:Put", "somebody-elses", "a.mp4"),
+            record("ObjectRemoved:Delete", "uploads", "b.mp4"),
+            record("ObjectCreated:Put", "uploads", "%FF.mp4"),
+        ]});
+        let decisions = decide(&body.to_string(), &rules());
+        let told: Vec<_> = decisions
+            .iter()
+            .map(|decision| match decision {
+                Decision::Run(job) => format!("run {}/{}", job.source.bucket, job.source.key),
+                Decision::Ignore { reason, .. } => format!("ignore: {reason}"),
+                Decision::SetAside { reason, place, .. } => format!("set aside {:?}: {reason}", place.key),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "run uploads/a.mp4",
+                "run uploads/b.mp4",
+                "ignore: the message names the same video twice",
+                "set aside Some(\"a.mp4\"): the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)",
+                "ignore: ObjectRemoved:Delete is not about a new object",
+                "set aside Some(\"%FF.mp4\"): the key is not UTF-8 text",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_job_goes_to_the_output_bucket_under_the_profile() {
+        let body = json!({"Records": [record("ObjectCreated:Put", "uploads", "my+film.mp4")]});
+        let [Decision::Run(job)] = &decide(&body.to_string(), &rules())[..] else { panic!() };
+        assert_eq!((job.output.as_str(), job.profile.as_str()), ("streams", "default"));
+        assert_eq!((job.source.key.as_str(), job.source.size), ("my film.mp4", Some(9)));
+    }
+
+    #[test]
+    fn a_test_event_is_ignored_and_rubbish_set_aside() {
+        let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "uploads"});
+        assert!(matches!(decide(&test.to_string(), &rules())[..], [Decision::Ignore { .. }]));
+        assert!(matches!(decide("rubbish", &rules())[..], [Decision::SetAside { .. }]));
+    }
+}

@@ -1,0 +1,201 @@
+//! The lease: messages whose videos are in work stay invisible to other consumers.
+//!
+//! One background loop extends all of them, ten in a call, well before they run out. A delivery can be
+//! held for twelve hours in all; after that SQS refuses, the message comes again, and whoever receives
+//! it finds the running task by the job's record.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt, stream};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, error, warn};
+
+use crate::aws::sqs::{BATCH, Queue, Receipt};
+
+/// How long a message stays invisible after each extension: how soon another consumer takes over when
+/// this one dies.
+pub const VISIBILITY: Duration = Duration::from_secs(90);
+/// Between extensions: two in a row may fail before a message is lost.
+const EXTEND_EVERY: Duration = Duration::from_secs(25);
+/// Calls at a time, so that 10,000 messages are extended within seconds.
+const CONCURRENT_CALLS: usize = 8;
+
+/// All messages that this consumer holds.
+pub struct Lease {
+    queue: Arc<dyn Queue>,
+    held: Mutex<BTreeSet<Receipt>>,
+}
+
+impl Lease {
+    /// No message yet; [`Lease::run`] has to run beside it.
+    #[must_use]
+    pub fn new(queue: Arc<dyn Queue>) -> Self {
+        Self { queue, held: Mutex::default() }
+    }
+
+    /// Holds a message that was just received, until the answer is dropped.
+    pub fn hold(self: &Arc<Self>, receipt: Receipt) -> Held {
+        self.held().insert(receipt.clone());
+        Held { lease: self.clone(), receipt, keep: false }
+    }
+
+    /// Extends for as long as it is polled.
+    pub async fn run(&self) {
+        let mut ticks = interval(EXTEND_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks.tick().await;
+        loop {
+            ticks.tick().await;
+            self.set_all(VISIBILITY).await;
+        }
+    }
+
+    /// Lets go of every message that is still held, to be visible after `wait`, and says how many those
+    /// were. Nothing else has to be waited for: the records keep two consumers from doing the same.
+    pub async fn give_back(&self, wait: Duration) -> usize {
+        self.set_all(wait).await;
+        std::mem::take(&mut *self.held()).len()
+    }
+
+    async fn set_all(&self, visibility: Duration) {
+        let receipts: Vec<_> = self.held().iter().cloned().collect();
+        stream::iter(receipts.chunks(BATCH))
+            .for_each_concurrent(CONCURRENT_CALLS, |batch| self.set(batch, visibility))
+            .await;
+    }
+
+    async fn set(&self, batch: &[Receipt], visibility: Duration) {
+        match self.queue.set_visibility(batch, visibility).await {
+            Ok(refused) => {
+                for refused in refused {
+                    // The message may have been settled while the call was on its way.
+                    let still_held = self.held().contains(&refused.receipt);
+                    if still_held && refused.for_good {
+                        self.held().remove(&refused.receipt);
+                        warn!(
+                            reason = refused.reason,
+                            "a message can't be held any longer and will come again"
+                        );
+                    } else if still_held {
+                        debug!(reason = refused.reason, "a message was not extended this time");
+                    }
+                }
+            }
+            Err(error) if error.is_configuration() => {
+                error!(%error, messages = batch.len(), "messages can't be held: they will come again");
+            }
+            Err(error) => warn!(%error, messages = batch.len(), "messages were not extended this time"),
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeSet<Receipt>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A held message; dropping it ends the hold, and the message becomes visible when its time is up.
+#[must_use]
+pub struct Held {
+    lease: Arc<Lease>,
+    receipt: Receipt,
+    keep: bool,
+}
+
+impl Held {
+    /// Keeps the message held until [`Lease::give_back`].
+    pub fn until_given_back(mut self) {
+        self.keep = true;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if !self.keep {
+            self.lease.held().remove(&self.receipt);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::BoxFuture;
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::{
+        aws::error::CallError,
+        intake::dead_letter::DeadLetter,
+        aws::sqs::{Backlog, Message, Refused},
+    };
+
+    /// Notes every batch; refuses receipts that begin with "over" for good, fails every second call.
+    #[derive(Default)]
+    struct Notes(Mutex<Vec<(Vec<Receipt>, Duration)>>);
+
+    impl Queue for Notes {
+        fn receive(
+            &self,
+            _: usize,
+            _: Duration,
+            _: Duration,
+        ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
+            unimplemented!()
+        }
+        fn delete<'a>(&'a self, _: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
+            unimplemented!()
+        }
+        fn set_aside<'a>(&'a self, _: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
+            unimplemented!()
+        }
+        fn set_visibility<'a>(
+            &'a self,
+            receipts: &'a [Receipt],
+            visibility: Duration,
+        ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>> {
+            self.0.lock().unwrap().push((receipts.to_vec(), visibility));
+            let over = receipts.iter().filter(|receipt| receipt.0.starts_with("over"));
+            let refused = over
+                .map(|receipt| Refused {
+                    receipt: receipt.clone(),
+                    reason: "12 hours".into(),
+                    for_good: true,
+                })
+                .collect();
+            Box::pin(async { Ok(refused) })
+        }
+        fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
+            unimplemented!()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_are_extended_in_time_in_batches_and_the_lost_ones_dropped() {
+        let queue = Arc::new(Notes::default());
+        let lease = Arc::new(Lease::new(queue.clone()));
+        let held: Vec<_> = (0..25).map(|n| lease.hold(Receipt(format!("{n:02}").into()))).collect();
+        let lost = lease.hold(Receipt("over".into()));
+        let start = Instant::now();
+        let running = tokio::spawn({
+            let lease = lease.clone();
+            async move { lease.run().await }
+        });
+        sleep(EXTEND_EVERY + Duration::from_secs(1)).await;
+        let calls = std::mem::take(&mut *queue.0.lock().unwrap());
+        assert_eq!(calls.iter().map(|(batch, _)| batch.len()).collect::<Vec<_>>(), [10, 10, 6]);
+        assert!(calls.iter().all(|(_, visibility)| *visibility == VISIBILITY));
+        assert!(start.elapsed() * 3 < VISIBILITY);
+
+        drop(held);
+        lease.hold(Receipt("kept".into())).until_given_back();
+        sleep(EXTEND_EVERY).await;
+        running.abort();
+        assert_eq!(lease.give_back(Duration::ZERO).await, 1);
+        let kept = vec![Receipt("kept".into())];
+        assert_eq!(*queue.0.lock().unwrap(), [(kept.clone(), VISIBILITY), (kept, Duration::ZERO)]);
+        drop(lost);
+    }
+}

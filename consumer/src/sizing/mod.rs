@@ -1,0 +1,751 @@
+//! How large a task a video gets, and what that costs.
+//!
+//! The rules are data (`sizing.toml` is the default, with its reasons): what waiting is worth is for the one
+//! to say who pays. Fargate takes only certain combinations of vCPUs and memory, so rules are checked when
+//! they are read.
+
+use std::{collections::HashSet, fmt::Write as _, ops::RangeInclusive};
+
+use serde::Deserialize;
+use vidstreamx_job::{Capacity, Size};
+
+use crate::inspect::header::{Facts, codecs};
+
+/// The default rules and prices.
+const DEFAULT: &str = include_str!("sizing.toml");
+/// CPU units of one vCPU.
+const VCPU: u32 = 1024;
+/// MiB in a GiB.
+const GIB: u32 = 1024;
+/// What Fargate takes as ephemeral storage, in GiB.
+const STORAGE_GIB: RangeInclusive<u32> = 21..=200;
+/// As much storage is part of every task's price, in GiB.
+pub const FREE_STORAGE_GIB: u32 = 20;
+/// What Fargate bills at least.
+const LEAST_SECONDS: f64 = 60.0;
+
+/// Fargate's combinations, smallest first (Amazon ECS Developer Guide, "Task CPU and memory"). The smallest
+/// vCPU has a gap in its memory sizes.
+const FARGATE: [Combinations; 8] = [
+    Combinations { cpu: 256, least: 512, most: 512, step: 512 },
+    Combinations { cpu: 256, least: 1024, most: 2048, step: 1024 },
+    Combinations { cpu: 512, least: 1024, most: 4096, step: 1024 },
+    Combinations { cpu: 1024, least: 2048, most: 8192, step: 1024 },
+    Combinations { cpu: 2048, least: 4096, most: 16_384, step: 1024 },
+    Combinations { cpu: 4096, least: 8192, most: 30_720, step: 1024 },
+    Combinations { cpu: 8192, least: 16_384, most: 61_440, step: 4096 },
+    Combinations { cpu: 16_384, least: 32_768, most: 122_880, step: 8192 },
+];
+/// The most memory that there is, in MiB.
+const MOST_MEMORY: u32 = 122_880;
+
+/// Sizes with the same CPU units: MiB of memory from, to and in steps of.
+struct Combinations {
+    cpu: u32,
+    least: u32,
+    most: u32,
+    step: u32,
+}
+
+impl Combinations {
+    /// The smallest memory that is not less.
+    fn at_least(&self, memory_mib: u32) -> Option<u32> {
+        let steps = memory_mib.saturating_sub(self.least).div_ceil(self.step);
+        (memory_mib <= self.most).then(|| self.least + steps * self.step)
+    }
+}
+
+/// A size that Fargate does not have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSize {
+    /// No such number of vCPUs.
+    #[error("Fargate has no tasks of {0} CPU units, but of 256, 512, 1024, 2048, 4096, 8192 and 16384")]
+    Cpu(u32),
+    /// Not with this number of vCPUs.
+    #[error("Fargate has no tasks of {cpu} CPU units with {memory_mib} MiB of memory, but with {possible}")]
+    Memory {
+        /// The CPU units.
+        cpu: u32,
+        /// The memory.
+        memory_mib: u32,
+        /// What goes with the CPU units.
+        possible: String,
+    },
+    /// Too little or too much.
+    #[error("Fargate has no tasks with {0} GiB of storage, but with 21 to 200")]
+    Storage(u32),
+}
+
+/// Whether Fargate takes a size.
+///
+/// # Errors
+/// What about it Fargate does not take, and what it takes instead.
+pub fn check(size: Size) -> Result<(), InvalidSize> {
+    let rows: Vec<_> = FARGATE.iter().filter(|row| row.cpu == size.cpu).collect();
+    if rows.is_empty() {
+        return Err(InvalidSize::Cpu(size.cpu));
+    }
+    if !rows.iter().any(|row| row.at_least(size.memory_mib) == Some(size.memory_mib)) {
+        let possible = rows.iter().map(|row| match row.step {
+            _ if row.least == row.most => row.least.to_string(),
+            step => format!("{} to {} in steps of {step}", row.least, row.most),
+        });
+        let possible = possible.collect::<Vec<_>>().join(", ");
+        return Err(InvalidSize::Memory { cpu: size.cpu, memory_mib: size.memory_mib, possible });
+    }
+    if !STORAGE_GIB.contains(&size.storage_gib) {
+        return Err(InvalidSize::Storage(size.storage_gib));
+    }
+    Ok(())
+}
+
+/// The size to try after one had too little memory: twice as much, with more vCPUs where theirs end. `None`
+/// if there is nothing larger.
+#[must_use]
+pub fn larger(size: Size) -> Option<Size> {
+    if size.memory_mib >= MOST_MEMORY {
+        return None;
+    }
+    let wanted = size.memory_mib.saturating_mul(2).min(MOST_MEMORY);
+    let mut rows = FARGATE.iter().filter(|row| row.cpu >= size.cpu);
+    let (cpu, memory_mib) = rows.find_map(|row| Some((row.cpu, row.at_least(wanted)?)))?;
+    Some(Size { cpu, memory_mib, storage_gib: storage(size.storage_gib) })
+}
+
+/// What can be asked for: tasks have 20 GiB where nothing is said, but nobody can say 20.
+fn storage(gib: u32) -> u32 {
+    gib.clamp(*STORAGE_GIB.start(), *STORAGE_GIB.end())
+}
+
+/// Why rules cannot be used.
+#[derive(Debug, PartialEq, thiserror::Error)]
+pub enum SizingError {
+    /// Not TOML, or an unknown or mistyped field; names the line.
+    #[error("{0}")]
+    Syntax(Box<toml::de::Error>),
+    /// A field's value is not what it can be.
+    #[error("rule \"{rule}\": {field} is {value}, expected {expected}")]
+    Rule {
+        /// Its name.
+        rule: String,
+        /// The field's name.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What is possible.
+        expected: String,
+    },
+    /// A rule's vCPUs, memory and storage are no size.
+    #[error("rule \"{rule}\": {error}")]
+    Size {
+        /// Its name.
+        rule: String,
+        /// What is wrong with the size.
+        error: InvalidSize,
+    },
+    /// Rules behind one that always applies.
+    #[error("rule \"{rule}\" has no condition, so that \"{next}\" behind it never applies: put it last")]
+    Unreachable {
+        /// Its name.
+        rule: String,
+        /// The next one's name.
+        next: String,
+    },
+    /// A price is none.
+    #[error("prices: {field} is {value}, expected {expected}")]
+    Price {
+        /// The field's name.
+        field: &'static str,
+        /// What was given.
+        value: f64,
+        /// What is possible.
+        expected: &'static str,
+    },
+}
+
+/// What a video needs to be for a size, and the size.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    name: String,
+    max_gib: Option<f64>,
+    min_megapixels: Option<f64>,
+    max_megapixels: Option<f64>,
+    max_minutes: Option<f64>,
+    codecs: Option<Vec<String>>,
+    vcpu: Option<f64>,
+    memory_gib: Option<f64>,
+    storage_gib: Option<u32>,
+}
+
+impl Rule {
+    fn validate(&self) -> Result<(), SizingError> {
+        let wrong = |field, value: String, expected: &str| {
+            Err(SizingError::Rule { rule: self.name.clone(), field, value, expected: expected.into() })
+        };
+        if self.name.trim().is_empty() {
+            return wrong("name", "empty".into(), "a name: it is the reason that records give for a size");
+        }
+        for (field, value) in [
+            ("max_gib", self.max_gib),
+            ("min_megapixels", self.min_megapixels),
+            ("max_megapixels", self.max_megapixels),
+            ("max_minutes", self.max_minutes),
+        ] {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.0)) {
+                return wrong(field, value.to_string(), "more than 0");
+            }
+        }
+        if let (Some(min), Some(max)) = (self.min_megapixels, self.max_megapixels)
+            && min > max
+        {
+            return wrong("min_megapixels", min.to_string(), "at most max_megapixels");
+        }
+        if let Some(unknown) =
+            self.codecs.iter().flatten().find(|codec| !codecs().any(|known| known == **codec))
+        {
+            let expected = format!("any of {}", codecs().collect::<Vec<_>>().join(", "));
+            return wrong("codecs", format!("\"{unknown}\""), &expected);
+        }
+        if self.codecs.as_ref().is_some_and(Vec::is_empty) {
+            return wrong("codecs", "empty".into(), "at least one, or no such line");
+        }
+        let storage_gib = self.storage_gib.unwrap_or(*STORAGE_GIB.start());
+        let size = match (self.vcpu, self.memory_gib) {
+            (None, None) => Size { cpu: VCPU, memory_mib: 2 * GIB, storage_gib },
+            (Some(vcpu), Some(memory)) => {
+                let Some(cpu) = whole(vcpu, VCPU) else {
+                    return wrong("vcpu", vcpu.to_string(), "0.25, 0.5, 1, 2, 4, 8 or 16");
+                };
+                let Some(memory_mib) = whole(memory, GIB) else {
+                    return wrong("memory_gib", memory.to_string(), "GiB, whole ones but for 0.5");
+                };
+                Size { cpu, memory_mib, storage_gib }
+            }
+            (Some(_), None) => return wrong("memory_gib", "missing".into(), "it beside vcpu, or neither"),
+            (None, Some(_)) => return wrong("vcpu", "missing".into(), "it beside memory_gib, or neither"),
+        };
+        check(size).map_err(|error| SizingError::Size { rule: self.name.clone(), error })
+    }
+
+    fn has_condition(&self) -> bool {
+        self.max_gib.is_some()
+            || self.min_megapixels.is_some()
+            || self.max_megapixels.is_some()
+            || self.max_minutes.is_some()
+            || self.codecs.is_some()
+    }
+
+    fn applies(&self, object_bytes: Option<u64>, facts: &Facts) -> bool {
+        let at_most = |most: Option<f64>, value: Option<f64>| {
+            most.is_none_or(|most| value.is_some_and(|value| value <= most))
+        };
+        let megapixels = facts.megapixels();
+        at_most(self.max_gib, object_bytes.map(gib))
+            && at_most(self.max_megapixels, megapixels)
+            && self.min_megapixels.is_none_or(|min| megapixels.is_some_and(|value| value >= min))
+            && at_most(self.max_minutes, facts.duration_seconds.map(|seconds| seconds / 60.0))
+            && self
+                .codecs
+                .as_ref()
+                .is_none_or(|codecs| facts.codec.is_some_and(|codec| codecs.iter().any(|one| one == codec)))
+    }
+
+    fn size(&self, base: Size) -> Size {
+        let storage_gib = self.storage_gib.unwrap_or(base.storage_gib);
+        let units = |value: Option<f64>, of: u32| value.and_then(|value| whole(value, of));
+        match (units(self.vcpu, VCPU), units(self.memory_gib, GIB)) {
+            (Some(cpu), Some(memory_mib)) => Size { cpu, memory_mib, storage_gib },
+            _ => Size { storage_gib, ..base },
+        }
+    }
+}
+
+/// A number in a smaller unit, if it is a whole one there.
+fn whole(value: f64, of: u32) -> Option<u32> {
+    let units = value * f64::from(of);
+    (units.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&units)).then_some(units as u32)
+}
+
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 30)
+}
+
+/// In US dollars per hour.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prices {
+    x86_vcpu_hour: f64,
+    x86_gib_hour: f64,
+    arm_vcpu_hour: f64,
+    arm_gib_hour: f64,
+    /// Of what is more than comes with every task.
+    storage_gib_hour: f64,
+    /// What of the price of vCPUs and memory is paid on Spot.
+    spot_share: f64,
+}
+
+impl Prices {
+    fn validate(&self) -> Result<(), SizingError> {
+        for (field, value) in [
+            ("x86_vcpu_hour", self.x86_vcpu_hour),
+            ("x86_gib_hour", self.x86_gib_hour),
+            ("arm_vcpu_hour", self.arm_vcpu_hour),
+            ("arm_gib_hour", self.arm_gib_hour),
+            ("storage_gib_hour", self.storage_gib_hour),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(SizingError::Price { field, value, expected: "0 or more US dollars" });
+            }
+        }
+        let value = self.spot_share;
+        if !(0.0..=1.0).contains(&value) {
+            return Err(SizingError::Price { field: "spot_share", value, expected: "0 to 1" });
+        }
+        Ok(())
+    }
+}
+
+/// The file's shape. What it leaves out is as in the default.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    rule: Option<Vec<Rule>>,
+    prices: Option<Prices>,
+}
+
+/// Rules for sizes, and prices.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sizing {
+    rules: Vec<Rule>,
+    prices: Prices,
+}
+
+impl Default for Sizing {
+    /// As in `sizing.toml`, which a test reads.
+    fn default() -> Self {
+        match Self::parse(DEFAULT) {
+            Ok(sizing) => sizing,
+            Err(error) => unreachable!("sizing.toml: {error}"),
+        }
+    }
+}
+
+impl Sizing {
+    /// Reads rules and prices from a TOML file's text. Without rules, or without prices, the default ones are
+    /// taken.
+    ///
+    /// # Errors
+    /// Names the line, or the rule and its field, and what it can be.
+    pub fn parse(text: &str) -> Result<Self, SizingError> {
+        let document: Document =
+            toml::from_str(text).map_err(|error| SizingError::Syntax(Box::new(error)))?;
+        let rules = document.rule.unwrap_or_else(|| Self::default().rules);
+        let prices = document.prices.unwrap_or_else(|| Self::default().prices);
+        let mut names = HashSet::new();
+        for rule in &rules {
+            rule.validate()?;
+            if !names.insert(&rule.name) {
+                return Err(SizingError::Rule {
+                    rule: rule.name.clone(),
+                    field: "name",
+                    value: "used twice".into(),
+                    expected: "another: it is the reason that records give for a size".into(),
+                });
+            }
+        }
+        if let Some(pair) = rules.windows(2).find(|pair| !pair[0].has_condition()) {
+            let [rule, next] = [0, 1].map(|index| pair[index].name.clone());
+            return Err(SizingError::Unreachable { rule, next });
+        }
+        prices.validate()?;
+        Ok(Self { rules, prices })
+    }
+
+    /// The size for an upload, and why, for people. `base` is the task definition's own size: what a rule does
+    /// not say is as there.
+    #[must_use]
+    pub fn choose(&self, object_bytes: Option<u64>, facts: Option<&Facts>, base: Size) -> (Size, String) {
+        let nothing = Facts::default();
+        let known = facts.unwrap_or(&nothing);
+        let rule = self.rules.iter().find(|rule| rule.applies(object_bytes, known));
+        let base = Size { storage_gib: storage(base.storage_gib), ..base };
+        let mut reason = describe(object_bytes, known);
+        let _ = match rule {
+            Some(rule) => write!(reason, ": rule \"{}\"", rule.name),
+            None => write!(reason, ": no rule applies"),
+        };
+        (rule.map_or(base, |rule| rule.size(base)), reason)
+    }
+
+    /// What a task costs in US dollars, for the time that Fargate bills (`arm`: on Graviton): an estimate.
+    #[must_use]
+    pub fn cost(&self, size: Size, capacity: Capacity, arm: bool, billed_seconds: f64) -> f64 {
+        let prices = &self.prices;
+        let (vcpu_hour, gib_hour) = if arm {
+            (prices.arm_vcpu_hour, prices.arm_gib_hour)
+        } else {
+            (prices.x86_vcpu_hour, prices.x86_gib_hour)
+        };
+        let share = match capacity {
+            Capacity::OnDemand => 1.0,
+            Capacity::Spot => prices.spot_share,
+        };
+        let vcpus = f64::from(size.cpu) / f64::from(VCPU);
+        let memory = f64::from(size.memory_mib) / f64::from(GIB);
+        let storage = f64::from(size.storage_gib.saturating_sub(FREE_STORAGE_GIB));
+        let hour = share * (vcpus * vcpu_hour + memory * gib_hour) + storage * prices.storage_gib_hour;
+        hour * billed_seconds.max(LEAST_SECONDS) / 3600.0
+    }
+}
+
+/// What is known about an upload, for people: `h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB`.
+fn describe(object_bytes: Option<u64>, facts: &Facts) -> String {
+    let size = facts.width.zip(facts.height).map(|(width, height)| format!("{width}x{height}"));
+    let rate = facts.frame_rate.map(|rate| format!("at {}/s", (rate * 100.0).round() / 100.0));
+    let sound_only = (facts.has_video == Some(false)).then(|| "sound only".to_owned());
+    let container = facts.codec.is_none().then(|| facts.container.map(str::to_owned)).flatten();
+    let picture = [container, facts.codec.map(str::to_owned), size, rate, sound_only];
+    let picture = picture.into_iter().flatten().collect::<Vec<_>>().join(" ");
+    let duration = facts.duration_seconds.map(|seconds| match seconds {
+        ..60.0 => format!("{seconds:.1} s"),
+        _ => format!("{:.1} min", seconds / 60.0),
+    });
+    let bytes = object_bytes.map(|bytes| match gib(bytes) {
+        gib @ 1.0.. => format!("{gib:.1} GiB"),
+        gib => format!("{:.1} MiB", gib * 1024.0),
+    });
+    let known = [Some(picture).filter(|picture| !picture.is_empty()), duration, bytes];
+    let known = known.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    if known.is_empty() { "nothing is known of it".into() } else { known }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The template's.
+    const BASE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
+
+    fn size(vcpu: u32, memory_gib: u32) -> Size {
+        Size { cpu: vcpu * VCPU, memory_mib: memory_gib * GIB, storage_gib: 21 }
+    }
+
+    fn video(codec: &'static str, width: u32, height: u32, minutes: f64) -> Facts {
+        Facts {
+            container: Some("MP4"),
+            codec: Some(codec),
+            width: Some(width),
+            height: Some(height),
+            frame_rate: Some(30_000.0 / 1001.0),
+            duration_seconds: Some(minutes * 60.0),
+            has_video: Some(true),
+            has_audio: Some(true),
+        }
+    }
+
+    fn chosen(facts: &Facts) -> (Size, String) {
+        Sizing::default().choose(Some(1_288_490_189), Some(facts), BASE)
+    }
+
+    #[test]
+    fn by_the_default_rules_a_video_gets() {
+        for (codec, width, height, minutes, expected, rule) in [
+            ("h264", 1920, 1080, 0.1, size(2, 4), "short"),
+            ("hevc", 1080, 1920, 2.0, size(2, 4), "short"),
+            ("h264", 854, 480, 50.0, size(2, 4), "small picture"),
+            ("h264", 854, 480, 90.0, BASE, "ordinary"),
+            ("h264", 1920, 1080, 12.3, BASE, "ordinary"),
+            ("h264", 2560, 1440, 12.3, BASE, "ordinary"),
+            ("av1", 2560, 1440, 12.3, size(8, 16), "large picture, slow to decode"),
+            ("prores", 3840, 2160, 0.1, size(8, 16), "large picture, slow to decode"),
+            ("h264", 3840, 2160, 0.1, size(8, 16), "4K"),
+            ("h264", 3840, 1600, 120.0, size(8, 16), "4K"),
+            ("mpeg4", 7680, 4320, 1.0, size(8, 16), "4K"),
+        ] {
+            let (size, reason) = chosen(&video(codec, width, height, minutes));
+            assert_eq!(size, expected, "{reason}");
+            assert!(reason.ends_with(&format!(": rule \"{rule}\"")), "{reason}");
+        }
+    }
+
+    #[test]
+    fn the_reason_says_what_is_known_and_which_rule_applies() {
+        let of = |facts: Option<&Facts>, bytes| Sizing::default().choose(bytes, facts, BASE).1;
+        let bytes = Some(1_288_490_189);
+        assert_eq!(
+            of(Some(&video("h264", 1920, 1080, 12.3)), bytes),
+            "h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB: rule \"ordinary\""
+        );
+        let sound = Facts {
+            container: Some("MP4"),
+            duration_seconds: Some(15.0),
+            has_video: Some(false),
+            ..Facts::default()
+        };
+        assert_eq!(of(Some(&sound), Some(1 << 20)), "MP4 sound only, 15.0 s, 1.0 MiB: rule \"short\"");
+        let matroska = Facts { container: Some("Matroska"), ..Facts::default() };
+        assert_eq!(of(Some(&matroska), bytes), "Matroska, 1.2 GiB: rule \"ordinary\"");
+        assert_eq!(of(None, None), "nothing is known of it: rule \"ordinary\"");
+    }
+
+    #[test]
+    fn what_is_unknown_holds_for_no_condition() {
+        for condition in [
+            "max_gib = 1e9",
+            "max_megapixels = 1e9",
+            "min_megapixels = 1e-9",
+            "max_minutes = 1e9",
+            "codecs = [\"h264\"]",
+        ] {
+            let text = format!("[[rule]]\nname = \"a\"\n{condition}\nvcpu = 8\nmemory_gib = 16");
+            let sizing = Sizing::parse(&text).unwrap();
+            let (given, reason) = sizing.choose(None, Some(&Facts::default()), BASE);
+            assert_eq!((given, reason.as_str()), (BASE, "nothing is known of it: no rule applies"));
+            let (given, _) = sizing.choose(Some(1), Some(&video("h264", 64, 64, 1.0)), BASE);
+            assert_eq!(given, size(8, 16), "{condition}");
+        }
+    }
+
+    #[test]
+    fn all_conditions_of_a_rule_must_hold() {
+        let sizing = Sizing::parse(
+            "[[rule]]\nname = \"a\"\nmax_gib = 1\nmin_megapixels = 2\nmax_megapixels = 3\nmax_minutes = 5\n\
+             codecs = [\"h264\", \"hevc\"]\nvcpu = 0.25\nmemory_gib = 0.5\nstorage_gib = 50",
+        )
+        .unwrap();
+        let small = Size { cpu: 256, memory_mib: 512, storage_gib: 50 };
+        for (bytes, facts, expected) in [
+            (1 << 30, video("hevc", 1920, 1080, 5.0), small),
+            ((1 << 30) + 1, video("hevc", 1920, 1080, 5.0), BASE),
+            (1, video("vp9", 1920, 1080, 5.0), BASE),
+            (1, video("hevc", 1280, 720, 5.0), BASE),
+            (1, video("hevc", 3840, 2160, 5.0), BASE),
+            (1, video("hevc", 1920, 1080, 5.1), BASE),
+        ] {
+            assert_eq!(sizing.choose(Some(bytes), Some(&facts), BASE).0, expected, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_may_have_only_rules_or_only_prices() {
+        let default = Sizing::default();
+        let rules = Sizing::parse("rule = []").unwrap();
+        assert_eq!((rules.rules.len(), rules.prices), (0, default.prices));
+        let dearer = DEFAULT.split_once("[prices]").unwrap().1.replace("0.04048", "0.05056");
+        let prices = Sizing::parse(&format!("[prices]{dearer}")).unwrap();
+        assert_eq!((&prices.rules, prices.prices.x86_vcpu_hour), (&default.rules, 0.050_56));
+    }
+
+    #[test]
+    fn what_a_rule_does_not_say_is_as_in_the_task_definition() {
+        let base = Size { storage_gib: 50, ..BASE };
+        for (rule, base, expected) in [
+            ("storage_gib = 100", base, Size { storage_gib: 100, ..BASE }),
+            ("", base, base),
+            ("vcpu = 2\nmemory_gib = 4", base, Size { storage_gib: 50, ..size(2, 4) }),
+            // What tasks have where nothing is said cannot be asked for.
+            ("", Size { storage_gib: 20, ..BASE }, BASE),
+            ("max_gib = 1", Size { storage_gib: 20, ..BASE }, BASE),
+        ] {
+            let sizing = Sizing::parse(&format!("[[rule]]\nname = \"a\"\n{rule}")).unwrap();
+            assert_eq!(sizing.choose(None, None, base).0, expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn any_size_can_be_checked() {
+        for size in [
+            Size { memory_mib: u32::MAX, ..BASE },
+            Size { memory_mib: 0, ..BASE },
+            Size { memory_mib: 30 * GIB + 1, ..BASE },
+            Size { cpu: u32::MAX, ..BASE },
+            Size { cpu: 0, ..BASE },
+            Size { storage_gib: 20, ..BASE },
+        ] {
+            assert!(check(size).is_err(), "{size:?}");
+        }
+        // From the smallest to the largest, counted by hand: 3 + 4 + 7 + 13 + 23 + 12 + 12.
+        let cpus = [256, 512, 1024, 2048, 4096, 8192, 16_384];
+        let all = cpus.iter().flat_map(|&cpu| (0..=MOST_MEMORY).map(move |memory_mib| (cpu, memory_mib)));
+        let valid = all.filter(|&(cpu, memory_mib)| check(Size { cpu, memory_mib, storage_gib: 21 }).is_ok());
+        assert_eq!(valid.count(), 74);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_rule_and_field() {
+        let rule = |text: &str| format!("[[rule]]\nname = \"films\"\n{text}");
+        let most = DEFAULT.split_once("[prices]").unwrap().1;
+        let prices = |from: &str, to: &str| format!("[prices]{}", most.replace(from, to));
+        for (text, expected) in [
+            (rule("vcpus = 2"), "unknown field `vcpus`"),
+            (rule("vcpu = \"2\""), "invalid type: string \"2\""),
+            ("rules = []".into(), "unknown field `rules`"),
+            ("[[rule]]\nvcpu = 2".into(), "missing field `name`"),
+            ("[[rule]]\nname = \" \"".into(), "name is empty"),
+            (rule("") + "max_gib = 1\n" + &rule(""), "rule \"films\": name is used twice"),
+            (rule("max_gib = 0"), "rule \"films\": max_gib is 0, expected more than 0"),
+            (rule("max_minutes = nan"), "rule \"films\": max_minutes is NaN"),
+            (rule("max_megapixels = -1"), "rule \"films\": max_megapixels is -1"),
+            (
+                rule("min_megapixels = 2\nmax_megapixels = 1"),
+                "rule \"films\": min_megapixels is 2, expected at most",
+            ),
+            (rule("codecs = [\"h265\"]"), "rule \"films\": codecs is \"h265\", expected any of av1, "),
+            (rule("codecs = []"), "rule \"films\": codecs is empty"),
+            (rule("vcpu = 2"), "rule \"films\": memory_gib is missing"),
+            (rule("memory_gib = 2"), "rule \"films\": vcpu is missing"),
+            (rule("vcpu = 0.3\nmemory_gib = 2"), "rule \"films\": vcpu is 0.3, expected 0.25, "),
+            (rule("vcpu = 2\nmemory_gib = 4.3"), "rule \"films\": memory_gib is 4.3, expected GiB"),
+            (
+                rule("vcpu = 3\nmemory_gib = 8"),
+                "rule \"films\": Fargate has no tasks of 3072 CPU units, but of 256",
+            ),
+            (
+                rule("vcpu = 8\nmemory_gib = 18"),
+                "rule \"films\": Fargate has no tasks of 8192 CPU units with 18432 MiB of memory, but with 16384 to \
+                 61440 in steps of 4096",
+            ),
+            (
+                rule("vcpu = 0.25\nmemory_gib = 1.5"),
+                "with 1536 MiB of memory, but with 512, 1024 to 2048 in steps",
+            ),
+            (
+                rule("storage_gib = 20"),
+                "rule \"films\": Fargate has no tasks with 20 GiB of storage, but with 21",
+            ),
+            (rule("storage_gib = 201"), "201 GiB of storage"),
+            (rule("storage_gib = -1"), "invalid value: integer `-1`"),
+            (
+                rule("") + "[[rule]]\nname = \"others\"",
+                "rule \"films\" has no condition, so that \"others\" behind it never applies",
+            ),
+            (prices("0.04048", "-1"), "prices: x86_vcpu_hour is -1, expected 0 or more"),
+            (prices("0.3 ", "1.1 "), "prices: spot_share is 1.1, expected 0 to 1"),
+            (prices("x86_gib_hour = 0.004445", ""), "missing field `x86_gib_hour`"),
+        ] {
+            let error = Sizing::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}\n{expected}");
+        }
+    }
+
+    #[test]
+    fn twice_the_memory_and_more_vcpus_where_theirs_end() {
+        for (from, to) in [
+            (size(4, 8), Some(size(4, 16))),
+            (size(4, 16), Some(size(8, 32))),
+            (size(4, 30), Some(size(8, 60))),
+            (size(2, 5), Some(size(2, 10))),
+            (size(8, 20), Some(size(8, 40))),
+            (size(8, 60), Some(size(16, 120))),
+            (size(16, 40), Some(size(16, 80))),
+            (size(16, 64), Some(size(16, 120))),
+            (size(16, 112), Some(size(16, 120))),
+            (size(16, 120), None),
+        ] {
+            assert_eq!(larger(from), to, "{from:?}");
+        }
+        let smallest = Size { cpu: 256, memory_mib: 512, storage_gib: 200 };
+        assert_eq!(larger(smallest), Some(Size { memory_mib: 1024, ..smallest }));
+    }
+
+    #[test]
+    fn costs_are_those_of_the_price_list() {
+        let sizing = Sizing::default();
+        let cost =
+            |size, capacity, arm, seconds| (sizing.cost(size, capacity, arm, seconds) * 1e6).round() / 1e6;
+        let free = Size { storage_gib: 20, ..BASE };
+        // 4 x 0.04048 + 8 x 0.004445; 4 x 0.03238 + 8 x 0.00356.
+        assert_eq!(cost(free, Capacity::OnDemand, false, 3600.0), 0.197_48);
+        assert_eq!(cost(free, Capacity::OnDemand, true, 3600.0), 0.158);
+        assert_eq!(cost(free, Capacity::Spot, false, 3600.0), 0.059_244);
+        assert_eq!(cost(Size { storage_gib: 120, ..BASE }, Capacity::OnDemand, false, 3600.0), 0.208_58);
+        // A minute at least.
+        let minute = cost(free, Capacity::OnDemand, false, 60.0);
+        assert_eq!(
+            [0.0, 59.0, f64::NAN].map(|seconds| cost(free, Capacity::OnDemand, false, seconds)),
+            [minute; 3]
+        );
+        assert_eq!(minute, 0.003_291);
+    }
+
+    fn any_size() -> impl Strategy<Value = Size> {
+        let cpu = prop_oneof![
+            prop::sample::select(FARGATE.iter().map(|row| row.cpu).collect::<Vec<_>>()),
+            any::<u32>()
+        ];
+        (cpu, prop_oneof![0_u32..130_000, any::<u32>()], 0_u32..300)
+            .prop_map(|(cpu, memory_mib, storage_gib)| Size { cpu, memory_mib, storage_gib })
+    }
+
+    fn valid_size() -> impl Strategy<Value = Size> {
+        (
+            prop::sample::select((0..FARGATE.len()).collect::<Vec<_>>()),
+            any::<prop::sample::Index>(),
+            STORAGE_GIB,
+        )
+            .prop_map(|(row, step, storage_gib)| {
+                let row = &FARGATE[row];
+                let steps = (row.most - row.least) / row.step + 1;
+                let memory_mib = row.least + step.index(steps as usize) as u32 * row.step;
+                Size { cpu: row.cpu, memory_mib, storage_gib }
+            })
+    }
+
+    fn any_facts() -> impl Strategy<Value = Facts> {
+        (
+            prop::option::of(prop::sample::select(codecs().collect::<Vec<_>>())),
+            prop::option::of((1_u32..70_000, 1_u32..70_000)),
+            prop::option::of(0.001_f64..1e6),
+            prop::option::of(any::<bool>()),
+        )
+            .prop_map(|(codec, size, duration_seconds, has_video)| Facts {
+                codec,
+                width: size.map(|(width, _)| width),
+                height: size.map(|(_, height)| height),
+                duration_seconds,
+                has_video,
+                ..Facts::default()
+            })
+    }
+
+    proptest! {
+        #[test]
+        fn every_size_that_is_chosen_is_valid(
+            bytes in prop::option::of(any::<u64>()),
+            facts in prop::option::of(any_facts()),
+            base in valid_size(),
+        ) {
+            let (size, reason) = Sizing::default().choose(bytes, facts.as_ref(), base);
+            prop_assert_eq!(check(size), Ok(()));
+            prop_assert!(reason.contains(": rule \""));
+        }
+
+        #[test]
+        fn a_larger_size_is_valid_and_larger(size in prop_oneof![any_size(), valid_size()]) {
+            match larger(size) {
+                Some(next) => {
+                    prop_assert_eq!(check(next), Ok(()));
+                    prop_assert!(next.memory_mib > size.memory_mib && next.cpu >= size.cpu);
+                    prop_assert!(larger(next).is_none_or(|next_but_one| next_but_one.memory_mib > next.memory_mib));
+                }
+                None => prop_assert!(size.memory_mib >= 120 * GIB || size.cpu > 16 * VCPU),
+            }
+        }
+
+        #[test]
+        fn whatever_rules_are_accepted_give_valid_sizes(
+            vcpu in prop_oneof![prop::sample::select(vec![0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]), any::<f64>()],
+            memory in prop_oneof![(1_u32..130).prop_map(f64::from), any::<f64>()],
+            storage in 0_u32..300,
+            base in valid_size(),
+        ) {
+            let text = format!("[[rule]]\nname = \"a\"\nvcpu = {vcpu:?}\nmemory_gib = {memory:?}\nstorage_gib = {storage}");
+            if let Ok(sizing) = Sizing::parse(&text) {
+                prop_assert_eq!(check(sizing.choose(None, None, base).0), Ok(()));
+            }
+        }
+    }
+}
