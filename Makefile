@@ -43,7 +43,7 @@ test lint lint-quick unit media e2e:
 	@$(local)/test.sh $@
 
 soak:
-	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test seeds soak -- --ignored --nocapture
+	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test random_simulation soak -- --ignored --nocapture
 
 bench:
 	@$(local)/setup.sh bench

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use cloud::{Cloud, Play};
+use cloud::{Cloud, TaskScript};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
@@ -22,10 +22,10 @@ use vidstreamx_consumer::{
     commands::check::Definition,
     intake::dead_letter::DeadLetter,
     intake::decide::Rules,
+    intake::notification::{self, Notification},
     intake::receive_loop::{self, Options},
-    intake::notification::{self, Notice},
-    sizing::Sizing,
     reconcile::task_outcome::Policy,
+    sizing::Sizing,
 };
 use vidstreamx_job::{Capacity, Record, Size, State};
 
@@ -65,15 +65,15 @@ async fn drain(cloud: &Arc<Cloud>) {
 }
 
 async fn drain_within(cloud: &Arc<Cloud>, limit: Duration) {
-    let run = receive_loop::run(cloud.world(), options(true), CancellationToken::new());
+    let run = receive_loop::run(cloud.services(), options(true), CancellationToken::new());
     timeout(limit, run).await.expect("the queue never became empty");
 }
 
 /// The keys that dead letters are about.
 fn dead_keys(cloud: &Cloud) -> Vec<String> {
-    let notices = cloud.letters().into_iter().flat_map(|letter| notification::decode(&letter.body));
-    let keys = notices.map(|notice| match notice {
-        Notice::Created(source) => source.key.to_string(),
+    let notifications = cloud.letters().into_iter().flat_map(|letter| notification::decode(&letter.body));
+    let keys = notifications.map(|notification| match notification {
+        Notification::Created(source) => source.key.to_string(),
         other => panic!("{other:?}"),
     });
     keys.collect()
@@ -81,7 +81,7 @@ fn dead_keys(cloud: &Cloud) -> Vec<String> {
 
 fn start(cloud: &Arc<Cloud>) -> (JoinHandle<()>, CancellationToken) {
     let shutdown = CancellationToken::new();
-    (tokio::spawn(receive_loop::run(cloud.world(), options(false), shutdown.clone())), shutdown)
+    (tokio::spawn(receive_loop::run(cloud.services(), options(false), shutdown.clone())), shutdown)
 }
 
 fn ends(cloud: &Cloud, key: &str) -> (State, usize) {
@@ -91,7 +91,7 @@ fn ends(cloud: &Cloud, key: &str) -> (State, usize) {
 
 #[tokio::test(start_paused = true)]
 async fn every_upload_becomes_one_task_and_is_deleted() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 300));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 300));
     for n in 0..25 {
         cloud.send(event(&[&format!("{n}.mp4")]));
     }
@@ -110,7 +110,7 @@ async fn every_upload_becomes_one_task_and_is_deleted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_of_many_videos_keeps_to_the_limit_too() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     let keys: Vec<_> = (0..45).map(|n| format!("{n}.mp4")).collect();
     cloud.send(event(&keys.iter().map(String::as_str).collect::<Vec<_>>()));
     drain(&cloud).await;
@@ -119,7 +119,7 @@ async fn a_message_of_many_videos_keeps_to_the_limit_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_stays_invisible_for_as_long_as_its_task_runs() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 6 * 3600));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 6 * 3600));
     cloud.send(event(&["long.mp4"]));
     let (consumer, shutdown) = start(&cloud);
     for _ in 0..5 * 60 {
@@ -132,7 +132,7 @@ async fn a_message_stays_invisible_for_as_long_as_its_task_runs() {
 
 #[tokio::test(start_paused = true)]
 async fn the_same_video_is_one_task_in_one_message_in_two_and_later() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     cloud.send(event(&["a.mp4", "a.mp4"]));
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
@@ -144,7 +144,7 @@ async fn the_same_video_is_one_task_in_one_message_in_two_and_later() {
 
 #[tokio::test(start_paused = true)]
 async fn two_consumers_with_the_same_video_start_one_task() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     for _ in 0..20 {
         cloud.send(event(&["a.mp4"]));
     }
@@ -156,7 +156,7 @@ async fn two_consumers_with_the_same_video_start_one_task() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unusable_or_obsolete_video_is_recorded_and_deleted() {
-    let cloud = Cloud::new(|key, _| Play::exit(if key == "text.mp4" { 65 } else { 66 }, 10));
+    let cloud = Cloud::new(|key, _| TaskScript::exit(if key == "text.mp4" { 65 } else { 66 }, 10));
     cloud.send(event(&["text.mp4", "replaced.mp4"]));
     drain(&cloud).await;
     assert_eq!((cloud.queued(), cloud.dead().len(), cloud.launches().len()), (0, 0, 2));
@@ -180,7 +180,7 @@ async fn no_task_is_paid_for_an_empty_or_deleted_object() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_deleted_and_is_uploaded_again_is_transcoded() {
-    let cloud = Cloud::new(|_, nth| Play::exit(if nth == 1 { 66 } else { 0 }, 10));
+    let cloud = Cloud::new(|_, nth| TaskScript::exit(if nth == 1 { 66 } else { 0 }, 10));
     cloud.delete_object("early.mp4");
     cloud.send(event(&["early.mp4", "late.mp4"]));
     drain(&cloud).await;
@@ -206,7 +206,7 @@ async fn what_was_deleted_and_is_uploaded_again_is_transcoded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_another_task() {
-    let cloud = Cloud::new(|_, _| Play::exit(75, 10));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(75, 10));
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
     assert_eq!((cloud.launches().len(), cloud.queued(), cloud.given_up().len()), (3, 0, 0));
@@ -219,7 +219,7 @@ async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_ano
 
 #[tokio::test(start_paused = true)]
 async fn a_video_whose_launch_is_refused_for_itself_fails_and_blocks_nobody() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 10));
     cloud.refuse_key("odd.mp4");
     cloud.send(event(&["odd.mp4"]));
     let (consumer, shutdown) = start(&cloud);
@@ -242,33 +242,33 @@ async fn a_video_whose_launch_is_refused_for_itself_fails_and_blocks_nobody() {
 /// Once, however often the message comes; the video's earlier failure is not counted.
 #[tokio::test(start_paused = true)]
 async fn a_failed_video_that_is_moved_back_is_tried_anew_once() {
-    let cloud = Cloud::new(|_, nth| Play::exit(if nth <= 4 { 75 } else { 0 }, 10));
+    let cloud = Cloud::new(|_, nth| TaskScript::exit(if nth <= 4 { 75 } else { 0 }, 10));
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
     let [letter] = &cloud.letters()[..] else { panic!("{:?}", cloud.letters()) };
     assert_eq!(letter.job.as_ref().unwrap().attempts, 3);
 
     cloud.redrive();
-    cloud.send_again(letter.body.clone(), Some("failed-after-3".parse().unwrap()));
+    cloud.send_with_restart(letter.body.clone(), Some("failed-after-3".parse().unwrap()));
     drain(&cloud).await;
     assert_eq!((ends(&cloud, "a.mp4"), cloud.dead().len(), cloud.queued()), ((State::Done, 5), 0, 0));
 
-    cloud.send_again(letter.body.clone(), Some("failed-after-3".parse().unwrap()));
+    cloud.send_with_restart(letter.body.clone(), Some("failed-after-3".parse().unwrap()));
     drain(&cloud).await;
     assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 5), 5));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_forced_start_makes_a_finished_video_anew_once() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 10));
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
     for expected in [2, 2] {
-        cloud.send_again(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
+        cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
         drain(&cloud).await;
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, expected), expected));
     }
-    cloud.send_again(event(&["a.mp4"]), Some("force-2".parse().unwrap()));
+    cloud.send_with_restart(event(&["a.mp4"]), Some("force-2".parse().unwrap()));
     drain(&cloud).await;
     assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 3));
 }
@@ -277,7 +277,7 @@ async fn a_forced_start_makes_a_finished_video_anew_once() {
 async fn a_video_that_was_tried_with_too_little_memory_gets_more() {
     let cloud = Cloud::that_looks_at_launches(|_, _, launch| {
         let memory = launch.size.unwrap().memory_mib;
-        Play::exit(if memory < 16 * 1024 { 137 } else { 0 }, 10)
+        TaskScript::exit(if memory < 16 * 1024 { 137 } else { 0 }, 10)
     });
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
@@ -302,7 +302,7 @@ async fn no_task_is_paid_for_what_is_evidently_no_video() {
 /// SQS lets a delivery be held for twelve hours; then the message comes again, to the same consumer.
 #[tokio::test(start_paused = true)]
 async fn a_task_of_thirty_hours_is_one_task_and_its_message_is_deleted() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 30 * 3600));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 30 * 3600));
     cloud.send(event(&["long.mp4"]));
     drain_within(&cloud, Duration::from_hours(31)).await;
     assert_eq!((ends(&cloud, "long.mp4"), cloud.launches().len()), ((State::Done, 1), 1));
@@ -313,7 +313,7 @@ async fn a_task_of_thirty_hours_is_one_task_and_its_message_is_deleted() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {
     for changed_settings in [false, true] {
-        let cloud = Cloud::new(|_, nth| Play::exit(if nth <= 3 { 75 } else { 0 }, 10));
+        let cloud = Cloud::new(|_, nth| TaskScript::exit(if nth <= 3 { 75 } else { 0 }, 10));
         cloud.send(event(&["a.mp4"]));
         drain(&cloud).await;
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Failed, 3), 3));
@@ -325,7 +325,7 @@ async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {
             // The same token with another request is a conflict.
             options.policy.capacity = Capacity::OnDemand;
         }
-        let run = receive_loop::run(cloud.world(), options, CancellationToken::new());
+        let run = receive_loop::run(cloud.services(), options, CancellationToken::new());
         timeout(Duration::from_hours(24), run).await.expect("the queue never became empty");
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 4));
         assert_eq!((cloud.queued(), cloud.dead().len()), (0, 1));
@@ -336,7 +336,7 @@ async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_a_new_start_does_not_bring_old_tasks_back() {
     for crash in (0..60).map(|n| 10 * n + 5) {
-        let cloud = Cloud::new(|_, nth| Play::exit(if nth <= 3 { 75 } else { 0 }, 10));
+        let cloud = Cloud::new(|_, nth| TaskScript::exit(if nth <= 3 { 75 } else { 0 }, 10));
         cloud.send(event(&["a.mp4"]));
         drain(&cloud).await;
         cloud.delete_record("a.mp4");
@@ -352,7 +352,7 @@ async fn a_crash_after_a_new_start_does_not_bring_old_tasks_back() {
 
 #[tokio::test(start_paused = true)]
 async fn of_a_message_with_one_failing_video_only_that_one_is_set_aside() {
-    let cloud = Cloud::new(|key, _| Play::exit(if key == "bad.mp4" { 1 } else { 0 }, 10));
+    let cloud = Cloud::new(|key, _| TaskScript::exit(if key == "bad.mp4" { 1 } else { 0 }, 10));
     cloud.send(event(&["good.mp4", "bad.mp4"]));
     cloud.send(event(&["other.mp4"]));
     drain(&cloud).await;
@@ -364,7 +364,7 @@ async fn of_a_message_with_one_failing_video_only_that_one_is_set_aside() {
 
 #[tokio::test(start_paused = true)]
 async fn rubbish_and_foreign_buckets_are_dead_lettered_at_once_and_the_rest_is_done() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 10));
     let foreign = event(&["a.mp4"]).replace("uploads", "somebody-elses");
     cloud.send("rubbish".into());
     cloud.send(foreign);
@@ -384,14 +384,14 @@ async fn rubbish_and_foreign_buckets_are_dead_lettered_at_once_and_the_rest_is_d
 
 #[tokio::test(start_paused = true)]
 async fn a_refusing_ecs_costs_time_but_neither_videos_nor_receives() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     for n in 0..200 {
         cloud.send(event(&[&format!("{n}.mp4")]));
     }
     cloud.refuse_for(Duration::from_hours(2));
     let shutdown = CancellationToken::new();
     let many = Options { max_tasks: 1000, ..options(false) };
-    let consumer = tokio::spawn(receive_loop::run(cloud.world(), many, shutdown.clone()));
+    let consumer = tokio::spawn(receive_loop::run(cloud.services(), many, shutdown.clone()));
     sleep(Duration::from_hours(2) - Duration::from_secs(1)).await;
     // Those that were received before the first refusal are held, and one more every five minutes; all
     // others are left where they are.
@@ -408,7 +408,7 @@ async fn a_refusing_ecs_costs_time_but_neither_videos_nor_receives() {
 /// Its size may be beyond a quota that others keep to.
 #[tokio::test(start_paused = true)]
 async fn a_video_that_ecs_has_never_room_for_does_not_keep_others_from_being_done() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     cloud.never_has_room_for("huge.mp4");
     cloud.send(event(&["huge.mp4"]));
     let (consumer, shutdown) = start(&cloud);
@@ -424,7 +424,7 @@ async fn a_video_that_ecs_has_never_room_for_does_not_keep_others_from_being_don
 
 #[tokio::test(start_paused = true)]
 async fn the_slowest_video_of_a_message_does_not_keep_others_waiting() {
-    let cloud = Cloud::new(|key, _| Play::exit(0, if key == "0.mp4" { 8 * 3600 } else { 60 }));
+    let cloud = Cloud::new(|key, _| TaskScript::exit(0, if key == "0.mp4" { 8 * 3600 } else { 60 }));
     let keys: Vec<_> = (0..MAX_TASKS).map(|n| format!("{n}.mp4")).collect();
     cloud.send(event(&keys.iter().map(String::as_str).collect::<Vec<_>>()));
     let (consumer, shutdown) = start(&cloud);
@@ -438,9 +438,9 @@ async fn the_slowest_video_of_a_message_does_not_keep_others_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_forced_start_of_what_was_never_made_is_a_first_one() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 60));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     for _ in 0..2 {
-        cloud.send_again(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
+        cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
         drain(&cloud).await;
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 1));
     }
@@ -450,12 +450,12 @@ async fn a_forced_start_of_what_was_never_made_is_a_first_one() {
 #[tokio::test(start_paused = true)]
 async fn an_earlier_lifes_report_says_nothing_about_a_forgotten_task() {
     let cloud = Cloud::new(|_, nth| match nth {
-        2 => Play::stopped(Some(143), "SpotInterruption", 60),
-        _ => Play::exit(0, 60),
+        2 => TaskScript::stopped(Some(143), "SpotInterruption", 60),
+        _ => TaskScript::exit(0, 60),
     });
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
-    cloud.send_again(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
+    cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
     let (crashed, _) = start(&cloud);
     sleep(Duration::from_secs(10)).await;
     crashed.abort();
@@ -467,8 +467,8 @@ async fn an_earlier_lifes_report_says_nothing_about_a_forgotten_task() {
 #[tokio::test(start_paused = true)]
 async fn interruptions_are_retried_at_once_and_go_on_on_demand() {
     let cloud = Cloud::new(|_, nth| match nth {
-        1..=4 => Play::stopped(Some(143), "SpotInterruption", 30),
-        _ => Play::exit(0, 30),
+        1..=4 => TaskScript::stopped(Some(143), "SpotInterruption", 30),
+        _ => TaskScript::exit(0, 30),
     });
     cloud.send(event(&["a.mp4"]));
     let begun = Instant::now();
@@ -483,8 +483,8 @@ async fn interruptions_are_retried_at_once_and_go_on_on_demand() {
 #[tokio::test(start_paused = true)]
 async fn when_no_task_starts_receiving_stops_and_nothing_is_lost() {
     let cloud = Cloud::new(|_, nth| match nth {
-        1..=5 => Play::stopped(None, "TaskFailedToStart", 20),
-        _ => Play::exit(0, 30),
+        1..=5 => TaskScript::stopped(None, "TaskFailedToStart", 20),
+        _ => TaskScript::exit(0, 30),
     });
     for n in 0..40 {
         cloud.send(event(&[&format!("{n}.mp4")]));
@@ -501,7 +501,7 @@ async fn when_no_task_starts_receiving_stops_and_nothing_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_leaves_tasks_alone_and_hands_their_messages_over_within_seconds() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 600));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 600));
     for n in 0..15 {
         cloud.send(event(&[&format!("{n}.mp4")]));
     }
@@ -549,7 +549,7 @@ impl Log {
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_adopted_is_told_of_once_by_the_consumer_that_did_not_start_it() {
     let (log, _guard) = Log::start();
-    let cloud = Cloud::new(|_, nth| Play::exit(if nth == 1 { 75 } else { 0 }, 600));
+    let cloud = Cloud::new(|_, nth| TaskScript::exit(if nth == 1 { 75 } else { 0 }, 600));
     cloud.send(event(&["a.mp4"]));
     let (first, shutdown) = start(&cloud);
     sleep(Duration::from_mins(1)).await;
@@ -569,7 +569,7 @@ async fn a_task_that_is_adopted_is_told_of_once_by_the_consumer_that_did_not_sta
 
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_is_open_at_shutdown_swallows_nothing() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 600));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 600));
     for n in 0..3 {
         cloud.send(event(&[&format!("{n}.mp4")]));
     }
@@ -590,7 +590,7 @@ async fn a_crash_at_any_moment_costs_no_second_task() {
     let milliseconds = (0..50).map(|n| 10 * n + 5).chain((5..50).map(|n| 100 * n + 20));
     for (crash, with_tokens) in milliseconds.flat_map(|crash| [(crash, true), (crash, false)]) {
         let moment = format!("crash after {crash} ms, with tokens: {with_tokens}");
-        let cloud = Cloud::new(|_, _| Play::exit(0, 3));
+        let cloud = Cloud::new(|_, _| TaskScript::exit(0, 3));
         if !with_tokens {
             cloud.forget_tokens();
         }
@@ -607,7 +607,7 @@ async fn a_crash_at_any_moment_costs_no_second_task() {
 
 #[tokio::test(start_paused = true)]
 async fn a_task_that_ended_long_ago_is_judged_by_its_report() {
-    let cloud = Cloud::new(|_, nth| if nth == 1 { Play::exit(0, 60) } else { panic!("done already") });
+    let cloud = Cloud::new(|_, nth| if nth == 1 { TaskScript::exit(0, 60) } else { panic!("done already") });
     cloud.send(event(&["a.mp4"]));
     let (crashed, _) = start(&cloud);
     sleep(Duration::from_secs(10)).await;
@@ -619,9 +619,9 @@ async fn a_task_that_ended_long_ago_is_judged_by_its_report() {
 
 #[tokio::test(start_paused = true)]
 async fn exit_code_0_without_a_report_is_not_done() {
-    let cloud = Cloud::new(|_, nth| Play {
+    let cloud = Cloud::new(|_, nth| TaskScript {
         report: (nth == 2).then_some(vidstreamx_job::Outcome::Complete),
-        ..Play::exit(0, 10)
+        ..TaskScript::exit(0, 10)
     });
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
@@ -630,7 +630,7 @@ async fn exit_code_0_without_a_report_is_not_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_of_another_version_is_left_to_its_own_consumer() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 10));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 10));
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
     cloud.put_record(Record { schema: Record::SCHEMA + 1, ..cloud.record("a.mp4") });
@@ -645,13 +645,13 @@ async fn a_record_of_another_version_is_left_to_its_own_consumer() {
 
 #[tokio::test(start_paused = true)]
 async fn launches_keep_to_the_rate() {
-    let cloud = Cloud::new(|_, _| Play::exit(0, 600));
+    let cloud = Cloud::new(|_, _| TaskScript::exit(0, 600));
     for n in 0..100 {
         cloud.send(event(&[&format!("{n}.mp4")]));
     }
     let shutdown = CancellationToken::new();
     let many = Options { max_tasks: 1000, ..options(false) };
-    let consumer = tokio::spawn(receive_loop::run(cloud.world(), many, shutdown.clone()));
+    let consumer = tokio::spawn(receive_loop::run(cloud.services(), many, shutdown.clone()));
     sleep(Duration::from_secs(3)).await;
     assert!((50..=61).contains(&cloud.run_task_calls()), "{} in 3 s", cloud.run_task_calls());
     shutdown.cancel();

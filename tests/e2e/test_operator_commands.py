@@ -139,5 +139,5 @@ def test_dead_letter_of_a_failed_video_names_reason_and_tasks(
         "job-id": record["job_id"],
         "attempts": "1",
         "task-arns": task["taskArn"],
-        "again": "failed-after-1",
+        "restart": "failed-after-1",
     }

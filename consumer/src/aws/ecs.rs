@@ -35,7 +35,7 @@ pub struct Stopped {
 
 /// What DescribeTasks says about a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Status {
+pub enum TaskStatus {
     /// Anything before its end.
     Alive,
     /// Over.
@@ -56,7 +56,7 @@ pub trait Tasks: Send + Sync {
     ///
     /// # Errors
     /// The call failed.
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>>;
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>>;
 
     /// The task that was started for a job with this token, as long as ECS has not forgotten it.
     ///
@@ -115,7 +115,7 @@ impl Tasks for Ecs {
         })
     }
 
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
         Box::pin(async move {
             // One of another cluster would be an error for all: it is as good as forgotten.
             let cluster = name(&self.placement.cluster);
@@ -124,7 +124,7 @@ impl Tasks for Ecs {
             // What is not among the tasks is among the failures, with the reason MISSING.
             let status = |arn: &Arc<str>| {
                 let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
-                task.map_or(Status::Missing, |task| status(task, &self.placement.container))
+                task.map_or(TaskStatus::Missing, |task| status(task, &self.placement.container))
             };
             Ok(arns.iter().map(status).collect())
         })
@@ -188,14 +188,14 @@ fn is_in(arn: &str, cluster: &str) -> bool {
     parts.next().is_none_or(|part| part == cluster || part.ends_with(":task"))
 }
 
-fn status(task: &Task, container: &str) -> Status {
+fn status(task: &Task, container: &str) -> TaskStatus {
     if task.last_status() != Some("STOPPED") {
-        return Status::Alive;
+        return TaskStatus::Alive;
     }
     let container = task.containers().iter().find(|found| found.name() == Some(container));
     let reasons = [task.stopped_reason(), container.and_then(|container| container.reason())];
     let reason = reasons.into_iter().flatten().collect::<Vec<_>>().join(": ");
-    Status::Stopped(Stopped {
+    TaskStatus::Stopped(Stopped {
         billed: billed(task),
         exit_code: container.and_then(|container| container.exit_code()),
         stop_code: task.stop_code().map(|code| code.as_str().to_owned()),
@@ -333,7 +333,12 @@ mod tests {
         };
         assert_eq!(
             ecs(&[&rule]).describe(&arns).await,
-            Ok(vec![Status::Alive, Status::Missing, Status::Stopped(stopped), Status::Missing])
+            Ok(vec![
+                TaskStatus::Alive,
+                TaskStatus::Missing,
+                TaskStatus::Stopped(stopped),
+                TaskStatus::Missing
+            ])
         );
     }
 

@@ -13,7 +13,7 @@ use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError
 
 use crate::{
     aws::error::{CallError, status},
-    inspect::header::{self, Look},
+    inspect::header::{self, Inspection},
 };
 
 /// A record as it was read or written.
@@ -66,7 +66,7 @@ pub enum Presence {
 }
 
 /// The part of S3 that the consumer works with.
-pub trait Records: Send + Sync {
+pub trait RecordStore: Send + Sync {
     /// A job's record.
     ///
     /// # Errors
@@ -93,7 +93,7 @@ pub trait Records: Send + Sync {
     ///
     /// # Errors
     /// The call failed, or may not be made.
-    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>>;
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>>;
 
     /// Whether a job's source is still there.
     ///
@@ -104,12 +104,12 @@ pub trait Records: Send + Sync {
 
 /// The real S3.
 #[derive(Debug, Clone)]
-pub struct S3 {
+pub struct S3RecordStore {
     client: Client,
     output: BucketName,
 }
 
-impl S3 {
+impl S3RecordStore {
     /// The output bucket's records and reports.
     #[must_use]
     pub const fn new(client: Client, output: BucketName) -> Self {
@@ -137,7 +137,7 @@ impl S3 {
     }
 }
 
-impl Records for S3 {
+impl RecordStore for S3RecordStore {
     fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
         Box::pin(async move {
             let key = Layout::record(job);
@@ -189,7 +189,7 @@ impl Records for S3 {
         })
     }
 
-    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>> {
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
         Box::pin(header::look(&self.client, source))
     }
 
@@ -226,8 +226,8 @@ mod tests {
 
     use super::*;
 
-    fn s3(rules: &[&Rule]) -> S3 {
-        S3::new(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules), "streams".parse().unwrap())
+    fn s3(rules: &[&Rule]) -> S3RecordStore {
+        S3RecordStore::new(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules), "streams".parse().unwrap())
     }
 
     fn job() -> Job {

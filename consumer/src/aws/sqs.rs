@@ -16,10 +16,10 @@ use jiff::Timestamp;
 use tracing::warn;
 
 use crate::{
-    intake::restart::{self, Again},
     aws::error::CallError,
-    intake::dead_letter::DeadLetter,
     config::QueueUrl,
+    intake::dead_letter::DeadLetter,
+    intake::restart::{self, RestartRequest},
 };
 
 /// What SQS allows in one call of any kind.
@@ -37,7 +37,7 @@ pub struct Message {
     /// When it was sent; absent if SQS does not say.
     pub sent_at: Option<Timestamp>,
     /// Whether ended jobs are to be started anew.
-    pub again: Option<Again>,
+    pub restart: Option<RestartRequest>,
     /// Its text.
     pub body: String,
 }
@@ -67,7 +67,7 @@ impl Backlog {
 
 /// An entry of a batch that was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedEntry {
     /// Which.
     pub receipt: Receipt,
     /// AWS's code and message.
@@ -110,7 +110,7 @@ pub trait Queue: Send + Sync {
         &'a self,
         receipts: &'a [Receipt],
         visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>>;
+    ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>>;
 
     /// Counts, up to a minute old.
     ///
@@ -201,7 +201,7 @@ impl Queue for Sqs {
         &'a self,
         receipts: &'a [Receipt],
         visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>> {
+    ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
         Box::pin(async move {
             let entries = receipts
                 .iter()
@@ -228,7 +228,7 @@ impl Queue for Sqs {
                 .map_err(|error| CallError::new("ChangeMessageVisibilityBatch", &error))?;
             let refused = answer.failed.into_iter().filter_map(|entry| {
                 let receipt = receipts.get(entry.id.parse::<usize>().ok()?)?;
-                Some(Refused {
+                Some(RefusedEntry {
                     receipt: receipt.clone(),
                     reason: format!("{}: {}", entry.code, entry.message.unwrap_or_default()),
                     for_good: entry.sender_fault,
@@ -271,16 +271,16 @@ fn message(message: aws_sdk_sqs::types::Message) -> Option<Message> {
     let system = |name| message.attributes.as_ref()?.get(&name);
     let receive_count = system(MessageSystemAttributeName::ApproximateReceiveCount);
     let sent_at = system(MessageSystemAttributeName::SentTimestamp);
-    let again = message.message_attributes.as_ref().and_then(|own| own.get(restart::ATTRIBUTE));
-    let again = again.and_then(MessageAttributeValue::string_value).map(str::parse::<Again>);
-    if let Some(Err(error)) = &again {
+    let restart = message.message_attributes.as_ref().and_then(|own| own.get(restart::ATTRIBUTE));
+    let restart = restart.and_then(MessageAttributeValue::string_value).map(str::parse::<RestartRequest>);
+    if let Some(Err(error)) = &restart {
         warn!(message.id = message.message_id, %error, "the message's attribute {} is ignored", restart::ATTRIBUTE);
     }
     Some(Message {
         receive_count: receive_count.and_then(|count| count.parse().ok()).unwrap_or(1),
         sent_at: sent_at
             .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds.parse().ok()?).ok()),
-        again: again.and_then(Result::ok),
+        restart: restart.and_then(Result::ok),
         id: message.message_id.unwrap_or_default(),
         // Without a receipt a message can be neither deleted nor held.
         receipt: Receipt(message.receipt_handle?.into()),
@@ -341,7 +341,7 @@ mod tests {
             receipt: Receipt("r".into()),
             receive_count: 3,
             sent_at: Some(Timestamp::from_millisecond(1500).unwrap()),
-            again: Some(Again::Failed { attempts: 3 }),
+            restart: Some(RestartRequest::AfterFailure { attempts: 3 }),
             body: "b".into(),
         };
         assert_eq!(messages, [expected]);
@@ -396,7 +396,7 @@ mod tests {
             });
         let receipts = [Receipt("good".into()), Receipt("bad".into())];
         let refused = sqs(&rule).set_visibility(&receipts, Duration::from_secs(120)).await.unwrap();
-        let expected = Refused {
+        let expected = RefusedEntry {
             receipt: Receipt("bad".into()),
             reason: "ReceiptHandleIsInvalid: ".into(),
             for_good: true,

@@ -18,14 +18,14 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A message to be sent.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Letter {
+pub struct OutgoingMessage {
     /// Its text.
     pub body: String,
     /// Its attributes by name.
     pub attributes: HashMap<String, MessageAttributeValue>,
 }
 
-impl Letter {
+impl OutgoingMessage {
     /// As SQS counts: body, and names, types and values of attributes.
     fn bytes(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| {
@@ -39,7 +39,7 @@ impl Letter {
 
 /// A letter that SQS did not take.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusedMessage {
     /// Its place among the letters.
     pub index: usize,
     /// AWS's code and message.
@@ -51,11 +51,15 @@ pub struct Refused {
 ///
 /// # Errors
 /// A call as a whole failed; letters may have been sent all the same.
-pub async fn send(client: &Client, queue: &QueueUrl, letters: &[Letter]) -> Result<Vec<Refused>, CallError> {
+pub async fn send(
+    client: &Client,
+    queue: &QueueUrl,
+    letters: &[OutgoingMessage],
+) -> Result<Vec<RefusedMessage>, CallError> {
     let mut refused = Vec::new();
-    let mut pending: Vec<(usize, &Letter)> = letters.iter().enumerate().collect();
+    let mut pending: Vec<(usize, &OutgoingMessage)> = letters.iter().enumerate().collect();
     for tried in 1..=TRIES {
-        let mut again = Vec::new();
+        let mut retry = Vec::new();
         for batch in batches(&pending) {
             let answer = client
                 .send_message_batch()
@@ -70,13 +74,13 @@ pub async fn send(client: &Client, queue: &QueueUrl, letters: &[Letter]) -> Resu
                 };
                 if entry.sender_fault || tried == TRIES {
                     let reason = format!("{}: {}", entry.code, entry.message.unwrap_or_default());
-                    refused.push(Refused { index, reason });
+                    refused.push(RefusedMessage { index, reason });
                 } else {
-                    again.push((index, letter));
+                    retry.push((index, letter));
                 }
             }
         }
-        pending = again;
+        pending = retry;
         if pending.is_empty() {
             break;
         }
@@ -86,7 +90,7 @@ pub async fn send(client: &Client, queue: &QueueUrl, letters: &[Letter]) -> Resu
     Ok(refused)
 }
 
-fn entries(batch: &[(usize, &Letter)]) -> Result<Vec<SendMessageBatchRequestEntry>, CallError> {
+fn entries(batch: &[(usize, &OutgoingMessage)]) -> Result<Vec<SendMessageBatchRequestEntry>, CallError> {
     let entries = batch.iter().enumerate().map(|(at, (_, letter))| {
         let attributes = Some(&letter.attributes).filter(|attributes| !attributes.is_empty());
         SendMessageBatchRequestEntry::builder()
@@ -101,7 +105,9 @@ fn entries(batch: &[(usize, &Letter)]) -> Result<Vec<SendMessageBatchRequestEntr
 }
 
 /// Cut so that each fits a call.
-fn batches<'a, 'l>(mut letters: &'a [(usize, &'l Letter)]) -> Vec<&'a [(usize, &'l Letter)]> {
+fn batches<'a, 'l>(
+    mut letters: &'a [(usize, &'l OutgoingMessage)],
+) -> Vec<&'a [(usize, &'l OutgoingMessage)]> {
     let mut batches = Vec::new();
     while !letters.is_empty() {
         let mut bytes = 0;
@@ -128,8 +134,8 @@ mod tests {
 
     use super::*;
 
-    fn letter(body: &str) -> Letter {
-        Letter { body: body.into(), ..Letter::default() }
+    fn letter(body: &str) -> OutgoingMessage {
+        OutgoingMessage { body: body.into(), ..OutgoingMessage::default() }
     }
 
     fn failed(id: &str, sender_fault: bool) -> BatchResultErrorEntry {
@@ -154,7 +160,7 @@ mod tests {
     #[test]
     fn batches_have_ten_letters_at_most_and_fit_their_bytes() {
         let small: Vec<_> = (0..23).map(|_| letter("x")).collect();
-        let sizes = |letters: &[Letter]| {
+        let sizes = |letters: &[OutgoingMessage]| {
             let all: Vec<_> = letters.iter().enumerate().collect();
             batches(&all).iter().map(|batch| batch.len()).collect::<Vec<_>>()
         };
@@ -182,7 +188,7 @@ mod tests {
         let client = mock_client!(aws_sdk_sqs, RuleMode::Sequential, [&rule]);
         let letters = ["a", "b", "c"].map(letter);
         let refused = send(&client, &"http://localhost/1/uploads".parse().unwrap(), &letters).await.unwrap();
-        assert_eq!(refused, [Refused { index: 1, reason: "Code: m".into() }]);
+        assert_eq!(refused, [RefusedMessage { index: 1, reason: "Code: m".into() }]);
         let mut sent = sent.lock().unwrap().clone();
         // The mock asks its matcher more than once for one request.
         sent.dedup();

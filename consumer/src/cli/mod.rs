@@ -19,19 +19,19 @@ use vidstreamx_job::Size;
 
 use crate::{
     aws::client::{self, SetupError},
+    aws::ecs::Ecs,
     aws::error::CallError,
-    commands::check::{self, Definition, State},
-    intake::receive_loop::{self, Options, World},
-    commands::history::{self, HistoryError},
+    aws::record_store::S3RecordStore,
     aws::run_task::Placement,
-    metrics::Metrics,
     aws::sqs::Sqs,
-    aws::record_store::S3,
+    commands::check::{self, Definition, FindingState},
+    commands::history::{self, HistoryError},
     commands::redrive::{self, RedriveError},
+    commands::submit::{self, SubmitError},
     config::{Contradiction, Settings},
     http::{self, StatusError},
-    commands::submit::{self, SubmitError},
-    aws::ecs::Ecs,
+    intake::receive_loop::{self, Options, Services},
+    metrics::Metrics,
 };
 
 /// Starts one ECS task per uploaded video and follows it to its end.
@@ -293,9 +293,9 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     let (findings, definition) = check::essentials(&config, &settings).await;
     for finding in findings {
         match finding.state {
-            State::Ok(_) | State::NotChecked { .. } => {}
-            State::Unknown(why) => warn!(subject = finding.subject, why, "not checked"),
-            State::Wrong { fault, remedy } => {
+            FindingState::Ok(_) | FindingState::NotChecked { .. } => {}
+            FindingState::Unknown(why) => warn!(subject = finding.subject, why, "not checked"),
+            FindingState::Wrong { fault, remedy } => {
                 return Err(Failure::Wrong { subject: finding.subject, fault, remedy });
             }
         }
@@ -305,7 +305,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         warn!(cpu, memory_mib, "the task definition's size is not known: taken as the template's");
         Definition { size: TEMPLATES_SIZE, arm: false }
     });
-    let world = World {
+    let services = Services {
         queue: Arc::new(Sqs::new(
             aws_sdk_sqs::Client::new(&config),
             &settings.queue_url,
@@ -316,7 +316,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
             aws_sdk_ecs::Client::new(&client::apart(&config)),
             Placement::from(&settings),
         )),
-        records: Arc::new(S3::new(client::s3(&config), settings.output_bucket.clone())),
+        records: Arc::new(S3RecordStore::new(client::s3(&config), settings.output_bucket.clone())),
         clock: Arc::new(Timestamp::now),
         metrics: metrics.clone(),
     };
@@ -328,7 +328,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     );
     let ended = CancellationToken::new();
     let lines = settings.emf.then(|| tokio::spawn(write_lines(metrics, ended.clone())));
-    receive_loop::run(world, Options::new(&settings, definition, drain), shutdown).await;
+    receive_loop::run(services, Options::new(&settings, definition, drain), shutdown).await;
     ended.cancel();
     if let Some(lines) = lines {
         // Whatever kept the last line from being written has been told.

@@ -23,12 +23,12 @@ pub struct Finding {
     /// The thing.
     pub subject: String,
     /// How it is.
-    pub state: State,
+    pub state: FindingState,
 }
 
 /// How a thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum State {
+pub enum FindingState {
     /// As it should be.
     Ok(String),
     /// It can't be looked at for the moment, or not with these permissions: no reason not to run.
@@ -51,15 +51,15 @@ pub enum State {
 
 impl Finding {
     fn ok(subject: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { subject: subject.into(), state: State::Ok(detail.into()) }
+        Self { subject: subject.into(), state: FindingState::Ok(detail.into()) }
     }
 
     fn unknown(subject: impl Into<String>, why: impl Into<String>) -> Self {
-        Self { subject: subject.into(), state: State::Unknown(why.into()) }
+        Self { subject: subject.into(), state: FindingState::Unknown(why.into()) }
     }
 
     fn wrong(subject: impl Into<String>, fault: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let state = State::Wrong { fault: fault.into(), remedy: remedy.into() };
+        let state = FindingState::Wrong { fault: fault.into(), remedy: remedy.into() };
         Self { subject: subject.into(), state }
     }
 
@@ -79,13 +79,13 @@ impl Finding {
     /// Whether the consumer can't work like this.
     #[must_use]
     pub const fn is_wrong(&self) -> bool {
-        matches!(self.state, State::Wrong { .. })
+        matches!(self.state, FindingState::Wrong { .. })
     }
 
     /// Whether it could not be looked at.
     #[must_use]
     pub const fn is_unknown(&self) -> bool {
-        matches!(self.state, State::Unknown(_))
+        matches!(self.state, FindingState::Unknown(_))
     }
 }
 
@@ -93,12 +93,14 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let subject = &self.subject;
         match &self.state {
-            State::Ok(detail) => write!(f, "ok       {subject}: {detail}"),
-            State::Unknown(why) => write!(f, "unknown  {subject}: {why}"),
-            State::NotChecked { why, remedy } => {
+            FindingState::Ok(detail) => write!(f, "ok       {subject}: {detail}"),
+            FindingState::Unknown(why) => write!(f, "unknown  {subject}: {why}"),
+            FindingState::NotChecked { why, remedy } => {
                 write!(f, "not checked  {subject}: {why}\n         -> {remedy}")
             }
-            State::Wrong { fault, remedy } => write!(f, "wrong    {subject}: {fault}\n         -> {remedy}"),
+            FindingState::Wrong { fault, remedy } => {
+                write!(f, "wrong    {subject}: {fault}\n         -> {remedy}")
+            }
         }
     }
 }
@@ -164,7 +166,7 @@ fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
     let groups: Vec<_> = groups.iter().map(SecurityGroupId::as_str).collect();
     Finding {
         subject: format!("subnets {}; security groups {}", subnets.join(", "), groups.join(", ")),
-        state: State::NotChecked {
+        state: FindingState::NotChecked {
             why: "well-formed, but not looked at".to_owned(),
             remedy: "make sure that they exist, in one VPC, and lead to S3, the image's registry and \
                      CloudWatch Logs; if not, the first launch shows it"

@@ -9,12 +9,12 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Counts what was done. Nothing is shown for the first two seconds, and ever where stderr is no terminal.
 #[derive(Debug)]
-pub struct Waiting {
+pub struct ProgressDisplay {
     bar: ProgressBar,
     since: Instant,
 }
 
-impl Waiting {
+impl ProgressDisplay {
     /// Starts to count, up to `total` if that is known.
     #[must_use]
     pub fn new(what: &'static str, total: Option<u64>) -> Self {
@@ -44,7 +44,7 @@ impl Waiting {
     }
 }
 
-impl Drop for Waiting {
+impl Drop for ProgressDisplay {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }

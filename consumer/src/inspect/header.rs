@@ -39,7 +39,7 @@ const FFMPEG_PROBES: u32 = 1 << 20;
 
 /// What is known about a video. What is `None` was not found within the reads.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Facts {
+pub struct MediaFacts {
     /// For people.
     pub container: Option<&'static str>,
     /// One of [`codecs`], FFmpeg's names.
@@ -58,7 +58,7 @@ pub struct Facts {
     pub has_audio: Option<bool>,
 }
 
-impl Facts {
+impl MediaFacts {
     /// Millions of pixels in a frame; none where there is only sound.
     #[must_use]
     pub fn megapixels(&self) -> Option<f64> {
@@ -104,7 +104,7 @@ pub enum Step {
     /// These bytes of the object are to be read next; at most [`READ`].
     Read(Range<u64>),
     /// The walk is over.
-    Video(Facts),
+    Video(MediaFacts),
     /// The walk is over: one sentence for the uploader.
     NotVideo(String),
 }
@@ -124,7 +124,7 @@ struct Window {
 }
 
 /// Why bytes are not at hand.
-enum Unread {
+enum Missing {
     /// They begin here and were not read.
     At(u64),
     /// There are none, or they make no sense.
@@ -172,7 +172,7 @@ impl Walk {
             return Step::NotVideo(reason);
         }
         self.reads.push(Window { start: offset, bytes });
-        let mut facts = Facts::default();
+        let mut facts = MediaFacts::default();
         let unread = self.file(&mut facts);
         match unread.filter(|_| self.reads.len() < MOST_READS && !facts.are_enough()) {
             Some(start) => Step::Read(start..self.object_bytes.min(start.saturating_add(READ))),
@@ -181,7 +181,7 @@ impl Walk {
     }
 
     /// Collects what the reads tell; the answer is the first place at which they do not suffice.
-    fn file(&self, facts: &mut Facts) -> Option<u64> {
+    fn file(&self, facts: &mut MediaFacts) -> Option<u64> {
         if self.slice(0..4).is_ok_and(|bytes| bytes == EBML) {
             facts.container = Some("Matroska");
             return None;
@@ -199,13 +199,13 @@ impl Walk {
                     return self.movie(found.body, facts);
                 }
                 Ok(_) => {}
-                Err(Unread::At(place)) => return Some(place),
-                Err(Unread::Never) => return None,
+                Err(Missing::At(place)) => return Some(place),
+                Err(Missing::Never) => return None,
             }
         }
     }
 
-    fn movie(&self, body: Range<u64>, facts: &mut Facts) -> Option<u64> {
+    fn movie(&self, body: Range<u64>, facts: &mut MediaFacts) -> Option<u64> {
         let mut tracks: Vec<Track> = Vec::new();
         let mut length = Length::default();
         let mut boxes = Boxes::new(self, body);
@@ -213,8 +213,8 @@ impl Walk {
         let unread = loop {
             let found = match boxes.next() {
                 Ok(found) => found,
-                Err(Unread::At(place)) => break Some(place),
-                Err(Unread::Never) => {
+                Err(Missing::At(place)) => break Some(place),
+                Err(Missing::Never) => {
                     complete = boxes.at_end();
                     break None;
                 }
@@ -235,7 +235,7 @@ impl Walk {
                 }
                 _ => Ok(()),
             };
-            if let Err(Unread::At(place)) = read {
+            if let Err(Missing::At(place)) = read {
                 break Some(place);
             }
         };
@@ -243,7 +243,7 @@ impl Walk {
         unread
     }
 
-    fn fragments(&self, body: Range<u64>, length: &mut Length) -> Result<(), Unread> {
+    fn fragments(&self, body: Range<u64>, length: &mut Length) -> Result<(), Missing> {
         let mut boxes = Boxes::new(self, body);
         while let Some(found) = boxes.whole()? {
             if found.kind == *b"mehd" {
@@ -254,7 +254,7 @@ impl Walk {
     }
 
     /// Goes down to `stsd` and `stts`, four levels deep, and no further: tables may be long.
-    fn track(&self, body: Range<u64>, level: Level, track: &mut Track) -> Result<(), Unread> {
+    fn track(&self, body: Range<u64>, level: Level, track: &mut Track) -> Result<(), Missing> {
         let mut boxes = Boxes::new(self, body);
         loop {
             let found = match boxes.whole() {
@@ -293,19 +293,19 @@ impl Walk {
     }
 
     /// A box's fields.
-    fn fields<T: Atom>(&self, body: &Range<u64>) -> Result<T, Unread> {
-        T::decode_body(&mut self.prefix(body, LARGEST_FIELDS)?).map_err(|_| Unread::Never)
+    fn fields<T: Atom>(&self, body: &Range<u64>) -> Result<T, Missing> {
+        T::decode_body(&mut self.prefix(body, LARGEST_FIELDS)?).map_err(|_| Missing::Never)
     }
 
     /// A body's first `most` bytes, or all of it.
-    fn prefix(&self, body: &Range<u64>, most: u64) -> Result<&[u8], Unread> {
+    fn prefix(&self, body: &Range<u64>, most: u64) -> Result<&[u8], Missing> {
         self.slice(body.start..body.end.min(body.start.saturating_add(most)))
     }
 
     /// Bytes out of one of the reads.
-    fn slice(&self, place: Range<u64>) -> Result<&[u8], Unread> {
+    fn slice(&self, place: Range<u64>) -> Result<&[u8], Missing> {
         if place.start >= place.end {
-            return Err(Unread::Never);
+            return Err(Missing::Never);
         }
         let inside = |window: &Window| {
             let start = usize::try_from(place.start.checked_sub(window.start)?).ok()?;
@@ -313,7 +313,7 @@ impl Walk {
             (end <= window.bytes.len()).then_some(start..end)
         };
         let found = self.reads.iter().find_map(|window| window.bytes.get(inside(window)?));
-        found.ok_or(Unread::At(place.start))
+        found.ok_or(Missing::At(place.start))
     }
 }
 
@@ -340,7 +340,7 @@ struct Length {
     fragments: u64,
 }
 
-impl Facts {
+impl MediaFacts {
     fn take(&mut self, tracks: &[Track], length: &Length, complete: bool) {
         let of =
             |kind: &'static [u8; 4]| tracks.iter().filter(move |track| track.handler.as_ref() == Some(kind));
@@ -400,13 +400,13 @@ impl<'a> Boxes<'a> {
         self.rest.start >= self.rest.end
     }
 
-    /// The next box; [`Unread::Never`] at the end too. A box that claims more than there is ends with what it
+    /// The next box; [`Missing::Never`] at the end too. A box that claims more than there is ends with what it
     /// is in.
-    fn next(&mut self) -> Result<Found, Unread> {
+    fn next(&mut self) -> Result<Found, Missing> {
         // Where the size does not fit into four bytes, eight follow.
         let mut bytes = self.walk.prefix(&self.rest, 16)?;
         let before = bytes.len();
-        let Ok(Some(header)) = Header::decode_maybe(&mut bytes) else { return Err(Unread::Never) };
+        let Ok(Some(header)) = Header::decode_maybe(&mut bytes) else { return Err(Missing::Never) };
         let start = self.rest.start + (before - bytes.len()) as u64;
         let end =
             header.size.map_or(self.rest.end, |size| start.saturating_add(size as u64)).min(self.rest.end);
@@ -415,10 +415,10 @@ impl<'a> Boxes<'a> {
     }
 
     /// As [`Boxes::next`], but `None` at the end, and at what makes no sense.
-    fn whole(&mut self) -> Result<Option<Found>, Unread> {
+    fn whole(&mut self) -> Result<Option<Found>, Missing> {
         match self.next() {
             Ok(found) => Ok(Some(found)),
-            Err(Unread::Never) => Ok(None),
+            Err(Missing::Never) => Ok(None),
             Err(unread) => Err(unread),
         }
     }
@@ -509,9 +509,9 @@ fn is_text(bytes: &[u8], whole: bool) -> bool {
 
 /// What a look at an upload shows.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Look {
+pub enum Inspection {
     /// It is, or may be, a video.
-    Video(Facts),
+    Video(MediaFacts),
     /// It is evidently none; one sentence for the uploader.
     NotVideo(String),
     /// It was deleted.
@@ -524,7 +524,7 @@ pub enum Look {
 ///
 /// # Errors
 /// A call failed, or may not be made.
-pub async fn look(client: &Client, source: &Source) -> Result<Look, CallError> {
+pub async fn look(client: &Client, source: &Source) -> Result<Inspection, CallError> {
     let mut wanted = Walk::FIRST;
     // Once the first read has told which content this is.
     let mut under_way: Option<(Walk, String)> = None;
@@ -543,7 +543,7 @@ pub async fn look(client: &Client, source: &Source) -> Result<Look, CallError> {
         };
         let (walk, _) = match &mut under_way {
             Some(walk) => walk,
-            None if !is_current(source, &answer) => return Ok(Look::Replaced),
+            None if !is_current(source, &answer) => return Ok(Inspection::Replaced),
             None => {
                 let etag = answer.e_tag.clone().unwrap_or_default();
                 under_way.insert((Walk::new(object_bytes(source, &answer)), etag))
@@ -553,25 +553,25 @@ pub async fn look(client: &Client, source: &Source) -> Result<Look, CallError> {
         let bytes = body(&mut answer).await?;
         match walk.feed(start, bytes) {
             Step::Read(next) => wanted = next,
-            Step::Video(facts) => return Ok(Look::Video(facts)),
-            Step::NotVideo(reason) => return Ok(Look::NotVideo(reason)),
+            Step::Video(facts) => return Ok(Inspection::Video(facts)),
+            Step::NotVideo(reason) => return Ok(Inspection::NotVideo(reason)),
         }
     }
 }
 
 /// What a refusal says about the object, if anything.
-fn ended<E>(source: &Source, is_first: bool, error: &SdkError<E>) -> Result<Look, CallError>
+fn ended<E>(source: &Source, is_first: bool, error: &SdkError<E>) -> Result<Inspection, CallError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let status = error::status(error);
     let code = error.as_service_error().and_then(|error| error.meta().code());
     match status {
-        Some(404) if code != Some("NoSuchBucket") => Ok(Look::Gone),
-        Some(412) => Ok(Look::Replaced),
+        Some(404) if code != Some("NoSuchBucket") => Ok(Inspection::Gone),
+        Some(412) => Ok(Inspection::Replaced),
         // No byte of the object is in the first range: it has none.
-        Some(416) if is_first && source.size.is_some_and(|size| size > 0) => Ok(Look::Replaced),
-        Some(416) if is_first => Ok(Look::NotVideo("the file is empty".into())),
+        Some(416) if is_first && source.size.is_some_and(|size| size > 0) => Ok(Inspection::Replaced),
+        Some(416) if is_first => Ok(Inspection::NotVideo("the file is empty".into())),
         _ => Err(CallError::new("GetObject", error)),
     }
 }
@@ -682,7 +682,7 @@ mod tests {
         unreachable!()
     }
 
-    fn facts(object: &Object) -> (Facts, usize) {
+    fn facts(object: &Object) -> (MediaFacts, usize) {
         match walk(object) {
             (Step::Video(facts), reads) => (facts, reads),
             (end, _) => panic!("{end:?}"),
@@ -757,8 +757,8 @@ mod tests {
 
     const FULL_HD: Option<(u16, u16)> = Some((1920, 1080));
 
-    fn expected(codec: &'static str, has_audio: Option<bool>) -> Facts {
-        Facts {
+    fn expected(codec: &'static str, has_audio: Option<bool>) -> MediaFacts {
+        MediaFacts {
             container: Some("MP4"),
             codec: Some(codec),
             width: Some(1920),
@@ -850,11 +850,11 @@ mod tests {
     fn unknown_lengths_sizes_and_codecs_stay_unknown() {
         let header = moov(&[mvhd(u32::MAX), trak(b"abcd", Some((0, 1080)), 0, 0)]);
         let (found, _) = facts(&Object::new([ftyp(b"isom"), header].concat()));
-        let unknown = Facts {
+        let unknown = MediaFacts {
             container: Some("MP4"),
             has_video: Some(true),
             has_audio: Some(false),
-            ..Facts::default()
+            ..MediaFacts::default()
         };
         assert_eq!(found, unknown);
     }
@@ -928,7 +928,7 @@ mod tests {
             let object = Object::new(
                 [ftyp(b"isom"), boundless(b"mdat", size), moov(std::slice::from_ref(&header))].concat(),
             );
-            assert_eq!(facts(&object).0, Facts { container: Some("MP4"), ..Facts::default() });
+            assert_eq!(facts(&object).0, MediaFacts { container: Some("MP4"), ..MediaFacts::default() });
         }
         // And those that leave no room for themselves.
         for size in [2_u32, 7] {
@@ -936,7 +936,7 @@ mod tests {
                 [ftyp(b"isom"), words(&[size]), b"free".to_vec(), moov(std::slice::from_ref(&header))]
                     .concat(),
             );
-            assert_eq!(facts(&object).0, Facts { container: Some("MP4"), ..Facts::default() });
+            assert_eq!(facts(&object).0, MediaFacts { container: Some("MP4"), ..MediaFacts::default() });
         }
     }
 
@@ -1149,7 +1149,7 @@ mod tests {
         let client = client(&[&first, &second]);
         for version_id in [None, Some("v")] {
             let found = look(&client, &source(version_id, None)).await;
-            assert_eq!(found, Ok(Look::Video(expected("h264", Some(true)))));
+            assert_eq!(found, Ok(Inspection::Video(expected("h264", Some(true)))));
         }
         assert_eq!((first.num_calls(), second.num_calls()), (2, 2));
     }
@@ -1159,15 +1159,15 @@ mod tests {
         let rule = mock!(Client::get_object).then_output(|| part(&at_end(), Walk::FIRST));
         let other = Source { etag: Some("f".into()), ..source(None, None) };
         for source in [source(Some("w"), None), other] {
-            assert_eq!(look(&client(&[&rule]), &source).await, Ok(Look::Replaced));
+            assert_eq!(look(&client(&[&rule]), &source).await, Ok(Inspection::Replaced));
         }
-        let empty = || Ok(Look::NotVideo("the file is empty".into()));
+        let empty = || Ok(Inspection::NotVideo("the file is empty".into()));
         for (http, code, size, expected) in [
-            (404, "NoSuchKey", None, Ok(Look::Gone)),
-            (412, "PreconditionFailed", None, Ok(Look::Replaced)),
+            (404, "NoSuchKey", None, Ok(Inspection::Gone)),
+            (412, "PreconditionFailed", None, Ok(Inspection::Replaced)),
             (416, "InvalidRange", None, empty()),
             (416, "InvalidRange", Some(0), empty()),
-            (416, "InvalidRange", Some(9), Ok(Look::Replaced)),
+            (416, "InvalidRange", Some(9), Ok(Inspection::Replaced)),
             (404, "NoSuchBucket", None, Err(true)),
             (403, "AccessDenied", None, Err(true)),
             (400, "ExpiredToken", None, Err(false)),
@@ -1183,7 +1183,7 @@ mod tests {
             .match_requests(|get| get.if_match().is_none())
             .then_output(|| part(&at_end(), Walk::FIRST));
         for (http, code, expected) in
-            [(412, "PreconditionFailed", Look::Replaced), (404, "NoSuchKey", Look::Gone)]
+            [(412, "PreconditionFailed", Inspection::Replaced), (404, "NoSuchKey", Inspection::Gone)]
         {
             let found = look(&client(&[&first, &refusal(http, code)]), &source(None, None)).await;
             assert_eq!(found, Ok(expected));
@@ -1207,7 +1207,7 @@ mod tests {
                     .build()
             });
             let found = look(&client(&[&rule]), &source(None, None)).await;
-            assert!(matches!(found, Ok(Look::Video(_))), "{range:?}: {found:?}");
+            assert!(matches!(found, Ok(Inspection::Video(_))), "{range:?}: {found:?}");
         }
     }
 
@@ -1221,7 +1221,9 @@ mod tests {
                 .body(ByteStream::from(whole))
                 .build()
         });
-        let Ok(Look::Video(found)) = look(&client(&[&rule]), &source(None, None)).await else { panic!() };
+        let Ok(Inspection::Video(found)) = look(&client(&[&rule]), &source(None, None)).await else {
+            panic!()
+        };
         assert_eq!((found.container, found.codec), (Some("MP4"), None));
         assert_eq!(rule.num_calls(), MOST_READS);
     }
@@ -1231,7 +1233,7 @@ mod tests {
         let pdf = Object::new(b"%PDF-1.7\n\xe2\xe3\xcf\xd3".to_vec());
         let rule = mock!(Client::get_object).then_output(move || part(&pdf, Walk::FIRST));
         let reason = "the file is a document (PDF), not a video".to_owned();
-        assert_eq!(look(&client(&[&rule]), &source(None, None)).await, Ok(Look::NotVideo(reason)));
+        assert_eq!(look(&client(&[&rule]), &source(None, None)).await, Ok(Inspection::NotVideo(reason)));
         assert_eq!(rule.num_calls(), 1);
     }
 }

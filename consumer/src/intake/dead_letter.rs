@@ -7,8 +7,8 @@
 use vidstreamx_job::{JobId, Record};
 
 use crate::{
-    intake::restart::{self, Again},
     intake::notification,
+    intake::restart::{self, RestartRequest},
 };
 
 /// Why it is there, in one sentence.
@@ -77,10 +77,10 @@ impl DeadLetter {
     pub fn attributes(&self) -> Vec<(&'static str, &'static str, String)> {
         let mut attributes = vec![(REASON, "String", allowed(&self.reason))];
         if let Some(FailedJob { id, attempts, tasks }) = &self.job {
-            let again = Again::Failed { attempts: *attempts };
+            let restart = RestartRequest::AfterFailure { attempts: *attempts };
             attributes.push((JOB_ID, "String", id.to_string()));
             attributes.push((ATTEMPTS, "Number", attempts.to_string()));
-            attributes.push((restart::ATTRIBUTE, "String", again.to_string()));
+            attributes.push((restart::ATTRIBUTE, "String", restart.to_string()));
             if !tasks.is_empty() {
                 attributes.push((TASK_ARNS, "String", tasks.join(",")));
             }
@@ -107,7 +107,7 @@ mod tests {
     use vidstreamx_job::{Attempt, Job, Source, State};
 
     use super::*;
-    use crate::intake::notification::Notice;
+    use crate::intake::notification::Notification;
 
     #[test]
     fn a_failed_job_is_told_with_reason_attempts_and_tasks_and_reads_as_its_upload() {
@@ -128,7 +128,7 @@ mod tests {
             record.attempts.push(attempt);
         }
         let letter = DeadLetter::about(&record);
-        assert_eq!(notification::decode(&letter.body), [Notice::Created(source)]);
+        assert_eq!(notification::decode(&letter.body), [Notification::Created(source)]);
         let tasks = (11..=30).map(|number| format!("arn/{number}")).collect::<Vec<_>>().join(",");
         assert_eq!(
             letter.attributes(),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use vidstreamx_job::{BucketName, Job};
 
-use crate::intake::notification::{self, Notice, Place};
+use crate::intake::notification::{self, Notification, ObjectRef};
 
 /// What every decision depends on beside the message.
 #[derive(Debug, Clone)]
@@ -28,14 +28,14 @@ pub enum Decision {
         /// For people.
         reason: String,
         /// Where, as far as known.
-        place: Place,
+        object_ref: ObjectRef,
     },
     /// A person has to look at it, in the dead-letter queue.
     SetAside {
         /// For people.
         reason: String,
         /// Where, as far as known.
-        place: Place,
+        object_ref: ObjectRef,
         /// The record alone, as a message of its own.
         body: String,
     },
@@ -46,29 +46,33 @@ pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
     let mut seen = HashSet::new();
     notification::decode(body)
         .into_iter()
-        .map(|notice| match notice {
-            Notice::Created(source) => {
-                let place =
-                    Place { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
+        .map(|notification| match notification {
+            Notification::Created(source) => {
+                let object_ref =
+                    ObjectRef { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
                 if source.bucket != rules.upload {
                     let reason = "the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
-                    return Decision::SetAside { reason, place, body: notification::about(&source) };
+                    return Decision::SetAside { reason, object_ref, body: notification::about(&source) };
                 }
                 let job = Job::new(source, rules.output.clone(), rules.profile.clone());
                 if seen.insert(job.id.clone()) {
                     Decision::Run(job)
                 } else {
-                    Decision::Ignore { reason: "the message names the same video twice".to_owned(), place }
+                    Decision::Ignore {
+                        reason: "the message names the same video twice".to_owned(),
+                        object_ref,
+                    }
                 }
             }
-            Notice::Test => {
-                Decision::Ignore { reason: "it is S3's test event".to_owned(), place: Place::default() }
+            Notification::Test => Decision::Ignore {
+                reason: "it is S3's test event".to_owned(),
+                object_ref: ObjectRef::default(),
+            },
+            Notification::Other { event, object_ref } => {
+                Decision::Ignore { reason: format!("{event} is not about a new object"), object_ref }
             }
-            Notice::Other { event, place } => {
-                Decision::Ignore { reason: format!("{event} is not about a new object"), place }
-            }
-            Notice::Unreadable { fault, place, text } => {
-                Decision::SetAside { reason: fault.to_string(), place, body: text }
+            Notification::Unreadable { fault, object_ref, text } => {
+                Decision::SetAside { reason: fault.to_string(), object_ref, body: text }
             }
         })
         .collect()
@@ -111,7 +115,9 @@ mod tests {
             .map(|decision| match decision {
                 Decision::Run(job) => format!("run {}/{}", job.source.bucket, job.source.key),
                 Decision::Ignore { reason, .. } => format!("ignore: {reason}"),
-                Decision::SetAside { reason, place, .. } => format!("set aside {:?}: {reason}", place.key),
+                Decision::SetAside { reason, object_ref, .. } => {
+                    format!("set aside {:?}: {reason}", object_ref.key)
+                }
             })
             .collect();
         assert_eq!(

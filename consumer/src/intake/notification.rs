@@ -10,7 +10,7 @@ use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source};
 
 /// One thing a message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
+pub enum Notification {
     /// An object was created.
     Created(Source),
     /// S3 tried out the connection; sent when a notification is configured.
@@ -20,14 +20,14 @@ pub enum Notice {
         /// S3's name of the event.
         event: String,
         /// Where, as far as the event says.
-        place: Place,
+        object_ref: ObjectRef,
     },
     /// Not an event this program understands.
     Unreadable {
         /// What is wrong with it.
         fault: Fault,
         /// Where, as far as the event says.
-        place: Place,
+        object_ref: ObjectRef,
         /// It alone, as a message of its own.
         text: String,
     },
@@ -35,7 +35,7 @@ pub enum Notice {
 
 /// Bucket and key as an event has them: for log lines, never for calls.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Place {
+pub struct ObjectRef {
     /// The bucket's name.
     pub bucket: Option<String>,
     /// The key; decoded where that is possible.
@@ -107,13 +107,14 @@ const LONGEST_QUOTE: usize = 160;
 
 /// Everything a message says, at least one notice.
 #[must_use]
-pub fn decode(body: &str) -> Vec<Notice> {
+pub fn decode(body: &str) -> Vec<Notification> {
     decode_within(body, WRAPPERS)
 }
 
-fn decode_within(body: &str, wrappers: usize) -> Vec<Notice> {
-    let unreadable =
-        |fault| vec![Notice::Unreadable { fault, place: Place::default(), text: body.to_owned() }];
+fn decode_within(body: &str, wrappers: usize) -> Vec<Notification> {
+    let unreadable = |fault| {
+        vec![Notification::Unreadable { fault, object_ref: ObjectRef::default(), text: body.to_owned() }]
+    };
     let Ok(mut message) = serde_json::from_str::<Value>(body) else {
         return unreadable(Fault::NotJson);
     };
@@ -130,7 +131,7 @@ fn decode_within(body: &str, wrappers: usize) -> Vec<Notice> {
         _ => {}
     }
     if text("Event") == Some("s3:TestEvent") {
-        return vec![Notice::Test];
+        return vec![Notification::Test];
     }
     if message.get("detail-type").is_some() {
         return vec![event_bridge(message)];
@@ -183,43 +184,47 @@ struct EventBridgeObject {
     version_id: Option<String>,
 }
 
-fn s3_record(record: Value) -> Notice {
-    let place = place_in(record.get("s3"), |key| decoded_key(key).ok());
-    let unreadable =
-        |fault, place| Notice::Unreadable { fault, place, text: json!({"Records": [&record]}).to_string() };
+fn s3_record(record: Value) -> Notification {
+    let object_ref = object_ref_in(record.get("s3"), |key| decoded_key(key).ok());
+    let unreadable = |fault, object_ref| Notification::Unreadable {
+        fault,
+        object_ref,
+        text: json!({"Records": [&record]}).to_string(),
+    };
     let record: S3Record = match typed(&record) {
         Ok(record) => record,
-        Err(fault) => return unreadable(fault, place),
+        Err(fault) => return unreadable(fault, object_ref),
     };
     if record.event_source != "aws:s3" {
-        return unreadable(Fault::Foreign(record.event_source), place);
+        return unreadable(Fault::Foreign(record.event_source), object_ref);
     }
     if !record.event_name.starts_with("ObjectCreated:") {
-        return Notice::Other { event: record.event_name, place };
+        return Notification::Other { event: record.event_name, object_ref };
     }
     let S3Entity { bucket, object } = record.s3;
     decoded_key(&object.key)
         .and_then(|key| source(&bucket.name, &key, object.version_id, object.e_tag, object.size))
-        .map_or_else(|fault| unreadable(fault, place), Notice::Created)
+        .map_or_else(|fault| unreadable(fault, object_ref), Notification::Created)
 }
 
-fn event_bridge(event: Value) -> Notice {
+fn event_bridge(event: Value) -> Notification {
     // Unlike S3's own, EventBridge's keys are not encoded.
-    let place = place_in(event.get("detail"), |key| Some(key.to_owned()));
-    let unreadable = |fault, place| Notice::Unreadable { fault, place, text: event.to_string() };
+    let object_ref = object_ref_in(event.get("detail"), |key| Some(key.to_owned()));
+    let unreadable =
+        |fault, object_ref| Notification::Unreadable { fault, object_ref, text: event.to_string() };
     let event: EventBridgeEvent = match typed(&event) {
         Ok(event) => event,
-        Err(fault) => return unreadable(fault, place),
+        Err(fault) => return unreadable(fault, object_ref),
     };
     if event.source != "aws.s3" {
-        return unreadable(Fault::Foreign(event.source), place);
+        return unreadable(Fault::Foreign(event.source), object_ref);
     }
     if event.detail_type != "Object Created" {
-        return Notice::Other { event: event.detail_type, place };
+        return Notification::Other { event: event.detail_type, object_ref };
     }
     let S3Entity { bucket, object } = event.detail;
     source(&bucket.name, &object.key, object.version_id, object.etag, object.size)
-        .map_or_else(|fault| unreadable(fault, place), Notice::Created)
+        .map_or_else(|fault| unreadable(fault, object_ref), Notification::Created)
 }
 
 fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Fault> {
@@ -231,10 +236,10 @@ fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Fault> {
     })
 }
 
-fn place_in(entity: Option<&Value>, key: impl Fn(&str) -> Option<String>) -> Place {
+fn object_ref_in(entity: Option<&Value>, key: impl Fn(&str) -> Option<String>) -> ObjectRef {
     let text = |path| entity.and_then(|entity| entity.pointer(path)).and_then(Value::as_str);
     let raw_key = text("/object/key");
-    Place {
+    ObjectRef {
         bucket: text("/bucket/name").map(str::to_owned),
         key: raw_key.and_then(key).or_else(|| raw_key.map(str::to_owned)),
     }
@@ -304,7 +309,7 @@ mod tests {
             (r#"{"Records":[]}"#, Fault::NoRecords),
             (r#"{"Type":"Notification","Message":"rubbish"}"#, Fault::NotJson),
         ] {
-            let [Notice::Unreadable { fault: found, .. }] = &decode(body)[..] else { panic!("{body}") };
+            let [Notification::Unreadable { fault: found, .. }] = &decode(body)[..] else { panic!("{body}") };
             assert_eq!(*found, fault, "{body}");
         }
     }
@@ -315,7 +320,7 @@ mod tests {
         for _ in 0..3 {
             body = serde_json::json!({"Type": "Notification", "Message": body}).to_string();
         }
-        assert!(matches!(decode(&body)[..], [Notice::Unreadable { fault: Fault::NotAnEvent, .. }]));
+        assert!(matches!(decode(&body)[..], [Notification::Unreadable { fault: Fault::NotAnEvent, .. }]));
     }
 
     proptest! {
@@ -330,7 +335,7 @@ mod tests {
                 etag: Some("e-1".into()),
                 size,
             };
-            prop_assert_eq!(decode(&about(&source)), [Notice::Created(source)]);
+            prop_assert_eq!(decode(&about(&source)), [Notification::Created(source)]);
         }
 
         #[test]

@@ -16,34 +16,34 @@ use tracing::{error, info, warn};
 use vidstreamx_job::Job;
 
 use crate::{
+    aws::ecs::Tasks,
     aws::error::CallError,
+    aws::record_store::RecordStore,
+    aws::sqs::{BATCH, Message, Queue},
     commands::check::Definition,
+    config::Settings,
     intake::dead_letter::DeadLetter,
     intake::decide::{self, Decision, Rules},
-    intake::notification::Place,
-    reconcile::launch_throttle::Gate,
-    intake::visibility::{Held, Lease, VISIBILITY},
-    reconcile::reconciler::{Clock, Lives},
+    intake::notification::ObjectRef,
+    intake::settle::{self, JobEnd},
+    intake::visibility::{HeldMessage, VISIBILITY, VisibilityKeeper},
     metrics::Metrics,
-    aws::sqs::{BATCH, Message, Queue},
-    aws::record_store::Records,
-    config::Settings,
-    intake::settle::{self, End},
-    sizing::Sizing,
-    aws::ecs::Tasks,
+    reconcile::launch_throttle::LaunchThrottle,
+    reconcile::reconciler::{Clock, Reconciler},
     reconcile::task_outcome::Policy,
     reconcile::task_watcher::Watcher,
+    sizing::Sizing,
 };
 
 /// The services and the clock that the consumer works with.
 #[derive(Clone)]
-pub struct World {
+pub struct Services {
     /// Where messages come from.
     pub queue: Arc<dyn Queue>,
     /// Where tasks run.
     pub tasks: Arc<dyn Tasks>,
     /// Where records are.
-    pub records: Arc<dyn Records>,
+    pub records: Arc<dyn RecordStore>,
     /// The time, for records.
     pub clock: Clock,
     /// What is counted.
@@ -118,14 +118,14 @@ const POLL_MARGIN: Duration = Duration::from_secs(1);
 
 /// Runs until `shutdown`, or until the queue is empty when draining. Running tasks are left alone; their
 /// messages are made visible for the next consumer.
-pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
-    let World { queue, tasks, records, clock, metrics } = world;
-    let lease = Arc::new(Lease::new(queue.clone()));
-    let lives = Arc::new(Lives {
+pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
+    let Services { queue, tasks, records, clock, metrics } = services;
+    let lease = Arc::new(VisibilityKeeper::new(queue.clone()));
+    let reconciler = Arc::new(Reconciler {
         tasks: tasks.clone(),
         records,
         clock,
-        gate: Gate::new(options.launches_per_second, metrics.clone()),
+        gate: LaunchThrottle::new(options.launches_per_second, metrics.clone()),
         watcher: Watcher::new(tasks, options.launches_per_second),
         at_work: Semaphore::new(AT_WORK),
         launching: Semaphore::new(AT_WORK),
@@ -139,29 +139,36 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
         followed: Mutex::default(),
     });
     let watching = AbortOnDropHandle::new(tokio::spawn({
-        let lives = lives.clone();
-        async move { lives.watcher.run().await }
+        let reconciler = reconciler.clone();
+        async move { reconciler.watcher.run().await }
     }));
     let holding = AbortOnDropHandle::new(tokio::spawn({
         let lease = lease.clone();
         async move { lease.run().await }
     }));
     let (in_flight, _) = watch::channel(0);
-    let mut engine =
-        Engine { queue, lease, lives, options, in_flight, poll_ends: None, messages: JoinSet::new() };
+    let mut receive_loop = ReceiveLoop {
+        queue,
+        lease,
+        reconciler,
+        options,
+        in_flight,
+        poll_ends: None,
+        messages: JoinSet::new(),
+    };
 
     tokio::select! {
         () = shutdown.cancelled() => info!("shutting down: running tasks go on without this consumer"),
-        () = engine.receive_all() => info!("the queue is empty"),
+        () = receive_loop.receive_all() => info!("the queue is empty"),
     }
 
-    let begun = async { while engine.messages.join_next().await.is_some() {} };
+    let begun = async { while receive_loop.messages.join_next().await.is_some() {} };
     if timeout(SHUTDOWN_PATIENCE, begun).await.is_err() {
         warn!("calls to AWS that had begun are not waited for any longer");
-        engine.messages.shutdown().await;
+        receive_loop.messages.shutdown().await;
     }
     drop((watching, holding));
-    match timeout(SHUTDOWN_PATIENCE, engine.give_back()).await {
+    match timeout(SHUTDOWN_PATIENCE, receive_loop.give_back()).await {
         Ok(0) => {}
         Ok(messages) => info!(messages, "messages were given back for the next consumer"),
         Err(_) => warn!(
@@ -171,10 +178,10 @@ pub async fn run(world: World, options: Options, shutdown: CancellationToken) {
     }
 }
 
-struct Engine {
+struct ReceiveLoop {
     queue: Arc<dyn Queue>,
-    lease: Arc<Lease>,
-    lives: Arc<Lives>,
+    lease: Arc<VisibilityKeeper>,
+    reconciler: Arc<Reconciler>,
     options: Options,
     /// Videos of messages that are held, waiting for a slot or in work, and not at their end yet.
     in_flight: watch::Sender<usize>,
@@ -183,7 +190,7 @@ struct Engine {
     messages: JoinSet<()>,
 }
 
-impl Engine {
+impl ReceiveLoop {
     /// Ends only when draining. May be dropped at any of its waits.
     async fn receive_all(&mut self) {
         let wait = if self.options.drain { DRAIN_POLL } else { LONG_POLL };
@@ -193,8 +200,8 @@ impl Engine {
         let mut is_full = false;
         loop {
             let free = self.free().await;
-            self.lives.gate.may_receive().await;
-            let free = if self.lives.gate.is_refusing() { 1 } else { free };
+            self.reconciler.gate.may_receive().await;
+            let free = if self.reconciler.gate.is_refusing() { 1 } else { free };
             let calls = if is_full { self.receives().min(free.div_ceil(BATCH)) } else { 1 };
             let wait = if is_full { FULL_POLL } else { wait };
             let mut received = 0;
@@ -208,7 +215,7 @@ impl Engine {
                     answer = polls.next() => match answer {
                         None => break,
                         Some(Ok(messages)) => {
-                            self.lives.metrics.polled();
+                            self.reconciler.metrics.polled();
                             received += messages.len();
                             messages.into_iter().for_each(|message| self.accept(message));
                         }
@@ -234,7 +241,7 @@ impl Engine {
                 Some(error) => {
                     if error.is_configuration() {
                         pause = RETRY_CONFIGURATION;
-                        self.lives.metrics.misconfigured(&error.to_string());
+                        self.reconciler.metrics.misconfigured(&error.to_string());
                         error!(%error, retry_seconds = pause.as_secs(), "nothing can be received");
                     } else {
                         warn!(%error, retry_seconds = pause.as_secs(), "nothing was received");
@@ -267,12 +274,12 @@ impl Engine {
         let below = |videos: &usize| *videos < most;
         let full = !below(&in_flight.borrow());
         if full {
-            self.lives.metrics.paused(&format!("{most} videos are in flight, which is the limit"));
+            self.reconciler.metrics.paused(&format!("{most} videos are in flight, which is the limit"));
         }
         // Never an error, as the sender lives as long as `self`.
         let free = in_flight.wait_for(below).await.map_or(1, |videos| most - *videos);
         if full {
-            self.lives.metrics.resumed();
+            self.reconciler.metrics.resumed();
         }
         free
     }
@@ -299,10 +306,10 @@ impl Engine {
         if message.receive_count <= 1
             && let Some(sent_at) = message.sent_at
         {
-            let age = (self.lives.clock)().duration_since(sent_at);
+            let age = (self.reconciler.clock)().duration_since(sent_at);
             // By two clocks, of which SQS's may be ahead.
             let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
-            self.lives.metrics.received(age);
+            self.reconciler.metrics.received(age);
         }
         let decisions = decide::decide(&message.body, &self.options.rules);
         let mut ends = Vec::new();
@@ -310,25 +317,25 @@ impl Engine {
         for decision in decisions {
             match decision {
                 Decision::Run(job) => jobs.push(job),
-                Decision::Ignore { reason, place } => {
-                    let Place { bucket, key } = place;
+                Decision::Ignore { reason, object_ref } => {
+                    let ObjectRef { bucket, key } = object_ref;
                     info!(message.id, s3.bucket = bucket, s3.key = key, reason, "event ignored");
-                    ends.push(End::Settled);
+                    ends.push(JobEnd::Settled);
                 }
-                Decision::SetAside { reason, place, body } => {
-                    let Place { bucket, key } = place;
+                Decision::SetAside { reason, object_ref, body } => {
+                    let ObjectRef { bucket, key } = object_ref;
                     warn!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
-                    ends.push(End::Failed(Box::new(DeadLetter { body, reason, job: None })));
+                    ends.push(JobEnd::Failed(Box::new(DeadLetter { body, reason, job: None })));
                 }
             }
         }
-        let counted = jobs.iter().map(|_| InFlight::new(&self.in_flight, &self.lives.metrics)).collect();
+        let counted = jobs.iter().map(|_| InFlight::new(&self.in_flight, &self.reconciler.metrics)).collect();
         jobs.shrink_to_fit();
         // The text is not needed any longer, and may be long.
         let message = Message { body: String::new(), ..message };
         self.messages.spawn(follow(
             self.queue.clone(),
-            self.lives.clone(),
+            self.reconciler.clone(),
             message,
             held,
             jobs,
@@ -358,23 +365,23 @@ fn log_panic(ended: Result<(), JoinError>) {
 
 async fn follow(
     queue: Arc<dyn Queue>,
-    lives: Arc<Lives>,
+    reconciler: Arc<Reconciler>,
     message: Message,
-    held: Held,
+    held: HeldMessage,
     jobs: Vec<Job>,
-    mut ends: Vec<End>,
+    mut ends: Vec<JobEnd>,
     counted: Vec<InFlight>,
 ) {
     let received = Instant::now();
-    let again = message.again.as_ref();
+    let restart = message.restart.as_ref();
     let followed = jobs.iter().zip(counted).map(async |(job, counted)| {
-        let end = lives.follow(job, again, received).await;
+        let end = reconciler.follow(job, restart, received).await;
         drop(counted);
         end
     });
     ends.extend(join_all(followed).await);
     let letters = Box::pin(settle::settle(&*queue, &message, held, settle::settlement(ends))).await;
-    (0..letters).for_each(|_| lives.metrics.dead_lettered());
+    (0..letters).for_each(|_| reconciler.metrics.dead_lettered());
 }
 
 /// Counts a video as in flight for as long as it lives.

@@ -8,24 +8,24 @@ use std::{fmt, str::FromStr};
 use vidstreamx_job::{Record, State};
 
 /// The message attribute that holds the wish.
-pub const ATTRIBUTE: &str = "vidstreamx-again";
+pub const ATTRIBUTE: &str = "vidstreamx-restart";
 
 /// Why a job is to be started anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Again {
+pub enum RestartRequest {
     /// The message comes from the dead-letter queue, where it was put when the job failed.
-    Failed {
+    AfterFailure {
         /// How many attempts the job had then.
         attempts: usize,
     },
     /// A person wants it, however the job ended.
     Forced {
         /// Tells this wish from all others.
-        wish: String,
+        id: String,
     },
 }
 
-impl Again {
+impl RestartRequest {
     /// Whether a job has to be started anew for this wish, and was not before.
     #[must_use]
     pub fn applies_to(&self, record: &Record) -> bool {
@@ -33,18 +33,20 @@ impl Again {
         let followed = record.restarts.iter().any(|restart| restart.request == text);
         let meant = match self {
             // Tried anew since, and failed anew: that failure has its own message.
-            Self::Failed { attempts } => record.state == State::Failed && record.attempts.len() == *attempts,
+            Self::AfterFailure { attempts } => {
+                record.state == State::Failed && record.attempts.len() == *attempts
+            }
             Self::Forced { .. } => record.state.is_end(),
         };
         meant && !followed
     }
 }
 
-impl fmt::Display for Again {
+impl fmt::Display for RestartRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Failed { attempts } => write!(f, "failed-after-{attempts}"),
-            Self::Forced { wish } => write!(f, "force-{wish}"),
+            Self::AfterFailure { attempts } => write!(f, "failed-after-{attempts}"),
+            Self::Forced { id } => write!(f, "force-{id}"),
         }
     }
 }
@@ -52,18 +54,18 @@ impl fmt::Display for Again {
 /// The text is no wish of this program's.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither failed-after-NUMBER nor force-NAME")]
-pub struct InvalidAgain(String);
+pub struct InvalidRestartRequest(String);
 
-impl FromStr for Again {
-    type Err = InvalidAgain;
+impl FromStr for RestartRequest {
+    type Err = InvalidRestartRequest;
 
-    fn from_str(text: &str) -> Result<Self, InvalidAgain> {
+    fn from_str(text: &str) -> Result<Self, InvalidRestartRequest> {
         let failed = text.strip_prefix("failed-after-").and_then(|attempts| attempts.parse().ok());
-        let forced = text.strip_prefix("force-").filter(|wish| (1..=64).contains(&wish.len()));
+        let forced = text.strip_prefix("force-").filter(|id| (1..=64).contains(&id.len()));
         failed
-            .map(|attempts| Self::Failed { attempts })
-            .or_else(|| forced.map(|wish| Self::Forced { wish: wish.to_owned() }))
-            .ok_or_else(|| InvalidAgain(text.chars().take(80).collect()))
+            .map(|attempts| Self::AfterFailure { attempts })
+            .or_else(|| forced.map(|id| Self::Forced { id: id.to_owned() }))
+            .ok_or_else(|| InvalidRestartRequest(text.chars().take(80).collect()))
     }
 }
 
@@ -91,35 +93,40 @@ mod tests {
 
     #[test]
     fn a_wish_survives_its_message() {
-        for again in [Again::Failed { attempts: 3 }, Again::Forced { wish: "2026-05-04/7".into() }] {
-            assert_eq!(again.to_string().parse(), Ok(again));
+        for restart in [
+            RestartRequest::AfterFailure { attempts: 3 },
+            RestartRequest::Forced { id: "2026-05-04/7".into() },
+        ] {
+            assert_eq!(restart.to_string().parse(), Ok(restart));
         }
         for bad in ["", "failed-after-", "failed-after-x", "force-", &format!("force-{}", "x".repeat(65))] {
-            assert!(bad.parse::<Again>().is_err(), "{bad}");
+            assert!(bad.parse::<RestartRequest>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn a_dead_letter_is_about_one_failure_and_a_forced_start_about_any_end() {
-        let failed = Again::Failed { attempts: 3 };
+        let failed = RestartRequest::AfterFailure { attempts: 3 };
         assert!(failed.applies_to(&record(State::Failed, 3)));
         assert!(!failed.applies_to(&record(State::Failed, 6)));
         assert!(!failed.applies_to(&record(State::Done, 3)));
-        let forced = Again::Forced { wish: "1".into() };
+        let forced = RestartRequest::Forced { id: "1".into() };
         assert!(forced.applies_to(&record(State::Done, 1)));
         assert!(!forced.applies_to(&record(State::Running, 1)));
     }
 
     #[test]
     fn no_wish_is_followed_twice() {
-        for again in [Again::Failed { attempts: 3 }, Again::Forced { wish: "1".into() }] {
+        for restart in
+            [RestartRequest::AfterFailure { attempts: 3 }, RestartRequest::Forced { id: "1".into() }]
+        {
             let mut record = record(State::Failed, 3);
             record.restarts.push(Restart {
                 at: Timestamp::UNIX_EPOCH,
                 after_attempt: 3,
-                request: again.to_string(),
+                request: restart.to_string(),
             });
-            assert!(!again.applies_to(&record), "{again}");
+            assert!(!restart.applies_to(&record), "{restart}");
         }
     }
 }

@@ -7,14 +7,14 @@ use tracing::{debug, error, warn};
 
 use crate::{
     aws::error::CallError,
-    intake::dead_letter::DeadLetter,
-    intake::visibility::Held,
     aws::sqs::{Message, Queue, Receipt},
+    intake::dead_letter::DeadLetter,
+    intake::visibility::HeldMessage,
 };
 
 /// What one record of a message came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum JobEnd {
     /// Nothing had to be done, or the video is done, rejected or obsolete, and recorded as such.
     Settled,
     /// The video failed, or the record is for a person to look at.
@@ -42,22 +42,27 @@ pub enum Settlement {
 const LEFT_FOR_UPGRADE: Duration = Duration::from_mins(5);
 
 /// A message is deleted only when every record in it was dealt with.
-pub fn settlement(ends: Vec<End>) -> Settlement {
-    if ends.contains(&End::Interrupted) {
+pub fn settlement(ends: Vec<JobEnd>) -> Settlement {
+    if ends.contains(&JobEnd::Interrupted) {
         return Settlement::GiveBack;
     }
-    if ends.contains(&End::Unreadable) {
+    if ends.contains(&JobEnd::Unreadable) {
         return Settlement::Leave;
     }
     let letters = ends.into_iter().filter_map(|end| match end {
-        End::Failed(letter) => Some(*letter),
-        End::Settled | End::Unreadable | End::Interrupted => None,
+        JobEnd::Failed(letter) => Some(*letter),
+        JobEnd::Settled | JobEnd::Unreadable | JobEnd::Interrupted => None,
     });
     Settlement::Delete(letters.collect())
 }
 
 /// Acts on a settlement. Returns how many letters were sent.
-pub async fn settle(queue: &dyn Queue, message: &Message, held: Held, settlement: Settlement) -> usize {
+pub async fn settle(
+    queue: &dyn Queue,
+    message: &Message,
+    held: HeldMessage,
+    settlement: Settlement,
+) -> usize {
     match settlement {
         Settlement::GiveBack => {
             held.until_given_back();
@@ -120,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_message_is_deleted_when_all_in_it_was_dealt_with() {
-        use End::*;
+        use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
         let failed = || Failed(Box::new(letter.clone()));
         assert_eq!(settlement(vec![]), Settlement::Delete(vec![]));

@@ -25,22 +25,22 @@ const EXTEND_EVERY: Duration = Duration::from_secs(25);
 const CONCURRENT_CALLS: usize = 8;
 
 /// All messages that this consumer holds.
-pub struct Lease {
+pub struct VisibilityKeeper {
     queue: Arc<dyn Queue>,
     held: Mutex<BTreeSet<Receipt>>,
 }
 
-impl Lease {
-    /// No message yet; [`Lease::run`] has to run beside it.
+impl VisibilityKeeper {
+    /// No message yet; [`VisibilityKeeper::run`] has to run beside it.
     #[must_use]
     pub fn new(queue: Arc<dyn Queue>) -> Self {
         Self { queue, held: Mutex::default() }
     }
 
     /// Holds a message that was just received, until the answer is dropped.
-    pub fn hold(self: &Arc<Self>, receipt: Receipt) -> Held {
+    pub fn hold(self: &Arc<Self>, receipt: Receipt) -> HeldMessage {
         self.held().insert(receipt.clone());
-        Held { lease: self.clone(), receipt, keep: false }
+        HeldMessage { lease: self.clone(), receipt, keep: false }
     }
 
     /// Extends for as long as it is polled.
@@ -99,20 +99,20 @@ impl Lease {
 
 /// A held message; dropping it ends the hold, and the message becomes visible when its time is up.
 #[must_use]
-pub struct Held {
-    lease: Arc<Lease>,
+pub struct HeldMessage {
+    lease: Arc<VisibilityKeeper>,
     receipt: Receipt,
     keep: bool,
 }
 
-impl Held {
-    /// Keeps the message held until [`Lease::give_back`].
+impl HeldMessage {
+    /// Keeps the message held until [`VisibilityKeeper::give_back`].
     pub fn until_given_back(mut self) {
         self.keep = true;
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldMessage {
     fn drop(&mut self) {
         if !self.keep {
             self.lease.held().remove(&self.receipt);
@@ -128,8 +128,8 @@ mod tests {
     use super::*;
     use crate::{
         aws::error::CallError,
+        aws::sqs::{Backlog, Message, RefusedEntry},
         intake::dead_letter::DeadLetter,
-        aws::sqs::{Backlog, Message, Refused},
     };
 
     /// Notes every batch; refuses receipts that begin with "over" for good, fails every second call.
@@ -155,11 +155,11 @@ mod tests {
             &'a self,
             receipts: &'a [Receipt],
             visibility: Duration,
-        ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>> {
+        ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
             self.0.lock().unwrap().push((receipts.to_vec(), visibility));
             let over = receipts.iter().filter(|receipt| receipt.0.starts_with("over"));
             let refused = over
-                .map(|receipt| Refused {
+                .map(|receipt| RefusedEntry {
                     receipt: receipt.clone(),
                     reason: "12 hours".into(),
                     for_good: true,
@@ -175,7 +175,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn all_are_extended_in_time_in_batches_and_the_lost_ones_dropped() {
         let queue = Arc::new(Notes::default());
-        let lease = Arc::new(Lease::new(queue.clone()));
+        let lease = Arc::new(VisibilityKeeper::new(queue.clone()));
         let held: Vec<_> = (0..25).map(|n| lease.hold(Receipt(format!("{n:02}").into()))).collect();
         let lost = lease.hold(Receipt("over".into()));
         let start = Instant::now();

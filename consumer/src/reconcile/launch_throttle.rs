@@ -29,8 +29,8 @@ const FAILED_STARTS: u32 = 3;
 
 /// Lets launches through at the set rate, as long as ECS takes them.
 #[derive(Debug)]
-pub struct Gate {
-    state: Mutex<State>,
+pub struct LaunchThrottle {
+    state: Mutex<ThrottleState>,
     changed: Notify,
     /// Launches stand here one behind the other; holds when the launch rate allows the next one.
     line: Line<Instant>,
@@ -39,18 +39,18 @@ pub struct Gate {
 }
 
 #[derive(Debug)]
-struct State {
+struct ThrottleState {
     /// RunTask is refused.
-    launches: Trouble,
+    launches: Backoff,
     /// RunTask is accepted, but what it starts is of no use.
-    tasks: Trouble,
+    tasks: Backoff,
     failed_starts: u32,
     /// Launches that want to pass.
     waiting: usize,
 }
 
 #[derive(Debug, Clone)]
-struct Trouble {
+struct Backoff {
     /// Refusals in a row; 0 means that all is well.
     refusals: u32,
     until: Instant,
@@ -62,7 +62,7 @@ struct Trouble {
     is_configuration: bool,
 }
 
-impl Trouble {
+impl Backoff {
     fn none() -> Self {
         let now = Instant::now();
         let reason = String::new();
@@ -89,13 +89,13 @@ impl Trouble {
     }
 }
 
-impl Gate {
+impl LaunchThrottle {
     /// A gate that lets at most so many launches pass per second, evenly spread.
     #[must_use]
     pub fn new(launches_per_second: u32, metrics: Arc<Metrics>) -> Self {
-        let (launches, tasks) = (Trouble::none(), Trouble::none());
+        let (launches, tasks) = (Backoff::none(), Backoff::none());
         Self {
-            state: Mutex::new(State { launches, tasks, failed_starts: 0, waiting: 0 }),
+            state: Mutex::new(ThrottleState { launches, tasks, failed_starts: 0, waiting: 0 }),
             changed: Notify::new(),
             line: Line::new(Instant::now()),
             interval: Duration::from_secs(1) / launches_per_second.max(1),
@@ -104,13 +104,13 @@ impl Gate {
     }
 
     /// Waits for one launch's turn. Its outcome has to be told to the turn.
-    pub async fn enter(&self) -> Turn<'_> {
-        let waiting = Waiting::new(self);
+    pub async fn enter(&self) -> LaunchPermit<'_> {
+        let waiting = WaitingLaunch::new(self);
         let mut line = self.line.lock().await;
         let first_in_line = Instant::now();
         let mut due = first_in_line.max(*line);
         let refusals = loop {
-            let Trouble { refusals, until, .. } = self.state().launches.clone();
+            let Backoff { refusals, until, .. } = self.state().launches.clone();
             if refusals > 0 {
                 due = due.max(until);
             }
@@ -123,7 +123,7 @@ impl Gate {
         *line = due + self.interval;
         // In trouble the line stays closed behind the one that tries.
         let line = (refusals > 0).then_some(line);
-        Turn { gate: self, refusals, _line: line, _waiting: waiting }
+        LaunchPermit { gate: self, refusals, _line: line, _waiting: waiting }
     }
 
     /// Waits until it makes sense to receive more messages.
@@ -151,7 +151,7 @@ impl Gate {
 
     /// Until when nothing is to be received, why, and whether a person has to end it.
     fn hindrance(&self) -> Option<(Instant, String, bool)> {
-        let State { launches, tasks, waiting, .. } = &*self.state();
+        let ThrottleState { launches, tasks, waiting, .. } = &*self.state();
         let (until, trouble) = if tasks.until > Instant::now() {
             (tasks.until, tasks)
         } else if launches.refusals == 0 {
@@ -213,28 +213,28 @@ impl Gate {
     pub fn task_worked(&self) {
         let mut state = self.state();
         state.failed_starts = 0;
-        state.tasks = Trouble::none();
+        state.tasks = Backoff::none();
         drop(state);
         self.changed.notify_waiters();
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ThrottleState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Counts a launch as waiting for as long as it lives.
 #[derive(Debug)]
-struct Waiting<'a>(&'a Gate);
+struct WaitingLaunch<'a>(&'a LaunchThrottle);
 
-impl<'a> Waiting<'a> {
-    fn new(gate: &'a Gate) -> Self {
+impl<'a> WaitingLaunch<'a> {
+    fn new(gate: &'a LaunchThrottle) -> Self {
         gate.state().waiting += 1;
         Self(gate)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitingLaunch<'_> {
     fn drop(&mut self) {
         self.0.state().waiting -= 1;
         self.0.changed.notify_waiters();
@@ -244,15 +244,15 @@ impl Drop for Waiting<'_> {
 /// The right to call RunTask once.
 #[derive(Debug)]
 #[must_use]
-pub struct Turn<'a> {
-    gate: &'a Gate,
+pub struct LaunchPermit<'a> {
+    gate: &'a LaunchThrottle,
     /// At the turn's beginning: several launches refused in the same moment are one refusal.
     refusals: u32,
     _line: Option<LineGuard<'a, Instant>>,
-    _waiting: Waiting<'a>,
+    _waiting: WaitingLaunch<'a>,
 }
 
-impl Turn<'_> {
+impl LaunchPermit<'_> {
     /// ECS took the launch.
     pub fn accepted(self) {
         let mut state = self.gate.state();
@@ -298,8 +298,8 @@ mod tests {
 
     use super::*;
 
-    fn gate(launches_per_second: u32) -> Gate {
-        Gate::new(launches_per_second, Arc::new(Metrics::new("videos")))
+    fn gate(launches_per_second: u32) -> LaunchThrottle {
+        LaunchThrottle::new(launches_per_second, Arc::new(Metrics::new("videos")))
     }
 
     #[tokio::test(start_paused = true)]

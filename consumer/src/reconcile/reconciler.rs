@@ -21,35 +21,35 @@ use tracing::{debug, error, info, warn};
 use vidstreamx_job::{Attempt, Job, JobId, Record, Report, Restart, Size, State};
 
 use crate::{
-    intake::restart::Again,
-    aws::error::CallError,
-    commands::check::Definition,
-    intake::dead_letter::DeadLetter,
-    reconcile::launch_throttle::Gate,
-    inspect::header::Look,
-    aws::run_task::{Launch, LaunchError},
-    metrics::Metrics,
-    aws::record_store::{LoadError, Presence, Records, SaveError, Stored},
-    intake::settle::End,
-    sizing::Sizing,
     aws::ecs::{Stopped, Tasks},
-    reconcile::task_outcome::{self, Cause, Judgement, Next, Policy, Verdict},
+    aws::error::CallError,
+    aws::record_store::{LoadError, Presence, RecordStore, SaveError, Stored},
+    aws::run_task::{Launch, LaunchError},
+    commands::check::Definition,
+    inspect::header::Inspection,
+    intake::dead_letter::DeadLetter,
+    intake::restart::RestartRequest,
+    intake::settle::JobEnd,
+    metrics::Metrics,
+    reconcile::launch_throttle::LaunchThrottle,
+    reconcile::task_outcome::{self, Cause, Classified, Next, Policy, TaskOutcome},
     reconcile::task_watcher::{self, Watcher},
+    sizing::Sizing,
 };
 
 /// Tells the time for records.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Everything that jobs share.
-pub struct Lives {
+pub struct Reconciler {
     /// Where tasks run.
     pub tasks: Arc<dyn Tasks>,
     /// Where records are.
-    pub records: Arc<dyn Records>,
+    pub records: Arc<dyn RecordStore>,
     /// The time.
     pub clock: Clock,
     /// What every launch has to pass.
-    pub gate: Gate,
+    pub gate: LaunchThrottle,
     /// Who tells a task's end.
     pub watcher: Watcher,
     /// Videos that may be in work at once.
@@ -71,7 +71,7 @@ pub struct Lives {
     /// Ends all waiting, but nothing that has begun.
     pub shutdown: CancellationToken,
     /// Jobs that this consumer follows now: a second delivery waits for the first one's end.
-    pub followed: Mutex<HashMap<JobId, Arc<OnceCell<End>>>>,
+    pub followed: Mutex<HashMap<JobId, Arc<OnceCell<JobEnd>>>>,
 }
 
 /// Why a job is not followed to its end.
@@ -108,7 +108,7 @@ enum Launched {
 }
 
 /// What this consumer knows of a job beside its record.
-struct Here<'a> {
+struct AttemptContext<'a> {
     /// The right to have a task.
     slot: Option<SemaphorePermit<'a>>,
     /// The attempt that this consumer has begun, or gone on with.
@@ -121,7 +121,7 @@ struct Here<'a> {
     wanted_since: Instant,
 }
 
-impl Here<'_> {
+impl AttemptContext<'_> {
     /// Whether an attempt that another consumer has begun has not moved for so long that this consumer may
     /// go on with it. Measured by this consumer's own clock.
     fn is_stale(&mut self, stored: &Stored) -> bool {
@@ -135,16 +135,16 @@ impl Here<'_> {
     }
 }
 
-impl Lives {
+impl Reconciler {
     /// Takes a job to its end, or finds that it has ended. Never fails: what goes wrong is logged here
     /// and becomes part of the answer.
-    pub async fn follow(&self, job: &Job, again: Option<&Again>, received: Instant) -> End {
+    pub async fn follow(&self, job: &Job, restart: Option<&RestartRequest>, received: Instant) -> JobEnd {
         loop {
             let followed = self.followed(|followed| followed.entry(job.id.clone()).or_default().clone());
             let mut is_mine = false;
             let drive = || {
                 is_mine = true;
-                self.drive(job, again, received)
+                self.drive(job, restart, received)
             };
             let end = followed.get_or_init(drive).await.clone();
             self.followed(|all| {
@@ -154,37 +154,47 @@ impl Lives {
             });
             // A delivery that was followed before this one knew nothing of its wish. A forced start is for
             // what has ended: a video that is just being made is left alone.
-            let may_be_unheard = matches!(again, Some(Again::Failed { .. }));
-            if is_mine || !may_be_unheard || end == End::Interrupted {
+            let may_be_unheard = matches!(restart, Some(RestartRequest::AfterFailure { .. }));
+            if is_mine || !may_be_unheard || end == JobEnd::Interrupted {
                 return end;
             }
         }
     }
 
-    async fn drive(&self, job: &Job, again: Option<&Again>, received: Instant) -> End {
+    async fn drive(&self, job: &Job, restart: Option<&RestartRequest>, received: Instant) -> JobEnd {
         let (id, bucket, key) = (job.id.as_str(), job.source.bucket.as_str(), job.source.key.as_str());
-        match self.steps(job, again, received).await {
+        match self.steps(job, restart, received).await {
             Ok(end) => end,
             Err(GivenUp::Shutdown) => {
                 debug!(job.id = id, s3.bucket = bucket, s3.key = key, "left to the next consumer");
-                End::Interrupted
+                JobEnd::Interrupted
             }
             Err(GivenUp::Unreadable(error)) => {
                 error!(job.id = id, s3.bucket = bucket, s3.key = key, %error, "the job is set aside");
-                End::Unreadable
+                JobEnd::Unreadable
             }
         }
     }
 
     /// Only waiting is part of this future, as ten thousand videos may wait at a time; what takes moments is
     /// in boxes, and done for few at a time.
-    async fn steps(&self, job: &Job, again: Option<&Again>, received: Instant) -> Result<End, GivenUp> {
+    async fn steps(
+        &self,
+        job: &Job,
+        restart: Option<&RestartRequest>,
+        received: Instant,
+    ) -> Result<JobEnd, GivenUp> {
         // Whoever takes over a task that runs must not stand behind others: ECS would forget its end.
         let slot = self.slots.try_acquire().ok();
-        let mut here =
-            Here { slot, begun: None, may_have_launched: false, seen: None, wanted_since: received };
+        let mut here = AttemptContext {
+            slot,
+            begun: None,
+            may_have_launched: false,
+            seen: None,
+            wanted_since: received,
+        };
         let mut permit = self.unless_shutdown(self.at_work.acquire()).await?;
-        let mut stored = match Box::pin(self.known(job, again)).await? {
+        let mut stored = match Box::pin(self.known(job, restart)).await? {
             Some(stored) => stored,
             None => {
                 if here.slot.is_none() {
@@ -192,7 +202,7 @@ impl Lives {
                     self.take_slot(&mut here).await?;
                     permit = self.unless_shutdown(self.at_work.acquire()).await?;
                 }
-                Box::pin(self.first_look(job, again, &mut here)).await?
+                Box::pin(self.first_look(job, restart, &mut here)).await?
             }
         };
         drop(permit);
@@ -232,9 +242,13 @@ impl Lives {
     }
 
     /// What the record says, if there is one, of a job that may have to be started anew.
-    async fn known(&self, job: &Job, again: Option<&Again>) -> Result<Option<Box<Stored>>, GivenUp> {
+    async fn known(
+        &self,
+        job: &Job,
+        restart: Option<&RestartRequest>,
+    ) -> Result<Option<Box<Stored>>, GivenUp> {
         match self.load(&job.id).await? {
-            Some(stored) => Ok(Some(Box::new(self.revive(stored, again).await?))),
+            Some(stored) => Ok(Some(Box::new(self.revive(stored, restart).await?))),
             None => Ok(None),
         }
     }
@@ -248,7 +262,7 @@ impl Lives {
         &self,
         job: &Job,
         stored: Box<Stored>,
-        here: &mut Here<'_>,
+        here: &mut AttemptContext<'_>,
     ) -> Result<Box<Stored>, GivenUp> {
         let Stored { mut record, etag } = *stored;
         if !record.attempts.is_empty() {
@@ -271,7 +285,7 @@ impl Lives {
         &self,
         job: &Job,
         stored: Box<Stored>,
-        here: &mut Here<'_>,
+        here: &mut AttemptContext<'_>,
     ) -> Result<Box<Stored>, GivenUp> {
         let Stored { mut record, etag } = *stored;
         match self.launch(job, &record, here).await? {
@@ -287,23 +301,28 @@ impl Lives {
         Ok(Box::new(self.put(record, Some(etag)).await?.0))
     }
 
-    async fn stopped(&self, job: &Job, stored: Box<Stored>, end: task_watcher::End) -> Result<Box<Stored>, GivenUp> {
+    async fn stopped(
+        &self,
+        job: &Job,
+        stored: Box<Stored>,
+        end: task_watcher::TaskEnd,
+    ) -> Result<Box<Stored>, GivenUp> {
         let Stored { mut record, etag } = *stored;
         let mut report = self.report(job).await?;
         // Where nothing else tells how the task ended, an earlier attempt's report must not.
-        if end == task_watcher::End::Vanished {
+        if end == task_watcher::TaskEnd::Vanished {
             let began = record.attempts.last().map(|attempt| attempt.started_at - CLOCKS);
             report = report.filter(|report| began.is_none_or(|began| report.timings.finished_at >= began));
         }
-        let judgement = task_outcome::judge(end, report.as_ref());
-        self.tell_gate(&judgement);
-        log_stopped(&record, &judgement);
-        self.conclude(&mut record, judgement);
+        let classified = task_outcome::classify(end, report.as_ref());
+        self.tell_gate(&classified);
+        log_stopped(&record, &classified);
+        self.conclude(&mut record, classified);
         Ok(Box::new(self.put(record, Some(etag)).await?.0))
     }
 
     /// Waits for the right to have one more task.
-    async fn take_slot<'a>(&'a self, here: &mut Here<'a>) -> Result<(), GivenUp> {
+    async fn take_slot<'a>(&'a self, here: &mut AttemptContext<'a>) -> Result<(), GivenUp> {
         if here.slot.is_none() {
             here.slot = self.unless_shutdown(self.slots.acquire()).await?.ok();
         }
@@ -314,13 +333,13 @@ impl Lives {
     async fn first_look(
         &self,
         job: &Job,
-        again: Option<&Again>,
-        here: &mut Here<'_>,
+        restart: Option<&RestartRequest>,
+        here: &mut AttemptContext<'_>,
     ) -> Result<Box<Stored>, GivenUp> {
         let mut record = Record::new(job, (self.clock)());
-        if let Some(again @ Again::Forced { .. }) = again {
+        if let Some(restart @ RestartRequest::Forced { .. }) = restart {
             // Being made for the first time, it needs no new start, also when the message comes again.
-            let request = again.to_string();
+            let request = restart.to_string();
             record.restarts.push(Restart { at: record.created_at, after_attempt: 0, request });
         }
         let first = Attempt::new(1, record.created_at);
@@ -331,12 +350,12 @@ impl Lives {
             Err((State::Rejected, reason.to_owned()))
         } else {
             match self.look(job).await? {
-                Some(Look::NotVideo(reason)) => Err((State::Rejected, reason)),
-                Some(Look::Gone) => Err((State::Obsolete, "the object was deleted".to_owned())),
-                Some(Look::Replaced) => {
+                Some(Inspection::NotVideo(reason)) => Err((State::Rejected, reason)),
+                Some(Inspection::Gone) => Err((State::Obsolete, "the object was deleted".to_owned())),
+                Some(Inspection::Replaced) => {
                     Err((State::Obsolete, "the object was replaced by another".to_owned()))
                 }
-                Some(Look::Video(facts)) => {
+                Some(Inspection::Video(facts)) => {
                     Ok(self.sizing.choose(job.source.size, Some(&facts), self.definition.size))
                 }
                 None => Ok(self.sizing.choose(job.source.size, None, self.definition.size)),
@@ -354,7 +373,7 @@ impl Lives {
         }
         let (stored, won) = self.put(record, None).await?;
         if !won {
-            return Ok(Box::new(self.revive(stored, again).await?));
+            return Ok(Box::new(self.revive(stored, restart).await?));
         }
         // 0, no attempt's number, for a job that ended at once: its end is this consumer's own news.
         here.begun = Some(u32::from(begins));
@@ -372,7 +391,7 @@ impl Lives {
 
     /// What the upload is. `None` if S3 does not say: the look only saves the price of a task, which finds
     /// out by itself.
-    async fn look(&self, job: &Job) -> Result<Option<Look>, GivenUp> {
+    async fn look(&self, job: &Job) -> Result<Option<Inspection>, GivenUp> {
         let mut pause = Duration::ZERO;
         for _ in 0..LOOKS {
             self.unless_shutdown(sleep(pause)).await?;
@@ -388,7 +407,7 @@ impl Lives {
     /// The size for a job whose record says nothing of one.
     async fn size(&self, job: &Job) -> Result<(Size, String), GivenUp> {
         let facts = match self.look(job).await? {
-            Some(Look::Video(facts)) => Some(facts),
+            Some(Inspection::Video(facts)) => Some(facts),
             _ => None,
         };
         Ok(self.sizing.choose(job.source.size, facts.as_ref(), self.definition.size))
@@ -396,14 +415,14 @@ impl Lives {
 
     /// A job that has ended, and goes on all the same: a person wants it, or S3 tells again of an obsolete
     /// one, whose object may be back.
-    async fn revive(&self, mut stored: Stored, again: Option<&Again>) -> Result<Stored, GivenUp> {
+    async fn revive(&self, mut stored: Stored, restart: Option<&RestartRequest>) -> Result<Stored, GivenUp> {
         while stored.record.state.is_end() {
             let mut record = stored.record.clone();
             let now = (self.clock)();
-            let why = if let Some(again) = again.filter(|again| again.applies_to(&record)) {
+            let why = if let Some(restart) = restart.filter(|restart| restart.applies_to(&record)) {
                 let after_attempt = record.attempts.last().map_or(0, |attempt| attempt.number);
-                record.restarts.push(Restart { at: now, after_attempt, request: again.to_string() });
-                again.to_string()
+                record.restarts.push(Restart { at: now, after_attempt, request: restart.to_string() });
+                restart.to_string()
             } else if record.state == State::Obsolete
                 && self.until_done(|| self.records.presence(&record.source)).await? == Presence::Present
             {
@@ -444,8 +463,8 @@ impl Lives {
         number
     }
 
-    fn conclude(&self, record: &mut Record, judgement: Judgement) {
-        task_outcome::conclude(record, judgement, (self.clock)(), &self.policy);
+    fn conclude(&self, record: &mut Record, classified: Classified) {
+        task_outcome::conclude(record, classified, (self.clock)(), &self.policy);
         if let Some(attempt) = record.attempts.last_mut()
             && let (Some(size), Some(capacity), Some(seconds)) =
                 (attempt.size, attempt.capacity, attempt.billed_seconds)
@@ -455,7 +474,12 @@ impl Lives {
     }
 
     /// Starts the attempt's task, or finds the one that was started for it.
-    async fn launch(&self, job: &Job, record: &Record, here: &mut Here<'_>) -> Result<Launched, GivenUp> {
+    async fn launch(
+        &self,
+        job: &Job,
+        record: &Record,
+        here: &mut AttemptContext<'_>,
+    ) -> Result<Launched, GivenUp> {
         let Some(attempt) = record.attempts.last() else {
             return Ok(Launched::Never("there is no attempt to launch".to_owned()));
         };
@@ -612,7 +636,7 @@ impl Lives {
     }
 
     /// Says how a video ended.
-    fn ended(&self, record: &Record) -> End {
+    fn ended(&self, record: &Record) -> JobEnd {
         // Those before a new start were counted at their own end.
         let attempts = record.current_attempts();
         let cost = attempts.iter().filter_map(|attempt| attempt.cost_usd).sum();
@@ -637,17 +661,17 @@ impl Lives {
         end(record)
     }
 
-    fn tell_gate(&self, judgement: &Judgement) {
-        let reason = judgement.reason.as_deref().unwrap_or("ECS gives no reason");
-        match judgement.verdict {
-            Verdict::Again(Cause::NotStarted) => self.gate.start_failed(reason),
-            Verdict::Again(Cause::Misconfigured) => self.gate.task_misconfigured(reason),
-            Verdict::Again(Cause::Interrupted) => {}
+    fn tell_gate(&self, classified: &Classified) {
+        let reason = classified.reason.as_deref().unwrap_or("ECS gives no reason");
+        match classified.verdict {
+            TaskOutcome::Retry(Cause::NotStarted) => self.gate.start_failed(reason),
+            TaskOutcome::Retry(Cause::Misconfigured) => self.gate.task_misconfigured(reason),
+            TaskOutcome::Retry(Cause::Interrupted) => {}
             _ => self.gate.task_worked(),
         }
     }
 
-    fn followed<T>(&self, act: impl FnOnce(&mut HashMap<JobId, Arc<OnceCell<End>>>) -> T) -> T {
+    fn followed<T>(&self, act: impl FnOnce(&mut HashMap<JobId, Arc<OnceCell<JobEnd>>>) -> T) -> T {
         act(&mut self.followed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -667,8 +691,8 @@ fn log_taken_over(job: &Job, arn: &str) {
     );
 }
 
-fn log_stopped(record: &Record, judgement: &Judgement) {
-    let Stopped { exit_code, stop_code, .. } = &judgement.stopped;
+fn log_stopped(record: &Record, classified: &Classified) {
+    let Stopped { exit_code, stop_code, .. } = &classified.stopped;
     info!(
         job.id = record.job_id.as_str(),
         s3.bucket = record.source.bucket.as_str(),
@@ -676,13 +700,13 @@ fn log_stopped(record: &Record, judgement: &Judgement) {
         ecs.task_arn = record.attempts.last().and_then(|attempt| attempt.task_arn.as_deref()),
         exit_code,
         stop_code = stop_code.as_deref(),
-        reason = judgement.reason.as_deref(),
+        reason = classified.reason.as_deref(),
         "task stopped"
     );
 }
 
 /// The line about a job that had ended before this delivery.
-fn ended_before(record: &Record) -> End {
+fn ended_before(record: &Record) -> JobEnd {
     let (id, bucket, key) =
         (record.job_id.as_str(), record.source.bucket.as_str(), record.source.key.as_str());
     let state = format!("{:?}", record.state).to_lowercase();
@@ -690,9 +714,9 @@ fn ended_before(record: &Record) -> End {
     end(record)
 }
 
-fn end(record: &Record) -> End {
+fn end(record: &Record) -> JobEnd {
     match record.state {
-        State::Done | State::Rejected | State::Obsolete => End::Settled,
-        State::Failed | State::Running => End::Failed(Box::new(DeadLetter::about(record))),
+        State::Done | State::Rejected | State::Obsolete => JobEnd::Settled,
+        State::Failed | State::Running => JobEnd::Failed(Box::new(DeadLetter::about(record))),
     }
 }

@@ -6,12 +6,12 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use vidstreamx_job::{Attempt, Capacity, Exit, Outcome, Record, Report, Size, State};
 
-use crate::{sizing, aws::ecs::Stopped, reconcile::task_watcher::End};
+use crate::{aws::ecs::Stopped, reconcile::task_watcher::TaskEnd, sizing};
 
 /// What the end of a task means for its job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
-pub enum Verdict {
+pub enum TaskOutcome {
     /// The task says the stream is published; its report has to agree.
     Done,
     /// The upload is not a usable video.
@@ -19,7 +19,7 @@ pub enum Verdict {
     /// The source is gone or was replaced.
     Obsolete,
     /// Nothing is decided about the video yet.
-    Again(Cause),
+    Retry(Cause),
 }
 
 /// Why a task ended without an answer about the video.
@@ -59,13 +59,13 @@ impl Cause {
 }
 
 /// The table "What the task's end means" of docs/ARCHITECTURE.md.
-pub fn verdict(end: &Stopped) -> Verdict {
+pub fn verdict(end: &Stopped) -> TaskOutcome {
     let exit = end.exit_code.map(|code| (code, Exit::from_code(code)));
     // An answer about the video stands, also when the task was interrupted right after giving it.
     match exit {
-        Some((_, Some(Exit::Done))) => return Verdict::Done,
-        Some((_, Some(Exit::Unusable))) => return Verdict::Rejected,
-        Some((_, Some(Exit::Obsolete))) => return Verdict::Obsolete,
+        Some((_, Some(Exit::Done))) => return TaskOutcome::Done,
+        Some((_, Some(Exit::Unusable))) => return TaskOutcome::Rejected,
+        Some((_, Some(Exit::Obsolete))) => return TaskOutcome::Obsolete,
         _ => {}
     }
     let cause = match end.stop_code.as_deref() {
@@ -84,7 +84,7 @@ pub fn verdict(end: &Stopped) -> Verdict {
             _ => Cause::Crashed,
         },
     };
-    Verdict::Again(cause)
+    TaskOutcome::Retry(cause)
 }
 
 /// How often a job is tried, and on what.
@@ -181,9 +181,9 @@ fn end_of(attempt: &Attempt) -> Stopped {
 
 fn cause_of(attempt: &Attempt) -> Cause {
     match verdict(&end_of(attempt)) {
-        Verdict::Again(cause) => cause,
+        TaskOutcome::Retry(cause) => cause,
         // Contradicted by the report, else there would be no next attempt.
-        Verdict::Done | Verdict::Rejected | Verdict::Obsolete => Cause::Crashed,
+        TaskOutcome::Done | TaskOutcome::Rejected | TaskOutcome::Obsolete => Cause::Crashed,
     }
 }
 
@@ -203,9 +203,9 @@ fn pause(record: &Record) -> Duration {
 
 /// A task's end together with what its report says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Judgement {
+pub struct Classified {
     /// What it means.
-    pub verdict: Verdict,
+    pub verdict: TaskOutcome,
     /// What ECS says.
     pub stopped: Stopped,
     /// One sentence for people: the task's own, else ECS's.
@@ -215,19 +215,19 @@ pub struct Judgement {
 /// Puts a task's end and its report together: a task is done only when its report says so too, and one
 /// that ECS has forgotten is judged by its report alone.
 #[must_use]
-pub fn judge(end: End, report: Option<&Report>) -> Judgement {
+pub fn classify(end: TaskEnd, report: Option<&Report>) -> Classified {
     let outcome = report.map(|report| report.outcome);
     let told = report.and_then(|report| report.reason.clone()).filter(|reason| !reason.is_empty());
     let stopped = match end {
-        End::Stopped(stopped) => stopped,
-        End::Vanished => {
+        TaskEnd::Stopped(stopped) => stopped,
+        TaskEnd::Vanished => {
             let verdict = match outcome {
-                Some(Outcome::Complete) => Verdict::Done,
-                Some(Outcome::Rejected) => Verdict::Rejected,
-                Some(Outcome::Obsolete) => Verdict::Obsolete,
-                Some(Outcome::Failed) => Verdict::Again(Cause::Crashed),
+                Some(Outcome::Complete) => TaskOutcome::Done,
+                Some(Outcome::Rejected) => TaskOutcome::Rejected,
+                Some(Outcome::Obsolete) => TaskOutcome::Obsolete,
+                Some(Outcome::Failed) => TaskOutcome::Retry(Cause::Crashed),
                 // Nobody looked in time, for which the video can do nothing.
-                None => Verdict::Again(Cause::Interrupted),
+                None => TaskOutcome::Retry(Cause::Interrupted),
             };
             let forgotten = match outcome {
                 Some(_) => "ECS has forgotten the task; this is by its report",
@@ -235,33 +235,37 @@ pub fn judge(end: End, report: Option<&Report>) -> Judgement {
             };
             let reason = told.or_else(|| Some(forgotten.to_owned()));
             let billed = report
-                .filter(|_| !matches!(verdict, Verdict::Again(_)))
+                .filter(|_| !matches!(verdict, TaskOutcome::Retry(_)))
                 .and_then(|report| Duration::try_from_secs_f64(report.timings.total_seconds).ok());
-            return Judgement { verdict, stopped: Stopped { billed, ..Stopped::default() }, reason };
+            return Classified { verdict, stopped: Stopped { billed, ..Stopped::default() }, reason };
         }
     };
     let verdict = verdict(&stopped);
-    if verdict == Verdict::Done && outcome != Some(Outcome::Complete) {
+    if verdict == TaskOutcome::Done && outcome != Some(Outcome::Complete) {
         let reason = Some("the task ended with exit code 0, but without a complete report".to_owned());
-        return Judgement { verdict: Verdict::Again(Cause::Crashed), stopped, reason };
+        return Classified { verdict: TaskOutcome::Retry(Cause::Crashed), stopped, reason };
     }
     // A report of another outcome is an earlier attempt's.
     let exit = stopped.exit_code.and_then(Exit::from_code);
     let told = told.filter(|_| exit.map(Outcome::from) == outcome);
     let reason = told.or_else(|| stopped.reason.clone());
-    Judgement { verdict, stopped, reason }
+    Classified { verdict, stopped, reason }
 }
 
 /// An attempt that ECS refused for what its request says about this very job: the video is why.
 #[must_use]
-pub fn refused(reason: String) -> Judgement {
-    Judgement { verdict: Verdict::Again(Cause::Crashed), stopped: Stopped::default(), reason: Some(reason) }
+pub fn refused(reason: String) -> Classified {
+    Classified {
+        verdict: TaskOutcome::Retry(Cause::Crashed),
+        stopped: Stopped::default(),
+        reason: Some(reason),
+    }
 }
 
 /// Notes an attempt's end in the record, and the job's if this is it.
-pub fn conclude(record: &mut Record, judgement: Judgement, now: Timestamp, policy: &Policy) {
-    let Judgement { verdict, stopped, reason } = judgement;
-    let counts = matches!(verdict, Verdict::Again(cause) if cause.counts());
+pub fn conclude(record: &mut Record, classified: Classified, now: Timestamp, policy: &Policy) {
+    let Classified { verdict, stopped, reason } = classified;
+    let counts = matches!(verdict, TaskOutcome::Retry(cause) if cause.counts());
     if let Some(attempt) = record.attempts.last_mut() {
         attempt.ended_at = Some(now);
         attempt.billed_seconds = stopped.billed.map(|billed| billed.as_secs_f64());
@@ -272,11 +276,11 @@ pub fn conclude(record: &mut Record, judgement: Judgement, now: Timestamp, polic
     }
     let counted = record.current_attempts().iter().filter(|attempt| attempt.counts).count();
     record.state = match verdict {
-        Verdict::Done => State::Done,
-        Verdict::Rejected => State::Rejected,
-        Verdict::Obsolete => State::Obsolete,
-        Verdict::Again(_) if counts && counted >= policy.max_attempts as usize => State::Failed,
-        Verdict::Again(_) => State::Running,
+        TaskOutcome::Done => State::Done,
+        TaskOutcome::Rejected => State::Rejected,
+        TaskOutcome::Obsolete => State::Obsolete,
+        TaskOutcome::Retry(_) if counts && counted >= policy.max_attempts as usize => State::Failed,
+        TaskOutcome::Retry(_) => State::Running,
     };
     record.reason = match record.state {
         State::Running | State::Done => None,
@@ -304,7 +308,7 @@ mod tests {
     #[test]
     fn the_table() {
         use Cause::*;
-        use Verdict::*;
+        use TaskOutcome::*;
         let exited = "EssentialContainerExited";
         for (exit_code, stop_code, reason, expected) in [
             (Some(0), exited, "", Done),
@@ -312,20 +316,20 @@ mod tests {
             (Some(65), exited, "", Rejected),
             (Some(66), exited, "", Obsolete),
             (Some(66), "TerminationNotice", "", Obsolete),
-            (Some(75), exited, "", Again(Transient)),
-            (Some(78), exited, "", Again(Misconfigured)),
-            (Some(137), exited, "", Again(OutOfMemory)),
-            (Some(1), exited, "OutOfMemoryError: container killed", Again(OutOfMemory)),
-            (Some(137), "SpotInterruption", "", Again(Interrupted)),
-            (Some(143), exited, "", Again(Interrupted)),
-            (Some(143), "TerminationNotice", "", Again(Interrupted)),
-            (None, "InfrastructureHealth", "", Again(Interrupted)),
-            (Some(143), "UserInitiated", "", Again(Crashed)),
-            (None, "TaskFailedToStart", "CannotPullContainerError", Again(NotStarted)),
-            (Some(70), exited, "", Again(Crashed)),
-            (Some(101), exited, "", Again(Crashed)),
-            (None, exited, "", Again(Crashed)),
-            (None, "SomethingNew", "", Again(Crashed)),
+            (Some(75), exited, "", Retry(Transient)),
+            (Some(78), exited, "", Retry(Misconfigured)),
+            (Some(137), exited, "", Retry(OutOfMemory)),
+            (Some(1), exited, "OutOfMemoryError: container killed", Retry(OutOfMemory)),
+            (Some(137), "SpotInterruption", "", Retry(Interrupted)),
+            (Some(143), exited, "", Retry(Interrupted)),
+            (Some(143), "TerminationNotice", "", Retry(Interrupted)),
+            (None, "InfrastructureHealth", "", Retry(Interrupted)),
+            (Some(143), "UserInitiated", "", Retry(Crashed)),
+            (None, "TaskFailedToStart", "CannotPullContainerError", Retry(NotStarted)),
+            (Some(70), exited, "", Retry(Crashed)),
+            (Some(101), exited, "", Retry(Crashed)),
+            (None, exited, "", Retry(Crashed)),
+            (None, "SomethingNew", "", Retry(Crashed)),
         ] {
             assert_eq!(
                 verdict(&stopped(exit_code, stop_code, reason)),
@@ -350,12 +354,12 @@ mod tests {
 
     #[test]
     fn exit_code_0_needs_a_complete_report() {
-        let end = End::Stopped(stopped(Some(0), "EssentialContainerExited", "exited"));
-        assert_eq!(judge(end.clone(), Some(&report())).verdict, Verdict::Done);
+        let end = TaskEnd::Stopped(stopped(Some(0), "EssentialContainerExited", "exited"));
+        assert_eq!(classify(end.clone(), Some(&report())).verdict, TaskOutcome::Done);
         for report in [None, Some(report_of(Outcome::Failed, "old"))] {
-            let judgement = judge(end.clone(), report.as_ref());
-            assert_eq!(judgement.verdict, Verdict::Again(Cause::Crashed));
-            assert!(judgement.reason.unwrap().contains("without a complete report"));
+            let classified = classify(end.clone(), report.as_ref());
+            assert_eq!(classified.verdict, TaskOutcome::Retry(Cause::Crashed));
+            assert!(classified.reason.unwrap().contains("without a complete report"));
         }
     }
 
@@ -367,23 +371,23 @@ mod tests {
             (75, Outcome::Failed, "told"),
             (101, Outcome::Failed, "ecs"),
         ] {
-            let end = End::Stopped(stopped(Some(code), "EssentialContainerExited", "ecs"));
-            let judgement = judge(end, Some(&report_of(outcome, "told")));
-            assert_eq!(judgement.reason.as_deref(), Some(reason), "{code}");
+            let end = TaskEnd::Stopped(stopped(Some(code), "EssentialContainerExited", "ecs"));
+            let classified = classify(end, Some(&report_of(outcome, "told")));
+            assert_eq!(classified.reason.as_deref(), Some(reason), "{code}");
         }
     }
 
     #[test]
     fn a_forgotten_task_is_judged_by_its_report() {
         for (outcome, verdict) in [
-            (Outcome::Complete, Verdict::Done),
-            (Outcome::Rejected, Verdict::Rejected),
-            (Outcome::Obsolete, Verdict::Obsolete),
-            (Outcome::Failed, Verdict::Again(Cause::Crashed)),
+            (Outcome::Complete, TaskOutcome::Done),
+            (Outcome::Rejected, TaskOutcome::Rejected),
+            (Outcome::Obsolete, TaskOutcome::Obsolete),
+            (Outcome::Failed, TaskOutcome::Retry(Cause::Crashed)),
         ] {
-            assert_eq!(judge(End::Vanished, Some(&report_of(outcome, ""))).verdict, verdict);
+            assert_eq!(classify(TaskEnd::Vanished, Some(&report_of(outcome, ""))).verdict, verdict);
         }
-        assert_eq!(judge(End::Vanished, None).verdict, Verdict::Again(Cause::Interrupted));
+        assert_eq!(classify(TaskEnd::Vanished, None).verdict, TaskOutcome::Retry(Cause::Interrupted));
     }
 
     const SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
@@ -413,7 +417,7 @@ mod tests {
 
     fn end(record: &mut Record, end: &Stopped) {
         let now = record.attempts.last().unwrap().started_at;
-        conclude(record, judge(End::Stopped(end.clone()), Some(&report())), now, &POLICY);
+        conclude(record, classify(TaskEnd::Stopped(end.clone()), Some(&report())), now, &POLICY);
     }
 
     fn wait(record: &Record) -> Duration {

@@ -12,11 +12,11 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use crate::aws::ecs::{BATCH, Status, Stopped, Tasks};
+use crate::aws::ecs::{BATCH, Stopped, TaskStatus, Tasks};
 
 /// How a watched task ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum TaskEnd {
     /// ECS says so.
     Stopped(Stopped),
     /// ECS does not know the task, and would by now if it had just been started: it ended over an hour
@@ -41,7 +41,7 @@ pub struct Watcher {
 }
 
 struct Watched {
-    end: oneshot::Sender<End>,
+    end: oneshot::Sender<TaskEnd>,
     missing_since: Option<Instant>,
 }
 
@@ -61,7 +61,7 @@ impl Watcher {
     }
 
     /// Waits for a task's end, which may lie in the past.
-    pub async fn end_of(&self, arn: Arc<str>) -> End {
+    pub async fn end_of(&self, arn: Arc<str>) -> TaskEnd {
         let (end, ended) = oneshot::channel();
         self.watched().insert(arn, Watched { end, missing_since: None });
         self.added.notify_one();
@@ -116,23 +116,23 @@ impl Watcher {
         watched.keys().cloned().collect()
     }
 
-    fn tell(&self, arn: &str, status: Status) {
+    fn tell(&self, arn: &str, status: TaskStatus) {
         let mut watched = self.watched();
         let end = match status {
-            Status::Stopped(stopped) => End::Stopped(stopped),
-            Status::Alive => {
+            TaskStatus::Stopped(stopped) => TaskEnd::Stopped(stopped),
+            TaskStatus::Alive => {
                 if let Some(watched) = watched.get_mut(arn) {
                     watched.missing_since = None;
                 }
                 return;
             }
-            Status::Missing => {
+            TaskStatus::Missing => {
                 let Some(watched) = watched.get_mut(arn) else { return };
                 let since = *watched.missing_since.get_or_insert_with(Instant::now);
                 if since.elapsed() < UNSEEN {
                     return;
                 }
-                End::Vanished
+                TaskEnd::Vanished
             }
         };
         if let Some(watched) = watched.remove(arn) {

@@ -9,7 +9,7 @@ use std::{collections::HashSet, fmt::Write as _, ops::RangeInclusive};
 use serde::Deserialize;
 use vidstreamx_job::{Capacity, Size};
 
-use crate::inspect::header::{Facts, codecs};
+use crate::inspect::header::{MediaFacts, codecs};
 
 /// The default rules and prices.
 const DEFAULT: &str = include_str!("sizing.toml");
@@ -236,7 +236,7 @@ impl Rule {
             || self.codecs.is_some()
     }
 
-    fn applies(&self, object_bytes: Option<u64>, facts: &Facts) -> bool {
+    fn applies(&self, object_bytes: Option<u64>, facts: &MediaFacts) -> bool {
         let at_most = |most: Option<f64>, value: Option<f64>| {
             most.is_none_or(|most| value.is_some_and(|value| value <= most))
         };
@@ -365,8 +365,13 @@ impl Sizing {
     /// The size for an upload, and why, for people. `base` is the task definition's own size: what a rule does
     /// not say is as there.
     #[must_use]
-    pub fn choose(&self, object_bytes: Option<u64>, facts: Option<&Facts>, base: Size) -> (Size, String) {
-        let nothing = Facts::default();
+    pub fn choose(
+        &self,
+        object_bytes: Option<u64>,
+        facts: Option<&MediaFacts>,
+        base: Size,
+    ) -> (Size, String) {
+        let nothing = MediaFacts::default();
         let known = facts.unwrap_or(&nothing);
         let rule = self.rules.iter().find(|rule| rule.applies(object_bytes, known));
         let base = Size { storage_gib: storage(base.storage_gib), ..base };
@@ -400,7 +405,7 @@ impl Sizing {
 }
 
 /// What is known about an upload, for people: `h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB`.
-fn describe(object_bytes: Option<u64>, facts: &Facts) -> String {
+fn describe(object_bytes: Option<u64>, facts: &MediaFacts) -> String {
     let size = facts.width.zip(facts.height).map(|(width, height)| format!("{width}x{height}"));
     let rate = facts.frame_rate.map(|rate| format!("at {}/s", (rate * 100.0).round() / 100.0));
     let sound_only = (facts.has_video == Some(false)).then(|| "sound only".to_owned());
@@ -433,8 +438,8 @@ mod tests {
         Size { cpu: vcpu * VCPU, memory_mib: memory_gib * GIB, storage_gib: 21 }
     }
 
-    fn video(codec: &'static str, width: u32, height: u32, minutes: f64) -> Facts {
-        Facts {
+    fn video(codec: &'static str, width: u32, height: u32, minutes: f64) -> MediaFacts {
+        MediaFacts {
             container: Some("MP4"),
             codec: Some(codec),
             width: Some(width),
@@ -446,7 +451,7 @@ mod tests {
         }
     }
 
-    fn chosen(facts: &Facts) -> (Size, String) {
+    fn chosen(facts: &MediaFacts) -> (Size, String) {
         Sizing::default().choose(Some(1_288_490_189), Some(facts), BASE)
     }
 
@@ -473,20 +478,20 @@ mod tests {
 
     #[test]
     fn the_reason_says_what_is_known_and_which_rule_applies() {
-        let of = |facts: Option<&Facts>, bytes| Sizing::default().choose(bytes, facts, BASE).1;
+        let of = |facts: Option<&MediaFacts>, bytes| Sizing::default().choose(bytes, facts, BASE).1;
         let bytes = Some(1_288_490_189);
         assert_eq!(
             of(Some(&video("h264", 1920, 1080, 12.3)), bytes),
             "h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB: rule \"ordinary\""
         );
-        let sound = Facts {
+        let sound = MediaFacts {
             container: Some("MP4"),
             duration_seconds: Some(15.0),
             has_video: Some(false),
-            ..Facts::default()
+            ..MediaFacts::default()
         };
         assert_eq!(of(Some(&sound), Some(1 << 20)), "MP4 sound only, 15.0 s, 1.0 MiB: rule \"short\"");
-        let matroska = Facts { container: Some("Matroska"), ..Facts::default() };
+        let matroska = MediaFacts { container: Some("Matroska"), ..MediaFacts::default() };
         assert_eq!(of(Some(&matroska), bytes), "Matroska, 1.2 GiB: rule \"ordinary\"");
         assert_eq!(of(None, None), "nothing is known of it: rule \"ordinary\"");
     }
@@ -502,7 +507,7 @@ mod tests {
         ] {
             let text = format!("[[rule]]\nname = \"a\"\n{condition}\nvcpu = 8\nmemory_gib = 16");
             let sizing = Sizing::parse(&text).unwrap();
-            let (given, reason) = sizing.choose(None, Some(&Facts::default()), BASE);
+            let (given, reason) = sizing.choose(None, Some(&MediaFacts::default()), BASE);
             assert_eq!((given, reason.as_str()), (BASE, "nothing is known of it: no rule applies"));
             let (given, _) = sizing.choose(Some(1), Some(&video("h264", 64, 64, 1.0)), BASE);
             assert_eq!(given, size(8, 16), "{condition}");
@@ -694,20 +699,20 @@ mod tests {
             })
     }
 
-    fn any_facts() -> impl Strategy<Value = Facts> {
+    fn any_facts() -> impl Strategy<Value = MediaFacts> {
         (
             prop::option::of(prop::sample::select(codecs().collect::<Vec<_>>())),
             prop::option::of((1_u32..70_000, 1_u32..70_000)),
             prop::option::of(0.001_f64..1e6),
             prop::option::of(any::<bool>()),
         )
-            .prop_map(|(codec, size, duration_seconds, has_video)| Facts {
+            .prop_map(|(codec, size, duration_seconds, has_video)| MediaFacts {
                 codec,
                 width: size.map(|(width, _)| width),
                 height: size.map(|(_, height)| height),
                 duration_seconds,
                 has_video,
-                ..Facts::default()
+                ..MediaFacts::default()
             })
     }
 

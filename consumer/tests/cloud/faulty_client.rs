@@ -33,7 +33,7 @@ impl Faults {
 }
 
 /// Where one consumer sits, until it dies.
-pub struct Seat {
+pub struct FaultyClient {
     cloud: Arc<Cloud>,
     faults: Faults,
     /// Cancelled when the consumer is to be gone at once.
@@ -71,7 +71,7 @@ impl From<Lost> for SaveError {
     }
 }
 
-impl Seat {
+impl FaultyClient {
     pub fn new(cloud: Arc<Cloud>, faults: Faults) -> Self {
         Self {
             cloud,
@@ -131,7 +131,7 @@ impl Seat {
     }
 }
 
-impl Queue for Seat {
+impl Queue for FaultyClient {
     fn receive(
         &self,
         most: usize,
@@ -159,14 +159,14 @@ impl Queue for Seat {
         &'a self,
         receipts: &'a [Receipt],
         visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<Refused>, CallError>> {
+    ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
         Box::pin(self.call(async move {
             // Entries of a batch fail on their own, too.
             let lost = |_: &&Receipt| self.faults.happens(self.faults.errors);
             let (lost, kept): (Vec<_>, Vec<_>) = receipts.iter().partition(lost);
             let kept: Vec<_> = kept.into_iter().cloned().collect();
             let mut refused = self.cloud.set_visibility(&kept, visibility);
-            refused.extend(lost.into_iter().map(|receipt| Refused {
+            refused.extend(lost.into_iter().map(|receipt| RefusedEntry {
                 receipt: receipt.clone(),
                 reason: "InternalError".into(),
                 for_good: false,
@@ -180,7 +180,7 @@ impl Queue for Seat {
     }
 }
 
-impl Tasks for Seat {
+impl Tasks for FaultyClient {
     fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
         self.note(0);
         Box::pin(self.call(async {
@@ -193,7 +193,7 @@ impl Tasks for Seat {
         }))
     }
 
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<Status>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
         self.note(1);
         Box::pin(self.call(async { Ok(self.cloud.describe(arns)) }))
     }
@@ -207,7 +207,7 @@ impl Tasks for Seat {
     }
 }
 
-impl Records for Seat {
+impl RecordStore for FaultyClient {
     fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
         Box::pin(self.call(async { self.cloud.load(job) }))
     }
@@ -228,7 +228,7 @@ impl Records for Seat {
         Box::pin(self.call(async { self.cloud.presence(source) }))
     }
 
-    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Look, CallError>> {
+    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
         Box::pin(self.call(async { self.cloud.look(source) }))
     }
 }

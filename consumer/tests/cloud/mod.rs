@@ -2,12 +2,12 @@
 //! hours for a delivery, receive counts and redrive; client tokens, launch buckets, `failures`, tasks that
 //! end by themselves and are forgotten; conditional writes. Time is tokio's, which the tests pause.
 //!
-//! Every consumer works through a [`Seat`], where its calls can be made to fail.
+//! Every consumer works through a [`FaultyClient`], where its calls can be made to fail.
 
 // Not every test binary uses all of it.
 #![allow(dead_code)]
 
-mod faults;
+mod faulty_client;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-pub use faults::{Faults, Seat};
+pub use faulty_client::{Faults, FaultyClient};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use tokio::{
@@ -23,16 +23,16 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 use vidstreamx_consumer::{
-    intake::restart::{self, Again},
+    aws::ecs::{Stopped, TaskStatus, Tasks},
     aws::error::CallError,
-    intake::dead_letter::DeadLetter,
-    intake::receive_loop::World,
-    inspect::header::{Facts, Look},
+    aws::record_store::{LoadError, Presence, RecordStore, SaveError, Stored},
     aws::run_task::{self, Launch, LaunchError},
+    aws::sqs::{Backlog, Message, Queue, Receipt, RefusedEntry},
+    inspect::header::{Inspection, MediaFacts},
+    intake::dead_letter::DeadLetter,
+    intake::receive_loop::Services,
+    intake::restart::{self, RestartRequest},
     metrics::Metrics,
-    aws::sqs::{Backlog, Message, Queue, Receipt, Refused},
-    aws::record_store::{LoadError, Presence, Records, SaveError, Stored},
-    aws::ecs::{Status, Stopped, Tasks},
 };
 use vidstreamx_job::{Job, JobId, Layout, Outcome, Record, Report, Source, Timings};
 
@@ -51,21 +51,21 @@ const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
 
 /// How a task plays out.
 #[derive(Debug, Clone)]
-pub struct Play {
+pub struct TaskScript {
     pub lasts: Duration,
     pub stopped: Stopped,
     /// The report it leaves.
     pub report: Option<Outcome>,
 }
 
-impl Play {
+impl TaskScript {
     /// Whether it makes a stream.
     pub fn succeeds(&self) -> bool {
         self.stopped.exit_code == Some(0) && self.report == Some(Outcome::Complete)
     }
 }
 
-impl Play {
+impl TaskScript {
     /// A container that exits by itself, with the report that belongs to the code.
     pub fn exit(code: i32, seconds: u64) -> Self {
         let report = vidstreamx_job::Exit::from_code(code).map(Outcome::from);
@@ -86,14 +86,14 @@ impl Play {
 }
 
 /// Plays the n-th task (from 1) of a source key.
-type Script = Box<dyn Fn(&str, usize, &Launch) -> Play + Send + Sync>;
+type ScriptFn = Box<dyn Fn(&str, usize, &Launch) -> TaskScript + Send + Sync>;
 
 /// All of AWS that the consumer sees.
 pub struct Cloud {
     state: Mutex<State>,
     /// A message was sent, or is visible earlier than it was to be.
     changed: Notify,
-    script: Script,
+    script: ScriptFn,
     start: Instant,
     this: Weak<Self>,
 }
@@ -126,7 +126,7 @@ struct State {
 
 struct Queued {
     body: String,
-    again: Option<Again>,
+    restart: Option<RestartRequest>,
     sent_at: Instant,
     /// When it was received last.
     received_at: Instant,
@@ -141,7 +141,7 @@ pub struct Task {
     pub job: Job,
     pub launch: Launch,
     pub started_at: Instant,
-    pub play: Play,
+    pub play: TaskScript,
 }
 
 impl Task {
@@ -156,12 +156,12 @@ impl Task {
 }
 
 impl Cloud {
-    pub fn new(script: impl Fn(&str, usize) -> Play + Send + Sync + 'static) -> Arc<Self> {
+    pub fn new(script: impl Fn(&str, usize) -> TaskScript + Send + Sync + 'static) -> Arc<Self> {
         Self::that_looks_at_launches(move |key, nth, _| script(key, nth))
     }
 
     pub fn that_looks_at_launches(
-        script: impl Fn(&str, usize, &Launch) -> Play + Send + Sync + 'static,
+        script: impl Fn(&str, usize, &Launch) -> TaskScript + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             state: Mutex::default(),
@@ -173,13 +173,13 @@ impl Cloud {
     }
 
     /// For a consumer whose calls all work.
-    pub fn world(self: &Arc<Self>) -> World {
-        self.world_through(&Arc::new(Seat::new(self.clone(), Faults::none())))
+    pub fn services(self: &Arc<Self>) -> Services {
+        self.services_through(&Arc::new(FaultyClient::new(self.clone(), Faults::none())))
     }
 
-    pub fn world_through(&self, seat: &Arc<Seat>) -> World {
+    pub fn services_through(&self, seat: &Arc<FaultyClient>) -> Services {
         let start = self.start;
-        World {
+        Services {
             queue: seat.clone(),
             tasks: seat.clone(),
             records: seat.clone(),
@@ -193,16 +193,23 @@ impl Cloud {
     }
 
     pub fn send(&self, body: String) {
-        self.send_again(body, None);
+        self.send_with_restart(body, None);
     }
 
-    pub fn send_again(&self, body: String, again: Option<Again>) {
+    pub fn send_with_restart(&self, body: String, restart: Option<RestartRequest>) {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
         let now = Instant::now();
-        let queued =
-            Queued { body, again, sent_at: now, received_at: now, visible_at: now, receives: 0, receipt: 0 };
+        let queued = Queued {
+            body,
+            restart,
+            sent_at: now,
+            received_at: now,
+            visible_at: now,
+            receives: 0,
+            receipt: 0,
+        };
         state.messages.insert(id, queued);
         self.changed.notify_waiters();
     }
@@ -212,8 +219,8 @@ impl Cloud {
         let letters = std::mem::take(&mut self.state().letters);
         for letter in letters {
             let attributes = letter.attributes();
-            let again = attributes.into_iter().find(|(name, _, _)| *name == restart::ATTRIBUTE);
-            self.send_again(letter.body, again.map(|(_, _, text)| text.parse().unwrap()));
+            let restart = attributes.into_iter().find(|(name, _, _)| *name == restart::ATTRIBUTE);
+            self.send_with_restart(letter.body, restart.map(|(_, _, text)| text.parse().unwrap()));
         }
     }
 
@@ -420,7 +427,7 @@ impl Cloud {
                 receipt: Receipt(format!("{id}:{receipt}").into()),
                 receive_count: message.receives,
                 sent_at: Some(epoch() + (message.sent_at - self.start)),
-                again: message.again.clone(),
+                restart: message.restart.clone(),
                 body: message.body.clone(),
             });
             state.most_receives = state.most_receives.max(receives);
@@ -439,7 +446,7 @@ impl Cloud {
         self.state().letters.push(letter.clone());
     }
 
-    fn set_visibility(&self, receipts: &[Receipt], visibility: Duration) -> Vec<Refused> {
+    fn set_visibility(&self, receipts: &[Receipt], visibility: Duration) -> Vec<RefusedEntry> {
         assert!(receipts.len() <= 10);
         let mut state = self.state();
         let mut refused = Vec::new();
@@ -447,7 +454,7 @@ impl Cloud {
             let until = Instant::now() + visibility;
             match current(&state, receipt).and_then(|id| state.messages.get_mut(&id)) {
                 Some(message) if until <= message.received_at + LONGEST_HOLD => message.visible_at = until,
-                _ => refused.push(Refused {
+                _ => refused.push(RefusedEntry {
                     receipt: receipt.clone(),
                     reason: "ReceiptHandleIsInvalid".into(),
                     for_good: true,
@@ -514,16 +521,16 @@ impl Cloud {
         Ok(arn)
     }
 
-    fn describe(&self, arns: &[Arc<str>]) -> Vec<Status> {
+    fn describe(&self, arns: &[Arc<str>]) -> Vec<TaskStatus> {
         assert!(arns.len() <= 100);
         let state = self.state();
         let now = Instant::now();
         let status = |arn: &Arc<str>| match state.tasks.get(&**arn) {
-            Some(task) if task.is_forgotten(now) => Status::Missing,
-            Some(task) if now >= task.ends_at() => Status::Stopped(task.play.stopped.clone()),
-            Some(task) if now < task.started_at + SHOWN_AFTER => Status::Missing,
-            Some(_) => Status::Alive,
-            None => Status::Missing,
+            Some(task) if task.is_forgotten(now) => TaskStatus::Missing,
+            Some(task) if now >= task.ends_at() => TaskStatus::Stopped(task.play.stopped.clone()),
+            Some(task) if now < task.started_at + SHOWN_AFTER => TaskStatus::Missing,
+            Some(_) => TaskStatus::Alive,
+            None => TaskStatus::Missing,
         };
         arns.iter().map(status).collect()
     }
@@ -610,14 +617,14 @@ impl Cloud {
         Ok(if gone { Presence::Gone } else { Presence::Present })
     }
 
-    fn look(&self, source: &Source) -> Result<Look, CallError> {
+    fn look(&self, source: &Source) -> Result<Inspection, CallError> {
         match self.presence(source)? {
-            Presence::Gone => Ok(Look::Gone),
-            Presence::Replaced => Ok(Look::Replaced),
+            Presence::Gone => Ok(Inspection::Gone),
+            Presence::Replaced => Ok(Inspection::Replaced),
             Presence::Present if self.state().not_videos.contains(source.key.as_str()) => {
-                Ok(Look::NotVideo("the file is text, not a video".to_owned()))
+                Ok(Inspection::NotVideo("the file is text, not a video".to_owned()))
             }
-            Presence::Present => Ok(Look::Video(Facts::default())),
+            Presence::Present => Ok(Inspection::Video(MediaFacts::default())),
         }
     }
 }

@@ -6,13 +6,13 @@ use std::{
 };
 
 use tokio::time::Instant;
-use vidstreamx_consumer::intake::notification::{self, Notice};
+use vidstreamx_consumer::intake::notification::{self, Notification};
 use vidstreamx_job::{JobId, Record, State};
 
 use crate::{
     Outcome,
     cloud::Task,
-    plan::{Kind, Plan},
+    scenario::{Kind, Plan},
 };
 
 /// Timers have milliseconds.
@@ -88,11 +88,11 @@ fn dead_letters_say_why(outcome: &Outcome, records: &[Record], found: &mut Vec<S
         let record = records.iter().find(|record| record.job_id == job.id);
         let about = notification::decode(&letter.body);
         match (record, &about[..]) {
-            (Some(record), [Notice::Created(source)])
+            (Some(record), [Notification::Created(source)])
                 if *source == record.source
                     && (record.state == State::Failed && job.attempts == record.attempts.len()
                         // A late duplicate of the upload told of the failure once more.
-                        || record.restarts.iter().any(|again| again.after_attempt as usize == job.attempts)) =>
+                        || record.restarts.iter().any(|restart| restart.after_attempt as usize == job.attempts)) =>
                 {}
             _ => found.push(format!("a dead letter about no failed job: {letter:?}")),
         }

@@ -1,7 +1,7 @@
 //! Hundreds of videos, a cloud in which every call can fail, consumers that die and are replaced: once for
 //! every seed, under paused time. What must hold afterwards, whatever happened, is in [`invariants`].
 //!
-//! `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test seeds` repeats one seed exactly;
+//! `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test random_simulation` repeats one seed exactly;
 //! `VIDSTREAMX_SEEDS=0..100` runs others than the first thousand; `make soak` goes on with new ones.
 
 // Clippy's allowance for tests does not reach the functions that tests share.
@@ -10,7 +10,7 @@
 #[path = "../cloud/mod.rs"]
 mod cloud;
 mod invariants;
-mod plan;
+mod scenario;
 
 use std::{
     ops::Range,
@@ -23,8 +23,8 @@ use std::{
     time::{Duration, Instant as WallClock, SystemTime, UNIX_EPOCH},
 };
 
-use cloud::{Cloud, Seat};
-use plan::{Event, Kind, Plan, VIDEOS};
+use cloud::{Cloud, FaultyClient};
+use scenario::{Event, Kind, Plan, VIDEOS};
 use tokio::{
     select,
     task::JoinHandle,
@@ -42,7 +42,7 @@ const LONGEST_RUN: Duration = Duration::from_hours(24 * 7);
 struct Outcome {
     plan: Arc<Plan>,
     cloud: Arc<Cloud>,
-    seats: Vec<Arc<Seat>>,
+    seats: Vec<Arc<FaultyClient>>,
     /// Whether the dead letters have been moved back.
     repaired: bool,
 }
@@ -51,7 +51,7 @@ struct Outcome {
 fn keep_running(
     cloud: &Arc<Cloud>,
     plan: &Arc<Plan>,
-    seats: &Arc<Mutex<Vec<Arc<Seat>>>>,
+    seats: &Arc<Mutex<Vec<Arc<FaultyClient>>>>,
     shutdown: CancellationToken,
     seed: u64,
 ) -> JoinHandle<()> {
@@ -66,10 +66,10 @@ fn keep_running(
                 if deaths + plan.seats + plan.replacements.len() >= MOST_DEATHS {
                     faults.crashes = 0.0;
                 }
-                seats.push(Arc::new(Seat::new(cloud.clone(), faults)));
+                seats.push(Arc::new(FaultyClient::new(cloud.clone(), faults)));
                 seats[seats.len() - 1].clone()
             };
-            let run = receive_loop::run(cloud.world_through(&seat), plan.options(), shutdown.clone());
+            let run = receive_loop::run(cloud.services_through(&seat), plan.options(), shutdown.clone());
             let mut consumer = tokio::spawn(run);
             select! {
                 biased;

@@ -4,16 +4,12 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use serde_json::{Value, json};
 use vidstreamx_consumer::{
-    commands::check::Definition,
-    intake::decide::Rules,
-    intake::receive_loop::Options,
-    aws::run_task::Launch,
-    sizing::Sizing,
-    reconcile::task_outcome::Policy,
+    aws::run_task::Launch, commands::check::Definition, intake::decide::Rules, intake::receive_loop::Options,
+    reconcile::task_outcome::Policy, sizing::Sizing,
 };
 use vidstreamx_job::{Capacity, Size};
 
-use crate::cloud::{Faults, Play};
+use crate::cloud::{Faults, TaskScript};
 
 /// Every run's uploads; duplicates and rubbish come on top.
 pub const VIDEOS: usize = 200;
@@ -57,26 +53,26 @@ pub enum Kind {
 
 impl Kind {
     /// The end of the n-th task (from 1).
-    pub fn play(self, nth: usize, launch: &Launch, repaired: bool, seconds: u64) -> Play {
-        let before = |times, play: Play| if nth <= times { play } else { Play::exit(0, seconds) };
+    pub fn play(self, nth: usize, launch: &Launch, repaired: bool, seconds: u64) -> TaskScript {
+        let before = |times, play: TaskScript| if nth <= times { play } else { TaskScript::exit(0, seconds) };
         match self {
-            Self::Good | Self::Endless => Play::exit(0, seconds),
-            Self::Transient { times } => before(times, Play::exit(75, seconds / 2)),
+            Self::Good | Self::Endless => TaskScript::exit(0, seconds),
+            Self::Transient { times } => before(times, TaskScript::exit(75, seconds / 2)),
             Self::Interrupted { times } => {
-                before(times, Play::stopped(Some(143), "SpotInterruption", seconds / 2))
+                before(times, TaskScript::stopped(Some(143), "SpotInterruption", seconds / 2))
             }
-            Self::NotStarted { times } => before(times, Play::stopped(None, "TaskFailedToStart", 40)),
-            Self::Misconfigured { times } => before(times, Play::exit(78, 20)),
+            Self::NotStarted { times } => before(times, TaskScript::stopped(None, "TaskFailedToStart", 40)),
+            Self::Misconfigured { times } => before(times, TaskScript::exit(78, 20)),
             Self::NeedsMemory { gib } => {
                 let enough = launch.size.is_some_and(|size| size.memory_mib >= gib * 1024);
-                Play::exit(if enough { 0 } else { 137 }, seconds)
+                TaskScript::exit(if enough { 0 } else { 137 }, seconds)
             }
-            Self::Unreported => before(1, Play { report: None, ..Play::exit(0, seconds) }),
-            Self::Hopeless if repaired => Play::exit(0, seconds),
-            Self::Hopeless => Play::exit(if nth.is_multiple_of(2) { 101 } else { 70 }, seconds),
+            Self::Unreported => before(1, TaskScript { report: None, ..TaskScript::exit(0, seconds) }),
+            Self::Hopeless if repaired => TaskScript::exit(0, seconds),
+            Self::Hopeless => TaskScript::exit(if nth.is_multiple_of(2) { 101 } else { 70 }, seconds),
             // A task finds out where S3 did not let the consumer look.
-            Self::Unusable | Self::NoVideo | Self::Empty => Play::exit(65, 15),
-            Self::Replaced | Self::Deleted => Play::exit(66, 15),
+            Self::Unusable | Self::NoVideo | Self::Empty => TaskScript::exit(65, 15),
+            Self::Replaced | Self::Deleted => TaskScript::exit(66, 15),
         }
     }
 

@@ -29,7 +29,9 @@ use self::{
     list::{Line, Summary},
     read::{Found, Store, Video},
 };
-use crate::{aws::error::CallError, config::HistorySettings, commands::progress::Waiting, commands::format};
+use crate::{
+    aws::error::CallError, commands::format, commands::progress::ProgressDisplay, config::HistorySettings,
+};
 
 /// What is asked for.
 #[derive(Debug, Clone, Args)]
@@ -201,10 +203,10 @@ async fn each(
     since: Option<Timestamp>,
     wanted: &impl Fn(&Record) -> bool,
     summary: &mut Summary,
-    mut take: impl FnMut(Video, &Waiting) -> io::Result<()>,
+    mut take: impl FnMut(Video, &ProgressDisplay) -> io::Result<()>,
 ) -> Result<(), HistoryError> {
     let entries = store.entries(since).await?;
-    let waiting = Waiting::new("records read", Some(entries.len() as u64));
+    let waiting = ProgressDisplay::new("records read", Some(entries.len() as u64));
     let mut videos = std::pin::pin!(store.videos(&entries, wanted));
     while let Some(found) = videos.next().await {
         waiting.step(1);

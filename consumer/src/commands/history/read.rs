@@ -11,8 +11,8 @@ use vidstreamx_job::{BucketName, JobId, Layout, Progress, RECORDS_PREFIX, Record
 
 use crate::{
     aws::error::CallError,
-    aws::record_store::{LoadError, Records as _, S3},
-    commands::progress::Waiting,
+    aws::record_store::{LoadError, RecordStore as _, S3RecordStore},
+    commands::progress::ProgressDisplay,
 };
 
 /// Objects read at the same time. Each takes some 30 ms, nearly all of it waiting.
@@ -65,14 +65,14 @@ pub enum Found {
 pub struct Store {
     client: Client,
     output: BucketName,
-    records: S3,
+    records: S3RecordStore,
 }
 
 impl Store {
     /// The records in this bucket.
     #[must_use]
     pub fn new(client: Client, output: BucketName) -> Self {
-        Self { records: S3::new(client.clone(), output.clone()), client, output }
+        Self { records: S3RecordStore::new(client.clone(), output.clone()), client, output }
     }
 
     /// The bucket.
@@ -86,7 +86,7 @@ impl Store {
     /// # Errors
     /// A call failed.
     pub async fn entries(&self, since: Option<Timestamp>) -> Result<Vec<Entry>, CallError> {
-        let waiting = Waiting::new("records listed", None);
+        let waiting = ProgressDisplay::new("records listed", None);
         let prefix = format!("{RECORDS_PREFIX}jobs/");
         let mut entries = Vec::new();
         let mut next = None;

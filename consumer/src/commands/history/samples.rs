@@ -80,14 +80,14 @@ pub fn videos() -> Vec<Video> {
         duration_seconds: 1000.0,
         rungs: Vec::new(),
     };
-    let mut again = record("c.mp4", State::Running, 20, 5);
-    again.attempts = vec![ended(1, 19, 5, 75, "S3 did not answer")];
-    for attempt in &mut again.attempts {
+    let mut retried = record("c.mp4", State::Running, 20, 5);
+    retried.attempts = vec![ended(1, 19, 5, 75, "S3 did not answer")];
+    for attempt in &mut retried.attempts {
         attempt.cost_usd = None;
     }
     let first = record("d.mp4", State::Running, 1, 1);
     let mut videos: Vec<_> =
-        [done, rejected, failed, again, first].map(|record| Video { record, progress: None }).into();
+        [done, rejected, failed, retried, first].map(|record| Video { record, progress: None }).into();
     videos.push(Video { record: running, progress: Some(progress) });
     videos
 }

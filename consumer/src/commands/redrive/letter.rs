@@ -4,11 +4,11 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use jiff::Timestamp;
 
 use crate::{
-    intake::dead_letter::{ATTEMPTS, JOB_ID, REASON},
-    intake::notification::{self, Notice, Place},
     aws::sqs::Receipt,
-    aws::sqs_send::Letter,
+    aws::sqs_send::OutgoingMessage,
     commands::format,
+    intake::dead_letter::{ATTEMPTS, JOB_ID, REASON},
+    intake::notification::{self, Notification, ObjectRef},
 };
 
 /// A message that was set aside. One that SQS moved by itself has no attributes.
@@ -19,7 +19,7 @@ pub struct SetAside {
     /// The name of this delivery.
     pub receipt: Receipt,
     /// What is sent back: everything it came with.
-    pub letter: Letter,
+    pub letter: OutgoingMessage,
     /// The objects' keys, as far as they can be read.
     pub keys: Vec<String>,
     /// Why it was set aside, if it says so.
@@ -47,18 +47,20 @@ impl SetAside {
         let body = message.body.unwrap_or_default();
         let mut keys = Vec::new();
         let mut fault = None;
-        for notice in notification::decode(&body) {
-            let why = match &notice {
-                Notice::Created(source) => {
+        for notification in notification::decode(&body) {
+            let why = match &notification {
+                Notification::Created(source) => {
                     keys.push(source.key.as_str().to_owned());
                     continue;
                 }
-                Notice::Test => "S3's test event".to_owned(),
-                Notice::Other { event, .. } => format!("event {event}"),
-                Notice::Unreadable { fault, .. } => fault.to_string(),
+                Notification::Test => "S3's test event".to_owned(),
+                Notification::Other { event, .. } => format!("event {event}"),
+                Notification::Unreadable { fault, .. } => fault.to_string(),
             };
-            if let Notice::Other { place, .. } | Notice::Unreadable { place, .. } = notice {
-                let Place { key, .. } = place;
+            if let Notification::Other { object_ref, .. } | Notification::Unreadable { object_ref, .. } =
+                notification
+            {
+                let ObjectRef { key, .. } = object_ref;
                 keys.extend(key);
             }
             fault.get_or_insert(why);
@@ -66,7 +68,7 @@ impl SetAside {
         Some(Self {
             id: message.message_id.unwrap_or_default(),
             receipt: Receipt(message.receipt_handle?.into()),
-            letter: Letter { body, attributes },
+            letter: OutgoingMessage { body, attributes },
             keys,
             reason,
             job,

@@ -24,9 +24,9 @@ use crate::{
     aws::error::CallError,
     aws::sqs::{BATCH, Queue, Receipt, Sqs},
     aws::sqs_send,
-    config::RedriveSettings,
-    commands::progress::Waiting,
     commands::format,
+    commands::progress::ProgressDisplay,
+    config::RedriveSettings,
 };
 
 /// Which messages, and what happens to them.
@@ -165,7 +165,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn all(&mut self, stop: &CancellationToken, out: &mut impl Write) -> Result<(), RedriveError> {
-        let waiting = Waiting::new("messages", None);
+        let waiting = ProgressDisplay::new("messages", None);
         let mut nothing_new = 0;
         while nothing_new < LAST_LOOKS && !stop.is_cancelled() {
             let mut fresh = Vec::new();
@@ -216,7 +216,7 @@ impl Run<'_> {
     async fn send_back(
         &mut self,
         messages: Vec<SetAside>,
-        waiting: &Waiting,
+        waiting: &ProgressDisplay,
         out: &mut impl Write,
     ) -> Result<(), RedriveError> {
         let letters: Vec<_> = messages.iter().map(|message| message.letter.clone()).collect();
@@ -254,7 +254,7 @@ impl Run<'_> {
 
     /// Makes visible what was only looked at. If that fails, it becomes visible by itself a little later.
     async fn release(&mut self) {
-        let waiting = Waiting::new("messages made visible again", Some(self.held.len() as u64));
+        let waiting = ProgressDisplay::new("messages made visible again", Some(self.held.len() as u64));
         for receipts in self.held.chunks(BATCH) {
             waiting.step(receipts.len() as u64);
             let refused = self.dead_letters.set_visibility(receipts, Duration::ZERO).await;
@@ -340,7 +340,7 @@ mod tests {
             ("vidstreamx-reason", "All 3 attempts failed: out of memory"),
             ("vidstreamx-job-id", JOB),
             ("vidstreamx-attempts", "3"),
-            ("vidstreamx-again", "failed-after-3"),
+            ("vidstreamx-restart", "failed-after-3"),
         ];
         vec![
             message("failed", &about("films/a.mp4"), &failed, 10),
@@ -468,7 +468,7 @@ mod tests {
                 redriven(&[filter], vec![letters()], NOTHING, CancellationToken::new()).await;
             assert!(result.is_ok());
             assert!(text.ends_with("1 message sent back; 3 others stay\n"), "{filter}: {text}");
-            let names = ["again", "attempts", "job-id", "reason"].map(|name| format!("vidstreamx-{name}"));
+            let names = ["attempts", "job-id", "reason", "restart"].map(|name| format!("vidstreamx-{name}"));
             assert_eq!(happened.sent, [(about("films/a.mp4"), names.to_vec())], "{filter}");
             assert_eq!(happened.deleted, receipts(&["failed"]));
             assert_eq!(happened.released, receipts(&["moved by SQS", "rubbish", "rubbish moved"]));

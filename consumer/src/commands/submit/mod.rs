@@ -20,14 +20,14 @@ use vidstreamx_job::{BucketName, S3Uri, Source};
 
 use self::objects::Uploads;
 use crate::{
-    intake::restart::{self, Again},
     aws::error::CallError,
-    intake::notification,
     aws::sqs::BATCH,
-    aws::sqs_send::{self, Letter},
-    config::{QueueUrl, SubmitSettings},
-    commands::progress::Waiting,
+    aws::sqs_send::{self, OutgoingMessage},
     commands::format,
+    commands::progress::ProgressDisplay,
+    config::{QueueUrl, SubmitSettings},
+    intake::notification,
+    intake::restart::{self, RestartRequest},
 };
 
 /// What is submitted.
@@ -108,7 +108,7 @@ pub async fn submit(
     let mut post = Post {
         queue,
         url: &arguments.settings.queue_url,
-        wishes: arguments.force.then(|| Wishes::new(now)),
+        request_ids: arguments.force.then(|| RequestIds::new(now)),
         dry_run: arguments.dry_run,
     };
     let result = if path.is_empty() || path.ends_with('/') {
@@ -140,7 +140,7 @@ async fn submit_object(
             "there is no object \"{name}\" in the upload bucket ({hint})"
         )));
     };
-    post.send(vec![source], tally, &Waiting::new("objects", None), out).await
+    post.send(vec![source], tally, &ProgressDisplay::new("objects", None), out).await
 }
 
 async fn submit_prefix(
@@ -151,7 +151,7 @@ async fn submit_prefix(
     out: &mut impl Write,
 ) -> Result<(), SubmitError> {
     let versioned = uploads.may_be_versioned().await?;
-    let waiting = Waiting::new("objects", None);
+    let waiting = ProgressDisplay::new("objects", None);
     let mut next = None;
     loop {
         let page = uploads.page(prefix, versioned, next).await?;
@@ -179,27 +179,27 @@ async fn submit_prefix(
     Err(SubmitError::Nothing(format!("there is {others} under \"{}\"", format::clean(prefix))))
 }
 
-/// Names of wishes that no other call has given.
-struct Wishes {
+/// Names of request_ids that no other call has given.
+struct RequestIds {
     call: String,
     next: u64,
 }
 
-impl Wishes {
+impl RequestIds {
     fn new(now: Timestamp) -> Self {
         Self { call: format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%SZ"), fastrand::u32(..)), next: 0 }
     }
 
-    fn next(&mut self) -> Again {
+    fn next(&mut self) -> RestartRequest {
         self.next += 1;
-        Again::Forced { wish: format!("{}-{}", self.call, self.next) }
+        RestartRequest::Forced { id: format!("{}-{}", self.call, self.next) }
     }
 }
 
 struct Post<'a> {
     queue: &'a aws_sdk_sqs::Client,
     url: &'a QueueUrl,
-    wishes: Option<Wishes>,
+    request_ids: Option<RequestIds>,
     dry_run: bool,
 }
 
@@ -209,7 +209,7 @@ impl Post<'_> {
         &mut self,
         sources: Vec<Source>,
         tally: &mut Tally,
-        waiting: &Waiting,
+        waiting: &ProgressDisplay,
         out: &mut impl Write,
     ) -> Result<(), SubmitError> {
         if self.dry_run {
@@ -220,11 +220,12 @@ impl Post<'_> {
             }
             return Ok(());
         }
-        let letters: Vec<_> = sources.iter().map(|source| letter(source, self.wishes.as_mut())).collect();
+        let letters: Vec<_> =
+            sources.iter().map(|source| letter(source, self.request_ids.as_mut())).collect();
         let (queue, url) = (self.queue, self.url);
         let batches = letters.chunks(BATCH).zip(sources.chunks(BATCH));
-        let sending =
-            batches.map(|(letters, sources)| async move { (sources, sqs_send::send(queue, url, letters).await) });
+        let sending = batches
+            .map(|(letters, sources)| async move { (sources, sqs_send::send(queue, url, letters).await) });
         let mut sending = stream::iter(sending).buffer_unordered(AT_ONCE);
         let mut failure = None;
         while let Some((sources, sent)) = sending.next().await {
@@ -251,13 +252,16 @@ fn dry_line(source: &Source) -> String {
     format!("s3://{}/{}{size}", source.bucket, format::clean(source.key.as_str()))
 }
 
-fn letter(source: &Source, wishes: Option<&mut Wishes>) -> Letter {
-    let wish = wishes.and_then(|wishes| {
+fn letter(source: &Source, request_ids: Option<&mut RequestIds>) -> OutgoingMessage {
+    let request = request_ids.and_then(|request_ids| {
         let value =
-            MessageAttributeValue::builder().data_type("String").string_value(wishes.next().to_string());
+            MessageAttributeValue::builder().data_type("String").string_value(request_ids.next().to_string());
         Some((restart::ATTRIBUTE.to_owned(), value.build().ok()?))
     });
-    Letter { body: notification::about(source), attributes: wish.into_iter().collect::<HashMap<_, _>>() }
+    OutgoingMessage {
+        body: notification::about(source),
+        attributes: request.into_iter().collect::<HashMap<_, _>>(),
+    }
 }
 
 impl Tally {
@@ -296,7 +300,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::intake::notification::Notice;
+    use crate::intake::notification::Notification;
 
     #[derive(Parser)]
     struct Line {
@@ -374,9 +378,9 @@ mod tests {
                         failed.push(failure.sender_fault(true).build().unwrap());
                         continue;
                     }
-                    let wish = entry.message_attributes().and_then(|all| all.get(restart::ATTRIBUTE));
-                    let wish = wish.and_then(|value| value.string_value()).map(str::to_owned);
-                    sent.lock().unwrap().push((entry.message_body().to_owned(), wish));
+                    let request = entry.message_attributes().and_then(|all| all.get(restart::ATTRIBUTE));
+                    let request = request.and_then(|value| value.string_value()).map(str::to_owned);
+                    sent.lock().unwrap().push((entry.message_body().to_owned(), request));
                 }
                 let none: Vec<SendMessageBatchResultEntry> = Vec::new();
                 SendMessageBatchOutput::builder()
@@ -400,9 +404,9 @@ mod tests {
         let uploads = Uploads::new(s3, "uploads".parse().unwrap());
         let mut out = Vec::new();
         let result = submit(&uploads, &queue, &arguments(words), Timestamp::UNIX_EPOCH, &mut out).await;
-        let sent = sent.lock().unwrap().clone().into_iter().map(|(body, wish)| {
-            let [Notice::Created(source)] = &notification::decode(&body)[..] else { panic!("{body}") };
-            (source.clone(), wish)
+        let sent = sent.lock().unwrap().clone().into_iter().map(|(body, request)| {
+            let [Notification::Created(source)] = &notification::decode(&body)[..] else { panic!("{body}") };
+            (source.clone(), request)
         });
         (String::from_utf8(out).unwrap(), result, sent.collect())
     }
@@ -447,15 +451,15 @@ mod tests {
         let rules: Vec<_> = listing().into_iter().chain([versioning(None)]).collect();
         let (_, _, sent) = submitted(&["s3://uploads/films/", "--force"], &rules, NOTHING).await;
         let (_, _, later) = submitted(&["s3://uploads/films/", "--force"], &rules, NOTHING).await;
-        let wishes: std::collections::HashSet<_> = sent
+        let request_ids: std::collections::HashSet<_> = sent
             .iter()
             .chain(&later)
-            .map(|(_, wish)| match wish.as_deref().unwrap().parse() {
-                Ok(Again::Forced { wish }) => wish,
+            .map(|(_, request)| match request.as_deref().unwrap().parse() {
+                Ok(RestartRequest::Forced { id }) => id,
                 other => panic!("{other:?}"),
             })
             .collect();
-        assert_eq!(wishes.len(), 26);
+        assert_eq!(request_ids.len(), 26);
     }
 
     #[tokio::test]
