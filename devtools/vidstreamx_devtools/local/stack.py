@@ -100,7 +100,7 @@ def load(settings: Settings) -> Stack:
 
 def down(settings: Settings) -> list[str]:
     """Stops all processes and containers of the stack. Returns the names of those that ran."""
-    stopped = [name for name in ("consumer", "viewer", "cloud") if BackgroundProcess(settings, name).stop()]
+    stopped = [name for name in ("consumer", "viewer", "aws") if BackgroundProcess(settings, name).stop()]
     _state_file(settings).unlink(missing_ok=True)
     with contextlib.suppress(UserError, OSError):  # without an engine there are no containers
         count = engine.remove_containers(settings.port)
@@ -117,7 +117,7 @@ def parse_env(text: str) -> dict[str, str]:
 
 
 def _aws_process(settings: Settings) -> BackgroundProcess:
-    return BackgroundProcess(settings, "cloud")
+    return BackgroundProcess(settings, "aws")
 
 
 def _state_file(settings: Settings) -> Path:
@@ -171,7 +171,7 @@ def _start_aws(settings: Settings) -> None:
         "TASK_NETWORK": network,
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    settings.log("cloud").unlink(missing_ok=True)
+    settings.log("aws").unlink(missing_ok=True)
     process.start([sys.executable, "-m", engine.AWS_SERVER], environment, fingerprint)
     process.wait_until_ready(lambda: _is_healthy(settings), timeout=60)
 
@@ -253,7 +253,7 @@ def _create_viewer(settings: Settings, bucket: str) -> dict[str, str]:
 
 
 def _print_status(settings: Settings) -> None:
-    for name in ("cloud", "viewer", "consumer"):
+    for name in ("aws", "viewer", "consumer"):
         process = BackgroundProcess(settings, name)
         state = f"running (process {process.pid})" if process.pid else "not running"
         print(f"  {name:<10}{state:<28}{process.log}")
