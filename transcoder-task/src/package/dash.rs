@@ -10,8 +10,9 @@ use dash_mpd_core::{
     SegmentTemplate, SegmentTimeline,
 };
 
-use crate::package::hls::{
-    self, INIT_NAME, Layout, Presentation, Rendition, Sound, TEXT_NAME, Text, Timeline, Variant,
+use super::presentation::{
+    self, AudioLayout, AudioTrack, INIT_NAME, Presentation, Rendition, SubtitlesTrack, TEXT_NAME, Timeline,
+    Variant,
 };
 
 const NAMESPACE: &str = "urn:mpeg:dash:schema:mpd:2011";
@@ -26,13 +27,13 @@ const SEGMENT_NAME: &str = "seg-$Number%05d$.m4s";
 pub fn mpd(presentation: &Presentation) -> Vec<u8> {
     let rungs = presentation.sorted_rungs();
     let video = rungs.chunk_by(|one, next| one.family() == next.family()).map(video_set);
-    let sounds = presentation.sorted_sounds();
-    let audio = sounds.iter().enumerate().flat_map(|(index, sound)| {
+    let audio = presentation.sorted_audio();
+    let audio = audio.iter().enumerate().flat_map(|(index, sound)| {
         let layouts = [Some(&sound.stereo), sound.surround.as_ref()];
         layouts.into_iter().flatten().map(move |layout| audio_set(sound, layout, index == 0))
     });
-    let texts = presentation.texts.iter().map(text_set);
-    let mut adaptations: Vec<AdaptationSet> = video.chain(audio).chain(texts).collect();
+    let subtitles = presentation.subtitles.iter().map(text_set);
+    let mut adaptations: Vec<AdaptationSet> = video.chain(audio).chain(subtitles).collect();
     for (number, set) in adaptations.iter_mut().enumerate() {
         set.id = Some(number.to_string());
     }
@@ -54,14 +55,14 @@ pub fn mpd(presentation: &Presentation) -> Vec<u8> {
         }],
         ..MPD::default()
     };
-    hls::text(|buffer| writeln!(buffer, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{mpd}"))
+    presentation::text(|buffer| writeln!(buffer, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{mpd}"))
 }
 
 /// Of picture and sound.
 fn timelines(presentation: &Presentation) -> impl Iterator<Item = &Timeline> {
-    let sounds = presentation.sounds.iter().flat_map(|sound| [Some(&sound.stereo), sound.surround.as_ref()]);
+    let audio = presentation.audio.iter().flat_map(|sound| [Some(&sound.stereo), sound.surround.as_ref()]);
     let video = presentation.rungs.iter().map(|rung| &rung.rendition.timeline);
-    video.chain(sounds.flatten().map(|layout| &layout.rendition.timeline))
+    video.chain(audio.flatten().map(|layout| &layout.rendition.timeline))
 }
 
 /// The longest, to the microsecond.
@@ -96,7 +97,7 @@ fn video_set(rungs: &[&Variant]) -> AdaptationSet {
     }
 }
 
-fn audio_set(sound: &Sound, layout: &Layout, default: bool) -> AdaptationSet {
+fn audio_set(sound: &AudioTrack, layout: &AudioLayout, default: bool) -> AdaptationSet {
     AdaptationSet {
         contentType: Some("audio".into()),
         mimeType: Some("audio/mp4".into()),
@@ -118,7 +119,7 @@ fn audio_set(sound: &Sound, layout: &Layout, default: bool) -> AdaptationSet {
     }
 }
 
-fn text_set(text: &Text) -> AdaptationSet {
+fn text_set(text: &SubtitlesTrack) -> AdaptationSet {
     let mut roles = vec![role(if text.forced { "forced-subtitle" } else { "subtitle" })];
     if text.default {
         roles.push(role("main"));
@@ -225,7 +226,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::package::hls::samples::{any_presentation, everything, timeline};
+    use crate::package::presentation::samples::{any_presentation, everything, timeline};
 
     fn read(presentation: &Presentation) -> MPD {
         dash_mpd_core::parse(&String::from_utf8(mpd(presentation)).unwrap()).unwrap()
@@ -253,16 +254,16 @@ mod tests {
     #[test]
     fn manifests() {
         insta::assert_snapshot!("everything", lines(&everything()));
-        let audio = Presentation { sounds: everything().sounds, ..Presentation::default() };
+        let audio = Presentation { audio: everything().audio, ..Presentation::default() };
         insta::assert_snapshot!("audio_alone", lines(&audio));
     }
 
     #[test]
     fn labels_are_text_and_not_markup() {
         let mut presentation = everything();
-        presentation.sounds[0].label = "<b>\"Tom\" & 'Jerry'</b>".into();
+        presentation.audio[0].label = "<b>\"Tom\" & 'Jerry'</b>".into();
         let label = &read(&presentation).periods[0].adaptations[3].Label[0];
-        assert_eq!(label.content, presentation.sounds[0].label);
+        assert_eq!(label.content, presentation.audio[0].label);
     }
 
     #[test]
@@ -296,8 +297,8 @@ mod tests {
         fn manifests_hold_the_presentation(presentation in any_presentation()) {
             let manifest = read(&presentation);
             let sets = &manifest.periods[0].adaptations;
-            let layouts: Vec<(&Sound, &Layout)> = presentation
-                .sorted_sounds()
+            let layouts: Vec<(&AudioTrack, &AudioLayout)> = presentation
+                .sorted_audio()
                 .into_iter()
                 .flat_map(|sound| [Some((sound, &sound.stereo)), sound.surround.as_ref().map(|it| (sound, it))])
                 .flatten()
@@ -347,7 +348,7 @@ mod tests {
             let files: Vec<&str> =
                 of("text").iter().map(|set| set.representations[0].BaseURL[0].base.as_str()).collect();
             let expected: Vec<String> = presentation
-                .texts
+                .subtitles
                 .iter()
                 .map(|text| format!("{}/subtitles.vtt", text.rendition.folder))
                 .collect();

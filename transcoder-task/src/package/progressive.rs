@@ -19,7 +19,7 @@ use mp4_atom::{
 use vidstreamx_job::Exit;
 
 use crate::{
-    package::hls,
+    package::presentation,
     store::{CachePolicy, Store, StoreError},
 };
 
@@ -118,7 +118,7 @@ pub async fn remux(
 ) -> Result<Mp4, Mp4Error> {
     let mut tracks = Vec::with_capacity(parts.len());
     for part in parts {
-        let init = format!("{}/{}", part.folder, hls::INIT_NAME);
+        let init = format!("{}/{}", part.folder, presentation::INIT_NAME);
         let bytes = read(store, &init).await?;
         let track = Track::new(part, &bytes).map_err(|reason| Mp4Error::Segment { path: init, reason })?;
         tracks.push(track);
@@ -144,7 +144,7 @@ pub async fn remux(
 }
 
 fn segment_path(part: &Part, number: usize) -> String {
-    format!("{}/{}", part.folder, hls::segment_name(number))
+    format!("{}/{}", part.folder, presentation::segment_name(number))
 }
 
 async fn read(store: &Store, path: &str) -> Result<Bytes, Mp4Error> {
@@ -545,8 +545,8 @@ mod tests {
         let segments = outputs.len() - 1;
         for piece in outputs {
             let (name, bytes) = match piece {
-                Output::Init(init) => (hls::INIT_NAME.to_owned(), init.bytes),
-                Output::Segment(segment) => (hls::segment_name(segment.number), segment.bytes),
+                Output::Init(init) => (presentation::INIT_NAME.to_owned(), init.bytes),
+                Output::Segment(segment) => (presentation::segment_name(segment.number), segment.bytes),
             };
             store.put(&format!("{folder}/{name}"), CachePolicy::Immutable("video/mp4"), bytes).await.unwrap();
         }

@@ -16,7 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    package::hls::{self, Published},
+    package::presentation::{self, Published},
     package::segmenter::{self, Init},
     package::stills::{self, Stills},
     store::{CachePolicy, JSON, Store, StoreError, Tag},
@@ -51,7 +51,7 @@ pub struct Recovered {
     pub stills: Stills,
 }
 
-/// What is kept of a rendition.
+/// What is recovered of a rendition.
 #[derive(Debug, PartialEq)]
 pub struct Track {
     /// The init segment.
@@ -66,7 +66,7 @@ pub enum PriorOutput {
     /// Nothing that anybody knows of.
     Nothing,
     /// Something to go on from.
-    Notes(Recovered),
+    Checkpoint(Recovered),
     /// Playlists that viewers may have, and caches may have what they list; but not enough to go on from.
     Playlists,
 }
@@ -157,7 +157,7 @@ impl PriorOutput {
             .map(|number| note_path(folder, number))
             .take_while(|path| tags.contains_key(path))
             .collect();
-        let announced = tags.keys().any(|path| path.ends_with(hls::MEDIA_NAME));
+        let announced = tags.keys().any(|path| path.ends_with(presentation::MEDIA_NAME));
         let too_little = if announced { Self::Playlists } else { Self::Nothing };
         let mut notes = Vec::with_capacity(paths.len());
         for bytes in get_all(store, &paths).await? {
@@ -166,20 +166,24 @@ impl PriorOutput {
                 None => break,
             }
         }
-        let inits = tracks.iter().map(|track| format!("{track}/{}", hls::INIT_NAME)).collect::<Vec<_>>();
+        let inits =
+            tracks.iter().map(|track| format!("{track}/{}", presentation::INIT_NAME)).collect::<Vec<_>>();
         let inits = get_all(store, &inits).await?;
         let mut rows = rows(notes, tracks.len()).into_iter();
-        let mut kept = Vec::with_capacity(tracks.len());
+        let mut recovered = Vec::with_capacity(tracks.len());
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
             let Some(init) = init.and_then(|init| segmenter::init(init).ok()) else { return Ok(too_little) };
             let entries = rows.next().unwrap_or_default();
             let entries = as_published(entries, track, &tags, number >= rungs);
-            kept.push(Track { init, entries });
+            recovered.push(Track { init, entries });
         }
-        if kept.iter().any(|track| track.entries.is_empty()) {
+        if recovered.iter().any(|track| track.entries.is_empty()) {
             return Ok(too_little);
         }
-        Ok(Self::Notes(Recovered { tracks: kept, stills: find_stills(store, folder, &tags, stills).await? }))
+        Ok(Self::Checkpoint(Recovered {
+            tracks: recovered,
+            stills: find_stills(store, folder, &tags, stills).await?,
+        }))
     }
 }
 
@@ -206,8 +210,8 @@ fn as_published(
 ) -> Vec<Entry> {
     let mut before: Option<(i64, Published)> = None;
     let numbered = entries.into_iter().enumerate();
-    let kept = numbered.take_while(|(number, entry)| {
-        let path = format!("{folder}/{}", hls::segment_name(*number));
+    let recovered = numbered.take_while(|(number, entry)| {
+        let path = format!("{folder}/{}", presentation::segment_name(*number));
         let follows = before.is_none_or(|(interval, before)| {
             entry.interval > interval
                 && entry.published.start_ticks > before.start_ticks
@@ -216,7 +220,7 @@ fn as_published(
         before = Some((entry.interval, entry.published));
         follows && tags.get(&path) == Some(&entry.tag)
     });
-    kept.map(|(_, entry)| entry).collect()
+    recovered.map(|(_, entry)| entry).collect()
 }
 
 /// Takes the stills that are there up to the first one that is missing.
@@ -254,9 +258,9 @@ impl Checkpoint {
     }
 
     /// Goes on with what was noted.
-    pub fn resume(&mut self, kept: &Recovered) {
-        self.tracks = kept.tracks.iter().map(|track| track.entries.clone()).collect();
-        self.stills = kept.stills.taken();
+    pub fn resume(&mut self, recovered: &Recovered) {
+        self.tracks = recovered.tracks.iter().map(|track| track.entries.clone()).collect();
+        self.stills = recovered.stills.taken();
     }
 
     /// A rendition's next segment is published.
@@ -369,16 +373,16 @@ mod tests {
             PriorOutput::find(&self.store, FOLDER, &tracks(), 1, Stills::every(1.0)).await.unwrap()
         }
 
-        async fn kept(&self) -> Option<Recovered> {
+        async fn recovered(&self) -> Option<Recovered> {
             match self.left().await {
-                PriorOutput::Notes(kept) => Some(kept),
+                PriorOutput::Checkpoint(recovered) => Some(recovered),
                 PriorOutput::Nothing | PriorOutput::Playlists => None,
             }
         }
 
         async fn lengths(&self) -> Option<[usize; 2]> {
-            let kept = self.kept().await?;
-            Some([0, 1].map(|track| kept.tracks[track].entries.len()))
+            let recovered = self.recovered().await?;
+            Some([0, 1].map(|track| recovered.tracks[track].entries.len()))
         }
 
         fn path(&self, path: &str) -> std::path::PathBuf {
@@ -388,7 +392,7 @@ mod tests {
 
     async fn put(store: &Store, track: &str, number: usize, start_ticks: u64) -> Entry {
         let content = format!("{track} {number} from {start_ticks}");
-        let path = format!("{track}/{}", hls::segment_name(number));
+        let path = format!("{track}/{}", presentation::segment_name(number));
         let tag = store.put(&path, MEDIA, content.into()).await.unwrap();
         let published = Published { start_ticks, duration_ticks: 100, samples: 4, bytes: 20, key_bytes: 10 };
         Entry { interval: number as i64, published, starts_with_keyframe: true, tag }
@@ -408,10 +412,10 @@ mod tests {
     async fn what_was_noted_is_found_again() {
         let mut stream = Stream::of([150, 140]).await;
         stream.checkpoint.save(&[still(2)]).await.unwrap();
-        let kept = stream.kept().await.unwrap();
-        assert_eq!(kept.stills, stills(&[0, 1, 2]));
-        assert_eq!(kept.tracks[0].init.codecs.get(..5), Some("avc1."));
-        for (track, noted) in kept.tracks.iter().zip(&stream.checkpoint.tracks) {
+        let recovered = stream.recovered().await.unwrap();
+        assert_eq!(recovered.stills, stills(&[0, 1, 2]));
+        assert_eq!(recovered.tracks[0].init.codecs.get(..5), Some("avc1."));
+        for (track, noted) in recovered.tracks.iter().zip(&stream.checkpoint.tracks) {
             assert_eq!(&track.entries, noted);
         }
     }
@@ -458,9 +462,9 @@ mod tests {
     #[tokio::test]
     async fn sound_of_two_attempts_that_does_not_fit_is_not_joined() {
         let mut stream = Stream::of([66, 66]).await;
-        let mut kept = stream.kept().await.unwrap();
-        kept.tracks[1].entries.truncate(63);
-        stream.checkpoint.resume(&kept);
+        let mut recovered = stream.recovered().await.unwrap();
+        recovered.tracks[1].entries.truncate(63);
+        stream.checkpoint.resume(&recovered);
         // The next attempt cuts a fragment earlier, and gets as far as to the end of the first note.
         let track = &tracks()[1];
         let mut entry = put(&stream.store, track, 63, 6300).await;
@@ -477,8 +481,8 @@ mod tests {
             stream.checkpoint.save(&[still(number)]).await.unwrap();
         }
         std::fs::remove_file(stream.path("checkpoint/stills-00002.mjpeg")).unwrap();
-        assert_eq!(stream.kept().await.unwrap().stills, stills(&[0, 1]));
+        assert_eq!(stream.recovered().await.unwrap().stills, stills(&[0, 1]));
         std::fs::write(stream.path("checkpoint/stills-00000.mjpeg"), &still(0)[..4]).unwrap();
-        assert_eq!(stream.kept().await.unwrap().stills.taken(), 0);
+        assert_eq!(stream.recovered().await.unwrap().stills.taken(), 0);
     }
 }

@@ -1,4 +1,17 @@
-pub mod checkpoint;
-pub mod publisher;
-pub mod recovery;
-pub mod verify;
+//! Publication of a stream.
+//!
+//! The [`publisher`] owns playlists and checkpoint. It runs an [`uploader`] per rendition ([`track`]), which [`lockstep`]
+//! keeps together; writes [`manifests`] and [`mp4_files`]; and gives the stream its [`stable_address`]. A [`checkpoint`] holds
+//! what later attempts need, and [`recovery`] decides where they resume. [`verify`] checks the stream against the plan before
+//! it is complete.
+
+pub(crate) mod checkpoint;
+mod lockstep;
+mod manifests;
+mod mp4_files;
+pub(crate) mod publisher;
+pub(crate) mod recovery;
+pub(crate) mod stable_address;
+pub(crate) mod track;
+mod uploader;
+pub(crate) mod verify;

@@ -57,15 +57,15 @@ impl Joints {
 /// The last boundary up to which all renditions are there. Cuts off what is published behind it. `None` if that is
 /// the beginning.
 #[must_use]
-pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePoint> {
-    let interval = Joints::new(plan).next(kept.tracks.iter().map(|track| track.entries.as_slice()))?;
-    for track in &mut kept.tracks {
+pub(crate) fn resume_point(plan: &Plan, recovered: &mut Recovered) -> Option<ResumePoint> {
+    let interval = Joints::new(plan).next(recovered.tracks.iter().map(|track| track.entries.as_slice()))?;
+    for track in &mut recovered.tracks {
         track.entries.retain(|entry| entry.interval < interval);
     }
-    if kept.tracks.iter().any(|track| track.entries.is_empty()) {
+    if recovered.tracks.iter().any(|track| track.entries.is_empty()) {
         return None;
     }
-    let video_seconds = match (&plan.picture, kept.tracks.first()) {
+    let video_seconds = match (&plan.picture, recovered.tracks.first()) {
         (Some(_), Some(rung)) => {
             let last = rung.entries.last()?.published;
             (last.start_ticks + last.duration_ticks) as f64 / f64::from(rung.init.timescale.max(1))
@@ -74,7 +74,7 @@ pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePo
     };
     let mut wanted = vec![plan.boundaries.start_seconds(interval)];
     let mut audio_points = Vec::with_capacity(plan.audio.len());
-    for (audio, track) in plan.audio.iter().zip(kept.tracks.iter().skip(plan.rungs.len())) {
+    for (audio, track) in plan.audio.iter().zip(recovered.tracks.iter().skip(plan.rungs.len())) {
         let (first, last) = (track.entries.first()?.published, track.entries.last()?.published);
         let first_ticks = last.start_ticks + last.duration_ticks;
         let packets = ((first_ticks - first.start_ticks) / PACKET_SAMPLES).min(FED_PACKETS);
@@ -82,7 +82,7 @@ pub(crate) fn resume_point(plan: &Plan, kept: &mut Recovered) -> Option<ResumePo
         wanted.push(fed_ticks as f64 / f64::from(audio.sample_rate));
         audio_points.push(AudioResumePoint { first_ticks, fed_ticks });
     }
-    let still = kept.stills.taken();
+    let still = recovered.stills.taken();
     if plan.picture.is_some() {
         wanted.push(still as f64 * interval_seconds(plan.duration_seconds));
     }
@@ -100,7 +100,7 @@ mod tests {
         analysis::ffprobe::{Media, Video},
         analysis::sample_index::FrameTime,
         config::profile::Profile,
-        package::hls::Published,
+        package::presentation::Published,
         package::segmenter::Init,
         package::stills::Stills,
         plan::copyable::Copyable,
@@ -162,19 +162,19 @@ mod tests {
         stills
     }
 
-    fn kept(tracks: Vec<Track>) -> Recovered {
+    fn recovered(tracks: Vec<Track>) -> Recovered {
         Recovered { tracks, stills: stills(30) }
     }
 
-    fn lengths(kept: &Recovered) -> Vec<usize> {
-        kept.tracks.iter().map(|track| track.entries.len()).collect()
+    fn lengths(recovered: &Recovered) -> Vec<usize> {
+        recovered.tracks.iter().map(|track| track.entries.len()).collect()
     }
 
     #[test]
     fn it_goes_on_behind_the_last_interval_that_all_renditions_have() {
-        let mut kept = kept(vec![pictures(5), pictures(3), sound(4)]);
-        let start = resume_point(&plan(60.0, 60.0), &mut kept).unwrap();
-        assert_eq!((start.interval, lengths(&kept)), (3, vec![3, 3, 3]));
+        let mut recovered = recovered(vec![pictures(5), pictures(3), sound(4)]);
+        let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
+        assert_eq!((start.interval, lengths(&recovered)), (3, vec![3, 3, 3]));
         let first_ticks = 3 * 188 * PACKET_SAMPLES;
         let audio_points = [AudioResumePoint { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
         assert_eq!((start.audio.as_slice(), start.still), (audio_points.as_slice(), 30));
@@ -192,15 +192,15 @@ mod tests {
             vec![pictures(3), pictures(3), track(3..5, 188, 1024)],
             vec![],
         ] {
-            assert_eq!(resume_point(&plan, &mut kept(tracks)), None);
+            assert_eq!(resume_point(&plan, &mut recovered(tracks)), None);
         }
     }
 
     #[test]
     fn a_rung_always_has_a_frame_to_begin_with() {
         let interval = |plan: &Plan| {
-            let mut kept = kept(vec![pictures(3), pictures(3)]);
-            resume_point(plan, &mut kept).map(|start| (start.interval, lengths(&kept)))
+            let mut recovered = recovered(vec![pictures(3), pictures(3)]);
+            resume_point(plan, &mut recovered).map(|start| (start.interval, lengths(&recovered)))
         };
         assert_eq!(interval(&plan(60.0, 0.0)), Some((3, vec![3, 3])));
         // The picture ends about here, nobody knows when it ends, or all of its frames are there.
@@ -223,8 +223,8 @@ mod tests {
 
     #[test]
     fn stills_that_are_missing_are_made_from_earlier_on() {
-        let mut kept = Recovered { stills: stills(5), ..kept(vec![pictures(3), pictures(3)]) };
-        let start = resume_point(&plan(60.0, 0.0), &mut kept).unwrap();
+        let mut recovered = Recovered { stills: stills(5), ..recovered(vec![pictures(3), pictures(3)]) };
+        let start = resume_point(&plan(60.0, 0.0), &mut recovered).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
     }
 
@@ -241,8 +241,8 @@ mod tests {
 
     #[test]
     fn a_video_that_has_just_begun_is_read_from_its_beginning() {
-        let mut kept = kept(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
-        let start = resume_point(&plan(60.0, 60.0), &mut kept).unwrap();
+        let mut recovered = recovered(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
+        let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
         assert_eq!((start.interval, start.seek_seconds), (1, 0.0));
         let audio_points =
             [AudioResumePoint { first_ticks: 43 * PACKET_SAMPLES, fed_ticks: 19 * PACKET_SAMPLES }];

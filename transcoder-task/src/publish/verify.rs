@@ -11,11 +11,11 @@ use vidstreamx_job::Verified;
 use crate::{
     config::profile::Codec,
     error::TaskError,
-    package::hls::{self, Timeline},
+    package::presentation::{self, Timeline},
     plan::model::{Picture, Plan},
     plan::segmentation::Boundaries,
     process::{self, FfmpegError},
-    publish::publisher::{Planned, Track},
+    publish::track::{Planned, Track},
     store::Store,
 };
 
@@ -34,22 +34,22 @@ const READ_AT_ONCE: usize = 4;
 /// Unusable, if under half of the source came out; wrong output, if rungs do not have the same segments, each
 /// beginning with a keyframe.
 pub fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, TaskError> {
-    let (mut rungs, mut sounds) = (Vec::new(), Vec::new());
+    let (mut rungs, mut audio) = (Vec::new(), Vec::new());
     for track in tracks {
         match &track.rendition {
             Planned::Video(rung) => rungs.push((rung.name.as_str(), track)),
-            Planned::Audio(audio) => sounds.push((audio, track)),
+            Planned::Audio(rendition) => audio.push((rendition, track)),
         }
     }
     let mut warnings = Vec::new();
     if let (Some(picture), Some(((_, first), _))) = (&plan.picture, rungs.split_first()) {
         warnings.extend(pictures(picture, &plan.boundaries, &first.timeline, &rungs)?);
-    } else if sounds.iter().all(|(_, track)| track.timeline.segments.is_empty()) {
+    } else if audio.iter().all(|(_, track)| track.timeline.segments.is_empty()) {
         return Err(TaskError::Unusable("nothing of the sound can be decoded".into()));
-    } else if let Some((_, first)) = sounds.first() {
+    } else if let Some((_, first)) = audio.first() {
         warnings.extend(coverage("sound", &first.timeline, plan.duration_seconds)?);
     }
-    for (audio, track) in sounds {
+    for (audio, track) in audio {
         let name = &audio.name;
         if track.timeline.segments.is_empty() {
             warnings.push(format!("audio track {name} holds no sound that can be decoded and was left out"));
@@ -179,8 +179,8 @@ async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, TaskE
     let mut numbers = vec![0];
     numbers.extend((segments.len() > 1).then(|| segments.len() - 1));
     let mut bytes = Vec::new();
-    let names = numbers.iter().map(|number| hls::segment_name(*number));
-    for name in [hls::INIT_NAME.to_owned()].into_iter().chain(names) {
+    let names = numbers.iter().map(|number| presentation::segment_name(*number));
+    for name in [presentation::INIT_NAME.to_owned()].into_iter().chain(names) {
         let object = store.get(&format!("{}/{name}", track.folder)).await?;
         bytes.extend(object.ok_or_else(|| wrong(format!("has no {name} although it was uploaded")))?);
     }
@@ -278,7 +278,7 @@ mod tests {
     use super::*;
     use crate::{
         analysis::sample_index::FrameTime,
-        package::hls::Published,
+        package::presentation::Published,
         plan::colour::{Colour, Tags},
         plan::model::{AudioRendition, Encoding, VideoRendition},
     };

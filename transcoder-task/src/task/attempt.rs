@@ -16,11 +16,7 @@ use crate::{
     package::stills::{self, Stills},
     plan::{copyable::Copyable, gain::Gain, model::Plan, resume_point::ResumePoint},
     process::{self, FfmpegError},
-    publish::{
-        checkpoint::PriorOutput,
-        publisher::{self, Publisher},
-        recovery,
-    },
+    publish::{checkpoint::PriorOutput, publisher::Publisher, recovery, track},
     source::{
         loopback::{Input, ServedObject},
         object::PinnedObject,
@@ -235,9 +231,9 @@ async fn resume(
 ) -> Result<Resumed, TaskError> {
     let stills = Stills::every(stills::interval_seconds(plan.duration_seconds));
     let prior =
-        PriorOutput::find(store, folder, &publisher::folders(folder, plan), plan.rungs.len(), stills).await;
+        PriorOutput::find(store, folder, &track::folders(folder, plan), plan.rungs.len(), stills).await;
     let mut recovered = match prior {
-        Ok(PriorOutput::Notes(recovered)) => recovered,
+        Ok(PriorOutput::Checkpoint(recovered)) => recovered,
         Ok(PriorOutput::Playlists) => return Ok(Resumed::Unusable),
         Ok(PriorOutput::Nothing) => return Ok(Resumed::Nothing),
         // A task role without s3:ListBucket.

@@ -10,7 +10,7 @@ use crate::{
     error::TaskError,
     publish::{
         checkpoint,
-        publisher::{MASTER, retract},
+        stable_address::{MASTER, retract},
     },
     store::{CachePolicy, JSON, Store},
 };

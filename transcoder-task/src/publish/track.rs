@@ -1,0 +1,253 @@
+//! The renditions of a stream, and the part of them that is published.
+
+use vidstreamx_job::{self as job, RenditionKind};
+
+use crate::{
+    error::TaskError,
+    package::{
+        presentation::{AudioLayout, Published, Rates, Rendition, SubtitlesTrack, Timeline},
+        segmenter::Init,
+    },
+    plan::{
+        language,
+        model::{AudioRendition, Plan, SubtitleRendition, VideoRendition},
+    },
+};
+
+use super::checkpoint::{self, Entry};
+
+/// Most that pictures of two attempts may lie apart; frames that last longer may do so for one.
+const MOST_GAP_SECONDS: f64 = 0.1;
+
+/// A rendition and what of it is published.
+#[derive(Debug)]
+pub(crate) struct Track {
+    /// Below the store: `<job id>/<plan id>/video/1080p`.
+    pub(crate) folder: String,
+    /// As planned.
+    pub(crate) rendition: Planned,
+    /// RFC 6381; empty before the init segment is published.
+    pub(crate) codecs: String,
+    pub(super) init_bytes: u64,
+    /// What is published.
+    pub(crate) timeline: Timeline,
+    /// How many segments begin with a keyframe.
+    pub(crate) keyframes_at_boundaries: usize,
+    /// How many segments are in the growing playlist.
+    pub(super) announced: usize,
+    /// What an earlier attempt published.
+    pub(super) init: Option<Init>,
+    pub(super) verified: Option<job::Verified>,
+}
+
+/// A rendition of the plan that has segments.
+#[derive(Debug)]
+pub(crate) enum Planned {
+    /// A rung.
+    Video(VideoRendition),
+    /// An audio track.
+    Audio(AudioRendition),
+}
+
+/// A subtitle track that is published.
+#[derive(Debug)]
+pub(super) struct SubtitleTrack {
+    pub(super) folder: String,
+    pub(super) rendition: SubtitleRendition,
+    pub(super) timeline: Timeline,
+}
+
+/// The folders of a plan's renditions in the stream's folder, rungs first.
+pub(crate) fn folders(folder: &str, plan: &Plan) -> Vec<String> {
+    let rungs = plan.rungs.iter().map(|rung| format!("{folder}/video/{}", rung.name));
+    rungs.chain(plan.audio.iter().map(|audio| format!("{folder}/audio/{}", audio.name))).collect()
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Rating {
+    /// The caps, while little is published yet.
+    Planned,
+    /// What came out.
+    Measured,
+}
+
+impl Track {
+    /// A rendition that is published already.
+    #[cfg(test)]
+    pub(crate) fn of_tests(folder: &str, rendition: Planned, timeline: Timeline, keyframes: usize) -> Self {
+        Self { timeline, keyframes_at_boundaries: keyframes, ..Self::new(folder.to_owned(), rendition) }
+    }
+
+    pub(super) fn new(folder: String, rendition: Planned) -> Self {
+        Self {
+            folder,
+            rendition,
+            codecs: String::new(),
+            init_bytes: 0,
+            timeline: Timeline::default(),
+            keyframes_at_boundaries: 0,
+            announced: 0,
+            init: None,
+            verified: None,
+        }
+    }
+
+    pub(super) fn resume(&mut self, recovered: &checkpoint::Track) {
+        self.begin(&recovered.init);
+        self.init = Some(recovered.init.clone());
+        for entry in &recovered.entries {
+            self.add(entry);
+        }
+    }
+
+    pub(super) fn begin(&mut self, init: &Init) {
+        self.codecs.clone_from(&init.codecs);
+        self.timeline.timescale = init.timescale;
+        self.init_bytes = init.bytes.len() as u64;
+    }
+
+    /// Adds a segment, and corrects the one before: only now is it known when that ends, if frames last
+    /// differently long.
+    pub(super) fn add(&mut self, entry: &Entry) {
+        if let Some(last) = self.timeline.segments.last_mut() {
+            last.duration_ticks = entry.published.start_ticks.saturating_sub(last.start_ticks).max(1);
+        }
+        self.timeline.segments.push(entry.published);
+        self.keyframes_at_boundaries += usize::from(entry.starts_with_keyframe);
+    }
+
+    /// The first segment of this attempt follows on the last one of the attempt before.
+    pub(super) fn check_joint(&self, next: &Published) -> Result<(), TaskError> {
+        let Some(last) = self.timeline.segments.last() else { return Ok(()) };
+        let end = self.timeline.seconds(last.start_ticks + last.duration_ticks);
+        let gap = self.timeline.seconds(next.start_ticks) - end;
+        let frame = self.timeline.seconds(last.duration_ticks) / last.samples.max(1) as f64;
+        let most = match self.rendition {
+            // How long the last frame lasts is not always known.
+            Planned::Video(_) => frame.max(MOST_GAP_SECONDS),
+            Planned::Audio(_) => 0.0,
+        };
+        if gap.abs() > most {
+            return Err(TaskError::Resume(format!("{} goes on {gap:.3} s late", self.folder)));
+        }
+        Ok(())
+    }
+
+    pub(super) fn describe(&self, rating: Rating, max_kbps: u32, target_seconds: u64) -> Rendition {
+        let planned = u64::from(max_kbps) * 1000;
+        Rendition {
+            folder: self.folder.clone(),
+            codecs: self.codecs.clone(),
+            timeline: self.timeline.clone(),
+            rates: match rating {
+                Rating::Planned => Rates { peak: planned, average: planned },
+                Rating::Measured => self.timeline.rates(target_seconds),
+            },
+        }
+    }
+
+    pub(super) fn layout(&self, audio: &AudioRendition, rating: Rating, target_seconds: u64) -> AudioLayout {
+        AudioLayout {
+            rendition: self.describe(rating, audio.kbps, target_seconds),
+            channels: audio.channels,
+            sample_rate: audio.sample_rate,
+        }
+    }
+
+    pub(super) fn report(&self) -> job::Rendition {
+        let bytes: u64 = self.timeline.segments.iter().map(|segment| segment.bytes).sum();
+        let longest = self.timeline.longest_seconds().ceil() as u64;
+        let rates = self.timeline.rates(longest);
+        let blank = job::Rendition {
+            name: String::new(),
+            kind: RenditionKind::Video,
+            codecs: self.codecs.clone(),
+            copied: false,
+            width: 0,
+            height: 0,
+            channels: 0,
+            language: None,
+            segments: self.timeline.segments.len(),
+            frames: self.frames(),
+            duration_seconds: self.timeline.duration_seconds(),
+            bytes: self.init_bytes + bytes,
+            peak_bandwidth: rates.peak,
+            average_bandwidth: rates.average,
+            verified: self.verified.clone(),
+        };
+        match &self.rendition {
+            Planned::Video(rung) => job::Rendition {
+                name: rung.name.clone(),
+                copied: rung.encoding.is_none(),
+                width: rung.width,
+                height: rung.height,
+                ..blank
+            },
+            Planned::Audio(audio) => job::Rendition {
+                name: audio.name.clone(),
+                kind: RenditionKind::Audio,
+                copied: audio.layout.is_none(),
+                channels: audio.channels,
+                language: audio.language.clone(),
+                ..blank
+            },
+        }
+    }
+
+    /// Whether it is a rung that is the source's own picture.
+    pub(crate) fn is_copied(&self) -> bool {
+        matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
+    }
+
+    /// The interval that the source's own picture begins with, if something is encoded in front of it.
+    pub(super) fn prefix_until(&self) -> Option<i64> {
+        match &self.rendition {
+            Planned::Video(rung) => rung.encoded_prefix.as_ref().map(|encoded_prefix| encoded_prefix.until),
+            Planned::Audio(_) => None,
+        }
+    }
+
+    /// Of all segments.
+    pub(crate) fn frames(&self) -> usize {
+        self.timeline.segments.iter().map(|segment| segment.samples).sum()
+    }
+}
+
+impl SubtitleTrack {
+    pub(super) fn describe(&self) -> SubtitlesTrack {
+        let folder = self.folder.clone();
+        SubtitlesTrack {
+            rendition: Rendition {
+                folder,
+                codecs: String::new(),
+                timeline: self.timeline.clone(),
+                rates: self.timeline.rates(self.timeline.longest_seconds().ceil() as u64),
+            },
+            label: self.rendition.label.clone(),
+            language: self.rendition.language.as_deref().and_then(language::tag),
+            default: self.rendition.default,
+            forced: self.rendition.forced,
+        }
+    }
+
+    pub(super) fn report(&self) -> job::Rendition {
+        let rates = self.timeline.rates(self.timeline.longest_seconds().ceil() as u64);
+        job::Rendition {
+            name: self.rendition.name.clone(),
+            kind: RenditionKind::Subtitles,
+            codecs: "wvtt".into(),
+            copied: false,
+            width: 0,
+            height: 0,
+            channels: 0,
+            language: self.rendition.language.clone(),
+            segments: self.timeline.segments.len(),
+            frames: 0,
+            duration_seconds: self.timeline.duration_seconds(),
+            bytes: self.timeline.segments.iter().map(|segment| segment.bytes).sum(),
+            peak_bandwidth: rates.peak,
+            average_bandwidth: rates.average,
+            verified: None,
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Uploads the segments of one rendition, from FFmpeg's pipe.
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use tokio::{net::unix::pipe, sync::mpsc};
+
+use crate::{
+    error::TaskError,
+    package::{
+        presentation::{self, Published},
+        segmenter::{self, CmafError, Init, Output, Segment},
+    },
+    plan::segmentation::Boundaries,
+    store::{CachePolicy, Store, Tag},
+};
+
+use super::{checkpoint::Entry, lockstep::Lockstep};
+
+/// Uploads at a time for each rendition: enough to hide a round trip, few enough to bound memory.
+const UPLOADS_PER_RENDITION: usize = 2;
+/// For a rendition that keeps pace with others: what is in its pipe waits for them.
+const UPLOADS_IN_STEP: usize = 1;
+
+pub(super) enum Event {
+    Init { track: usize, init: Init },
+    Segment { track: usize, entry: Entry, is_last: bool },
+}
+
+pub(super) struct Uploader<'a> {
+    pub(super) store: Store,
+    pub(super) folder: String,
+    pub(super) track: usize,
+    pub(super) kind: CachePolicy,
+    /// What an earlier attempt published.
+    pub(super) init: Option<Init>,
+    pub(super) pace: &'a Lockstep,
+    /// The interval up to which its segments come from its encoded prefix, if this attempt or an earlier one made one.
+    pub(super) prefix_until: Option<i64>,
+    /// Whether it keeps pace with the others.
+    pub(super) follows: bool,
+}
+
+impl Uploader<'_> {
+    pub(super) async fn run(
+        self,
+        encoded_prefix: Option<pipe::Receiver>,
+        pipe: pipe::Receiver,
+        boundaries: Boundaries,
+        first_number: usize,
+        events: mpsc::Sender<Event>,
+    ) -> Result<(), TaskError> {
+        let broken = |error: CmafError| match error {
+            // The index promised otherwise.
+            CmafError::Splice(_) => TaskError::Verify(format!("{}: {error}", self.folder)),
+            _ => TaskError::Output { rendition: self.folder.clone(), reason: error.to_string() },
+        };
+        let outputs = match encoded_prefix.zip(self.prefix_until) {
+            None => segmenter::outputs(pipe, boundaries, first_number).left_stream(),
+            Some((encoded_prefix, until)) => {
+                segmenter::outputs_after_prefix(encoded_prefix, until, pipe, boundaries, first_number)
+                    .right_stream()
+            }
+        };
+        outputs
+            .map_err(broken)
+            .map_ok(|piece| self.upload(piece))
+            .try_buffered(if self.follows { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
+            .try_for_each(|event| async {
+                // The owner of the playlists only goes when it has failed, and its error is the one to report.
+                let _ = events.send(event).await;
+                Ok(())
+            })
+            .await?;
+        self.pace.reach(self.track, i64::MAX);
+        Ok(())
+    }
+
+    async fn upload(&self, piece: Output) -> Result<Event, TaskError> {
+        match piece {
+            Output::Init(init) => {
+                let Some(published) = &self.init else {
+                    self.put(presentation::INIT_NAME, init.bytes.clone()).await?;
+                    return Ok(Event::Init { track: self.track, init });
+                };
+                // Behind its encoded prefix, a rung knows nothing of that any more.
+                let whole = match self.prefix_until {
+                    Some(_) => init.with_parameter_sets_of(published).ok(),
+                    None => Some(init),
+                };
+                let same = whole.filter(|init| init.bytes == published.bytes);
+                let init = same.ok_or_else(|| {
+                    TaskError::Resume(format!("{} has another init segment now", self.folder))
+                })?;
+                Ok(Event::Init { track: self.track, init })
+            }
+            Output::Segment(segment) => {
+                if self.follows {
+                    self.pace.follow(segment.interval).await;
+                }
+                let published = Published {
+                    start_ticks: segment.start_ticks,
+                    duration_ticks: segment.duration_ticks,
+                    samples: segment.samples,
+                    bytes: segment.bytes.len() as u64,
+                    key_bytes: segment.key_bytes,
+                };
+                let tag =
+                    self.put(&presentation::segment_name(segment.number), segment.bytes.clone()).await?;
+                let Segment { interval, starts_with_keyframe, is_last, .. } = segment;
+                self.pace.reach(self.track, interval);
+                let entry = Entry { interval, published, starts_with_keyframe, tag };
+                Ok(Event::Segment { track: self.track, entry, is_last })
+            }
+        }
+    }
+
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<Tag, TaskError> {
+        Ok(self.store.put(&format!("{}/{name}", self.folder), self.kind, bytes).await?)
+    }
+}
