@@ -1,7 +1,7 @@
 //! What the consumer is told from outside: flags and environment variables, read once into
 //! validated types.
 
-use std::{fmt, fs, net::SocketAddr, num::NonZeroU32, str::FromStr};
+use std::{fs, net::SocketAddr, num::NonZeroU32};
 
 use clap::{
     Args,
@@ -9,7 +9,13 @@ use clap::{
 };
 use vidstreamx_job::{BucketName, Capacity};
 
-use crate::sizing::Sizing;
+use crate::{
+    aws::{
+        names::{Malformed, QueueUrl, SecurityGroupId, SubnetId},
+        run_task::Placement,
+    },
+    sizing::Sizing,
+};
 
 /// Everything `run` and `check` need to know. Region, endpoint and credentials are not here: they
 /// come from the AWS SDK's own chain (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
@@ -202,6 +208,19 @@ impl Settings {
     const MOST_SUBNETS: usize = 16;
     const MOST_SECURITY_GROUPS: usize = 5;
 
+    /// The part of every RunTask request that does not depend on the job.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        Placement {
+            cluster: self.cluster.clone(),
+            task_definition: self.task_definition.clone(),
+            container: self.container.clone(),
+            subnets: self.subnets.iter().map(ToString::to_string).collect(),
+            security_groups: self.security_groups.iter().map(ToString::to_string).collect(),
+            assign_public_ip: self.assign_public_ip,
+        }
+    }
+
     /// Looks at what no single setting can show.
     ///
     /// # Errors
@@ -225,70 +244,4 @@ impl Settings {
         }
         Ok(self)
     }
-}
-
-/// Why a setting's text is not what it should be.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it should be {0}")]
-pub struct Malformed(&'static str);
-
-macro_rules! text_setting {
-    ($(#[$doc:meta])* $name:ident, $valid:expr, $shape:literal) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
-        pub struct $name(String);
-
-        impl $name {
-            /// The setting as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = Malformed;
-
-            fn from_str(text: &str) -> Result<Self, Malformed> {
-                let valid: fn(&str) -> bool = $valid;
-                if valid(text) { Ok(Self(text.to_owned())) } else { Err(Malformed($shape)) }
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
-
-text_setting!(
-    /// A queue's URL as SQS gives it.
-    QueueUrl,
-    |text| {
-        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-        rest.and_then(|rest| rest.rsplit_once('/'))
-            .is_some_and(|(place, name)| !place.is_empty() && !name.is_empty())
-            && !text.contains(char::is_whitespace)
-    },
-    "a queue's URL like https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
-);
-text_setting!(
-    /// A subnet's id.
-    SubnetId,
-    |text| has_id_after(text, "subnet-"),
-    "subnet ids like subnet-0123456789abcdef0, separated by commas"
-);
-text_setting!(
-    /// A security group's id.
-    SecurityGroupId,
-    |text| has_id_after(text, "sg-"),
-    "security group ids like sg-0123456789abcdef0, separated by commas"
-);
-
-fn has_id_after(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).is_some_and(|id| {
-        !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-    })
 }

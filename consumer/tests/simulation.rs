@@ -19,8 +19,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
-    commands::check::Definition,
-    intake::dead_letter::DeadLetter,
+    aws::task_definition::TaskDefaults,
+    intake::dead_letter::{ATTEMPTS, DeadLetter, REASON},
     intake::decide::Rules,
     intake::notification::{self, Notification},
     intake::receive_loop::{self, Options},
@@ -43,7 +43,7 @@ fn options(drain: bool) -> Options {
         max_tasks: MAX_TASKS,
         launches_per_second: 20,
         sizing: Sizing::default(),
-        definition: Definition { size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 }, arm: false },
+        defaults: TaskDefaults { size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 }, arm: false },
         drain,
     }
 }
@@ -211,7 +211,7 @@ async fn a_failing_video_is_tried_three_times_and_then_dead_lettered_without_ano
     drain(&cloud).await;
     assert_eq!((cloud.launches().len(), cloud.queued(), cloud.given_up().len()), (3, 0, 0));
     let record = cloud.record("a.mp4");
-    assert_eq!(cloud.letters(), [DeadLetter::about(&record)]);
+    assert_eq!(cloud.letters(), [DeadLetter::about(&record).message()]);
     assert_eq!(record.state, State::Failed);
     assert_eq!(record.reason.as_deref(), Some("all 3 attempts failed, the last one: the task says Failed"));
     assert!(record.attempts.iter().all(|attempt| attempt.counts && attempt.exit_code == Some(75)));
@@ -246,14 +246,14 @@ async fn a_failed_video_that_is_moved_back_is_tried_anew_once() {
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
     let [letter] = &cloud.letters()[..] else { panic!("{:?}", cloud.letters()) };
-    assert_eq!(letter.job.as_ref().unwrap().attempts, 3);
+    assert_eq!(letter.attribute(ATTEMPTS), Some("3"));
 
     cloud.redrive();
-    cloud.send_with_restart(letter.body.clone(), Some("failed-after-3".parse().unwrap()));
+    cloud.send_with_restart(letter.body.clone(), Some("failed-after-3".into()));
     drain(&cloud).await;
     assert_eq!((ends(&cloud, "a.mp4"), cloud.dead().len(), cloud.queued()), ((State::Done, 5), 0, 0));
 
-    cloud.send_with_restart(letter.body.clone(), Some("failed-after-3".parse().unwrap()));
+    cloud.send_with_restart(letter.body.clone(), Some("failed-after-3".into()));
     drain(&cloud).await;
     assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 5), 5));
 }
@@ -264,11 +264,11 @@ async fn a_forced_start_makes_a_finished_video_anew_once() {
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
     for expected in [2, 2] {
-        cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
+        cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".into()));
         drain(&cloud).await;
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, expected), expected));
     }
-    cloud.send_with_restart(event(&["a.mp4"]), Some("force-2".parse().unwrap()));
+    cloud.send_with_restart(event(&["a.mp4"]), Some("force-2".into()));
     drain(&cloud).await;
     assert_eq!(ends(&cloud, "a.mp4"), (State::Done, 3));
 }
@@ -373,11 +373,12 @@ async fn rubbish_and_foreign_buckets_are_dead_lettered_at_once_and_the_rest_is_d
     cloud.send(event(&["good.mp4"]));
     let begun = Instant::now();
     drain(&cloud).await;
-    let told: Vec<_> =
-        cloud.letters().into_iter().map(|DeadLetter { body, reason, job }| (body, reason, job)).collect();
-    let [rubbish, elsewhere] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(*rubbish, ("rubbish".to_owned(), "the message is not JSON".to_owned(), None));
-    assert!(elsewhere.1.contains("VIDSTREAMX_UPLOAD_BUCKET") && elsewhere.0.contains("somebody-elses"));
+    let letters = cloud.letters();
+    let [rubbish, elsewhere] = &letters[..] else { panic!("{letters:?}") };
+    let expected = DeadLetter { body: "rubbish".into(), reason: "the message is not JSON".into(), job: None };
+    assert_eq!(*rubbish, expected.message());
+    assert!(elsewhere.attribute(REASON).unwrap().contains("VIDSTREAMX_UPLOAD_BUCKET"));
+    assert!(elsewhere.body.contains("somebody-elses"));
     assert_eq!((cloud.queued(), cloud.launches().len(), cloud.records()), (0, 1, 1));
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
@@ -440,7 +441,7 @@ async fn the_slowest_video_of_a_message_does_not_keep_others_waiting() {
 async fn a_forced_start_of_what_was_never_made_is_a_first_one() {
     let cloud = Cloud::new(|_, _| TaskScript::exit(0, 60));
     for _ in 0..2 {
-        cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
+        cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".into()));
         drain(&cloud).await;
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 1));
     }
@@ -455,7 +456,7 @@ async fn an_earlier_lifes_report_says_nothing_about_a_forgotten_task() {
     });
     cloud.send(event(&["a.mp4"]));
     drain(&cloud).await;
-    cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".parse().unwrap()));
+    cloud.send_with_restart(event(&["a.mp4"]), Some("force-1".into()));
     let (crashed, _) = start(&cloud);
     sleep(Duration::from_secs(10)).await;
     crashed.abort();

@@ -7,7 +7,9 @@
 pub mod client;
 pub mod ecs;
 pub mod error;
+pub mod names;
 pub mod record_store;
 pub mod run_task;
 pub mod sqs;
 pub mod sqs_send;
+pub mod task_definition;

@@ -9,12 +9,9 @@ use aws_sdk_s3::{
     primitives::ByteStream,
 };
 use futures::future::BoxFuture;
-use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError, Source};
+use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError};
 
-use crate::{
-    aws::error::{CallError, status},
-    inspect::header::{self, Inspection},
-};
+use crate::aws::error::{CallError, status};
 
 /// A record as it was read or written.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,17 +51,6 @@ pub enum LoadError {
     Call(#[from] CallError),
 }
 
-/// What a look at the source object shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Presence {
-    /// It is there, with the content that the job is about.
-    Present,
-    /// It was deleted.
-    Gone,
-    /// Its key has another content now.
-    Replaced,
-}
-
 /// The part of S3 that the consumer works with.
 pub trait RecordStore: Send + Sync {
     /// A job's record.
@@ -88,18 +74,6 @@ pub trait RecordStore: Send + Sync {
     /// # Errors
     /// It can't be read; `Ok(None)` means that there is none.
     fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
-
-    /// What a job's source is, as far as its first bytes show.
-    ///
-    /// # Errors
-    /// The call failed, or may not be made.
-    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>>;
-
-    /// Whether a job's source is still there.
-    ///
-    /// # Errors
-    /// The call failed, or may not be made.
-    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>>;
 }
 
 /// The real S3.
@@ -188,29 +162,6 @@ impl RecordStore for S3RecordStore {
             Report::parse(&json).map(Some).map_err(self.unreadable(key))
         })
     }
-
-    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
-        Box::pin(header::look(&self.client, source))
-    }
-
-    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
-        Box::pin(async move {
-            let head = self.client.head_object().bucket(source.bucket.as_str()).key(source.key.as_str());
-            match head.send().await {
-                Ok(found) => {
-                    let etag = found.e_tag.as_deref().map(|etag| etag.trim_matches('"'));
-                    // An older version is still to be had, but nobody wants its stream any longer.
-                    let same = match &source.version_id {
-                        Some(version) => found.version_id.as_ref() == Some(version),
-                        None => etag == source.etag.as_deref(),
-                    };
-                    Ok(if same { Presence::Present } else { Presence::Replaced })
-                }
-                Err(error) if status(&error) == Some(404) => Ok(Presence::Gone),
-                Err(error) => Err(CallError::new("HeadObject", &error)),
-            }
-        })
-    }
 }
 
 fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
@@ -219,10 +170,9 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_s3::operation::{
-        get_object::GetObjectOutput, head_object::HeadObjectOutput, put_object::PutObjectOutput,
-    };
+    use aws_sdk_s3::operation::{get_object::GetObjectOutput, put_object::PutObjectOutput};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+    use vidstreamx_job::Source;
 
     use super::*;
 
@@ -292,16 +242,5 @@ mod tests {
             });
         let error = s3(&[&newer]).load(&job().id).await.unwrap_err().to_string();
         assert!(error.contains("s3://streams/.vidstreamx/jobs/") && error.contains("version 9"), "{error}");
-    }
-
-    #[tokio::test]
-    async fn a_source_is_present_replaced_or_gone() {
-        for (etag, presence) in [("\"e\"", Presence::Present), ("\"f\"", Presence::Replaced)] {
-            let rule = mock!(Client::head_object)
-                .then_output(move || HeadObjectOutput::builder().e_tag(etag).build());
-            assert_eq!(s3(&[&rule]).presence(&job().source).await, Ok(presence));
-        }
-        let rule = mock!(Client::head_object).sequence().http_status(404, None).repeatedly().build();
-        assert_eq!(s3(&[&rule]).presence(&job().source).await, Ok(Presence::Gone));
     }
 }

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::json;
 use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
 
-use crate::{config::Settings, sizing::FREE_STORAGE_GIB};
+use crate::aws::task_definition::FREE_STORAGE_GIB;
 
 /// One attempt at a job, as ECS is to be asked for it. The same job and number give the same launch,
 /// whichever consumer asks: ECS then answers with the same task.
@@ -107,19 +107,6 @@ pub struct Placement {
     pub security_groups: Vec<String>,
     /// Whether tasks get a public address.
     pub assign_public_ip: bool,
-}
-
-impl From<&Settings> for Placement {
-    fn from(settings: &Settings) -> Self {
-        Self {
-            cluster: settings.cluster.clone(),
-            task_definition: settings.task_definition.clone(),
-            container: settings.container.clone(),
-            subnets: settings.subnets.iter().map(ToString::to_string).collect(),
-            security_groups: settings.security_groups.iter().map(ToString::to_string).collect(),
-            assign_public_ip: settings.assign_public_ip,
-        }
-    }
 }
 
 impl Placement {

@@ -13,17 +13,14 @@ use aws_sdk_sqs::{
 use futures::future::BoxFuture;
 
 use jiff::Timestamp;
-use tracing::warn;
 
-use crate::{
-    aws::error::CallError,
-    config::QueueUrl,
-    intake::dead_letter::DeadLetter,
-    intake::restart::{self, RestartRequest},
-};
+use crate::{aws::error::CallError, aws::names::QueueUrl, aws::sqs_send::OutgoingMessage};
 
 /// What SQS allows in one call of any kind.
 pub const BATCH: usize = 10;
+
+/// The attribute of a message that requests a restart of jobs that have ended.
+pub const RESTART_ATTRIBUTE: &str = "vidstreamx-restart";
 
 /// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,8 +33,8 @@ pub struct Message {
     pub receive_count: u32,
     /// When it was sent; absent if SQS does not say.
     pub sent_at: Option<Timestamp>,
-    /// Whether ended jobs are to be started anew.
-    pub restart: Option<RestartRequest>,
+    /// The attribute [`RESTART_ATTRIBUTE`].
+    pub restart: Option<String>,
     /// Its text.
     pub body: String,
 }
@@ -95,11 +92,11 @@ pub trait Queue: Send + Sync {
     /// The call failed; the message may be gone all the same.
     fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Puts something that nobody can deal with into the dead-letter queue.
+    /// Sends a message to the dead-letter queue.
     ///
     /// # Errors
     /// The call failed; the message may have been sent all the same.
-    fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>>;
+    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Makes up to [`BATCH`] messages visible again after `visibility`, counted from now. Returns the
     /// entries that were refused.
@@ -159,7 +156,7 @@ impl Queue for Sqs {
                 .visibility_timeout(whole_seconds(visibility))
                 .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)
                 .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
-                .message_attribute_names(restart::ATTRIBUTE)
+                .message_attribute_names(RESTART_ATTRIBUTE)
                 .customize()
                 .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patience))
                 .send()
@@ -182,17 +179,16 @@ impl Queue for Sqs {
         })
     }
 
-    fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
+    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
         Box::pin(async move {
-            let call = "SendMessage to the dead-letter queue";
-            let mut message =
-                self.client.send_message().queue_url(&self.dead_letters).message_body(letter.sendable_body());
-            for (name, data_type, value) in letter.attributes() {
-                let value = MessageAttributeValue::builder().data_type(data_type).string_value(value).build();
-                let value = value.map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
-                message = message.message_attributes(name, value);
-            }
-            message.send().await.map_err(|error| CallError::new(call, &error))?;
+            self.client
+                .send_message()
+                .queue_url(&self.dead_letters)
+                .message_body(&message.body)
+                .set_message_attributes(Some(message.attributes.clone()))
+                .send()
+                .await
+                .map_err(|error| CallError::new("SendMessage to the dead-letter queue", &error))?;
             Ok(())
         })
     }
@@ -271,16 +267,13 @@ fn message(message: aws_sdk_sqs::types::Message) -> Option<Message> {
     let system = |name| message.attributes.as_ref()?.get(&name);
     let receive_count = system(MessageSystemAttributeName::ApproximateReceiveCount);
     let sent_at = system(MessageSystemAttributeName::SentTimestamp);
-    let restart = message.message_attributes.as_ref().and_then(|own| own.get(restart::ATTRIBUTE));
-    let restart = restart.and_then(MessageAttributeValue::string_value).map(str::parse::<RestartRequest>);
-    if let Some(Err(error)) = &restart {
-        warn!(message.id = message.message_id, %error, "the message's attribute {} is ignored", restart::ATTRIBUTE);
-    }
+    let restart = message.message_attributes.as_ref().and_then(|own| own.get(RESTART_ATTRIBUTE));
+    let restart = restart.and_then(MessageAttributeValue::string_value).map(str::to_owned);
     Some(Message {
         receive_count: receive_count.and_then(|count| count.parse().ok()).unwrap_or(1),
         sent_at: sent_at
             .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds.parse().ok()?).ok()),
-        restart: restart.and_then(Result::ok),
+        restart,
         id: message.message_id.unwrap_or_default(),
         // Without a receipt a message can be neither deleted nor held.
         receipt: Receipt(message.receipt_handle?.into()),
@@ -320,7 +313,7 @@ mod tests {
                 request.max_number_of_messages() == Some(10)
                     && request.wait_time_seconds() == Some(20)
                     && request.visibility_timeout() == Some(120)
-                    && request.message_attribute_names() == [restart::ATTRIBUTE]
+                    && request.message_attribute_names() == [RESTART_ATTRIBUTE]
             })
             .then_output(|| {
                 let message = aws_sdk_sqs::types::Message::builder()
@@ -329,7 +322,7 @@ mod tests {
                     .body("b")
                     .attributes(MessageSystemAttributeName::ApproximateReceiveCount, "3")
                     .attributes(MessageSystemAttributeName::SentTimestamp, "1500")
-                    .message_attributes(restart::ATTRIBUTE, text("failed-after-3"))
+                    .message_attributes(RESTART_ATTRIBUTE, text("failed-after-3"))
                     .build();
                 let no_receipt = aws_sdk_sqs::types::Message::builder().message_id("n").build();
                 ReceiveMessageOutput::builder().messages(message).messages(no_receipt).build()
@@ -341,7 +334,7 @@ mod tests {
             receipt: Receipt("r".into()),
             receive_count: 3,
             sent_at: Some(Timestamp::from_millisecond(1500).unwrap()),
-            restart: Some(RestartRequest::AfterFailure { attempts: 3 }),
+            restart: Some("failed-after-3".into()),
             body: "b".into(),
         };
         assert_eq!(messages, [expected]);
@@ -362,8 +355,9 @@ mod tests {
                     && attributes.len() == 1
             })
             .then_output(|| SendMessageOutput::builder().build());
-        let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
-        sqs(&rule).set_aside(&letter).await.unwrap();
+        let mut letter = OutgoingMessage { body: "b".into(), ..OutgoingMessage::default() };
+        letter.set_attribute("vidstreamx-reason", "String", "why");
+        sqs(&rule).send_dead_letter(&letter).await.unwrap();
     }
 
     #[tokio::test]

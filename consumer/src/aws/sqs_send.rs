@@ -7,7 +7,7 @@ use aws_sdk_sqs::{
     types::{MessageAttributeValue, SendMessageBatchRequestEntry},
 };
 
-use crate::{aws::error::CallError, aws::sqs::BATCH, config::QueueUrl};
+use crate::{aws::error::CallError, aws::names::QueueUrl, aws::sqs::BATCH};
 
 /// What a batch may hold in all where a queue has SQS's older limit (now 1 MiB).
 const BATCH_BYTES: usize = 256 * 1024;
@@ -26,6 +26,21 @@ pub struct OutgoingMessage {
 }
 
 impl OutgoingMessage {
+    /// Sets an attribute; `data_type` is one of SQS's own, such as `String`.
+    pub fn set_attribute(&mut self, name: &str, data_type: &str, value: impl Into<String>) {
+        let value = MessageAttributeValue::builder().data_type(data_type).string_value(value);
+        // Fails only without a data type.
+        if let Ok(value) = value.build() {
+            self.attributes.insert(name.to_owned(), value);
+        }
+    }
+
+    /// The text of an attribute.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes.get(name)?.string_value()
+    }
+
     /// As SQS counts: body, and names, types and values of attributes.
     fn bytes(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| {

@@ -22,14 +22,15 @@ use crate::{
     aws::ecs::Ecs,
     aws::error::CallError,
     aws::record_store::S3RecordStore,
-    aws::run_task::Placement,
     aws::sqs::Sqs,
-    commands::check::{self, Definition, FindingState},
+    aws::task_definition::TaskDefaults,
+    commands::check::{self, FindingState},
     commands::history::{self, HistoryError},
     commands::redrive::{self, RedriveError},
     commands::submit::{self, SubmitError},
     config::{Contradiction, Settings},
     http::{self, StatusError},
+    inspect::S3Uploads,
     intake::receive_loop::{self, Options, Services},
     metrics::Metrics,
 };
@@ -303,7 +304,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     let definition = definition.unwrap_or_else(|| {
         let Size { cpu, memory_mib, .. } = TEMPLATES_SIZE;
         warn!(cpu, memory_mib, "the task definition's size is not known: taken as the template's");
-        Definition { size: TEMPLATES_SIZE, arm: false }
+        TaskDefaults { size: TEMPLATES_SIZE, arm: false }
     });
     let services = Services {
         queue: Arc::new(Sqs::new(
@@ -314,8 +315,9 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         tasks: Arc::new(Ecs::new(
             &aws_sdk_ecs::Client::new(&config),
             aws_sdk_ecs::Client::new(&client::apart(&config)),
-            Placement::from(&settings),
+            settings.placement(),
         )),
+        uploads: Arc::new(S3Uploads(client::s3(&config))),
         records: Arc::new(S3RecordStore::new(client::s3(&config), settings.output_bucket.clone())),
         clock: Arc::new(Timestamp::now),
         metrics: metrics.clone(),

@@ -3,18 +3,17 @@
 use std::fmt;
 
 use aws_config::SdkConfig;
-use aws_sdk_ecs::{
-    error::ProvideErrorMetadata as _,
-    types::{Compatibility, CpuArchitecture, TaskDefinition},
-};
+use aws_sdk_ecs::{error::ProvideErrorMetadata as _, types::Compatibility};
 use aws_sdk_s3::{error::SdkError, primitives::ByteStream};
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde::Deserialize;
-use vidstreamx_job::{BucketName, RECORDS_PREFIX, Size};
+use vidstreamx_job::{BucketName, RECORDS_PREFIX};
 
 use crate::{
     aws::error::{CallError, describe, status},
-    config::{QueueUrl, SecurityGroupId, Settings, SubnetId},
+    aws::names::{QueueUrl, SecurityGroupId, SubnetId},
+    aws::task_definition::TaskDefaults,
+    config::Settings,
 };
 
 /// What a look at one thing showed.
@@ -105,34 +104,9 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What the task definition says of every task.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Definition {
-    /// What a task gets that is not given another size.
-    pub size: Size,
-    /// Whether it is for ARM.
-    pub arm: bool,
-}
-
-/// What Fargate gives a task whose definition does not say.
-const DEFAULT_STORAGE_GIB: u32 = 21;
-
-impl Definition {
-    fn read(definition: &TaskDefinition) -> Option<Self> {
-        let storage = definition.ephemeral_storage().map(|storage| storage.size_in_gib());
-        let size = Size {
-            cpu: definition.cpu()?.parse().ok()?,
-            memory_mib: definition.memory()?.parse().ok()?,
-            storage_gib: storage.and_then(|gib| gib.try_into().ok()).unwrap_or(DEFAULT_STORAGE_GIB),
-        };
-        let platform = definition.runtime_platform().and_then(|platform| platform.cpu_architecture());
-        Some(Self { size, arm: platform == Some(&CpuArchitecture::Arm64) })
-    }
-}
-
 /// Looks at what `run` can't do without: both queues, cluster, task definition, and the record store. Says
 /// what the task definition says, if that can be read.
-pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding>, Option<Definition>) {
+pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding>, Option<TaskDefaults>) {
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = crate::aws::client::s3(config);
@@ -312,7 +286,7 @@ async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding>
 async fn task_definition(
     ecs: &aws_sdk_ecs::Client,
     settings: &Settings,
-) -> (Vec<Finding>, Option<Definition>) {
+) -> (Vec<Finding>, Option<TaskDefaults>) {
     let subject = format!("task definition {}", settings.task_definition);
     let remedy = "set VIDSTREAMX_TASK_DEFINITION to the template's output TaskDefinitionFamily, and allow \
                   ecs:DescribeTaskDefinition";
@@ -348,7 +322,7 @@ async fn task_definition(
         let fault = format!("the task definition has only: {}", names.join(", "));
         Finding::wrong(subject, fault, "set VIDSTREAMX_CONTAINER to the one that transcodes")
     });
-    (findings, Definition::read(&definition))
+    (findings, TaskDefaults::read(&definition))
 }
 
 /// Reading and writing records, tried without leaving anything.

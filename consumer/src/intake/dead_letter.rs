@@ -2,13 +2,13 @@
 //! can't be read, with the reason as attributes.
 //!
 //! The text is an event like S3's own, so that a message that is moved back, by whatever means, is tried
-//! anew: the attribute [`restart::ATTRIBUTE`] says that this is meant.
+//! anew: the attribute [`RESTART_ATTRIBUTE`] says that this is meant.
 
 use vidstreamx_job::{JobId, Record};
 
 use crate::{
-    intake::notification,
-    intake::restart::{self, RestartRequest},
+    aws::sqs::RESTART_ATTRIBUTE, aws::sqs_send::OutgoingMessage, intake::notification,
+    reconcile::restart::RestartRequest,
 };
 
 /// Why it is there, in one sentence.
@@ -65,22 +65,30 @@ impl DeadLetter {
         }
     }
 
-    /// The text as SQS takes it.
+    /// The message for SQS.
     #[must_use]
-    pub fn sendable_body(&self) -> String {
+    pub fn message(&self) -> OutgoingMessage {
+        let mut message = OutgoingMessage { body: self.sendable_body(), ..OutgoingMessage::default() };
+        for (name, data_type, value) in self.attributes() {
+            message.set_attribute(name, data_type, value);
+        }
+        message
+    }
+
+    /// The text as SQS takes it.
+    fn sendable_body(&self) -> String {
         let body = with_taken_characters(self.body.chars());
         if body.is_empty() { "(an empty message)".to_owned() } else { body }
     }
 
     /// Name, SQS's data type and value.
-    #[must_use]
-    pub fn attributes(&self) -> Vec<(&'static str, &'static str, String)> {
+    fn attributes(&self) -> Vec<(&'static str, &'static str, String)> {
         let mut attributes = vec![(REASON, "String", allowed(&self.reason))];
         if let Some(FailedJob { id, attempts, tasks }) = &self.job {
             let restart = RestartRequest::AfterFailure { attempts: *attempts };
             attributes.push((JOB_ID, "String", id.to_string()));
             attributes.push((ATTEMPTS, "Number", attempts.to_string()));
-            attributes.push((restart::ATTRIBUTE, "String", restart.to_string()));
+            attributes.push((RESTART_ATTRIBUTE, "String", restart.to_string()));
             if !tasks.is_empty() {
                 attributes.push((TASK_ARNS, "String", tasks.join(",")));
             }
@@ -136,7 +144,7 @@ mod tests {
                 (REASON, "String", "S3 said \u{FFFD}".to_owned()),
                 (JOB_ID, "String", job.id.to_string()),
                 (ATTEMPTS, "Number", "30".to_owned()),
-                (restart::ATTRIBUTE, "String", "failed-after-30".to_owned()),
+                (RESTART_ATTRIBUTE, "String", "failed-after-30".to_owned()),
                 (TASK_ARNS, "String", tasks),
             ]
         );

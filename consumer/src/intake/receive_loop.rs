@@ -19,17 +19,20 @@ use crate::{
     aws::ecs::Tasks,
     aws::error::CallError,
     aws::record_store::RecordStore,
-    aws::sqs::{BATCH, Message, Queue},
-    commands::check::Definition,
+    aws::sqs::{BATCH, Message, Queue, RESTART_ATTRIBUTE},
+    aws::task_definition::TaskDefaults,
+    clock::Clock,
     config::Settings,
+    inspect::Uploads,
     intake::dead_letter::DeadLetter,
     intake::decide::{self, Decision, Rules},
     intake::notification::ObjectRef,
-    intake::settle::{self, JobEnd},
+    intake::settle,
     intake::visibility::{HeldMessage, VISIBILITY, VisibilityKeeper},
     metrics::Metrics,
     reconcile::launch_throttle::LaunchThrottle,
-    reconcile::reconciler::{Clock, Reconciler},
+    reconcile::reconciler::Reconciler,
+    reconcile::restart::RestartRequest,
     reconcile::task_outcome::Policy,
     reconcile::task_watcher::Watcher,
     sizing::Sizing,
@@ -44,6 +47,8 @@ pub struct Services {
     pub tasks: Arc<dyn Tasks>,
     /// Where records are.
     pub records: Arc<dyn RecordStore>,
+    /// Where uploads are.
+    pub uploads: Arc<dyn Uploads>,
     /// The time, for records.
     pub clock: Clock,
     /// What is counted.
@@ -66,7 +71,7 @@ pub struct Options {
     /// Which task a video gets, and what that costs.
     pub sizing: Sizing,
     /// What the task definition says.
-    pub definition: Definition,
+    pub defaults: TaskDefaults,
     /// Whether to end when the queue is empty.
     pub drain: bool,
 }
@@ -74,7 +79,7 @@ pub struct Options {
 impl Options {
     /// The loop's part of the settings.
     #[must_use]
-    pub fn new(settings: &Settings, definition: Definition, drain: bool) -> Self {
+    pub fn new(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Self {
         Self {
             rules: Rules {
                 upload: settings.upload_bucket.clone(),
@@ -86,7 +91,7 @@ impl Options {
             max_tasks: usize::try_from(settings.max_tasks.get()).unwrap_or(Semaphore::MAX_PERMITS),
             launches_per_second: settings.launches_per_second.get(),
             sizing: settings.sizing.clone().unwrap_or_default(),
-            definition,
+            defaults,
             drain,
         }
     }
@@ -119,18 +124,19 @@ const POLL_MARGIN: Duration = Duration::from_secs(1);
 /// Runs until `shutdown`, or until the queue is empty when draining. Running tasks are left alone; their
 /// messages are made visible for the next consumer.
 pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
-    let Services { queue, tasks, records, clock, metrics } = services;
+    let Services { queue, tasks, records, uploads, clock, metrics } = services;
     let lease = Arc::new(VisibilityKeeper::new(queue.clone()));
     let reconciler = Arc::new(Reconciler {
         tasks: tasks.clone(),
         records,
+        uploads,
         clock,
         gate: LaunchThrottle::new(options.launches_per_second, metrics.clone()),
         watcher: Watcher::new(tasks, options.launches_per_second),
         at_work: Semaphore::new(AT_WORK),
         launching: Semaphore::new(AT_WORK),
         sizing: options.sizing.clone(),
-        definition: options.definition,
+        defaults: options.defaults,
         slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
         policy: options.policy,
         container: options.container.clone(),
@@ -312,7 +318,7 @@ impl ReceiveLoop {
             self.reconciler.metrics.received(age);
         }
         let decisions = decide::decide(&message.body, &self.options.rules);
-        let mut ends = Vec::new();
+        let mut letters = Vec::new();
         let mut jobs = Vec::new();
         for decision in decisions {
             match decision {
@@ -320,12 +326,11 @@ impl ReceiveLoop {
                 Decision::Ignore { reason, object_ref } => {
                     let ObjectRef { bucket, key } = object_ref;
                     info!(message.id, s3.bucket = bucket, s3.key = key, reason, "event ignored");
-                    ends.push(JobEnd::Settled);
                 }
                 Decision::SetAside { reason, object_ref, body } => {
                     let ObjectRef { bucket, key } = object_ref;
                     warn!(message.id, s3.bucket = bucket, s3.key = key, reason, "event set aside");
-                    ends.push(JobEnd::Failed(Box::new(DeadLetter { body, reason, job: None })));
+                    letters.push(DeadLetter { body, reason, job: None });
                 }
             }
         }
@@ -339,7 +344,7 @@ impl ReceiveLoop {
             message,
             held,
             jobs,
-            ends,
+            letters,
             counted,
         ));
     }
@@ -369,19 +374,29 @@ async fn follow(
     message: Message,
     held: HeldMessage,
     jobs: Vec<Job>,
-    mut ends: Vec<JobEnd>,
+    letters: Vec<DeadLetter>,
     counted: Vec<InFlight>,
 ) {
     let received = Instant::now();
-    let restart = message.restart.as_ref();
+    let restart = restart_request(&message);
     let followed = jobs.iter().zip(counted).map(async |(job, counted)| {
-        let end = reconciler.follow(job, restart, received).await;
+        let end = reconciler.follow(job, restart.as_ref(), received).await;
         drop(counted);
         end
     });
-    ends.extend(join_all(followed).await);
-    let letters = Box::pin(settle::settle(&*queue, &message, held, settle::settlement(ends))).await;
+    let settlement = settle::settlement(letters, join_all(followed).await);
+    let letters = Box::pin(settle::settle(&*queue, &message, held, settlement)).await;
     (0..letters).for_each(|_| reconciler.metrics.dead_lettered());
+}
+
+/// The restart request of a message. One that does not parse is ignored.
+fn restart_request(message: &Message) -> Option<RestartRequest> {
+    let request = message.restart.as_deref()?.parse();
+    request
+        .inspect_err(
+            |error| warn!(message.id, %error, "the message's attribute {RESTART_ATTRIBUTE} is ignored"),
+        )
+        .ok()
 }
 
 /// Counts a video as in flight for as long as it lives.

@@ -10,20 +10,8 @@ use crate::{
     aws::sqs::{Message, Queue, Receipt},
     intake::dead_letter::DeadLetter,
     intake::visibility::HeldMessage,
+    reconcile::reconciler::JobEnd,
 };
-
-/// What one record of a message came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JobEnd {
-    /// Nothing had to be done, or the video is done, rejected or obsolete, and recorded as such.
-    Settled,
-    /// The video failed, or the record is for a person to look at.
-    Failed(Box<DeadLetter>),
-    /// The job's record or report is another version's: its consumer may be about to take over.
-    Unreadable,
-    /// This consumer shuts down; another one goes on.
-    Interrupted,
-}
 
 /// What to do with a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,19 +29,19 @@ pub enum Settlement {
 /// rolling upgrade.
 const LEFT_FOR_UPGRADE: Duration = Duration::from_mins(5);
 
-/// A message is deleted only when every record in it was dealt with.
-pub fn settlement(ends: Vec<JobEnd>) -> Settlement {
+/// A message is deleted only when all its jobs have ended. `letters` are those about what is no job.
+pub fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlement {
     if ends.contains(&JobEnd::Interrupted) {
         return Settlement::GiveBack;
     }
     if ends.contains(&JobEnd::Unreadable) {
         return Settlement::Leave;
     }
-    let letters = ends.into_iter().filter_map(|end| match end {
-        JobEnd::Failed(letter) => Some(*letter),
+    let failed = ends.into_iter().filter_map(|end| match end {
+        JobEnd::Failed(record) => Some(DeadLetter::about(&record)),
         JobEnd::Settled | JobEnd::Unreadable | JobEnd::Interrupted => None,
     });
-    Settlement::Delete(letters.collect())
+    Settlement::Delete(letters.into_iter().chain(failed).collect())
 }
 
 /// Acts on a settlement. Returns how many letters were sent.
@@ -69,8 +57,8 @@ pub async fn settle(
             0
         }
         Settlement::Delete(letters) => {
-            for letter in &letters {
-                if let Err(error) = insist(|| queue.set_aside(letter)).await {
+            for letter in letters.iter().map(DeadLetter::message) {
+                if let Err(error) = insist(|| queue.send_dead_letter(&letter)).await {
                     // Left alone, it comes again, and at last SQS moves it.
                     error!(message.id, %error, "a message can't be put into the dead-letter queue");
                     return 0;
@@ -121,17 +109,37 @@ async fn leave(queue: &dyn Queue, receipt: &Receipt, visibility: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+    use vidstreamx_job::{Job, Record, Source, State};
+
     use super::*;
+
+    fn failed_record() -> Record {
+        let source = Source {
+            bucket: "uploads".parse().unwrap(),
+            key: "a.mp4".parse().unwrap(),
+            version_id: None,
+            etag: Some("e".into()),
+            size: None,
+        };
+        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
+        let mut record = Record::new(&job, Timestamp::UNIX_EPOCH);
+        record.state = State::Failed;
+        record
+    }
 
     #[test]
     fn a_message_is_deleted_when_all_in_it_was_dealt_with() {
         use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
-        let failed = || Failed(Box::new(letter.clone()));
-        assert_eq!(settlement(vec![]), Settlement::Delete(vec![]));
-        assert_eq!(settlement(vec![Settled, Settled]), Settlement::Delete(vec![]));
-        assert_eq!(settlement(vec![Settled, failed()]), Settlement::Delete(vec![letter.clone()]));
-        assert_eq!(settlement(vec![failed(), Unreadable]), Settlement::Leave);
-        assert_eq!(settlement(vec![failed(), Unreadable, Interrupted]), Settlement::GiveBack);
+        let record = failed_record();
+        let failed = || Failed(Box::new(record.clone()));
+        let about = DeadLetter::about(&record);
+        assert_eq!(settlement(vec![], vec![]), Settlement::Delete(vec![]));
+        assert_eq!(settlement(vec![], vec![Settled, Settled]), Settlement::Delete(vec![]));
+        assert_eq!(settlement(vec![], vec![Settled, failed()]), Settlement::Delete(vec![about.clone()]));
+        assert_eq!(settlement(vec![letter.clone()], vec![failed()]), Settlement::Delete(vec![letter, about]));
+        assert_eq!(settlement(vec![], vec![failed(), Unreadable]), Settlement::Leave);
+        assert_eq!(settlement(vec![], vec![failed(), Unreadable, Interrupted]), Settlement::GiveBack);
     }
 }

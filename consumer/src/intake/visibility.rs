@@ -129,7 +129,7 @@ mod tests {
     use crate::{
         aws::error::CallError,
         aws::sqs::{Backlog, Message, RefusedEntry},
-        intake::dead_letter::DeadLetter,
+        aws::sqs_send::OutgoingMessage,
     };
 
     /// Notes every batch; refuses receipts that begin with "over" for good, fails every second call.
@@ -148,7 +148,7 @@ mod tests {
         fn delete<'a>(&'a self, _: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
             unimplemented!()
         }
-        fn set_aside<'a>(&'a self, _: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
+        fn send_dead_letter<'a>(&'a self, _: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
             unimplemented!()
         }
         fn set_visibility<'a>(

@@ -6,5 +6,6 @@
 
 pub mod launch_throttle;
 pub mod reconciler;
+pub mod restart;
 pub mod task_outcome;
 pub mod task_watcher;

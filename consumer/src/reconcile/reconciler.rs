@@ -23,22 +23,18 @@ use vidstreamx_job::{Attempt, Job, JobId, Record, Report, Restart, Size, State};
 use crate::{
     aws::ecs::{Stopped, Tasks},
     aws::error::CallError,
-    aws::record_store::{LoadError, Presence, RecordStore, SaveError, Stored},
+    aws::record_store::{LoadError, RecordStore, SaveError, Stored},
     aws::run_task::{Launch, LaunchError},
-    commands::check::Definition,
-    inspect::header::Inspection,
-    intake::dead_letter::DeadLetter,
-    intake::restart::RestartRequest,
-    intake::settle::JobEnd,
+    aws::task_definition::TaskDefaults,
+    clock::Clock,
+    inspect::{Inspection, Presence, Uploads},
     metrics::Metrics,
     reconcile::launch_throttle::LaunchThrottle,
+    reconcile::restart::RestartRequest,
     reconcile::task_outcome::{self, Cause, Classified, Next, Policy, TaskOutcome},
     reconcile::task_watcher::{self, Watcher},
     sizing::Sizing,
 };
-
-/// Tells the time for records.
-pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 /// Everything that jobs share.
 pub struct Reconciler {
@@ -46,6 +42,8 @@ pub struct Reconciler {
     pub tasks: Arc<dyn Tasks>,
     /// Where records are.
     pub records: Arc<dyn RecordStore>,
+    /// Where uploads are.
+    pub uploads: Arc<dyn Uploads>,
     /// The time.
     pub clock: Clock,
     /// What every launch has to pass.
@@ -61,7 +59,7 @@ pub struct Reconciler {
     /// Which task a video gets, and what that costs.
     pub sizing: Sizing,
     /// What the task definition says.
-    pub definition: Definition,
+    pub defaults: TaskDefaults,
     /// How often to try, and on what.
     pub policy: Policy,
     /// The container that is given the job.
@@ -72,6 +70,20 @@ pub struct Reconciler {
     pub shutdown: CancellationToken,
     /// Jobs that this consumer follows now: a second delivery waits for the first one's end.
     pub followed: Mutex<HashMap<JobId, Arc<OnceCell<JobEnd>>>>,
+}
+
+/// The end of a job, as far as this consumer follows it.
+#[derive(Debug, Clone, PartialEq)]
+#[must_use]
+pub enum JobEnd {
+    /// The record says done, rejected or obsolete.
+    Settled,
+    /// The record says failed.
+    Failed(Box<Record>),
+    /// The record or the report has another version: its consumer may be about to take over.
+    Unreadable,
+    /// This consumer shuts down; another one continues.
+    Interrupted,
 }
 
 /// Why a job is not followed to its end.
@@ -356,9 +368,9 @@ impl Reconciler {
                     Err((State::Obsolete, "the object was replaced by another".to_owned()))
                 }
                 Some(Inspection::Video(facts)) => {
-                    Ok(self.sizing.choose(job.source.size, Some(&facts), self.definition.size))
+                    Ok(self.sizing.choose(job.source.size, Some(&facts), self.defaults.size))
                 }
-                None => Ok(self.sizing.choose(job.source.size, None, self.definition.size)),
+                None => Ok(self.sizing.choose(job.source.size, None, self.defaults.size)),
             }
         };
         let begins = end.is_ok();
@@ -396,7 +408,7 @@ impl Reconciler {
         for _ in 0..LOOKS {
             self.unless_shutdown(sleep(pause)).await?;
             pause = RETRY.0 + pause;
-            match self.records.look(&job.source).await {
+            match self.uploads.inspect(&job.source).await {
                 Ok(look) => return Ok(Some(look)),
                 Err(error) => debug!(job.id = job.id.as_str(), %error, "no look at the source"),
             }
@@ -410,7 +422,7 @@ impl Reconciler {
             Some(Inspection::Video(facts)) => Some(facts),
             _ => None,
         };
-        Ok(self.sizing.choose(job.source.size, facts.as_ref(), self.definition.size))
+        Ok(self.sizing.choose(job.source.size, facts.as_ref(), self.defaults.size))
     }
 
     /// A job that has ended, and goes on all the same: a person wants it, or S3 tells again of an obsolete
@@ -424,7 +436,7 @@ impl Reconciler {
                 record.restarts.push(Restart { at: now, after_attempt, request: restart.to_string() });
                 restart.to_string()
             } else if record.state == State::Obsolete
-                && self.until_done(|| self.records.presence(&record.source)).await? == Presence::Present
+                && self.until_done(|| self.uploads.presence(&record.source)).await? == Presence::Present
             {
                 "its object is there again".to_owned()
             } else {
@@ -469,7 +481,7 @@ impl Reconciler {
             && let (Some(size), Some(capacity), Some(seconds)) =
                 (attempt.size, attempt.capacity, attempt.billed_seconds)
         {
-            attempt.cost_usd = Some(self.sizing.cost(size, capacity, self.definition.arm, seconds));
+            attempt.cost_usd = Some(self.sizing.cost(size, capacity, self.defaults.arm, seconds));
         }
     }
 
@@ -717,6 +729,6 @@ fn ended_before(record: &Record) -> JobEnd {
 fn end(record: &Record) -> JobEnd {
     match record.state {
         State::Done | State::Rejected | State::Obsolete => JobEnd::Settled,
-        State::Failed | State::Running => JobEnd::Failed(Box::new(DeadLetter::about(record))),
+        State::Failed | State::Running => JobEnd::Failed(Box::new(record.clone())),
     }
 }

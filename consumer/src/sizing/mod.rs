@@ -9,6 +9,7 @@ use std::{collections::HashSet, fmt::Write as _, ops::RangeInclusive};
 use serde::Deserialize;
 use vidstreamx_job::{Capacity, Size};
 
+use crate::aws::task_definition::FREE_STORAGE_GIB;
 use crate::inspect::header::{MediaFacts, codecs};
 
 /// The default rules and prices.
@@ -19,8 +20,6 @@ const VCPU: u32 = 1024;
 const GIB: u32 = 1024;
 /// What Fargate takes as ephemeral storage, in GiB.
 const STORAGE_GIB: RangeInclusive<u32> = 21..=200;
-/// As much storage is part of every task's price, in GiB.
-pub const FREE_STORAGE_GIB: u32 = 20;
 /// What Fargate bills at least.
 const LEAST_SECONDS: f64 = 60.0;
 

@@ -148,9 +148,9 @@ impl Queue for FaultyClient {
         }))
     }
 
-    fn set_aside<'a>(&'a self, letter: &'a DeadLetter) -> BoxFuture<'a, Result<(), CallError>> {
+    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
         Box::pin(self.call(async {
-            self.cloud.set_aside(letter);
+            self.cloud.send_dead_letter(message);
             Ok(())
         }))
     }
@@ -223,12 +223,14 @@ impl RecordStore for FaultyClient {
     fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
         Box::pin(self.call(async { Ok(self.cloud.report(job)) }))
     }
+}
 
+impl Uploads for FaultyClient {
     fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
         Box::pin(self.call(async { self.cloud.presence(source) }))
     }
 
-    fn look<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
-        Box::pin(self.call(async { self.cloud.look(source) }))
+    fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
+        Box::pin(self.call(async { self.cloud.inspect(source) }))
     }
 }

@@ -25,13 +25,12 @@ use tokio::{
 use vidstreamx_consumer::{
     aws::ecs::{Stopped, TaskStatus, Tasks},
     aws::error::CallError,
-    aws::record_store::{LoadError, Presence, RecordStore, SaveError, Stored},
+    aws::record_store::{LoadError, RecordStore, SaveError, Stored},
     aws::run_task::{self, Launch, LaunchError},
-    aws::sqs::{Backlog, Message, Queue, Receipt, RefusedEntry},
-    inspect::header::{Inspection, MediaFacts},
-    intake::dead_letter::DeadLetter,
+    aws::sqs::{Backlog, Message, Queue, RESTART_ATTRIBUTE, Receipt, RefusedEntry},
+    aws::sqs_send::OutgoingMessage,
+    inspect::{Inspection, MediaFacts, Presence, Uploads},
     intake::receive_loop::Services,
-    intake::restart::{self, RestartRequest},
     metrics::Metrics,
 };
 use vidstreamx_job::{Job, JobId, Layout, Outcome, Record, Report, Source, Timings};
@@ -103,7 +102,7 @@ struct State {
     messages: BTreeMap<u64, Queued>,
     /// What SQS itself moved, after too many receives.
     given_up: Vec<String>,
-    letters: Vec<DeadLetter>,
+    letters: Vec<OutgoingMessage>,
     next: u64,
     tokens: HashMap<String, (Launch, String, Instant)>,
     /// Launches that ECS would take at once, and when that was counted.
@@ -126,7 +125,7 @@ struct State {
 
 struct Queued {
     body: String,
-    restart: Option<RestartRequest>,
+    restart: Option<String>,
     sent_at: Instant,
     /// When it was received last.
     received_at: Instant,
@@ -183,6 +182,7 @@ impl Cloud {
             queue: seat.clone(),
             tasks: seat.clone(),
             records: seat.clone(),
+            uploads: seat.clone(),
             clock: Arc::new(move || epoch() + start.elapsed()),
             metrics: Arc::new(Metrics::new("videos")),
         }
@@ -196,7 +196,7 @@ impl Cloud {
         self.send_with_restart(body, None);
     }
 
-    pub fn send_with_restart(&self, body: String, restart: Option<RestartRequest>) {
+    pub fn send_with_restart(&self, body: String, restart: Option<String>) {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
@@ -218,9 +218,8 @@ impl Cloud {
     pub fn redrive(&self) {
         let letters = std::mem::take(&mut self.state().letters);
         for letter in letters {
-            let attributes = letter.attributes();
-            let restart = attributes.into_iter().find(|(name, _, _)| *name == restart::ATTRIBUTE);
-            self.send_with_restart(letter.body, restart.map(|(_, _, text)| text.parse().unwrap()));
+            let restart = letter.attribute(RESTART_ATTRIBUTE).map(str::to_owned);
+            self.send_with_restart(letter.body, restart);
         }
     }
 
@@ -280,7 +279,7 @@ impl Cloud {
     }
 
     /// What consumers put into the dead-letter queue.
-    pub fn letters(&self) -> Vec<DeadLetter> {
+    pub fn letters(&self) -> Vec<OutgoingMessage> {
         self.state().letters.clone()
     }
 
@@ -442,8 +441,8 @@ impl Cloud {
         }
     }
 
-    fn set_aside(&self, letter: &DeadLetter) {
-        self.state().letters.push(letter.clone());
+    fn send_dead_letter(&self, message: &OutgoingMessage) {
+        self.state().letters.push(message.clone());
     }
 
     fn set_visibility(&self, receipts: &[Receipt], visibility: Duration) -> Vec<RefusedEntry> {
@@ -617,7 +616,7 @@ impl Cloud {
         Ok(if gone { Presence::Gone } else { Presence::Present })
     }
 
-    fn look(&self, source: &Source) -> Result<Inspection, CallError> {
+    fn inspect(&self, source: &Source) -> Result<Inspection, CallError> {
         match self.presence(source)? {
             Presence::Gone => Ok(Inspection::Gone),
             Presence::Replaced => Ok(Inspection::Replaced),

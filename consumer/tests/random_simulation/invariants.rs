@@ -6,7 +6,10 @@ use std::{
 };
 
 use tokio::time::Instant;
-use vidstreamx_consumer::intake::notification::{self, Notification};
+use vidstreamx_consumer::intake::{
+    dead_letter::{ATTEMPTS, JOB_ID, REASON},
+    notification::{self, Notification},
+};
 use vidstreamx_job::{JobId, Record, State};
 
 use crate::{
@@ -78,21 +81,22 @@ fn dead_letters_say_why(outcome: &Outcome, records: &[Record], found: &mut Vec<S
     let letters = cloud.letters();
     let mut strangers = HashSet::new();
     for letter in &letters {
-        if letter.reason.is_empty() {
+        if letter.attribute(REASON).is_none_or(str::is_empty) {
             found.push(format!("a dead letter without a reason: {}", letter.body));
         }
-        let Some(job) = &letter.job else {
+        let Some(job) = letter.attribute(JOB_ID) else {
             strangers.insert(&letter.body);
             continue;
         };
-        let record = records.iter().find(|record| record.job_id == job.id);
+        let attempts: usize = letter.attribute(ATTEMPTS).unwrap().parse().unwrap();
+        let record = records.iter().find(|record| record.job_id.as_str() == job);
         let about = notification::decode(&letter.body);
         match (record, &about[..]) {
             (Some(record), [Notification::Created(source)])
                 if *source == record.source
-                    && (record.state == State::Failed && job.attempts == record.attempts.len()
+                    && (record.state == State::Failed && attempts == record.attempts.len()
                         // A late duplicate of the upload told of the failure once more.
-                        || record.restarts.iter().any(|restart| restart.after_attempt as usize == job.attempts)) =>
+                        || record.restarts.iter().any(|restart| restart.after_attempt as usize == attempts)) =>
                 {}
             _ => found.push(format!("a dead letter about no failed job: {letter:?}")),
         }
@@ -102,7 +106,7 @@ fn dead_letters_say_why(outcome: &Outcome, records: &[Record], found: &mut Vec<S
         found.push(format!("{} of {expected} strangers are dead letters", strangers.len()));
     }
     for record in records.iter().filter(|record| record.state == State::Failed) {
-        if !letters.iter().any(|letter| letter.job.as_ref().is_some_and(|job| job.id == record.job_id)) {
+        if !letters.iter().any(|letter| letter.attribute(JOB_ID) == Some(record.job_id.as_str())) {
             found.push(format!("{} failed without a dead letter", record.source.key));
         }
     }

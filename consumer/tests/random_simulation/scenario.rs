@@ -4,8 +4,8 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use serde_json::{Value, json};
 use vidstreamx_consumer::{
-    aws::run_task::Launch, commands::check::Definition, intake::decide::Rules, intake::receive_loop::Options,
-    reconcile::task_outcome::Policy, sizing::Sizing,
+    aws::run_task::Launch, aws::task_definition::TaskDefaults, intake::decide::Rules,
+    intake::receive_loop::Options, reconcile::task_outcome::Policy, sizing::Sizing,
 };
 use vidstreamx_job::{Capacity, Size};
 
@@ -256,7 +256,7 @@ impl Plan {
             max_tasks: self.max_tasks,
             launches_per_second: self.launches_per_second,
             sizing: Sizing::default(),
-            definition: Definition {
+            defaults: TaskDefaults {
                 size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
                 arm: false,
             },

@@ -5,12 +5,8 @@
 
 pub mod objects;
 
-use std::{
-    collections::HashMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
-use aws_sdk_sqs::types::MessageAttributeValue;
 use clap::Args;
 use futures::{StreamExt as _, stream};
 use indicatif::DecimalBytes;
@@ -21,13 +17,14 @@ use vidstreamx_job::{BucketName, S3Uri, Source};
 use self::objects::Uploads;
 use crate::{
     aws::error::CallError,
-    aws::sqs::BATCH,
+    aws::names::QueueUrl,
+    aws::sqs::{BATCH, RESTART_ATTRIBUTE},
     aws::sqs_send::{self, OutgoingMessage},
     commands::format,
     commands::progress::ProgressDisplay,
-    config::{QueueUrl, SubmitSettings},
+    config::SubmitSettings,
     intake::notification,
-    intake::restart::{self, RestartRequest},
+    reconcile::restart::RestartRequest,
 };
 
 /// What is submitted.
@@ -253,15 +250,11 @@ fn dry_line(source: &Source) -> String {
 }
 
 fn letter(source: &Source, request_ids: Option<&mut RequestIds>) -> OutgoingMessage {
-    let request = request_ids.and_then(|request_ids| {
-        let value =
-            MessageAttributeValue::builder().data_type("String").string_value(request_ids.next().to_string());
-        Some((restart::ATTRIBUTE.to_owned(), value.build().ok()?))
-    });
-    OutgoingMessage {
-        body: notification::about(source),
-        attributes: request.into_iter().collect::<HashMap<_, _>>(),
+    let mut message = OutgoingMessage { body: notification::about(source), ..OutgoingMessage::default() };
+    if let Some(ids) = request_ids {
+        message.set_attribute(RESTART_ATTRIBUTE, "String", ids.next().to_string());
     }
+    message
 }
 
 impl Tally {
@@ -378,7 +371,7 @@ mod tests {
                         failed.push(failure.sender_fault(true).build().unwrap());
                         continue;
                     }
-                    let request = entry.message_attributes().and_then(|all| all.get(restart::ATTRIBUTE));
+                    let request = entry.message_attributes().and_then(|all| all.get(RESTART_ATTRIBUTE));
                     let request = request.and_then(|value| value.string_value()).map(str::to_owned);
                     sent.lock().unwrap().push((entry.message_body().to_owned(), request));
                 }

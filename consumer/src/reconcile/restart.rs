@@ -7,9 +7,6 @@ use std::{fmt, str::FromStr};
 
 use vidstreamx_job::{Record, State};
 
-/// The message attribute that holds the wish.
-pub const ATTRIBUTE: &str = "vidstreamx-restart";
-
 /// Why a job is to be started anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RestartRequest {

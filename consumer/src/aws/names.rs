@@ -1,0 +1,69 @@
+//! Names of AWS resources, checked for their form.
+
+use std::{fmt, str::FromStr};
+
+/// The form that a text should have.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it should be {0}")]
+pub struct Malformed(pub &'static str);
+
+macro_rules! text_setting {
+    ($(#[$doc:meta])* $name:ident, $valid:expr, $shape:literal) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct $name(String);
+
+        impl $name {
+            /// The setting as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Malformed;
+
+            fn from_str(text: &str) -> Result<Self, Malformed> {
+                let valid: fn(&str) -> bool = $valid;
+                if valid(text) { Ok(Self(text.to_owned())) } else { Err(Malformed($shape)) }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+text_setting!(
+    /// A queue's URL as SQS gives it.
+    QueueUrl,
+    |text| {
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        rest.and_then(|rest| rest.rsplit_once('/'))
+            .is_some_and(|(place, name)| !place.is_empty() && !name.is_empty())
+            && !text.contains(char::is_whitespace)
+    },
+    "a queue's URL like https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
+);
+text_setting!(
+    /// A subnet's id.
+    SubnetId,
+    |text| has_id_after(text, "subnet-"),
+    "subnet ids like subnet-0123456789abcdef0, separated by commas"
+);
+text_setting!(
+    /// A security group's id.
+    SecurityGroupId,
+    |text| has_id_after(text, "sg-"),
+    "security group ids like sg-0123456789abcdef0, separated by commas"
+);
+
+fn has_id_after(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).is_some_and(|id| {
+        !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    })
+}
