@@ -1,7 +1,7 @@
-//! The stream's MPD (MPEG-DASH, ISO/IEC 23009-1, by the DASH-IF's guidelines) over the segments that the HLS
-//! playlists name.
+//! The MPD (MPEG-DASH, ISO/IEC 23009-1, with the DASH-IF's guidelines), over the same segments as the HLS
+//! playlists.
 //!
-//! Static, so written when the last segment is there: a stream that grows is followed by its playlists.
+//! It is static, so it is written when the stream is complete; a growing stream has HLS playlists only.
 
 use std::{io::Write, time::Duration};
 
@@ -23,8 +23,9 @@ const CHANNELS: &str = "urn:mpeg:mpegB:cicp:ChannelConfiguration";
 /// `seg-00000.m4s`, as in the playlists.
 const SEGMENT_NAME: &str = "seg-$Number%05d$.m4s";
 
-/// The MPD of a whole presentation.
-pub fn mpd(presentation: &Presentation) -> Vec<u8> {
+/// The MPD of a complete presentation.
+#[must_use]
+pub(crate) fn mpd(presentation: &Presentation) -> Vec<u8> {
     let rungs = presentation.sorted_rungs();
     let video = rungs.chunk_by(|one, next| one.family() == next.family()).map(video_set);
     let audio = presentation.sorted_audio();
@@ -44,7 +45,7 @@ pub fn mpd(presentation: &Presentation) -> Vec<u8> {
         profiles: Some(PROFILE.into()),
         mpdtype: Some("static".into()),
         mediaPresentationDuration: Some(duration(timelines(presentation).map(Timeline::end_seconds))),
-        // A network as fast as @bandwidth, the peak of all segments, brings the first within its own length.
+        // A network with the rate of @bandwidth, the peak, delivers the first segment within its duration.
         minBufferTime: Some(longest),
         maxSegmentDuration: Some(longest),
         periods: vec![Period {
@@ -58,19 +59,19 @@ pub fn mpd(presentation: &Presentation) -> Vec<u8> {
     presentation::text(|buffer| writeln!(buffer, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{mpd}"))
 }
 
-/// Of picture and sound.
+/// The timelines of video and audio.
 fn timelines(presentation: &Presentation) -> impl Iterator<Item = &Timeline> {
     let audio = presentation.audio.iter().flat_map(|sound| [Some(&sound.stereo), sound.surround.as_ref()]);
     let video = presentation.rungs.iter().map(|rung| &rung.rendition.timeline);
     video.chain(audio.flatten().map(|layout| &layout.rendition.timeline))
 }
 
-/// The longest, to the microsecond.
+/// The longest duration, to the microsecond.
 fn duration(seconds: impl Iterator<Item = f64>) -> Duration {
     Duration::from_micros((seconds.fold(0.0, f64::max) * 1e6).round() as u64)
 }
 
-/// Rungs of one codec, between which players switch.
+/// The rungs of one codec, between which players switch.
 fn video_set(rungs: &[&Variant]) -> AdaptationSet {
     let fastest = rungs.iter().map(|rung| rung.frame_rate).fold(0.0, f64::max);
     AdaptationSet {
@@ -81,7 +82,7 @@ fn video_set(rungs: &[&Variant]) -> AdaptationSet {
         maxWidth: rungs.iter().map(|rung| rung.width.into()).max(),
         maxHeight: rungs.iter().map(|rung| rung.height.into()).max(),
         maxFrameRate: fraction(fastest),
-        // No role: it would be main, and Shaka Player would take every sound with it for the main one.
+        // No role: with `main` here, Shaka Player would treat every audio track as the main one.
         representations: rungs
             .iter()
             .map(|rung| Representation {
@@ -161,12 +162,12 @@ fn representation(rendition: &Rendition) -> Representation {
     }
 }
 
-/// Unique, since folders are; without the job's: `video-1080p`.
+/// Unique id from the folder, without the job's part: `video-1080p`.
 fn id(rendition: &Rendition) -> String {
     rendition.folder.split_once('/').map_or(rendition.folder.as_str(), |(_, below)| below).replace('/', "-")
 }
 
-/// The segments' times: those of one length that follow on each other are one entry.
+/// The segment timeline; consecutive segments of one duration are one entry.
 fn runs(timeline: &Timeline) -> Vec<S> {
     let mut runs: Vec<S> = Vec::new();
     let mut end = None;
@@ -187,7 +188,7 @@ fn runs(timeline: &Timeline) -> Vec<S> {
     runs
 }
 
-/// Frames per second: whole, NTSC's (over 1001), or to a thousandth; none if unknown.
+/// Frame rate as a fraction: whole, over 1001 (NTSC), or in thousandths; `None` if unknown.
 fn fraction(frame_rate: f64) -> Option<String> {
     let thousandths = (frame_rate * 1000.0).round() as u64;
     let whole = frame_rate.round();
@@ -202,7 +203,7 @@ fn fraction(frame_rate: f64) -> Option<String> {
     }
 }
 
-/// The code point of FFmpeg's default layout for so many channels; up to 5.1 they are one number.
+/// The code point of FFmpeg's default layout for a number of channels; up to 5.1 it is that number.
 fn channel_configuration(channels: u32) -> u32 {
     match channels {
         7 => 11,
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_text_and_not_markup() {
+    fn labels_are_escaped() {
         let mut presentation = everything();
         presentation.audio[0].label = "<b>\"Tom\" & 'Jerry'</b>".into();
         let label = &read(&presentation).periods[0].adaptations[3].Label[0];
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_of_one_length_are_one_run() {
+    fn segments_of_equal_duration_are_one_entry() {
         let mut late = timeline(1000, 500, &[4000, 4000, 4000, 3000, 4000]);
         late.segments[4].start_ticks += 40;
         let run = |t, d, r| S { t, d, r, ..S::default() };

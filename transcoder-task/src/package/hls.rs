@@ -12,39 +12,38 @@ use super::presentation::{
     SubtitlesTrack, Timeline, Variant, segment_name, text, text_segment_name,
 };
 
-/// The features used here need version 6 (EXT-X-MAP for more than I-frames, RFC 8216 section 7); Apple's own
-/// tools write 7 for fragmented MP4.
+/// Protocol version. The features used here need 6 (EXT-X-MAP, RFC 8216 section 7); Apple's tools write 7 for
+/// fragmented MP4.
 const VERSION: usize = 7;
 const SUBTITLES_GROUP: &str = "subtitles";
-/// Players begin with the variant that is listed first, and hls.js takes its rate for the network's until it
-/// has measured that. Apple's authoring rules want the one nearest to this average there.
+/// Average rate of the variant that is listed first. Players begin with it, and hls.js uses its rate as its
+/// first estimate of the network's. The figure is from Apple's authoring rules.
 const FIRST_VARIANT_BITS: u64 = 2_000_000;
 
-/// The target duration of all playlists of a stream, which must be the same in each and must not change while
-/// they grow: the plan's longest segment, unless a published one is longer all the same (a source with long
-/// frames).
+/// The target duration of all playlists of a stream. It must be the same in each and must not change while
+/// they grow: the plan's longest segment, or a longer published one (a source with long frames).
 pub(crate) fn target_duration<'a>(
     planned_seconds: f64,
     timelines: impl Iterator<Item = &'a Timeline>,
 ) -> u64 {
-    // A player compares rounded durations with it (RFC 8216 section 4.3.3.1).
+    // Players compare it with rounded durations (RFC 8216 section 4.3.3.1).
     let longest = timelines.map(|timeline| timeline.longest_seconds().round()).fold(0.0, f64::max);
     planned_seconds.ceil().max(longest).max(1.0) as u64
 }
 
-/// A media playlist of fragmented MP4: growing (EVENT), or final (VOD).
+/// A media playlist of fragmented MP4: EVENT while it grows, VOD at the end.
 pub(crate) fn media(timeline: &Timeline, target_seconds: u64, finished: bool) -> Vec<u8> {
     write(MediaPlaylist {
         independent_segments: true,
         playlist_type: Some(if finished { MediaPlaylistType::Vod } else { MediaPlaylistType::Event }),
-        // Players would begin where a live event is now.
+        // Without this, players would start a growing playlist at its end.
         start: (!finished).then(|| Start { time_offset: 0.0, ..Start::default() }),
         end_list: finished,
         ..playlist(timeline, target_seconds, Some(INIT_NAME), segment_name)
     })
 }
 
-/// A rung's final I-frame playlist: of each segment the bytes that hold its first picture.
+/// The final I-frame playlist of a rung, with the byte range of each segment's first frame.
 pub(crate) fn i_frames(timeline: &Timeline, target_seconds: u64) -> Vec<u8> {
     let mut playlist = MediaPlaylist {
         i_frames_only: true,
@@ -58,7 +57,7 @@ pub(crate) fn i_frames(timeline: &Timeline, target_seconds: u64) -> Vec<u8> {
     write(playlist)
 }
 
-/// The final playlist of a subtitle track's segments.
+/// The final playlist of a subtitle track.
 pub(crate) fn subtitles(timeline: &Timeline, target_seconds: u64) -> Vec<u8> {
     write(MediaPlaylist {
         playlist_type: Some(MediaPlaylistType::Vod),
@@ -75,7 +74,7 @@ fn playlist(
 ) -> MediaPlaylist {
     let segments = timeline.segments.iter().enumerate().map(|(number, segment)| MediaSegment {
         uri: name(number),
-        // Off by at most 2^-23 of itself when read again: 10 milliseconds over 24 hours.
+        // The error of 32 bits is at most 2^-23: 10 milliseconds over 24 hours.
         duration: timeline.seconds(segment.duration_ticks) as f32,
         map: init.filter(|_| number == 0).map(|uri| Map { uri: uri.into(), ..Map::default() }),
         ..MediaSegment::default()
@@ -88,11 +87,11 @@ fn playlist(
     }
 }
 
-/// An audio group: stereo, or surround.
+/// An audio group: stereo or surround.
 struct Group<'a> {
     id: &'static str,
-    /// One of each sound: RFC 8216 section 4.3.4.2.1 wants the same members in every group, so a track that
-    /// is only in stereo is in the surround group as well.
+    /// One layout of each track. RFC 8216 section 4.3.4.2.1 requires the same members in every group, so a
+    /// track that is only in stereo is also in the surround group.
     layouts: Vec<&'a AudioLayout>,
     codecs: Vec<&'a str>,
     rates: Rates,
@@ -135,8 +134,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Lets players choose by language where that is enough to tell which member of the group is meant (RFC 8216
-/// section 4.3.4.1.1): the default one, else the first.
+/// Sets AUTOSELECT for one member per language: the default one, else the first (RFC 8216 section 4.3.4.1.1).
 fn autoselected(mut group: Vec<AlternativeMedia>) -> Vec<AlternativeMedia> {
     for index in 0..group.len() {
         let alike = |other: &AlternativeMedia| {
@@ -168,7 +166,7 @@ fn subtitles_group(subtitles: &[SubtitlesTrack]) -> Vec<AlternativeMedia> {
     autoselected(members.collect())
 }
 
-/// The master playlist. Without rungs, the sound is the stream.
+/// The master playlist. Without rungs, the audio tracks are the variants.
 pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
     let audio = presentation.sorted_audio();
     let groups = Group::all(&audio);
@@ -204,7 +202,7 @@ pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
                 ..stream(layout.rendition.playlist(), &group.codecs, group.rates.plus(text_rates))
             }));
         }
-        // One rendition is no choice.
+        // A single rendition needs no group.
         if let ([variant], [_]) = (variants.as_mut_slice(), alternatives.as_slice()) {
             variant.audio = None;
             alternatives.clear();
@@ -221,7 +219,7 @@ pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
     text(|buffer| playlist.write_to(buffer))
 }
 
-/// Sorted, but for the variant to begin with.
+/// The sorted rungs, with the variant to begin with first.
 fn in_playlist_order(presentation: &Presentation) -> Vec<&Variant> {
     let mut rungs = presentation.sorted_rungs();
     let most_played = rungs.first().map(|rung| rung.family());
@@ -254,14 +252,14 @@ impl Rendition {
 }
 
 impl Variant {
-    /// With what plays beside the picture.
+    /// The variant with its audio and subtitles.
     fn stream(&self, other_codecs: &[&str], other_rates: Rates) -> VariantStream {
         let codecs: Vec<&str> =
             [self.rendition.codecs.as_str()].into_iter().chain(other_codecs.iter().copied()).collect();
         VariantStream {
             frame_rate: (self.frame_rate > 0.0).then_some((self.frame_rate * 1000.0).round() / 1000.0),
             closed_captions: Some(ClosedCaptionGroupId::None),
-            ..self.picture(self.rendition.playlist(), &codecs, self.rendition.rates.plus(other_rates))
+            ..self.video_stream(self.rendition.playlist(), &codecs, self.rendition.rates.plus(other_rates))
         }
     }
 
@@ -269,11 +267,11 @@ impl Variant {
         let uri = format!("{}/{I_FRAMES_NAME}", self.rendition.folder);
         Some(VariantStream {
             is_i_frame: true,
-            ..self.picture(uri, &[&self.rendition.codecs], self.key_rates?)
+            ..self.video_stream(uri, &[&self.rendition.codecs], self.key_rates?)
         })
     }
 
-    fn picture(&self, uri: String, codecs: &[&str], rates: Rates) -> VariantStream {
+    fn video_stream(&self, uri: String, codecs: &[&str], rates: Rates) -> VariantStream {
         let range = ("VIDEO-RANGE".to_owned(), QuotedOrUnquoted::Unquoted("SDR".into()));
         VariantStream {
             resolution: Some(Resolution { width: self.width.into(), height: self.height.into() }),

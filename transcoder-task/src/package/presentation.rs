@@ -1,69 +1,74 @@
-//! The model of a stream for all manifests: renditions with their segments, rates, labels, and the names of files.
+//! The model of a stream for all manifests: renditions with their segments, rates, labels, and the names of
+//! files.
 
-/// A segment as manifests need it.
+/// A published segment, with the data that manifests need.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Published {
-    /// When the first of its samples is shown, on the rendition's clock: with frames of several lengths and B
-    /// frames that is not when the first is decoded.
+    /// Earliest presentation time of its samples in ticks. With B frames this is not the first sample's.
     pub(crate) start_ticks: u64,
-    /// From there to the end of the sample that is shown last.
+    /// From there to the end of the last presented sample, in ticks.
     pub(crate) duration_ticks: u64,
-    /// How many samples (frames).
+    /// Number of samples (frames).
     pub(crate) samples: usize,
-    /// Its size.
+    /// Size.
     pub(crate) bytes: u64,
-    /// From its beginning to the end of its first sample: on their own they decode to one picture. 0 for what
-    /// has no pictures.
+    /// Bytes from its start to the end of its first sample, which decode to one frame. 0 without video.
     pub(crate) key_bytes: u64,
 }
 
-/// The segments of a rendition in order, and its clock.
+/// The segments of a rendition and its clock.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Timeline {
-    /// Ticks per second; 0 before anything is known.
+    /// Ticks per second; 0 before the init segment is known.
     pub(crate) timescale: u32,
-    /// From number 0.
+    /// In order, from number 0.
     pub(crate) segments: Vec<Published>,
 }
 
 impl Timeline {
-    /// The first segments alone.
+    /// The first segments.
+    #[must_use]
     pub(crate) fn first(&self, segments: usize) -> Self {
         Self { segments: self.segments.iter().take(segments).copied().collect(), ..*self }
     }
 
-    /// An instant or a length on this clock, in seconds.
+    /// Converts ticks to seconds.
+    #[must_use]
     pub(crate) fn seconds(&self, ticks: u64) -> f64 {
         ticks as f64 / f64::from(self.timescale.max(1))
     }
 
-    /// Of all segments.
+    #[must_use]
     pub(crate) fn duration_seconds(&self) -> f64 {
         self.seconds(self.segments.iter().map(|segment| segment.duration_ticks).sum())
     }
 
-    /// Of the longest segment.
+    /// Duration of the longest segment.
+    #[must_use]
     pub(crate) fn longest_seconds(&self) -> f64 {
         self.seconds(self.segments.iter().map(|segment| segment.duration_ticks).max().unwrap_or(0))
     }
 
-    /// When the last segment's last sample ends.
+    /// End of the last segment.
+    #[must_use]
     pub(crate) fn end_seconds(&self) -> f64 {
         self.seconds(self.segments.last().map_or(0, |last| last.start_ticks + last.duration_ticks))
     }
 
-    /// What fetching it takes.
+    /// Rates of the media playlist.
+    #[must_use]
     pub(crate) fn rates(&self, target_seconds: u64) -> Rates {
         self.measured(target_seconds, |segment| segment.bytes)
     }
 
-    /// What fetching its I-frame playlist takes.
+    /// Rates of the I-frame playlist.
+    #[must_use]
     pub(crate) fn key_rates(&self, target_seconds: u64) -> Rates {
         self.measured(target_seconds, |segment| segment.key_bytes)
     }
 
-    /// The peak is that of RFC 8216 section 4.1: of any segments in a row that last between half and one and a
-    /// half of the target duration, so that a last segment of a frame or two counts only with the one before.
+    /// The peak as in RFC 8216 section 4.1: the highest rate of consecutive segments that last between 0.5
+    /// and 1.5 target durations. A very short last segment counts only together with the one before.
     fn measured(&self, target_seconds: u64, bytes: impl Fn(&Published) -> u64) -> Rates {
         let bits = |bytes: u64, ticks: u64| {
             let of_a_second = u128::from(bytes) * 8 * u128::from(self.timescale);
@@ -92,9 +97,9 @@ impl Timeline {
 /// Bits per second.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Rates {
-    /// Of the busiest stretch of about a segment's length; at least the average.
+    /// Highest rate over about one segment; at least the average.
     pub(crate) peak: u64,
-    /// Over all segments.
+    /// Rate over all segments.
     pub(crate) average: u64,
 }
 
@@ -112,10 +117,10 @@ impl Rates {
     }
 }
 
-/// Everything that a viewer can choose from.
+/// All renditions of a stream.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Presentation {
-    /// In any order; none for audio alone.
+    /// In any order; empty for audio alone.
     pub(crate) rungs: Vec<Variant>,
     /// One per source track, in the source's order.
     pub(crate) audio: Vec<AudioTrack>,
@@ -126,85 +131,85 @@ pub(crate) struct Presentation {
 /// A folder of segments with their playlist.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rendition {
-    /// Relative to the manifests: `0123/video/1080p`. Part of addresses as it is.
+    /// Relative to the manifests: `0123/video/1080p`. Used in URLs without escaping.
     pub(crate) folder: String,
-    /// RFC 6381, of this rendition alone; empty for subtitles.
+    /// RFC 6381 string of this rendition; empty for subtitles.
     pub(crate) codecs: String,
-    /// What there is to play.
+    /// Its segments.
     pub(crate) timeline: Timeline,
-    /// Measured, or planned while it grows.
+    /// Measured rates; planned rates while the stream grows.
     pub(crate) rates: Rates,
 }
 
 /// A rung.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Variant {
-    /// The picture alone.
+    /// The video.
     pub(crate) rendition: Rendition,
-    /// In pixels.
+    /// Width in pixels.
     pub(crate) width: u32,
-    /// In pixels.
+    /// Height in pixels.
     pub(crate) height: u32,
-    /// On average; 0 if unknown.
+    /// Average frames per second; 0 if unknown.
     pub(crate) frame_rate: f64,
-    /// Of its I-frame playlist, once there is one.
+    /// Rates of its I-frame playlist, if it exists.
     pub(crate) key_rates: Option<Rates>,
 }
 
 /// A source's audio track.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AudioTrack {
-    /// Shown to people; unique among audio (see [`crate::plan::language::labels`]).
+    /// Name in the player's menu, unique among audio tracks (see [`crate::plan::language::labels`]).
     pub(crate) label: String,
-    /// RFC 5646.
+    /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// Plays if nobody chooses; the first such one counts, or else the first.
+    /// Plays unless the viewer chooses another. The first default track counts, else the first track.
     pub(crate) default: bool,
-    /// In one or two channels: what every player can play.
+    /// Mono or stereo, which every player supports.
     pub(crate) stereo: AudioLayout,
-    /// In more channels.
+    /// The surround layout, if any.
     pub(crate) surround: Option<AudioLayout>,
 }
 
 /// An audio track in one channel layout.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AudioLayout {
-    /// The sound alone.
+    /// The audio.
     pub(crate) rendition: Rendition,
-    /// How many.
+    /// Number of channels.
     pub(crate) channels: u32,
     /// In Hz.
     pub(crate) sample_rate: u32,
 }
 
-/// A subtitle track: its folder holds a playlist with segments, and the whole of it as one file.
+/// A subtitle track, in segments and as one file in the same folder.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SubtitlesTrack {
-    /// Of WebVTT.
+    /// The WebVTT segments.
     pub(crate) rendition: Rendition,
-    /// Shown to people; unique among subtitles.
+    /// Name in the player's menu, unique among subtitle tracks.
     pub(crate) label: String,
-    /// RFC 5646.
+    /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// Shown if nobody chooses; at most the first such one is.
+    /// Shown unless the viewer turns it off. At most the first such track is shown.
     pub(crate) default: bool,
-    /// Only what everybody must read, such as the translation of signs.
+    /// Holds only translations that every viewer needs, for example of signs.
     pub(crate) forced: bool,
 }
 
-/// Video codecs in the order of how many players take them.
+/// Video codecs, the most widely supported first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Family {
-    /// Played everywhere.
+    /// Supported everywhere.
     H264,
-    /// Played where the hardware is licensed.
+    /// Supported by licensed hardware.
     Hevc,
-    /// Played by newer browsers and devices.
+    /// Supported by newer browsers and devices.
     Av1,
 }
 
 impl Variant {
-    /// Its codec.
+    #[must_use]
     pub(crate) fn family(&self) -> Family {
         match self.rendition.codecs.split('.').next() {
             Some("hvc1" | "hev1") => Family::Hevc,
@@ -215,7 +220,8 @@ impl Variant {
 }
 
 impl Presentation {
-    /// The rungs by codec, most played first, and the largest first within one.
+    /// The rungs by codec, the most supported first, each from large to small.
+    #[must_use]
     pub(crate) fn sorted_rungs(&self) -> Vec<&Variant> {
         let mut rungs: Vec<&Variant> = self.rungs.iter().collect();
         rungs.sort_by_key(|rung| {
@@ -225,8 +231,9 @@ impl Presentation {
         rungs
     }
 
-    /// The one that plays if nobody chooses, then the others in the source's order. Players that do not look
-    /// at what is marked as default (Shaka Player 5, where channel counts match) take the first.
+    /// The default track first, then the others in the source's order. Some players ignore the default flag
+    /// and take the first track (Shaka Player 5, where channel counts match).
+    #[must_use]
     pub(crate) fn sorted_audio(&self) -> Vec<&AudioTrack> {
         let mut audio: Vec<&AudioTrack> = self.audio.iter().collect();
         let default = audio.iter().position(|sound| sound.default).unwrap_or(0);
@@ -237,29 +244,31 @@ impl Presentation {
     }
 }
 
-/// The address of a media segment, next to its playlist.
+/// File name of a media segment.
+#[must_use]
 pub(crate) fn segment_name(number: usize) -> String {
     format!("seg-{number:05}.m4s")
 }
 
-/// The address of a subtitle segment, next to its playlist.
+/// File name of a subtitle segment.
+#[must_use]
 pub(crate) fn text_segment_name(number: usize) -> String {
     format!("seg-{number:05}.vtt")
 }
 
-/// The address of the init segment, next to its playlist.
+/// File name of the init segment.
 pub(crate) const INIT_NAME: &str = "init.mp4";
-/// The address of a media playlist in its rendition's folder.
+/// File name of a media playlist.
 pub(crate) const MEDIA_NAME: &str = "index.m3u8";
-/// The address of an I-frame playlist in its rung's folder.
+/// File name of an I-frame playlist.
 pub(crate) const I_FRAMES_NAME: &str = "iframes.m3u8";
-/// The address of a subtitle track as one file in its folder.
+/// File name of a whole subtitle track.
 pub(crate) const TEXT_NAME: &str = "subtitles.vtt";
 
-/// What is written into memory.
+/// The bytes that `write` writes.
 pub(crate) fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Vec<u8> {
     let mut buffer = Vec::new();
-    // Writing to memory does not fail.
+    // Writing to memory cannot fail.
     let _ = write(&mut buffer);
     buffer
 }

@@ -1,12 +1,14 @@
-//! Makes one progressive MP4 of a rung and its audio out of their published segments, without encoding anything.
+//! Makes one progressive MP4 of a rung and its audio out of their published segments, without encoding
+//! anything.
 //!
-//! A fragment and a progressive file describe the same samples, once in many small tables and once in a large one
-//! at the front. So the segments are read twice: first for the samples' sizes and times, which become the large
-//! table, then for the samples themselves, which flow into the store. Nothing touches the disk, and only a few
-//! segments are in memory at a time.
+//! A fragment and a progressive file describe the same samples, once in many small tables and once in a large
+//! one at the front. So the segments are read twice: first for the samples' sizes and times, which become the
+//! large table, then for the samples themselves, which flow into the store. Nothing touches the disk, and
+//! only a few segments are in memory at a time.
 //!
-//! FFmpeg could copy the samples, too, but up to version 5 it takes composition offsets that grow in the course
-//! of a stream (any variable frame rate) for a delay, and shifts the picture against the sound by seconds.
+//! FFmpeg could copy the samples, too, but up to version 5 it takes composition offsets that grow in the
+//! course of a stream (any variable frame rate) for a delay, and shifts the picture against the sound by
+//! seconds.
 
 use std::cmp::Ordering;
 
@@ -27,8 +29,8 @@ use crate::{
 const READ_AHEAD: usize = 3;
 /// Ticks per second of the file's own clock, which edits are counted in.
 const MOVIE_TIMESCALE: u64 = 1000;
-/// Samples that begin further into the file than this need offsets of 64 bits. The rest up to 4 GiB is left to
-/// the table.
+/// Samples that begin further into the file than this need offsets of 64 bits. The rest up to 4 GiB is left
+/// to the table.
 const MOST_BYTES_OF_SHORT_OFFSETS: u64 = 3 << 30;
 /// No sample of a video begins later, in ticks: what FFmpeg means by a time before 0 is far beyond it.
 const LATEST_START: u64 = 1 << 53;
@@ -108,8 +110,8 @@ impl Mp4Error {
 }
 
 /// Writes `path` from the published segments of `parts`, the rung first. Samples, frame times and the sound's
-/// place against the picture are those of the segments. `read_bytes` is told the size of every segment, each time it has
-/// been read, which is twice.
+/// place against the picture are those of the segments. `read_bytes` is told the size of every segment, each
+/// time it has been read, which is twice.
 pub async fn remux(
     store: &Store,
     parts: &[Part],
@@ -332,8 +334,8 @@ impl Track {
         Ok((start, size))
     }
 
-    /// A fragment says when it begins, a progressive file only how long every sample lasts: the last one lasts
-    /// until the next fragment begins.
+    /// A fragment says when it begins, a progressive file only how long every sample lasts: the last one
+    /// lasts until the next fragment begins.
     fn join(&mut self, start: u64) -> Result<(), Unfit> {
         let Some(last) = self.samples.last_mut() else {
             self.start_ticks = start;

@@ -1,12 +1,12 @@
 //! Cuts FFmpeg's fragmented MP4 into an init segment and media segments as it comes.
 //!
-//! FFmpeg writes `ftyp moov (moof mdat)*` into a pipe; a fragment (`moof` and `mdat`) of video is everything from
-//! one keyframe to the next, one of audio a quarter of a second. Fragments that begin in the same interval between
-//! the plan's boundaries make one segment.
+//! FFmpeg writes `ftyp moov (moof mdat)*` into a pipe; a fragment (`moof` and `mdat`) of video is everything
+//! from one keyframe to the next, one of audio a quarter of a second. Fragments that begin in the same
+//! interval between the plan's boundaries make one segment.
 //!
-//! Times are those of presentation. Decoding times of variable frame rates run ahead of them by as much as the
-//! longest frame lasts, and players that line segments up by decoding times (hls.js does) would see gaps. So
-//! such fragments get new decoding times: the presentation times in ascending order.
+//! Times are those of presentation. Decoding times of variable frame rates run ahead of them by as much as
+//! the longest frame lasts, and players that line segments up by decoding times (hls.js does) would see gaps.
+//! So such fragments get new decoding times: the presentation times in ascending order.
 
 use std::collections::VecDeque;
 
@@ -153,8 +153,8 @@ pub fn outputs<R: AsyncRead + Unpin>(
     })
 }
 
-/// As [`pieces`], of a rendition of H.264 whose segments before the interval `until` come from `encoded prefix`. One init segment
-/// serves both.
+/// As [`pieces`], of a rendition of H.264 whose segments before the interval `until` come from `encoded
+/// prefix`. One init segment serves both.
 pub fn outputs_after_prefix<R: AsyncRead + Unpin>(
     encoded_prefix: R,
     until: i64,

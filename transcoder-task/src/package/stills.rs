@@ -1,5 +1,5 @@
-//! Pictures of the video: a poster, and a storyboard for the player's seek bar. Both are made of stills, which
-//! the one FFmpeg run emits beside the renditions as JPEGs on a pipe.
+//! Poster, and storyboard for the player's seek bar. Both use stills, which FFmpeg writes as JPEGs to a pipe
+//! beside the renditions.
 
 use std::time::Duration;
 
@@ -12,55 +12,56 @@ use crate::{
     process::{self, FfmpegError},
 };
 
-/// Stills that are kept at most, which is also what a storyboard of ten by ten tiles holds.
-const MOST_STILLS: usize = 100;
-/// Stills that are kept weigh at most this much: they stay in memory until the video's end. A hundred of 720p are
-/// 5 to 20 MB.
-const MOST_BYTES: usize = 24 << 20;
-/// A still is smaller: 4096 by 720 pixels of noise are 4 MB.
-const LARGEST_STILL: usize = 8 << 20;
-/// Between stills of a video whose length the file does not say.
+/// Most stills kept; a storyboard of ten by ten tiles holds as many.
+const MAX_STILLS: usize = 100;
+/// Most bytes of kept stills, which stay in memory until the end of the video. A hundred of 720p are 5 to 20
+/// MB.
+const MAX_BYTES: usize = 24 << 20;
+/// Largest still: 4096 by 720 pixels of noise are 4 MB.
+const MAX_STILL_BYTES: usize = 8 << 20;
+/// Seconds between stills of a video of unknown duration.
 const UNKNOWN_INTERVAL: f64 = 5.0;
-/// Start of image, and the first byte of the marker behind it.
+/// JPEG's start of image, and the first byte of the next marker.
 const START: [u8; 3] = [0xff, 0xd8, 0xff];
-/// End of image. Neither it nor the start occurs inside: in a JPEG's data a zero or a restart marker follows each
-/// 0xFF, and the tables of FFmpeg's encoder hold none.
+/// JPEG's end of image. Neither marker occurs inside an image: in JPEG data each 0xFF is followed by a zero
+/// or a restart marker, and the tables of FFmpeg's encoder have no 0xFF.
 const END: [u8; 2] = [0xff, 0xd9];
-/// A still at the video's very beginning or end is the poster only if it has this much more detail: there are
-/// titles, credits and half-done fades.
-const AT_THE_EDGE: f64 = 0.75;
-/// Tiles side by side in a storyboard's sheet.
+/// Weight of stills at the very beginning or end, where titles, credits and fades are, in the choice of the
+/// poster.
+const EDGE_WEIGHT: f64 = 0.75;
+/// Tiles per row of the storyboard.
 const COLUMNS: usize = 10;
-/// Longer side of a tile in pixels, which is what players show above the seek bar.
+/// Longer side of a tile in pixels, as players show it above the seek bar.
 const TILE: f64 = 160.0;
-/// The storyboard takes FFmpeg about a second.
+/// Time limit of the storyboard, which takes FFmpeg about a second.
 const STORYBOARD_LIMIT: Duration = Duration::from_secs(60);
-/// The address of the sheet, next to the storyboard's cues.
-pub const SHEET_NAME: &str = "storyboard-0.jpg";
+/// File name of the sheet, next to the storyboard's cues.
+pub(crate) const SHEET_NAME: &str = "storyboard-0.jpg";
 
-/// Seconds between stills of a video of this length (0 if unknown): at least one, in tenths, such that there are
-/// about a hundred stills at most.
-pub fn interval_seconds(duration_seconds: f64) -> f64 {
+/// Seconds between stills of a video of this duration (0 if unknown): at least one, a multiple of a tenth,
+/// for about a hundred stills at most.
+#[must_use]
+pub(crate) fn interval_seconds(duration_seconds: f64) -> f64 {
     if duration_seconds > 0.0 {
-        // One in reserve, because a video may last a little longer than its file says.
-        (duration_seconds / (MOST_STILLS - 1) as f64 * 10.0).ceil().max(10.0) / 10.0
+        // One in reserve, because a video may be a little longer than its header says.
+        (duration_seconds / (MAX_STILLS - 1) as f64 * 10.0).ceil().max(10.0) / 10.0
     } else {
         UNKNOWN_INTERVAL
     }
 }
 
-/// The filters that make frames into stills of `size`, in pixels: the frame that is on screen at each multiple of
-/// the interval, from 0 on until the video ends. `corrections` are what the picture needs before it is scaled; they
-/// see only the stills, so what they cost does not matter, but also not the frames between (for interlaced video
-/// `field` does, which keeps every other line; `bwdif` does not).
+/// The filters for stills: the frame on screen at each multiple of the interval, from 0 to the end of the
+/// video, scaled to this size in pixels. `corrections` run before scaling and see only the stills, so their
+/// cost does not matter. (For interlaced video `field`, which keeps every other line, works; `bwdif` needs
+/// the frames between.)
 ///
-/// They need a filter graph of their own, beside the one of the rungs: FFmpeg 7 asks the output of a graph that is
-/// the furthest behind for its next frame, and until it has one the frames of the others pile up, uncompressed.
+/// Stills need a filter graph of their own, apart from the rungs': FFmpeg 7 requests the next frame from a
+/// graph's slowest output, and meanwhile uncompressed frames of the other outputs accumulate.
 ///
-/// `fps` repeats a frame for as long as it is shown, however uneven the frames are, and the first frame if the
-/// picture begins after the `first` multiple. It rounds times up, so that a frame is taken for the first multiple at
-/// or after its own time. Its only delay is that it must see the second frame.
-pub fn filters(
+/// `fps` repeats a frame while it is on screen, and the first frame if the video begins after the `first`
+/// multiple. It rounds times up, so a frame counts for the first multiple at or after its time. It delays
+/// only until the second frame.
+pub(crate) fn filters(
     interval_seconds: f64,
     first: usize,
     (width, height): (u32, u32),
@@ -69,35 +70,37 @@ pub fn filters(
     let tenths = (interval_seconds * 10.0).round() as u64;
     let start = (first as f64 * interval_seconds * 10.0).round() / 10.0;
     let pick = format!("fps=fps=10/{tenths}:start_time={start}:round=up");
-    // The encoder of JPEG wants full range.
+    // The JPEG encoder needs full range.
     let fit = format!("scale={width}:{height}:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p");
     [&[pick.as_str()], corrections, &[fit.as_str()]].concat().join(",")
 }
 
-/// JPEGs of one size and quality, evenly spaced from the video's beginning.
+/// JPEGs of one size and quality at a regular interval from the beginning.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stills {
+pub(crate) struct Stills {
     jpegs: Vec<Bytes>,
     interval_seconds: f64,
     taken: usize,
-    /// One in so many is kept.
+    /// One still in this many is kept.
     one_of: usize,
 }
 
 impl Stills {
-    /// None yet, so many seconds apart.
-    pub fn every(interval_seconds: f64) -> Self {
+    /// No stills yet, at this interval.
+    #[must_use]
+    pub(crate) fn every(interval_seconds: f64) -> Self {
         Self { jpegs: Vec::new(), interval_seconds, taken: 0, one_of: 1 }
     }
 
-    /// How many have come, those that were left out included.
-    pub fn taken(&self) -> usize {
+    /// Number of stills so far, dropped ones included.
+    #[must_use]
+    pub(crate) fn taken(&self) -> usize {
         self.taken
     }
 
-    /// Takes the next one. If there are more than can be kept, which a file whose length is unknown or a lie leads to,
-    /// every other one is left out, as often as necessary.
-    pub fn take(&mut self, jpeg: Bytes) {
+    /// Adds the next still. If there are too many, because the duration is unknown or wrong, drops every
+    /// other one.
+    pub(crate) fn take(&mut self, jpeg: Bytes) {
         if self.taken.is_multiple_of(self.one_of) {
             self.jpegs.push(jpeg);
         }
@@ -108,11 +111,11 @@ impl Stills {
         }
     }
 
-    /// Takes FFmpeg's stills to the pipe's end, each of which is shown to `made`.
+    /// Reads FFmpeg's stills to the end of the pipe, and passes each to the callback.
     ///
     /// # Errors
-    /// Reading the pipe failed.
-    pub async fn read(
+    /// The pipe cannot be read.
+    pub(crate) async fn read(
         mut self,
         mut pipe: impl AsyncRead + Unpin,
         mut made: impl FnMut(&Bytes),
@@ -129,7 +132,7 @@ impl Stills {
 
     fn too_many(&self) -> bool {
         let bytes: usize = self.jpegs.iter().map(Bytes::len).sum();
-        self.jpegs.len() > MOST_STILLS || (bytes > MOST_BYTES && self.jpegs.len() > 1)
+        self.jpegs.len() > MAX_STILLS || (bytes > MAX_BYTES && self.jpegs.len() > 1)
     }
 
     fn thin(&mut self) {
@@ -141,17 +144,17 @@ impl Stills {
         self.interval_seconds *= 2.0;
     }
 
-    /// The most representative still, `None` if there is none: the one with the most to see in it, which is the
-    /// largest, since black, blank and blurred frames are small; but not one of the video's first or last moments
-    /// if others are about as good.
-    pub fn poster(&self) -> Option<Bytes> {
+    /// The most representative still, if there is one: the largest, since black, blank and blurred frames are
+    /// small, but not one of the first or last moments if others are about as large.
+    #[must_use]
+    pub(crate) fn poster(&self) -> Option<Bytes> {
         let count = self.jpegs.len();
         let edge = (count / 20).max(1);
         let score = |number: usize, jpeg: &Bytes| {
-            let weight = if number < edge || number + edge >= count { AT_THE_EDGE } else { 1.0 };
+            let weight = if number < edge || number + edge >= count { EDGE_WEIGHT } else { 1.0 };
             jpeg.len() as f64 * weight
         };
-        // Reversed, because of several that are as good the last one is taken.
+        // Reversed, so that the first of several equal ones is chosen.
         let (_, best) = self
             .jpegs
             .iter()
@@ -161,12 +164,12 @@ impl Stills {
         Some(best.clone())
     }
 
-    /// The storyboard, `None` if there are no stills. `size` is width and height of a still in pixels,
-    /// `duration_seconds` the video's length (0 if unknown).
+    /// The storyboard, if there are stills. `size` is a still's width and height in pixels,
+    /// `duration_seconds` the video's duration (0 if unknown).
     ///
     /// # Errors
-    /// FFmpeg could not make it.
-    pub async fn storyboard(
+    /// FFmpeg fails.
+    pub(crate) async fn storyboard(
         &self,
         size: (u32, u32),
         duration_seconds: f64,
@@ -181,22 +184,23 @@ impl Stills {
     }
 }
 
-/// What a player shows above its seek bar.
+/// The images that a player shows above its seek bar.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Storyboard {
-    /// One JPEG of all tiles, row by row; to be published as [`SHEET_NAME`].
-    pub sheet: Bytes,
-    /// WebVTT whose cues say which part of the sheet belongs to which time.
-    pub vtt: String,
+pub(crate) struct Storyboard {
+    /// One JPEG with all tiles, published as [`SHEET_NAME`].
+    pub(crate) sheet: Bytes,
+    /// WebVTT whose cues map times to parts of the sheet.
+    pub(crate) vtt: String,
 }
 
-/// The JPEGs that bytes are made of, up to the first one that is not whole.
-pub fn split(bytes: &[u8]) -> Vec<Bytes> {
+/// Splits concatenated JPEGs, up to the first incomplete one.
+#[must_use]
+pub(crate) fn split(bytes: &[u8]) -> Vec<Bytes> {
     let mut stream = JpegStream { buffer: bytes.into(), searched: 0 };
     std::iter::from_fn(|| stream.next()).collect()
 }
 
-/// Cuts a stream of bytes into JPEGs.
+/// Splits a stream of bytes into JPEGs.
 #[derive(Default)]
 struct JpegStream {
     buffer: BytesMut,
@@ -220,10 +224,10 @@ impl JpegStream {
             Some(at) => {
                 let jpeg = self.buffer.split_to(self.searched + at + END.len());
                 self.searched = 0;
-                // A copy, so that a still that is left out later frees its memory.
+                // A copy, so that a dropped still frees its memory.
                 Some(Bytes::copy_from_slice(&jpeg))
             }
-            None if self.buffer.len() > LARGEST_STILL => {
+            None if self.buffer.len() > MAX_STILL_BYTES => {
                 self.buffer.clear();
                 self.searched = 0;
                 None
@@ -236,7 +240,7 @@ impl JpegStream {
     }
 }
 
-/// Which still is where on the sheet, and when it is shown.
+/// Positions and times of the tiles on the sheet.
 #[derive(Debug, PartialEq)]
 struct Layout {
     tiles: usize,
@@ -251,7 +255,7 @@ struct Layout {
 impl Layout {
     fn new(stills: &Stills, (width, height): (u32, u32), duration_seconds: f64) -> Self {
         let interval_seconds = stills.interval_seconds;
-        // A tile whose time is not over when it begins, whatever rounding did to the video's end.
+        // Only tiles that begin before the end of the video, with a margin for rounding.
         let shown = (duration_seconds / interval_seconds - 0.001).ceil().max(1.0) as usize;
         let known = duration_seconds > 0.0;
         let tiles = if known { stills.jpegs.len().min(shown) } else { stills.jpegs.len() };
@@ -323,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn a_still_a_second_or_a_hundred_in_all() {
+    fn one_still_per_second_or_a_hundred_in_total() {
         assert_eq!([0.04, 99.0, 101.0, 300.14, 7200.0].map(interval_seconds), [1.0, 1.0, 1.1, 3.1, 72.8]);
         assert_eq!(interval_seconds(0.0), 5.0);
         assert_eq!(
@@ -334,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stills_are_cut_out_of_the_stream_wherever_it_is_torn() {
+    async fn stills_are_split_at_any_chunk_boundary() {
         let wanted = stills(&[3, 0, 500]);
         let stream = [b"noise\xff", &wanted.jpegs.concat()[..], b"\xff", &START, b"cut off"].concat();
         for size in [1, 2, 3, 7, 400, 4096] {
@@ -350,20 +354,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_other_still_is_left_out_until_they_are_few_enough() {
+    async fn every_other_still_is_dropped_until_few_enough() {
         let sent: Vec<Bytes> = (0..1000).map(jpeg).collect();
         let kept = read(&sent.concat(), 0.5).await;
         assert_eq!(kept.interval_seconds, 8.0);
         assert_eq!(kept.jpegs, sent.iter().step_by(16).cloned().collect::<Vec<_>>());
-        let heavy = vec![jpeg(LARGEST_STILL / 2); 20].concat();
+        let heavy = vec![jpeg(MAX_STILL_BYTES / 2); 20].concat();
         let kept = read(&heavy, 1.0).await;
         assert_eq!((kept.jpegs.len(), kept.interval_seconds), (5, 4.0));
-        let endless = [&START[..], &vec![7; 3 * LARGEST_STILL], &jpeg(9)].concat();
+        let endless = [&START[..], &vec![7; 3 * MAX_STILL_BYTES], &jpeg(9)].concat();
         assert_eq!(read(&endless, 1.0).await.jpegs, [jpeg(9)]);
     }
 
     #[test]
-    fn the_poster_is_the_still_with_the_most_detail_but_rather_not_the_first_or_last() {
+    fn the_poster_has_most_detail_and_is_not_at_the_edge() {
         let content = |contents: &[usize]| stills(contents).poster().map(|best| best.len() - 5);
         assert_eq!(content(&[100, 900, 1000, 1000, 100]), Some(1000));
         assert_eq!(content(&[1000, 900, 100, 950]), Some(900));
@@ -376,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cue_per_tile_until_the_video_ends() {
+    fn one_cue_per_tile_until_the_end() {
         let layout = Layout::new(&stills(&[0; 12]), (406, 720), 11.4);
         assert_eq!((layout.width, layout.height, layout.columns()), (90, 160, 10));
         let vtt = layout.vtt();
@@ -411,7 +415,7 @@ mod tests {
         fn a_video_that_lasts_a_little_longer_keeps_all_its_stills(duration in 0.01_f64..86_400.0) {
             let interval = interval_seconds(duration);
             prop_assert!(interval >= 1.0);
-            prop_assert!(((duration + 0.5) / interval).ceil() <= MOST_STILLS as f64);
+            prop_assert!(((duration + 0.5) / interval).ceil() <= MAX_STILLS as f64);
             if duration > 100.0 {
                 prop_assert!(duration / interval >= 50.0, "too few");
             }
@@ -453,7 +457,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tile_is_what_the_screen_shows_at_its_time_even_if_frames_are_rare() {
+    async fn tiles_show_the_frame_on_screen_even_if_frames_are_rare() {
         // A green frame at 1.3 s stands until the first blue one at 2.9 s.
         let stills = stills_of(
             "color=red:s=320x180:r=10:d=1.3[r];color=lime:s=320x180:r=10:d=1.6[g];\
@@ -467,7 +471,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_frame_is_a_poster_and_a_tile_and_a_late_picture_fills_the_time_before() {
+    async fn one_frame_makes_poster_and_tile_and_late_video_fills_the_start() {
         let one = stills_of("testsrc=s=64x36:r=25:d=0.04", "null").await;
         assert_eq!(one.jpegs.len(), 1);
         assert_eq!(one.storyboard((64, 36), 0.04).await.unwrap().unwrap().vtt.matches(" --> ").count(), 1);
@@ -477,7 +481,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_black_beginning_is_not_the_poster() {
+    async fn a_black_start_is_not_the_poster() {
         let stills =
             stills_of("color=black:s=320x180:d=2[b];testsrc=s=320x180:d=3[t];[b][t]concat", "null").await;
         let poster = stills.poster().unwrap();
@@ -485,7 +489,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_picture_has_no_storyboard() {
+    async fn invalid_images_have_no_storyboard() {
         assert_eq!(stills(&[]).storyboard((320, 180), 4.0).await.unwrap(), None);
         let error = stills(&[9]).storyboard((320, 180), 4.0).await.unwrap_err();
         assert!(matches!(error, FfmpegError::Failed { .. }), "{error}");

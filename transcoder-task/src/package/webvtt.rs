@@ -1,65 +1,63 @@
-//! Subtitles as players take them: FFmpeg makes WebVTT of a text track, on a pipe; this cuts it into segments for
-//! HLS, and makes it safe.
+//! Subtitles: FFmpeg writes a track as WebVTT to a pipe; this module escapes it and splits it into segments
+//! for HLS.
 //!
-//! A parser of our own for what FFmpeg's muxer writes, which is a small part of WebVTT, and not quite that: it
-//! leaves `&`, `<`, `-->` and blank lines in a cue's text as the upload has them, which a parser of correct
-//! WebVTT takes for markup or for the cue's end.
+//! The parser is by hand, because FFmpeg's muxer does not write valid WebVTT. It leaves `&`, `<`, `-->` and
+//! blank lines of the upload in a cue's text, which a parser of valid WebVTT would treat as markup or as the
+//! end of the cue.
 
 use std::fmt::Write;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Text of one track at most. A film has about 100 kB; this is a day of dialogue.
-const MOST_BYTES: u64 = 4 << 20;
-/// Text of one cue at most, in bytes: more than fits a screen.
-const LONGEST_TEXT: usize = 2000;
-/// Cues that are on screen at once at most. Each is repeated in every segment that it crosses, so this and the
-/// two above bound what an upload can make us publish.
-const MOST_AT_ONCE: usize = 32;
-/// Length of a segment at least, but for the last one. Subtitles are small, so that requests cost more than bytes;
-/// a finished (VOD) playlist of subtitles may have a target duration of its own (RFC 8216, 6.2.4).
+/// Most bytes of a track. A film has about 100 kB; this is a day of dialogue.
+const MAX_BYTES: u64 = 4 << 20;
+/// Most bytes of a cue: more than fits on a screen.
+const MAX_CUE_BYTES: usize = 2000;
+/// Most cues on screen at once. A cue is repeated in every segment that it overlaps, so these three limits
+/// bound the published bytes.
+const MAX_CONCURRENT_CUES: usize = 32;
+/// Least duration of a segment except the last. Subtitles are small, so requests cost more than bytes. A
+/// final (VOD) playlist of subtitles may have its own target duration (RFC 8216, 6.2.4).
 const SEGMENT_SECONDS: f64 = 30.0;
-/// Markup of FFmpeg's own making, from styles. Anything else that looks like markup is text.
+/// Markup that FFmpeg writes for styles. All other markup is text.
 const TAGS: [&str; 6] = ["<b>", "</b>", "<i>", "</i>", "<u>", "</u>"];
 
-/// A text and when it is shown, in milliseconds.
+/// A text with its times in milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Cue {
     start: u64,
     end: u64,
-    /// WebVTT cue text: no blank line, no markup but FFmpeg's.
+    /// WebVTT cue text without blank lines, and without markup other than FFmpeg's.
     text: String,
 }
 
 /// All cues of one subtitle track.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Track {
-    /// By start.
+pub(crate) struct Track {
+    /// In order of start times.
     cues: Vec<Cue>,
-    /// Whether text was left out, because there is more than any video needs.
-    pub truncated: bool,
+    /// Whether text was dropped because of a limit.
+    pub(crate) truncated: bool,
 }
 
-/// A part of a track for HLS.
+/// An HLS segment of a track.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Segment {
-    /// When it begins.
-    pub start_seconds: f64,
-    /// How long it lasts.
-    pub duration_seconds: f64,
-    /// A WebVTT file. Its times count from the video's beginning, not from the segment's.
-    pub text: String,
+pub(crate) struct Segment {
+    pub(crate) start_seconds: f64,
+    pub(crate) duration_seconds: f64,
+    /// A WebVTT file, whose times count from the beginning of the video.
+    pub(crate) text: String,
 }
 
 impl Track {
-    /// Reads FFmpeg's WebVTT to the pipe's end.
+    /// Reads FFmpeg's WebVTT to the end of the pipe.
     ///
     /// # Errors
-    /// Reading the pipe failed.
-    pub async fn read(mut pipe: impl AsyncRead + Unpin) -> std::io::Result<Self> {
+    /// The pipe cannot be read.
+    pub(crate) async fn read(mut pipe: impl AsyncRead + Unpin) -> std::io::Result<Self> {
         let mut bytes = Vec::new();
-        (&mut pipe).take(MOST_BYTES).read_to_end(&mut bytes).await?;
-        // FFmpeg would wait for ever for a reader of the rest.
+        (&mut pipe).take(MAX_BYTES).read_to_end(&mut bytes).await?;
+        // Without a reader of the rest, FFmpeg would block.
         let rest = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
         let mut track = Self::parse(&String::from_utf8_lossy(&bytes));
         track.truncated |= rest > 0;
@@ -71,7 +69,7 @@ impl Track {
         let mut truncated = false;
         let mut after_blank = true;
         for line in webvtt.lines() {
-            // A player may take a control character for a line's end.
+            // Some players treat control characters as line ends.
             let line: String = line.chars().filter(|character| !character.is_control()).collect();
             let line = line.trim_end();
             if line.is_empty() {
@@ -80,8 +78,8 @@ impl Track {
                 cues.push(Cue { start, end, text: String::new() });
                 after_blank = false;
             } else if let Some(cue) = cues.last_mut() {
-                // Also behind a blank line: that was a line of the text.
-                if cue.text.len() + line.len() <= LONGEST_TEXT {
+                // Also after a blank line, which was part of the text.
+                if cue.text.len() + line.len() <= MAX_CUE_BYTES {
                     cue.text.extend((!cue.text.is_empty()).then_some('\n'));
                     cue.text += line;
                 } else {
@@ -95,7 +93,7 @@ impl Track {
         let mut ends: Vec<u64> = Vec::new();
         cues.retain_mut(|cue| {
             ends.retain(|end| *end > cue.start);
-            let fits = ends.len() < MOST_AT_ONCE;
+            let fits = ends.len() < MAX_CONCURRENT_CUES;
             if fits {
                 ends.push(cue.end);
                 cue.text = escaped(&cue.text);
@@ -106,23 +104,23 @@ impl Track {
         Self { cues, truncated }
     }
 
-    /// Whether the track has nothing to show.
-    pub fn is_empty(&self) -> bool {
+    #[must_use]
+    pub(crate) fn is_empty(&self) -> bool {
         self.cues.is_empty()
     }
 
-    /// All of it as one WebVTT file, for DASH.
-    pub fn whole(&self) -> String {
+    /// The whole track as one WebVTT file, for DASH.
+    #[must_use]
+    pub(crate) fn whole(&self) -> String {
         file("", &self.cues)
     }
 
-    /// The track in segments for HLS, one after the other. They begin at some of the `boundaries`, the instants in
-    /// seconds at which video segments begin, and end at `end_seconds`. A cue is in every segment that it is shown
-    /// in.
-    pub fn segments(&self, boundaries: &[f64], end_seconds: f64) -> impl Iterator<Item = Segment> {
+    /// The track's HLS segments. They begin at some of the `boundaries`, the start times of video segments in
+    /// seconds, and end at `end_seconds`. A cue is in every segment that it overlaps.
+    pub(crate) fn segments(&self, boundaries: &[f64], end_seconds: f64) -> impl Iterator<Item = Segment> {
         let mut starts = vec![0.0];
         for boundary in boundaries.iter().copied().filter(|boundary| *boundary < end_seconds) {
-            // A boundary may be a frame early.
+            // A boundary may be one frame early.
             if starts.last().is_some_and(|start| boundary - start > SEGMENT_SECONDS - 0.5) {
                 starts.push(boundary);
             }
@@ -145,13 +143,13 @@ impl Track {
 fn file<'a>(header: &str, cues: impl IntoIterator<Item = &'a Cue>) -> String {
     let mut text = format!("WEBVTT\n{header}");
     for Cue { start, end, text: shown } in cues {
-        // Writing to memory does not fail.
+        // Writing to memory cannot fail.
         let _ = write!(text, "\n{} --> {}\n{shown}\n", stamp(*start), stamp(*end));
     }
     text
 }
 
-/// A cue's times, if that is what the line is: `00:01.000 --> 01:00:02.000`, perhaps with settings behind.
+/// Parses a cue's times: `00:01.000 --> 01:00:02.000`, with optional settings after them.
 fn timing(line: &str) -> Option<(u64, u64)> {
     let (start, rest) = line.split_once(" --> ")?;
     Some((instant(start)?, instant(rest.split(' ').next()?)?))
@@ -160,7 +158,7 @@ fn timing(line: &str) -> Option<(u64, u64)> {
 fn instant(text: &str) -> Option<u64> {
     let (clock, fraction) = text.split_once('.')?;
     let number = |digits: &str| -> Option<u64> {
-        // A day has 24 hours, and `parse` would take a sign.
+        // `parse` would accept a sign.
         ((1..=3).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit()))
             .then(|| digits.parse().ok())
             .flatten()
@@ -171,10 +169,10 @@ fn instant(text: &str) -> Option<u64> {
         .flatten()
 }
 
-/// The text with nothing in it that WebVTT could take for something else.
+/// Escapes text for a WebVTT cue.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    // A hard space of ASS, which FFmpeg passes on.
+    // The hard space of ASS, which FFmpeg leaves as it is.
     let text = text.replace("\\h", "\u{a0}");
     let mut rest = text.as_str();
     while let Some(character) = rest.chars().next() {
@@ -194,8 +192,9 @@ fn escaped(text: &str) -> String {
     safe
 }
 
-/// An instant in WebVTT's notation: `00:01:02.345`.
-pub fn timestamp(seconds: f64) -> String {
+/// A WebVTT timestamp: `00:01:02.345`.
+#[must_use]
+pub(crate) fn timestamp(seconds: f64) -> String {
     stamp(milliseconds(seconds))
 }
 
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn cues_with_short_and_long_times() {
+    fn cues_with_short_and_long_timestamps() {
         let track = Track::parse(
             "WEBVTT\n\n00:00.500 --> 00:02.000\nFirst line, with <i>markup</i>\n\n\
              01:00:02.500 --> 123:00:05.000 align:start\nZweite Zeile: äöü 你好\nnext line\n",
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn text_stays_text() {
+    fn text_is_escaped() {
         let track = Track::parse(
             "WEBVTT\n\n00:01.000 --> 00:02.000\na <script>x</script> & b\\h< c --> d\n\n\
              two --> three\n\n\n1:2 --> 3:4\n<b>bold\u{0}</b></i>\r\n\n00:03.000 --> 00:03.000\nnever\n\n\
@@ -259,21 +258,21 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_is_an_end_to_what_an_upload_can_say() {
+    async fn limits_bound_the_text_of_an_upload() {
         let cue = |text: &str| format!("\n00:00:00.000 --> 10:00:00.000\n{text}\n");
         let track = Track::parse(&cue("x").repeat(1000));
-        assert_eq!((track.cues.len(), track.truncated), (MOST_AT_ONCE, true));
+        assert_eq!((track.cues.len(), track.truncated), (MAX_CONCURRENT_CUES, true));
         let track = Track::parse(&cue(&"long line\n".repeat(1000)));
-        assert!(track.cues[0].text.len() <= LONGEST_TEXT && track.truncated);
+        assert!(track.cues[0].text.len() <= MAX_CUE_BYTES && track.truncated);
         let endless = cue("x").repeat(200_000);
-        assert!(endless.len() as u64 > MOST_BYTES);
+        assert!(endless.len() as u64 > MAX_BYTES);
         let mut rest = endless.as_bytes();
         assert!(Track::read(&mut rest).await.unwrap().truncated);
         assert!(rest.is_empty(), "the pipe must be read to its end");
     }
 
     #[test]
-    fn segments_begin_where_video_segments_do() {
+    fn segments_begin_at_video_segments() {
         let track = Track::parse(
             "\n00:30.000 --> 00:32.000\nup to it\n\n00:31.000 --> 00:33.000\nover the boundary\n\n00:40.000 --> 00:41.000\nb\n",
         );
@@ -340,7 +339,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_ffmpeg_makes_of_a_track_is_understood() {
+    async fn ffmpegs_webvtt_is_parsed() {
         let srt = "1\n00:00:20,000 --> 00:00:22,500\nlate <i>text</i> & {\\an8}more\n\n\
                    2\n01:00:21,000 --> 01:00:40,000\nline\nline\n\n";
         let arguments =

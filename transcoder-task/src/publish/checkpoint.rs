@@ -1,10 +1,10 @@
-//! What of a stream is published already, so that the next attempt at the job need not make it again.
+//! The checkpoint: a record of the published segments, so that the next attempt need not encode them again.
 //!
-//! Beside the stream lie notes: of every segment what manifests need to know, and the tag of its content. A note is
-//! believed only if the segment still has that tag, so a segment that is corrupt, cut off or of another hand is made
-//! again, with all that follow it. Notes are written a few dozens of segments each, so that a long video's are not
-//! written over and over. The stills of poster and storyboard, which are made into pictures only at the end, lie there
-//! too. When the job is done, all of it is removed.
+//! Its files lie beside the stream. For each segment they hold the data that manifests need, and the tag of
+//! its content. A segment counts only if it still has that tag: a corrupt, truncated or foreign segment is
+//! encoded again, with all that follow. A file covers a few dozen segments, so that a long video's checkpoint
+//! is not rewritten as a whole. The stills for poster and storyboard, which are only used at the end, are
+//! also here. A complete job removes its checkpoint.
 
 use std::{
     cmp::Ordering,
@@ -22,76 +22,76 @@ use crate::{
     store::{CachePolicy, JSON, Store, StoreError, Tag},
 };
 
-/// Segments of each rendition in a note: four minutes, some 5 kB for each rendition.
-const SEGMENTS_PER_NOTE: usize = 64;
-/// Objects that are read or removed at a time.
-const AT_ONCE: usize = 8;
-/// Of the notes' layout.
+/// Segments per rendition in a checkpoint file: four minutes, about 5 kB per rendition.
+const SEGMENTS_PER_FILE: usize = 64;
+/// Objects that are read or removed concurrently.
+const CONCURRENCY: usize = 8;
+/// Schema version of checkpoint files.
 const SCHEMA: u32 = 1;
 
-/// A segment that is published.
+/// A published segment.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Entry {
-    /// Which interval between boundaries it fills.
-    pub interval: i64,
-    /// As for manifests.
-    pub published: Published,
+pub(crate) struct Entry {
+    /// Its interval between boundaries.
+    pub(crate) interval: i64,
+    /// Its data for manifests.
+    pub(crate) published: Published,
     /// Whether its first sample is a sync sample.
-    pub starts_with_keyframe: bool,
-    /// Of its content.
-    pub tag: Tag,
+    pub(crate) starts_with_keyframe: bool,
+    /// Tag of its content.
+    pub(crate) tag: Tag,
 }
 
-/// What an earlier attempt left that is as it published it.
+/// The intact output of an earlier attempt.
 #[derive(Debug, PartialEq)]
-pub struct Recovered {
+pub(crate) struct Recovered {
     /// Renditions in the plan's order, rungs first.
-    pub tracks: Vec<Track>,
-    /// From the first on.
-    pub stills: Stills,
+    pub(crate) tracks: Vec<Track>,
+    pub(crate) stills: Stills,
 }
 
-/// What is recovered of a rendition.
+/// The intact output of one rendition.
 #[derive(Debug, PartialEq)]
-pub struct Track {
-    /// The init segment.
-    pub init: Init,
-    /// From number 0 on.
-    pub entries: Vec<Entry>,
+pub(crate) struct Track {
+    pub(crate) init: Init,
+    /// From segment number 0 on.
+    pub(crate) entries: Vec<Entry>,
 }
 
-/// What an earlier attempt left in a folder.
+/// The output of earlier attempts in a folder.
 #[derive(Debug, PartialEq)]
-pub enum PriorOutput {
-    /// Nothing that anybody knows of.
+pub(crate) enum PriorOutput {
+    /// None, or none that players have seen.
     Nothing,
-    /// Something to go on from.
+    /// Segments to resume after.
     Checkpoint(Recovered),
-    /// Playlists that viewers may have, and caches may have what they list; but not enough to go on from.
+    /// Playlists that players may have loaded, and whose segments caches may hold, but no segments to resume
+    /// after.
     Playlists,
 }
 
-/// Notes of what is published.
+/// The checkpoint of one stream.
 #[derive(Debug)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     store: Store,
-    /// The stream's: `<job id>/<plan id>`.
+    /// The stream's folder: `<job id>/<plan id>`.
     folder: String,
     tracks: Vec<Vec<Entry>>,
-    /// Notes to be written.
+    /// Numbers of the files to write.
     changed: BTreeSet<usize>,
     stills: usize,
 }
 
+/// The content of a checkpoint file.
 #[derive(Serialize, Deserialize)]
-struct Note {
+struct CheckpointFile {
     schema: u32,
     /// In the plan's order.
     tracks: Vec<Vec<SegmentRow>>,
 }
 
-/// Interval, start and duration in ticks, samples, bytes, bytes up to the end of the first sample, whether that is a sync
-/// sample, tag.
+/// Interval, start and duration in ticks, samples, bytes, bytes to the end of the first sample, whether that
+/// is a sync sample, tag.
 #[derive(Serialize, Deserialize)]
 struct SegmentRow(i64, u64, u64, usize, u64, u64, bool, Tag);
 
@@ -121,8 +121,8 @@ impl From<SegmentRow> for Entry {
     }
 }
 
-impl Note {
-    /// JSON behind the tag of it: nobody's slip of the pen is taken for a note.
+impl CheckpointFile {
+    /// JSON after a line with its tag, so that an edited or damaged file is ignored.
     fn write(&self) -> serde_json::Result<Bytes> {
         let json = serde_json::to_vec(self)?;
         let mut bytes = serde_json::to_vec(&Tag::of(&json))?;
@@ -135,17 +135,17 @@ impl Note {
         let end = memchr::memchr(b'\n', bytes)?;
         let (tag, json) = (&bytes[..end], &bytes[end + 1..]);
         let tag: Tag = serde_json::from_slice(tag).ok()?;
-        let note: Self = (tag == Tag::of(json)).then(|| serde_json::from_slice(json).ok())??;
-        (note.schema == SCHEMA).then_some(note)
+        let file: Self = (tag == Tag::of(json)).then(|| serde_json::from_slice(json).ok())??;
+        (file.schema == SCHEMA).then_some(file)
     }
 }
 
 impl PriorOutput {
-    /// What is there of the renditions whose folders these are, `rungs` of pictures first and then sound.
+    /// Finds the output for the renditions with these folders; the first `rungs` are video, the others audio.
     ///
     /// # Errors
-    /// Trouble with the store.
-    pub async fn find(
+    /// The store fails.
+    pub(crate) async fn find(
         store: &Store,
         folder: &str,
         tracks: &[String],
@@ -154,31 +154,31 @@ impl PriorOutput {
     ) -> Result<Self, StoreError> {
         let tags = store.tags(folder).await?;
         let paths: Vec<String> = (0..)
-            .map(|number| note_path(folder, number))
+            .map(|number| file_path(folder, number))
             .take_while(|path| tags.contains_key(path))
             .collect();
         let announced = tags.keys().any(|path| path.ends_with(presentation::MEDIA_NAME));
-        let too_little = if announced { Self::Playlists } else { Self::Nothing };
-        let mut notes = Vec::with_capacity(paths.len());
+        let not_enough = if announced { Self::Playlists } else { Self::Nothing };
+        let mut files = Vec::with_capacity(paths.len());
         for bytes in get_all(store, &paths).await? {
-            match bytes.and_then(|bytes| Note::read(&bytes)) {
-                Some(note) => notes.push(note),
+            match bytes.and_then(|bytes| CheckpointFile::read(&bytes)) {
+                Some(file) => files.push(file),
                 None => break,
             }
         }
         let inits =
             tracks.iter().map(|track| format!("{track}/{}", presentation::INIT_NAME)).collect::<Vec<_>>();
         let inits = get_all(store, &inits).await?;
-        let mut rows = rows(notes, tracks.len()).into_iter();
+        let mut rows = rows(files, tracks.len()).into_iter();
         let mut recovered = Vec::with_capacity(tracks.len());
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
-            let Some(init) = init.and_then(|init| segmenter::init(init).ok()) else { return Ok(too_little) };
+            let Some(init) = init.and_then(|init| segmenter::init(init).ok()) else { return Ok(not_enough) };
             let entries = rows.next().unwrap_or_default();
-            let entries = as_published(entries, track, &tags, number >= rungs);
+            let entries = intact(entries, track, &tags, number >= rungs);
             recovered.push(Track { init, entries });
         }
         if recovered.iter().any(|track| track.entries.is_empty()) {
-            return Ok(too_little);
+            return Ok(not_enough);
         }
         Ok(Self::Checkpoint(Recovered {
             tracks: recovered,
@@ -187,27 +187,22 @@ impl PriorOutput {
     }
 }
 
-/// Of each rendition, from the first segment on.
-fn rows(notes: Vec<Note>, tracks: usize) -> Vec<Vec<Entry>> {
+/// The segments of each rendition in all files.
+fn rows(files: Vec<CheckpointFile>, tracks: usize) -> Vec<Vec<Entry>> {
     let mut entries: Vec<Vec<Entry>> = vec![Vec::new(); tracks];
-    for (number, note) in notes.into_iter().enumerate() {
-        for (entries, rows) in entries.iter_mut().zip(note.tracks) {
-            if entries.len() == number * SEGMENTS_PER_NOTE {
-                entries.extend(rows.into_iter().take(SEGMENTS_PER_NOTE).map(Entry::from));
+    for (number, file) in files.into_iter().enumerate() {
+        for (entries, rows) in entries.iter_mut().zip(file.tracks) {
+            if entries.len() == number * SEGMENTS_PER_FILE {
+                entries.extend(rows.into_iter().take(SEGMENTS_PER_FILE).map(Entry::from));
             }
         }
     }
     entries
 }
 
-/// The segments up to the first one that is not as it was published, or that does not follow on the one before: two
-/// attempts may cut sound a fragment apart. (When a segment of pictures ends is known only from the next one.)
-fn as_published(
-    entries: Vec<Entry>,
-    folder: &str,
-    tags: &HashMap<String, Tag>,
-    is_sound: bool,
-) -> Vec<Entry> {
+/// The segments up to the first one that has changed or does not follow the one before: two attempts may cut
+/// audio at different fragments. (The end of a video segment is only known from the next one.)
+fn intact(entries: Vec<Entry>, folder: &str, tags: &HashMap<String, Tag>, is_audio: bool) -> Vec<Entry> {
     let mut before: Option<(i64, Published)> = None;
     let numbered = entries.into_iter().enumerate();
     let recovered = numbered.take_while(|(number, entry)| {
@@ -215,7 +210,7 @@ fn as_published(
         let follows = before.is_none_or(|(interval, before)| {
             entry.interval > interval
                 && entry.published.start_ticks > before.start_ticks
-                && (!is_sound || entry.published.start_ticks == before.start_ticks + before.duration_ticks)
+                && (!is_audio || entry.published.start_ticks == before.start_ticks + before.duration_ticks)
         });
         before = Some((entry.interval, entry.published));
         follows && tags.get(&path) == Some(&entry.tag)
@@ -223,7 +218,7 @@ fn as_published(
     recovered.map(|(_, entry)| entry).collect()
 }
 
-/// Takes the stills that are there up to the first one that is missing.
+/// Reads the stills up to the first missing one.
 async fn find_stills(
     store: &Store,
     folder: &str,
@@ -234,9 +229,9 @@ async fn find_stills(
     let mut paths: Vec<&String> = tags.keys().filter(|path| path.starts_with(&prefix)).collect();
     paths.sort_unstable();
     for path in paths {
-        // Its name says which still is its first.
+        // The name has the number of the first still in it.
         match path.cmp(&stills_path(folder, stills.taken())) {
-            // Of an attempt that had more.
+            // From an attempt that had more stills.
             Ordering::Less => continue,
             Ordering::Equal => {}
             Ordering::Greater => break,
@@ -248,53 +243,54 @@ async fn find_stills(
 }
 
 async fn get_all(store: &Store, paths: &[String]) -> Result<Vec<Option<Bytes>>, StoreError> {
-    stream::iter(paths).map(|path| store.get(path)).buffered(AT_ONCE).try_collect().await
+    stream::iter(paths).map(|path| store.get(path)).buffered(CONCURRENCY).try_collect().await
 }
 
 impl Checkpoint {
-    /// Notes of `tracks` renditions of which nothing is published.
-    pub fn new(store: Store, folder: String, tracks: usize) -> Self {
+    /// An empty checkpoint for this many renditions.
+    pub(crate) fn new(store: Store, folder: String, tracks: usize) -> Self {
         Self { store, folder, tracks: vec![Vec::new(); tracks], changed: BTreeSet::new(), stills: 0 }
     }
 
-    /// Goes on with what was noted.
-    pub fn resume(&mut self, recovered: &Recovered) {
+    /// Continues the checkpoint of an earlier attempt.
+    pub(crate) fn resume(&mut self, recovered: &Recovered) {
         self.tracks = recovered.tracks.iter().map(|track| track.entries.clone()).collect();
         self.stills = recovered.stills.taken();
     }
 
-    /// A rendition's next segment is published.
-    pub fn add(&mut self, track: usize, entry: Entry) {
+    /// Adds a rendition's next published segment.
+    pub(crate) fn add(&mut self, track: usize, entry: Entry) {
         if let Some(entries) = self.tracks.get_mut(track) {
-            self.changed.insert(entries.len() / SEGMENTS_PER_NOTE);
+            self.changed.insert(entries.len() / SEGMENTS_PER_FILE);
             entries.push(entry);
         }
     }
 
-    /// What is published of each rendition, in the plan's order.
-    pub fn tracks(&self) -> &[Vec<Entry>] {
+    /// The published segments of each rendition, in the plan's order.
+    #[must_use]
+    pub(crate) fn tracks(&self) -> &[Vec<Entry>] {
         &self.tracks
     }
 
-    /// Writes what is not written yet, with the stills that have come since the last time.
+    /// Writes the changed files, and these new stills.
     ///
     /// # Errors
-    /// Trouble with the store.
-    pub async fn save(&mut self, stills: &[Bytes]) -> Result<(), StoreError> {
+    /// The store fails.
+    pub(crate) async fn save(&mut self, stills: &[Bytes]) -> Result<(), StoreError> {
         if !stills.is_empty() {
             let path = stills_path(&self.folder, self.stills);
             self.store.put(&path, CachePolicy::Stable("image/jpeg"), stills.concat().into()).await?;
             self.stills += stills.len();
         }
         while let Some(number) = self.changed.first().copied() {
-            let first = number * SEGMENTS_PER_NOTE;
+            let first = number * SEGMENTS_PER_FILE;
             let rows = |entries: &Vec<Entry>| {
-                entries.iter().skip(first).take(SEGMENTS_PER_NOTE).map(SegmentRow::from).collect()
+                entries.iter().skip(first).take(SEGMENTS_PER_FILE).map(SegmentRow::from).collect()
             };
-            let note = Note { schema: SCHEMA, tracks: self.tracks.iter().map(rows).collect() };
-            // Plain numbers and texts can always be written.
-            if let Ok(bytes) = note.write() {
-                self.store.put(&note_path(&self.folder, number), CachePolicy::Stable(JSON), bytes).await?;
+            let file = CheckpointFile { schema: SCHEMA, tracks: self.tracks.iter().map(rows).collect() };
+            // Numbers and strings always serialize.
+            if let Ok(bytes) = file.write() {
+                self.store.put(&file_path(&self.folder, number), CachePolicy::Stable(JSON), bytes).await?;
             }
             self.changed.remove(&number);
         }
@@ -302,19 +298,19 @@ impl Checkpoint {
     }
 }
 
-/// Removes everything: the stream in this folder is complete.
+/// Removes the checkpoint of a complete stream.
 ///
 /// # Errors
-/// Trouble with the store.
-pub async fn remove(store: &Store, folder: &str) -> Result<(), StoreError> {
+/// The store fails.
+pub(crate) async fn remove(store: &Store, folder: &str) -> Result<(), StoreError> {
     let tags = store.tags(&format!("{folder}/checkpoint")).await?;
     let mut paths: Vec<&String> = tags.keys().collect();
-    // The first note last: without it there is nothing to go on from.
+    // The first file last: without it there is no checkpoint.
     paths.sort_unstable_by(|one, other| other.cmp(one));
-    stream::iter(paths).map(|path| store.delete(path)).buffered(AT_ONCE).try_collect().await
+    stream::iter(paths).map(|path| store.delete(path)).buffered(CONCURRENCY).try_collect().await
 }
 
-fn note_path(folder: &str, number: usize) -> String {
+fn file_path(folder: &str, number: usize) -> String {
     format!("{folder}/checkpoint/{number:05}.json")
 }
 
@@ -346,7 +342,7 @@ mod tests {
     }
 
     impl Stream {
-        /// A rung and its sound, of which so many segments each are published and noted.
+        /// A rung and its audio with this many published segments each.
         async fn of(segments: [usize; 2]) -> Self {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::Folder(folder.path().to_owned());
@@ -369,12 +365,12 @@ mod tests {
             Self { folder, store, checkpoint }
         }
 
-        async fn left(&self) -> PriorOutput {
+        async fn prior(&self) -> PriorOutput {
             PriorOutput::find(&self.store, FOLDER, &tracks(), 1, Stills::every(1.0)).await.unwrap()
         }
 
         async fn recovered(&self) -> Option<Recovered> {
-            match self.left().await {
+            match self.prior().await {
                 PriorOutput::Checkpoint(recovered) => Some(recovered),
                 PriorOutput::Nothing | PriorOutput::Playlists => None,
             }
@@ -409,19 +405,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_noted_is_found_again() {
+    async fn a_written_checkpoint_is_found_again() {
         let mut stream = Stream::of([150, 140]).await;
         stream.checkpoint.save(&[still(2)]).await.unwrap();
         let recovered = stream.recovered().await.unwrap();
         assert_eq!(recovered.stills, stills(&[0, 1, 2]));
         assert_eq!(recovered.tracks[0].init.codecs.get(..5), Some("avc1."));
-        for (track, noted) in recovered.tracks.iter().zip(&stream.checkpoint.tracks) {
-            assert_eq!(&track.entries, noted);
+        for (track, written) in recovered.tracks.iter().zip(&stream.checkpoint.tracks) {
+            assert_eq!(&track.entries, written);
         }
     }
 
     #[tokio::test]
-    async fn nothing_is_found_where_nothing_was_noted() {
+    async fn without_a_checkpoint_nothing_is_recovered() {
         let stream = Stream::of([3, 3]).await;
         let of_another_plan = ["job/other/video/240p".to_owned()];
         let of_another_plan =
@@ -430,15 +426,15 @@ mod tests {
                 .unwrap();
         assert_eq!(of_another_plan, PriorOutput::Nothing);
         remove(&stream.store, FOLDER).await.unwrap();
-        assert_eq!(stream.left().await, PriorOutput::Nothing);
+        assert_eq!(stream.prior().await, PriorOutput::Nothing);
         let playlist = format!("{FOLDER}/audio/und/index.m3u8");
         stream.store.put(&playlist, CachePolicy::GrowingPlaylist, Bytes::new()).await.unwrap();
-        assert_eq!(stream.left().await, PriorOutput::Playlists);
+        assert_eq!(stream.prior().await, PriorOutput::Playlists);
         assert!(stream.path("video/240p/seg-00002.m4s").exists());
     }
 
     #[tokio::test]
-    async fn a_segment_that_is_not_as_it_was_published_ends_what_is_kept() {
+    async fn a_changed_segment_ends_the_recovered_output() {
         let stream = Stream::of([6, 6]).await;
         std::fs::write(stream.path("video/240p/seg-00004.m4s"), "corrupt").unwrap();
         assert_eq!(stream.lengths().await, Some([4, 6]));
@@ -449,7 +445,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_note_that_somebody_edited_is_none() {
+    async fn an_edited_checkpoint_file_is_ignored() {
         let stream = Stream::of([70, 70]).await;
         let path = stream.path("checkpoint/00001.json");
         let text = std::fs::read_to_string(&path).unwrap();
@@ -460,12 +456,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sound_of_two_attempts_that_does_not_fit_is_not_joined() {
+    async fn audio_of_two_attempts_with_different_cuts_is_not_joined() {
         let mut stream = Stream::of([66, 66]).await;
         let mut recovered = stream.recovered().await.unwrap();
         recovered.tracks[1].entries.truncate(63);
         stream.checkpoint.resume(&recovered);
-        // The next attempt cuts a fragment earlier, and gets as far as to the end of the first note.
+        // The next attempt cuts a fragment earlier, and reaches the end of the first file.
         let track = &tracks()[1];
         let mut entry = put(&stream.store, track, 63, 6300).await;
         entry.published.duration_ticks = 90;
@@ -475,7 +471,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn stills_are_kept_up_to_the_first_that_is_missing() {
+    async fn stills_are_recovered_up_to_the_first_missing_one() {
         let mut stream = Stream::of([1, 1]).await;
         for number in [2, 3] {
             stream.checkpoint.save(&[still(number)]).await.unwrap();

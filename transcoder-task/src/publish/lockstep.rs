@@ -4,10 +4,10 @@ use tokio::sync::watch;
 
 use super::track::Track;
 
-/// How far the renditions have come. A rung that comes from FFmpegs of its own would run away from the others and take their
-/// time: it may be a segment ahead.
+/// The progress of all renditions. A copied rung has its own FFmpeg, which would run far ahead and take CPU
+/// time from the encoders. It may be at most one segment ahead.
 pub(super) struct Lockstep {
-    /// The last interval that is published of each rendition that others wait for.
+    /// The last published interval of each rendition; the maximum for renditions that nobody waits for.
     reached: watch::Sender<Vec<i64>>,
 }
 
@@ -25,13 +25,13 @@ impl Lockstep {
         });
     }
 
-    /// Until the rendition that is the last has come near an interval, or has ended.
+    /// Waits until the slowest rendition is within one segment of an interval, or has ended.
     pub(super) async fn follow(&self, interval: i64) {
         let is_near = |reached: &Vec<i64>| {
             let last = reached.iter().min().copied().unwrap_or(i64::MAX);
             interval <= last.saturating_add(1)
         };
-        // The sender is ours.
+        // The sender lives as long as `self`.
         let _ = self.reached.subscribe().wait_for(is_near).await;
     }
 }
@@ -43,20 +43,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_copied_is_a_segment_ahead_of_what_is_encoded() {
-        let pace = Lockstep { reached: watch::Sender::new(vec![i64::MAX, -1, -1]) };
-        let furthest = || (0..9).filter(|at| pace.follow(*at).now_or_never().is_some()).max();
+    fn a_copied_rung_is_at_most_one_segment_ahead() {
+        let lockstep = Lockstep { reached: watch::Sender::new(vec![i64::MAX, -1, -1]) };
+        let furthest = || (0..9).filter(|at| lockstep.follow(*at).now_or_never().is_some()).max();
         assert_eq!(furthest(), Some(0));
-        pace.reach(1, 3);
-        assert_eq!(furthest(), Some(0), "the last one counts");
-        pace.reach(2, 2);
+        lockstep.reach(1, 3);
+        assert_eq!(furthest(), Some(0), "the slowest one counts");
+        lockstep.reach(2, 2);
         assert_eq!(furthest(), Some(3));
-        pace.reach(2, 3);
+        lockstep.reach(2, 3);
         assert_eq!(furthest(), Some(4));
-        pace.reach(1, i64::MAX);
-        pace.reach(2, 4);
+        lockstep.reach(1, i64::MAX);
+        lockstep.reach(2, 4);
         assert_eq!(furthest(), Some(5));
-        pace.reach(2, i64::MAX);
-        assert_eq!(furthest(), Some(8), "nobody to wait for");
+        lockstep.reach(2, i64::MAX);
+        assert_eq!(furthest(), Some(8), "all others have ended");
     }
 }

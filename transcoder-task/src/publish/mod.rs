@@ -1,9 +1,9 @@
 //! Publication of a stream.
 //!
-//! The [`publisher`] owns playlists and checkpoint. It runs an [`uploader`] per rendition ([`track`]), which [`lockstep`]
-//! keeps together; writes [`manifests`] and [`mp4_files`]; and gives the stream its [`stable_address`]. A [`checkpoint`] holds
-//! what later attempts need, and [`recovery`] decides where they resume. [`verify`] checks the stream against the plan before
-//! it is complete.
+//! The [`publisher`] owns playlists and checkpoint. It runs an [`uploader`] per rendition ([`track`]), which
+//! [`lockstep`] keeps together; writes [`manifests`] and [`mp4_files`]; and gives the stream its
+//! [`stable_address`]. A [`checkpoint`] holds what later attempts need, and [`recovery`] decides where they
+//! resume. [`verify`] checks the stream against the plan before it is complete.
 
 pub(crate) mod checkpoint;
 mod lockstep;

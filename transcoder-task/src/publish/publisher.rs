@@ -1,8 +1,8 @@
 //! Publishes segments as they close, and playlists as they grow.
 //!
-//! Every rendition has an [`Uploader`], which cuts its pipe into segments and uploads them in order, a few at a time: if the
-//! store is slow, pipes fill and FFmpeg waits. The publisher alone writes playlists. It lists a segment only when the segment
-//! can be fetched and the checkpoint has it.
+//! Every rendition has an [`Uploader`], which cuts its pipe into segments and uploads them in order, a few at
+//! a time: if the store is slow, pipes fill and FFmpeg waits. The publisher alone writes playlists. It lists
+//! a segment only when the segment can be fetched and the checkpoint has it.
 
 use std::time::{Duration, Instant};
 
@@ -36,17 +36,17 @@ use super::{
     lockstep::Lockstep,
     manifests::{presentation, target_duration, write_media_playlist, write_side_playlists},
     mp4_files::write_files,
-    recovery::Joints,
+    recovery::ResumeRule,
     stable_address::StableAddress,
     track::{Planned, Rating, SubtitleTrack, Track, folders},
     uploader::{Event, Uploader},
 };
 
-/// Notes and growing playlists are written at most this often: each write is paid for, and players look again once per
-/// target duration. What an attempt has made since the last time is lost to the next one if this is killed.
+/// Least time between two flushes of checkpoint and growing playlists. Each write costs money, and players
+/// reload once per target duration. A killed attempt loses what it published since its last flush.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(3);
-/// How long open segments may take to be finished when the task has to end. With what comes behind it, it fits into
-/// the 20 s in which the task is to be gone, and into the 30 s that ECS gives as a rule.
+/// Time to finish open segments after a termination signal. With the work that follows, the task exits within
+/// 20 s; ECS allows 30 s by default.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 const VIDEO: &str = "video/mp4";
 const AUDIO: &str = "audio/mp4";
@@ -67,13 +67,13 @@ pub(crate) struct Publisher {
     address: StableAddress,
     checkpoint: Checkpoint,
     stills: Stills,
-    joints: Joints,
+    resume_rule: ResumeRule,
     /// The interval up to which the checkpoint and the playlists are written, and the time of that flush.
     flushed: Option<(i64, tokio::time::Instant)>,
 }
 
 impl Publisher {
-    /// A publisher for the plan's renditions into `folder`, `<job id>/<plan id>`; `started` is the task's start.
+    /// A publisher of the plan's renditions. `folder` is `<job id>/<plan id>`, `started` the task's start.
     pub(crate) fn new(
         store: Store,
         job_id: JobId,
@@ -101,13 +101,13 @@ impl Publisher {
             boundaries: plan.boundaries.clone(),
             tracks,
             subtitles: Vec::new(),
-            joints: Joints::new(plan),
+            resume_rule: ResumeRule::new(plan),
             stills: Stills::every(stills::interval_seconds(plan.duration_seconds)),
             flushed: None,
         }
     }
 
-    /// Goes on behind what an earlier attempt published.
+    /// Continues after the segments of an earlier attempt.
     pub(crate) fn resume(&mut self, recovered: Recovered) {
         self.checkpoint.resume(&recovered);
         for (track, recovered) in self.tracks.iter_mut().zip(&recovered.tracks) {
@@ -116,16 +116,18 @@ impl Publisher {
         self.stills = recovered.stills;
     }
 
-    /// The stills of an earlier attempt, and where those of this one go.
+    /// The stills of earlier attempts.
+    #[must_use]
     pub(crate) fn stills(&self) -> Stills {
         self.stills.clone()
     }
 
-    /// Publishes what comes out of the renditions' pipes (rungs first, then audio) until they end; of each its encoded prefix first, if
-    /// there is one. Keeps `stills` for the next attempt as they come.
+    /// Publishes the segments from the renditions' pipes (rungs first, then audio) until they end. A pair of
+    /// pipes is an encoded prefix and the copied rest. Adds `stills` to the checkpoint.
     ///
     /// # Errors
-    /// Terminated, if that was asked for: then the open segments were finished, if that was possible in time.
+    /// [`TaskError::Terminated`] after a stop, with the open segments finished if there was time; a failed
+    /// upload; output that does not continue the earlier attempt's.
     pub(crate) async fn stream(
         &mut self,
         pipes: Vec<(Option<pipe::Receiver>, pipe::Receiver)>,
@@ -134,7 +136,7 @@ impl Publisher {
         stop: &CancellationToken,
     ) -> Result<(), TaskError> {
         let (events, mut inbox) = mpsc::channel(16);
-        let pace = Lockstep::of(&self.tracks);
+        let lockstep = Lockstep::of(&self.tracks);
         let uploads = try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(
             |(index, ((encoded_prefix, pipe), track))| {
                 let content_type = match track.rendition {
@@ -145,11 +147,11 @@ impl Publisher {
                     store: self.store.clone(),
                     folder: track.folder.clone(),
                     track: index,
-                    kind: CachePolicy::Immutable(content_type),
+                    policy: CachePolicy::Immutable(content_type),
                     init: track.init.clone(),
-                    pace: &pace,
+                    lockstep: &lockstep,
                     prefix_until: track.prefix_until(),
-                    follows: encoded_prefix.is_some(),
+                    is_copied: encoded_prefix.is_some(),
                 };
                 let first = track.timeline.segments.len();
                 uploader.run(encoded_prefix, pipe, self.boundaries.clone(), first, events.clone())
@@ -157,15 +159,15 @@ impl Publisher {
         ));
         drop(events);
         let playlists = async {
-            // What viewers have of an earlier attempt's stream is at the stable address again at once.
+            // An earlier attempt's stream returns to the stable address immediately.
             self.flush(&mut stills).await?;
-            let (mut last, mut held) = (None, Vec::new());
+            let (mut shutdown, mut held) = (None, Vec::new());
             loop {
                 let due = self.due();
                 tokio::select! {
                     event = inbox.recv() => match event {
                         Some(Event::Init { track, init }) => self.begin(track, &init),
-                        // It may not be whole: who knows why FFmpeg has ended.
+                        // The last segment may be incomplete until FFmpeg's exit code is known.
                         Some(Event::Segment { track, entry, is_last: true }) => held.push((track, entry)),
                         Some(Event::Segment { track, entry, .. }) => {
                             self.add(track, &entry, progress_state)?;
@@ -174,13 +176,13 @@ impl Publisher {
                         None => break,
                     },
                     () = until(due) => self.flush(&mut stills).await?,
-                    () = stop.cancelled(), if last.is_none() => {
-                        last = Some((self.next(), tokio::time::Instant::now() + SHUTDOWN_GRACE));
+                    () = stop.cancelled(), if shutdown.is_none() => {
+                        shutdown = Some((self.next(), tokio::time::Instant::now() + SHUTDOWN_GRACE));
                         tracing::info!("finishing the open segments");
                     }
-                    () = until(last.map(|(_, deadline)| deadline)) => break,
+                    () = until(shutdown.map(|(_, deadline)| deadline)) => break,
                 }
-                if last.is_some_and(|(open, _)| self.next() > open) {
+                if shutdown.is_some_and(|(open, _)| self.next() > open) {
                     break;
                 }
             }
@@ -203,33 +205,33 @@ impl Publisher {
     fn add(&mut self, index: usize, entry: &Entry, progress_state: &ProgressState) -> Result<(), TaskError> {
         let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
         if track.init.take().is_some() {
-            track.check_joint(&entry.published)?;
+            track.check_continuity(&entry.published)?;
         }
         track.add(entry);
         progress_state.published(index);
         Ok(())
     }
 
-    /// The interval that an attempt would go on with now; `None` for the beginning.
+    /// The interval at which another attempt would resume now; `None` for the beginning.
     fn next(&self) -> Option<i64> {
-        self.joints.next(self.checkpoint.tracks().iter().map(Vec::as_slice))
+        self.resume_rule.next(self.checkpoint.tracks().iter().map(Vec::as_slice))
     }
 
-    /// When the next round is to be written: when all renditions have got further, but not too soon after the last,
-    /// unless a viewer who began then has seen it all.
+    /// Time of the next flush. It needs progress in all renditions, and [`FLUSH_INTERVAL`] since the last
+    /// flush, or less if the announced playlists are shorter: a viewer may have played all of them.
     fn due(&self) -> Option<tokio::time::Instant> {
         let next = self.next()?;
         match self.flushed {
             None => Some(tokio::time::Instant::now()),
-            Some((noted, at)) => {
-                let announced = Duration::from_secs_f64(self.boundaries.start_seconds(noted).max(0.0));
-                (next > noted).then(|| at + FLUSH_INTERVAL.min(announced))
+            Some((flushed, at)) => {
+                let announced = Duration::from_secs_f64(self.boundaries.start_seconds(flushed).max(0.0));
+                (next > flushed).then(|| at + FLUSH_INTERVAL.min(announced))
             }
         }
     }
 
-    /// Notes what is published, then announces in growing playlists what no next attempt would make again. When all
-    /// renditions have begun, the stream is playable.
+    /// Writes the checkpoint, then announces in growing playlists the segments that no later attempt would
+    /// replace. The stream becomes playable when every rendition has a segment.
     async fn flush(&mut self, stills: &mut mpsc::Receiver<Bytes>) -> Result<(), TaskError> {
         let Some(next) = self.next() else { return Ok(()) };
         self.flushed = Some((next, tokio::time::Instant::now()));
@@ -239,27 +241,30 @@ impl Publisher {
             return Ok(());
         }
         let mut longer = Vec::new();
-        let mut begun = true;
+        let mut all_begun = true;
         for (index, (track, entries)) in self.tracks.iter_mut().zip(self.checkpoint.tracks()).enumerate() {
-            let sure = entries.partition_point(|entry| entry.interval < next);
-            begun &= sure > 0;
-            // A growing playlist never takes back what it has announced (RFC 8216, 6.2.1).
-            if sure > track.announced {
-                track.announced = sure;
+            let final_segments = entries.partition_point(|entry| entry.interval < next);
+            all_begun &= final_segments > 0;
+            // A growing playlist must not remove announced segments (RFC 8216, 6.2.1).
+            if final_segments > track.announced {
+                track.announced = final_segments;
                 longer.push(index);
             }
         }
         let target = self.target_duration();
         let growing = longer.iter().filter_map(|index| self.tracks.get(*index));
         try_join_all(growing.map(|track| write_media_playlist(&self.store, track, target, false))).await?;
-        if begun && self.address.playable_seconds().is_none() {
+        if all_begun && self.address.playable_seconds().is_none() {
             let presentation = presentation(&self.tracks, &self.subtitles, target, Rating::Planned);
             self.address.switch(hls::master(&presentation)).await?;
         }
         Ok(())
     }
 
-    /// Writes an object below the stream's folder.
+    /// Writes an object into the stream's folder.
+    ///
+    /// # Errors
+    /// The store fails.
     pub(crate) async fn put_own(
         &self,
         path: &str,
@@ -272,7 +277,10 @@ impl Publisher {
         Ok(())
     }
 
-    /// Publishes a track of subtitles, in segments of about the length of the stream's longest.
+    /// Publishes a subtitle track as one file and in segments.
+    ///
+    /// # Errors
+    /// The store fails.
     pub(crate) async fn put_subtitles(
         &mut self,
         rendition: SubtitleRendition,
@@ -306,26 +314,27 @@ impl Publisher {
         Ok(())
     }
 
-    /// What has segments, rungs first, largest first; with what was seen when they were read back.
+    /// The renditions with segments: rungs from large to small, then audio.
+    #[must_use]
     pub(crate) fn tracks(&self) -> &[Track] {
         &self.tracks
     }
 
-    /// Keeps what was seen when the tracks were read back, in their order, for the report.
+    /// Keeps the results of reading the tracks back, in their order, for the report.
     pub(crate) fn verified(&mut self, verified: Vec<job::Verified>) {
         for (track, verified) in self.tracks.iter_mut().zip(verified) {
             track.verified = Some(verified);
         }
     }
 
-    /// Leaves out renditions without a sample: nothing of their track could be decoded.
+    /// Removes renditions without a sample, of which nothing could be decoded.
     pub(crate) fn drop_empty(&mut self) {
         self.tracks.retain(|track| !track.timeline.segments.is_empty());
     }
 
-    /// Leaves out sound behind the picture's end: there is only the silence that fills a picture of which a part is
-    /// missing.
-    pub(crate) fn drop_sound_behind_the_picture(&mut self) {
+    /// Removes audio after the end of the video. If a part of the video is missing, that audio is only
+    /// filling silence.
+    pub(crate) fn drop_audio_after_video(&mut self) {
         let is_video = |track: &&Track| matches!(track.rendition, Planned::Video(_));
         let Some(end) = self.tracks.iter().find(is_video).map(|track| track.timeline.end_seconds()) else {
             return;
@@ -340,7 +349,8 @@ impl Publisher {
         }
     }
 
-    /// Publishes final files, playlists and manifests, the stable address last. Returns the published renditions.
+    /// Publishes final files, playlists and manifests, the stable address last. Returns the published
+    /// renditions.
     ///
     /// # Errors
     /// The source was replaced, the segments do not fit together, or the store fails.
@@ -380,7 +390,7 @@ impl Publisher {
     }
 }
 
-/// Never, if there is no such instant.
+/// Waits for an instant, or forever if there is none.
 async fn until(instant: Option<tokio::time::Instant>) {
     match instant {
         Some(instant) => sleep_until(instant).await,

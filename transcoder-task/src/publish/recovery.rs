@@ -13,52 +13,54 @@ use super::checkpoint::{Entry, Recovered};
 
 /// Samples in a packet of AAC-LC.
 const PACKET_SAMPLES: u64 = 1024;
-/// The encoder of sound is given this much of what is published already, about half a second: a packet overlaps with the
-/// one before, and what the encoder takes for granted it has learnt by then.
+/// Published packets, about half a second, that the audio encoder gets again: packets overlap, and the
+/// encoder's state must be the same as in the earlier attempt.
 const FED_PACKETS: u64 = 24;
-/// A picture that lasts for less than this behind a boundary may have no frame there: containers round, and may lie.
-const SURE_OF_A_FRAME_SECONDS: f64 = 0.5;
+/// If the video lasts less than this after a boundary, there may be no frame: containers round times, or are
+/// wrong.
+const MIN_VIDEO_SECONDS: f64 = 0.5;
 
-/// What an attempt can go on from.
+/// The plan's properties that decide where an attempt may resume.
 #[derive(Debug, Clone)]
-pub struct Joints {
+pub(crate) struct ResumeRule {
     boundaries: Boundaries,
     picture: Option<Picture>,
 }
 
-impl Joints {
-    /// Of a plan.
-    pub fn new(plan: &Plan) -> Self {
+impl ResumeRule {
+    pub(crate) fn new(plan: &Plan) -> Self {
         Self { boundaries: plan.boundaries.clone(), picture: plan.picture.clone() }
     }
 
-    /// The first interval that is to be made when so much is there of each rendition, so that every rung has a frame to
-    /// begin with. What lies before it is never made again. `None` if that is the beginning, for any of them.
-    pub fn next<'a>(&self, tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
+    /// The first interval to encode after these segments. No later attempt replaces earlier intervals. Every
+    /// rung has a frame in it. `None` means the beginning.
+    #[must_use]
+    pub(crate) fn next<'a>(&self, tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
         let complete = tracks.clone().map(|entries| entries.last().map(|entry| entry.interval)).min()??;
-        let next = self.with_a_frame(complete + 1, tracks.clone().next()?)?;
+        let next = self.with_frame(complete + 1, tracks.clone().next()?)?;
         let mut begun = tracks.map(|entries| entries.first().is_some_and(|first| first.interval < next));
         begun.all(|begun| begun).then_some(next)
     }
 
-    /// This interval, or the last of the first rung's if there may be no frame to begin with.
-    fn with_a_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
+    /// This interval, or the first rung's last one if this one may have no frame.
+    fn with_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
         let Some(picture) = &self.picture else { return Some(next) };
         let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
         let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
-        // Behind the last keyframe of a source it begins where the picture ends.
+        // After the last keyframe, the next interval begins at the end of the video.
         let begins = self.boundaries.start_seconds(next);
-        let sure = begins + SURE_OF_A_FRAME_SECONDS < picture.end_seconds
+        let has_frame = begins + MIN_VIDEO_SECONDS < picture.end_seconds
             && picture.frames.is_none_or(|all| (frames as u64) < all);
-        if sure { Some(next) } else { rung.last().map(|entry| entry.interval) }
+        if has_frame { Some(next) } else { rung.last().map(|entry| entry.interval) }
     }
 }
 
-/// The last boundary up to which all renditions are there. Cuts off what is published behind it. `None` if that is
+/// The last boundary that all renditions have reached. Removes later segments from `recovered`. `None` means
 /// the beginning.
 #[must_use]
 pub(crate) fn resume_point(plan: &Plan, recovered: &mut Recovered) -> Option<ResumePoint> {
-    let interval = Joints::new(plan).next(recovered.tracks.iter().map(|track| track.entries.as_slice()))?;
+    let interval =
+        ResumeRule::new(plan).next(recovered.tracks.iter().map(|track| track.entries.as_slice()))?;
     for track in &mut recovered.tracks {
         track.entries.retain(|entry| entry.interval < interval);
     }
@@ -72,21 +74,21 @@ pub(crate) fn resume_point(plan: &Plan, recovered: &mut Recovered) -> Option<Res
         }
         _ => 0.0,
     };
-    let mut wanted = vec![plan.boundaries.start_seconds(interval)];
+    let mut needed_seconds = vec![plan.boundaries.start_seconds(interval)];
     let mut audio_points = Vec::with_capacity(plan.audio.len());
     for (audio, track) in plan.audio.iter().zip(recovered.tracks.iter().skip(plan.rungs.len())) {
         let (first, last) = (track.entries.first()?.published, track.entries.last()?.published);
         let first_ticks = last.start_ticks + last.duration_ticks;
         let packets = ((first_ticks - first.start_ticks) / PACKET_SAMPLES).min(FED_PACKETS);
         let fed_ticks = first_ticks - packets * PACKET_SAMPLES;
-        wanted.push(fed_ticks as f64 / f64::from(audio.sample_rate));
+        needed_seconds.push(fed_ticks as f64 / f64::from(audio.sample_rate));
         audio_points.push(AudioResumePoint { first_ticks, fed_ticks });
     }
     let still = recovered.stills.taken();
     if plan.picture.is_some() {
-        wanted.push(still as f64 * interval_seconds(plan.duration_seconds));
+        needed_seconds.push(still as f64 * interval_seconds(plan.duration_seconds));
     }
-    let earliest = wanted.into_iter().fold(f64::MAX, f64::min);
+    let earliest = needed_seconds.into_iter().fold(f64::MAX, f64::min);
     let seek_seconds = (earliest - HEAD_START_SECONDS).max(0.0);
     Some(ResumePoint { interval, seek_seconds, video_seconds, audio: audio_points, still })
 }
@@ -109,7 +111,7 @@ mod tests {
         store::Tag,
     };
 
-    /// Of 25 frames a second in two rungs, with sound if it lasts.
+    /// A plan of 25 frames per second in two rungs, with audio of this duration if it is not 0.
     fn plan(seconds: f64, sound_seconds: f64) -> Plan {
         let video = Video {
             width: 640,
@@ -151,7 +153,7 @@ mod tests {
         track(0..segments, 100, 100)
     }
 
-    /// In packets, which are no whole number of segments.
+    /// Audio segments, whose packets do not align with the video segments.
     fn sound(segments: i64) -> Track {
         track(0..segments, 188, 188 * PACKET_SAMPLES)
     }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_on_behind_the_last_interval_that_all_renditions_have() {
+    fn attempts_resume_after_the_last_interval_of_all_renditions() {
         let mut recovered = recovered(vec![pictures(5), pictures(3), sound(4)]);
         let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
         assert_eq!((start.interval, lengths(&recovered)), (3, vec![3, 3, 3]));
@@ -179,12 +181,12 @@ mod tests {
         let audio_points = [AudioResumePoint { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
         assert_eq!((start.audio.as_slice(), start.still), (audio_points.as_slice(), 30));
         assert_eq!(start.video_seconds, 12.0);
-        // Half a second of sound and a second for the decoders before 12.03 s.
+        // Half a second of audio and a second for the decoders before 12.03 s.
         assert!((10.4..10.6).contains(&start.seek_seconds), "{}", start.seek_seconds);
     }
 
     #[test]
-    fn what_no_rendition_lacks_is_needed_to_go_on() {
+    fn every_rendition_needs_segments_to_resume() {
         let plan = plan(60.0, 60.0);
         for tracks in [
             vec![pictures(0), pictures(3), sound(4)],
@@ -197,13 +199,13 @@ mod tests {
     }
 
     #[test]
-    fn a_rung_always_has_a_frame_to_begin_with() {
+    fn a_resumed_rung_has_a_first_frame() {
         let interval = |plan: &Plan| {
             let mut recovered = recovered(vec![pictures(3), pictures(3)]);
             resume_point(plan, &mut recovered).map(|start| (start.interval, lengths(&recovered)))
         };
         assert_eq!(interval(&plan(60.0, 0.0)), Some((3, vec![3, 3])));
-        // The picture ends about here, nobody knows when it ends, or all of its frames are there.
+        // The video ends here, its end is unknown, or all its frames are published.
         assert_eq!(interval(&plan(12.3, 0.0)), Some((2, vec![2, 2])));
         assert_eq!(interval(&plan(0.0, 0.0)), Some((2, vec![2, 2])));
         let mut plan = plan(60.0, 0.0);
@@ -215,32 +217,32 @@ mod tests {
         };
         assert_eq!(frames(300), Some((2, vec![2, 2])));
         assert_eq!(frames(301), Some((3, vec![3, 3])));
-        // The last of the source's keyframes is behind.
+        // After the source's last keyframe.
         let at = |at_seconds: f64| FrameTime { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
         plan.boundaries = Boundaries::at([0.0, 5.0, 12.0].map(at).to_vec(), at(60.0), 4.0).unwrap();
         assert_eq!(interval(&plan), Some((2, vec![2, 2])));
     }
 
     #[test]
-    fn stills_that_are_missing_are_made_from_earlier_on() {
+    fn missing_stills_move_the_seek_position() {
         let mut recovered = Recovered { stills: stills(5), ..recovered(vec![pictures(3), pictures(3)]) };
         let start = resume_point(&plan(60.0, 0.0), &mut recovered).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
     }
 
     #[test]
-    fn a_rendition_that_begins_later_is_waited_for() {
+    fn a_rendition_with_a_later_start_is_waited_for() {
         let plan = plan(60.0, 60.0);
         let next = |pictures: i64, sound: std::ops::Range<i64>| {
             let tracks = [track(0..pictures, 100, 100), track(sound, 188, 188 * PACKET_SAMPLES)];
-            Joints::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
+            ResumeRule::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
         };
-        // Its first segment is longer than the first interval.
+        // The first audio segment is longer than the first interval.
         assert_eq!([1, 2, 3].map(|pictures| next(pictures, 1..3)), [None, Some(2), Some(3)]);
     }
 
     #[test]
-    fn a_video_that_has_just_begun_is_read_from_its_beginning() {
+    fn a_short_output_resumes_with_a_seek_to_the_start() {
         let mut recovered = recovered(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
         let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
         assert_eq!((start.interval, start.seek_seconds), (1, 0.0));

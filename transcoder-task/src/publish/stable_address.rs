@@ -68,7 +68,8 @@ impl StableAddress {
         }
     }
 
-    /// Publishes the complete stream. A format that is absent is removed, since it would be an earlier upload's.
+    /// Publishes the complete stream. A format that is absent is removed, since it would be an earlier
+    /// upload's.
     ///
     /// # Errors
     /// The store fails.
@@ -108,8 +109,8 @@ impl From<StableAddressError> for TaskError {
     }
 }
 
-/// Restores the master playlist that this job replaced, for a stream that will never be complete. Leaves the address
-/// alone if it belongs to another job now.
+/// Restores the master playlist that this job replaced, for a stream that will never be complete. Leaves the
+/// address alone if it belongs to another job now.
 ///
 /// # Errors
 /// The store fails.

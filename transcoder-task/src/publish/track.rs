@@ -16,40 +16,38 @@ use crate::{
 
 use super::checkpoint::{self, Entry};
 
-/// Most that pictures of two attempts may lie apart; frames that last longer may do so for one.
+/// Largest gap between the video of two attempts in seconds; one frame, if that is longer.
 const MOST_GAP_SECONDS: f64 = 0.1;
 
-/// A rendition and what of it is published.
+/// A rendition with its published segments.
 #[derive(Debug)]
 pub(crate) struct Track {
-    /// Below the store: `<job id>/<plan id>/video/1080p`.
+    /// Folder below the store: `<job id>/<plan id>/video/1080p`.
     pub(crate) folder: String,
-    /// As planned.
+    /// Its plan.
     pub(crate) rendition: Planned,
-    /// RFC 6381; empty before the init segment is published.
+    /// RFC 6381 string; empty before the init segment is published.
     pub(crate) codecs: String,
     pub(super) init_bytes: u64,
-    /// What is published.
+    /// The published segments.
     pub(crate) timeline: Timeline,
-    /// How many segments begin with a keyframe.
+    /// Number of segments that begin with a keyframe.
     pub(crate) keyframes_at_boundaries: usize,
-    /// How many segments are in the growing playlist.
+    /// Number of segments in the growing playlist.
     pub(super) announced: usize,
-    /// What an earlier attempt published.
+    /// The init segment of an earlier attempt, until this attempt's first segment is checked against it.
     pub(super) init: Option<Init>,
     pub(super) verified: Option<job::Verified>,
 }
 
-/// A rendition of the plan that has segments.
+/// A planned rendition with media segments.
 #[derive(Debug)]
 pub(crate) enum Planned {
-    /// A rung.
     Video(VideoRendition),
-    /// An audio track.
     Audio(AudioRendition),
 }
 
-/// A subtitle track that is published.
+/// A published subtitle track.
 #[derive(Debug)]
 pub(super) struct SubtitleTrack {
     pub(super) folder: String,
@@ -57,7 +55,8 @@ pub(super) struct SubtitleTrack {
     pub(super) timeline: Timeline,
 }
 
-/// The folders of a plan's renditions in the stream's folder, rungs first.
+/// The folders of a plan's renditions, rungs first.
+#[must_use]
 pub(crate) fn folders(folder: &str, plan: &Plan) -> Vec<String> {
     let rungs = plan.rungs.iter().map(|rung| format!("{folder}/video/{}", rung.name));
     rungs.chain(plan.audio.iter().map(|audio| format!("{folder}/audio/{}", audio.name))).collect()
@@ -65,14 +64,14 @@ pub(crate) fn folders(folder: &str, plan: &Plan) -> Vec<String> {
 
 #[derive(Clone, Copy)]
 pub(super) enum Rating {
-    /// The caps, while little is published yet.
+    /// Maximum rates of the plan, for a growing stream.
     Planned,
-    /// What came out.
+    /// Measured rates.
     Measured,
 }
 
 impl Track {
-    /// A rendition that is published already.
+    /// A rendition with published segments.
     #[cfg(test)]
     pub(crate) fn of_tests(folder: &str, rendition: Planned, timeline: Timeline, keyframes: usize) -> Self {
         Self { timeline, keyframes_at_boundaries: keyframes, ..Self::new(folder.to_owned(), rendition) }
@@ -106,8 +105,8 @@ impl Track {
         self.init_bytes = init.bytes.len() as u64;
     }
 
-    /// Adds a segment, and corrects the one before: only now is it known when that ends, if frames last
-    /// differently long.
+    /// Adds a segment, and sets the end of the previous one: with variable frame durations, only the next
+    /// segment shows it.
     pub(super) fn add(&mut self, entry: &Entry) {
         if let Some(last) = self.timeline.segments.last_mut() {
             last.duration_ticks = entry.published.start_ticks.saturating_sub(last.start_ticks).max(1);
@@ -116,19 +115,19 @@ impl Track {
         self.keyframes_at_boundaries += usize::from(entry.starts_with_keyframe);
     }
 
-    /// The first segment of this attempt follows on the last one of the attempt before.
-    pub(super) fn check_joint(&self, next: &Published) -> Result<(), TaskError> {
+    /// Checks that this attempt's first segment follows the earlier attempt's last one.
+    pub(super) fn check_continuity(&self, next: &Published) -> Result<(), TaskError> {
         let Some(last) = self.timeline.segments.last() else { return Ok(()) };
         let end = self.timeline.seconds(last.start_ticks + last.duration_ticks);
         let gap = self.timeline.seconds(next.start_ticks) - end;
         let frame = self.timeline.seconds(last.duration_ticks) / last.samples.max(1) as f64;
         let most = match self.rendition {
-            // How long the last frame lasts is not always known.
+            // The duration of the last frame is not always known.
             Planned::Video(_) => frame.max(MOST_GAP_SECONDS),
             Planned::Audio(_) => 0.0,
         };
         if gap.abs() > most {
-            return Err(TaskError::Resume(format!("{} goes on {gap:.3} s late", self.folder)));
+            return Err(TaskError::Resume(format!("{} continues {gap:.3} s late", self.folder)));
         }
         Ok(())
     }
@@ -194,12 +193,13 @@ impl Track {
         }
     }
 
-    /// Whether it is a rung that is the source's own picture.
+    /// Whether it is a copied rung.
+    #[must_use]
     pub(crate) fn is_copied(&self) -> bool {
         matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
     }
 
-    /// The interval that the source's own picture begins with, if something is encoded in front of it.
+    /// The first interval with the source's own frames, if the rung has an encoded prefix.
     pub(super) fn prefix_until(&self) -> Option<i64> {
         match &self.rendition {
             Planned::Video(rung) => rung.encoded_prefix.as_ref().map(|encoded_prefix| encoded_prefix.until),
@@ -207,7 +207,8 @@ impl Track {
         }
     }
 
-    /// Of all segments.
+    /// Number of frames.
+    #[must_use]
     pub(crate) fn frames(&self) -> usize {
         self.timeline.segments.iter().map(|segment| segment.samples).sum()
     }

@@ -16,9 +16,9 @@ use crate::{
 
 use super::{checkpoint::Entry, lockstep::Lockstep};
 
-/// Uploads at a time for each rendition: enough to hide a round trip, few enough to bound memory.
+/// Concurrent uploads of a rendition: enough to hide a round trip, few enough to bound memory.
 const UPLOADS_PER_RENDITION: usize = 2;
-/// For a rendition that keeps pace with others: what is in its pipe waits for them.
+/// Concurrent uploads of a rendition in lockstep, whose other segments wait in its pipe.
 const UPLOADS_IN_STEP: usize = 1;
 
 pub(super) enum Event {
@@ -30,14 +30,14 @@ pub(super) struct Uploader<'a> {
     pub(super) store: Store,
     pub(super) folder: String,
     pub(super) track: usize,
-    pub(super) kind: CachePolicy,
-    /// What an earlier attempt published.
+    pub(super) policy: CachePolicy,
+    /// The init segment of an earlier attempt.
     pub(super) init: Option<Init>,
-    pub(super) pace: &'a Lockstep,
-    /// The interval up to which its segments come from its encoded prefix, if this attempt or an earlier one made one.
+    pub(super) lockstep: &'a Lockstep,
+    /// The interval that ends the encoded prefix, if this attempt or an earlier one has one.
     pub(super) prefix_until: Option<i64>,
-    /// Whether it keeps pace with the others.
-    pub(super) follows: bool,
+    /// Whether it comes from a copying FFmpeg of its own, which must not run ahead of the others.
+    pub(super) is_copied: bool,
 }
 
 impl Uploader<'_> {
@@ -50,7 +50,7 @@ impl Uploader<'_> {
         events: mpsc::Sender<Event>,
     ) -> Result<(), TaskError> {
         let broken = |error: CmafError| match error {
-            // The index promised otherwise.
+            // The source does not match its sample index.
             CmafError::Splice(_) => TaskError::Verify(format!("{}: {error}", self.folder)),
             _ => TaskError::Output { rendition: self.folder.clone(), reason: error.to_string() },
         };
@@ -64,14 +64,14 @@ impl Uploader<'_> {
         outputs
             .map_err(broken)
             .map_ok(|piece| self.upload(piece))
-            .try_buffered(if self.follows { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
+            .try_buffered(if self.is_copied { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
             .try_for_each(|event| async {
-                // The owner of the playlists only goes when it has failed, and its error is the one to report.
+                // The receiver is dropped only after its own error, which is the one to report.
                 let _ = events.send(event).await;
                 Ok(())
             })
             .await?;
-        self.pace.reach(self.track, i64::MAX);
+        self.lockstep.reach(self.track, i64::MAX);
         Ok(())
     }
 
@@ -82,20 +82,20 @@ impl Uploader<'_> {
                     self.put(presentation::INIT_NAME, init.bytes.clone()).await?;
                     return Ok(Event::Init { track: self.track, init });
                 };
-                // Behind its encoded prefix, a rung knows nothing of that any more.
+                // After its encoded prefix, the copied rest lacks the prefix's parameter sets.
                 let whole = match self.prefix_until {
                     Some(_) => init.with_parameter_sets_of(published).ok(),
                     None => Some(init),
                 };
                 let same = whole.filter(|init| init.bytes == published.bytes);
                 let init = same.ok_or_else(|| {
-                    TaskError::Resume(format!("{} has another init segment now", self.folder))
+                    TaskError::Resume(format!("{} has a different init segment now", self.folder))
                 })?;
                 Ok(Event::Init { track: self.track, init })
             }
             Output::Segment(segment) => {
-                if self.follows {
-                    self.pace.follow(segment.interval).await;
+                if self.is_copied {
+                    self.lockstep.follow(segment.interval).await;
                 }
                 let published = Published {
                     start_ticks: segment.start_ticks,
@@ -107,7 +107,7 @@ impl Uploader<'_> {
                 let tag =
                     self.put(&presentation::segment_name(segment.number), segment.bytes.clone()).await?;
                 let Segment { interval, starts_with_keyframe, is_last, .. } = segment;
-                self.pace.reach(self.track, interval);
+                self.lockstep.reach(self.track, interval);
                 let entry = Entry { interval, published, starts_with_keyframe, tag };
                 Ok(Event::Segment { track: self.track, entry, is_last })
             }
@@ -115,6 +115,6 @@ impl Uploader<'_> {
     }
 
     async fn put(&self, name: &str, bytes: Bytes) -> Result<Tag, TaskError> {
-        Ok(self.store.put(&format!("{}/{name}", self.folder), self.kind, bytes).await?)
+        Ok(self.store.put(&format!("{}/{name}", self.folder), self.policy, bytes).await?)
     }
 }

@@ -1,4 +1,4 @@
-//! Holds what was published against the plan: a stream that is not right is an error, not a stream.
+//! Verifies the published stream against the plan before it is complete.
 
 use std::process::Stdio;
 
@@ -19,21 +19,21 @@ use crate::{
     store::Store,
 };
 
-/// Less than this share of a video is no stream of it.
+/// Least share of the source's duration in the stream; less is an error.
 const LEAST_SHARE: f64 = 0.5;
-/// Missing seconds and share that are worth a warning; containers round durations.
+/// Missing seconds and share of the duration that cause a warning; containers round durations.
 const NOTABLE: (f64, f64) = (0.3, 0.02);
-/// Two rungs' segments begin at the same instant to within the rounding of their clocks.
+/// Segments of two rungs may begin this much apart, because their clocks round.
 const SAME_INSTANT_SECONDS: f64 = 0.002;
-/// Renditions that are read back at a time.
+/// Renditions that are read back concurrently.
 const READ_AT_ONCE: usize = 4;
 
-/// Checks all segments by what their boxes say; returns warnings for people.
+/// Checks all segments by their boxes. Returns warnings for the report.
 ///
 /// # Errors
-/// Unusable, if under half of the source came out; wrong output, if rungs do not have the same segments, each
-/// beginning with a keyframe.
-pub fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, TaskError> {
+/// [`TaskError::Unusable`] if the stream has less than half of the source; [`TaskError::Verify`] if rungs
+/// have different segments, or a segment does not begin with a keyframe.
+pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, TaskError> {
     let (mut rungs, mut audio) = (Vec::new(), Vec::new());
     for track in tracks {
         match &track.rendition {
@@ -90,14 +90,16 @@ fn pictures(
     Ok(warning)
 }
 
-/// A last frame that stays for long is not said to in what FFmpeg encodes: nothing is missing.
+/// Whether all frames are published. A long last frame has a shorter duration in FFmpeg's output, but is not
+/// missing.
 fn has_its_frames(picture: &Picture, timeline: &Timeline) -> bool {
     let frames: usize = timeline.segments.iter().map(|segment| segment.samples).sum();
     picture.frames.is_some_and(|expected| frames as f64 >= expected as f64 * (1.0 - NOTABLE.1))
 }
 
-/// Whether a notable part of the picture is missing.
-pub fn is_picture_short(plan: &Plan, tracks: &[Track]) -> bool {
+/// Whether a notable part of the video is missing.
+#[must_use]
+pub(crate) fn is_picture_short(plan: &Plan, tracks: &[Track]) -> bool {
     let first = tracks.iter().find(|track| matches!(track.rendition, Planned::Video(_)));
     plan.picture.as_ref().zip(first).is_some_and(|(picture, track)| {
         !has_its_frames(picture, &track.timeline)
@@ -126,7 +128,7 @@ fn same_segments(first: &Timeline, other: &Timeline) -> Result<(), String> {
     Ok(())
 }
 
-/// Each segment lies in an interval of its own.
+/// Checks that each segment lies in its own interval.
 fn on_boundaries(boundaries: &Boundaries, timeline: &Timeline) -> Result<(), String> {
     let intervals: Vec<i64> = timeline
         .segments
@@ -161,12 +163,12 @@ fn missing(what: &str, timeline: &Timeline, expected_seconds: f64) -> Option<Str
     })
 }
 
-/// Reads the first and the last segment of every rendition back from where they were published and probes them
-/// again: what FFmpeg wrote, what was uploaded and what is there are the same. In the tracks' order.
+/// Reads the first and last segment of every rendition back from the store and probes them, to see that
+/// FFmpeg's output was stored unchanged. Returns results in the tracks' order.
 ///
 /// # Errors
-/// Wrong output, if it is not what was planned; trouble with the store.
-pub async fn read_back(store: &Store, tracks: &[Track]) -> Result<Vec<Verified>, TaskError> {
+/// [`TaskError::Verify`] if a rendition does not match the plan; errors of the store.
+pub(crate) async fn read_back(store: &Store, tracks: &[Track]) -> Result<Vec<Verified>, TaskError> {
     stream::iter(tracks.iter().map(|track| read_track_back(store, track)))
         .buffered(READ_AT_ONCE)
         .try_collect()
@@ -261,7 +263,7 @@ async fn probe(bytes: Bytes) -> Result<Answer, TaskError> {
     let stdin = child.stdin.take();
     let feed = async {
         if let Some(mut stdin) = stdin {
-            // ffprobe may end before it has read everything; its answer says why.
+            // ffprobe may end before it has read everything; its exit code has the reason.
             let _ = stdin.write_all(&bytes).await;
         }
     };
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_stream_is_fine() {
+    fn a_complete_stream_passes() {
         let tracks = [rung(timeline(3)), rung(timeline(3)), sound(timeline(3))];
         assert!(segments(&plan(12.0), &tracks).unwrap().is_empty());
     }
@@ -362,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn segments_lie_where_they_were_planned_and_begin_with_keyframes() {
+    fn segments_are_at_planned_boundaries_and_begin_with_keyframes() {
         let mut cut_twice = timeline(3);
         cut_twice.segments[2].start_ticks = 6 * TICKS;
         let error = segments(&plan(12.0), &[rung(cut_twice)]).unwrap_err();
@@ -384,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_that_ends_early_is_told_of() {
+    fn audio_that_ends_early_is_a_warning() {
         let of = |sound: Track| segments(&plan(12.0), &[rung(timeline(3)), sound]).unwrap();
         let missing = ["the file is damaged: 8.0 of 12.0 seconds of audio track eng are missing"];
         assert_eq!(of(sound(timeline(1))), missing);
@@ -392,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_last_frame_that_stays_is_no_damage() {
+    fn a_long_last_frame_is_not_damage() {
         let mut plan = plan(60.0);
         if let Some(picture) = &mut plan.picture {
             picture.frames = Some(300);
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_video_is_published_with_a_warning_and_less_is_refused() {
+    fn half_a_video_is_a_warning_and_less_is_an_error() {
         let of = |seconds| segments(&plan(seconds), &[rung(timeline(3)), rung(timeline(3))]);
         assert!(of(12.2).unwrap().is_empty());
         assert_eq!(of(12.4).unwrap().len(), 1);
@@ -439,7 +441,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_back_is_what_was_planned() {
+    async fn stored_segments_match_the_plan() {
         let (folder, store, mut track) = stored().await;
         let verified = read_back(&store, std::slice::from_ref(&track)).await.unwrap();
         assert_eq!(

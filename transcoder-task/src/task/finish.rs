@@ -33,7 +33,7 @@ pub(super) async fn finish(
     draft.warnings.extend(verify::segments(plan, publisher.tracks())?);
     publisher.drop_empty();
     if verify::is_picture_short(plan, publisher.tracks()) {
-        publisher.drop_sound_behind_the_picture();
+        publisher.drop_audio_after_video();
     }
     let read_back = verify::read_back(&attempt.context.store, publisher.tracks());
     let images = async {

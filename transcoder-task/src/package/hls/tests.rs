@@ -28,7 +28,7 @@ fn media_playlists() {
 }
 
 #[test]
-fn the_target_duration_is_the_plans_unless_a_segment_is_longer() {
+fn the_target_duration_covers_plan_and_segments() {
     let of = |planned, lengths: &[u64]| {
         target_duration(planned, [timeline(1000, 0, &[1]), timeline(1000, 0, lengths)].iter())
     };
@@ -60,13 +60,13 @@ fn durations_add_up_over_the_longest_video() {
     // 3.7531 s in 44.1 kHz: each duration is rounded.
     let long = timeline(44_100, 0, &vec![165_512; 23_021]);
     let text = string(media(&long, 4, true));
-    let told: f64 = text
+    let listed: f64 = text
         .lines()
         .filter_map(|line| line.strip_prefix("#EXTINF:")?.strip_suffix(','))
         .map(|seconds| seconds.parse::<f64>().unwrap())
         .sum();
     assert!(long.end_seconds() > 86_399.0);
-    assert!((told - long.end_seconds()).abs() < 1.0 / 60.0, "{told} {}", long.end_seconds());
+    assert!((listed - long.end_seconds()).abs() < 1.0 / 60.0, "{listed} {}", long.end_seconds());
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn the_first_variant_is_h264_of_about_two_megabits() {
 }
 
 #[test]
-fn the_default_sound_comes_first() {
+fn the_default_audio_comes_first() {
     let mut presentation = everything();
     presentation.audio[1].default = true;
     let members = read_master(&presentation).alternatives;
@@ -105,7 +105,7 @@ fn the_default_sound_comes_first() {
 }
 
 #[test]
-fn a_growing_stream_has_no_i_frame_playlists_yet() {
+fn a_growing_stream_has_no_i_frame_playlists() {
     let mut presentation = everything();
     for rung in &mut presentation.rungs {
         rung.key_rates = None;
@@ -115,7 +115,7 @@ fn a_growing_stream_has_no_i_frame_playlists_yet() {
 
 proptest! {
     #[test]
-    fn media_playlists_say_what_was_published(presentation in any_presentation()) {
+    fn media_playlists_list_the_published_segments(presentation in any_presentation()) {
         let timelines: Vec<&Timeline> =
             presentation.rungs.iter().map(|rung| &rung.rendition.timeline).collect();
         let target = target_duration(4.0, timelines.iter().copied());
@@ -140,7 +140,7 @@ proptest! {
     }
 
     #[test]
-    fn master_playlists_keep_the_rules(presentation in any_presentation()) {
+    fn master_playlists_follow_the_rules(presentation in any_presentation()) {
         let playlist = read_master(&presentation);
         let folders: BTreeSet<&str> = presentation
             .rungs
