@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import pytest
 from vidstreamx_devtools.e2e.chaos import CONSUMER_KILLS, IDLE, INVALID_MESSAGES, ChaosRun
-from vidstreamx_devtools.e2e.stack_fixture import JsonObject, StackFixture, exit_code
+from vidstreamx_devtools.e2e.stack_fixture import StackFixture, exit_code
+from vidstreamx_devtools.local.stack import JsonObject
 
 Jobs = list[tuple[JsonObject, list[JsonObject]]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
-from vidstreamx_devtools.e2e.stack_fixture import JsonObject, StackFixture
+from vidstreamx_devtools.e2e.stack_fixture import StackFixture
 from vidstreamx_devtools.e2e.upload_files import UploadFiles
+from vidstreamx_devtools.local.stack import JsonObject
 from vidstreamx_devtools.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("scenario")  # its consumer has exited and left the queue empty

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from vidstreamx_devtools.e2e.player_pages import OpenStream
 from vidstreamx_devtools.e2e.playlist_monitor import StreamMonitor
-from vidstreamx_devtools.e2e.stack_fixture import Consumer, JsonObject, StackFixture, Upload
+from vidstreamx_devtools.e2e.stack_fixture import Consumer, StackFixture
 from vidstreamx_devtools.e2e.upload_files import LONG_SECONDS, UploadFiles
 from vidstreamx_devtools.e2e.viewer_session import ViewerSession
+from vidstreamx_devtools.local.stack import JsonObject, Upload
 from vidstreamx_devtools.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("scenario")  # its consumer has exited and left the queue empty

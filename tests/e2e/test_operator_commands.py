@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from vidstreamx_devtools.e2e.scenario import Scenario
-from vidstreamx_devtools.e2e.stack_fixture import Consumer, JsonObject, StackFixture, Upload
+from vidstreamx_devtools.e2e.stack_fixture import Consumer, StackFixture
 from vidstreamx_devtools.e2e.upload_files import UploadFiles
+from vidstreamx_devtools.local.stack import JsonObject, Upload
 from vidstreamx_devtools.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("scenario")  # its consumer has exited and left the queue empty

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from vidstreamx_devtools.local import programs
 from vidstreamx_devtools.media import table
+from vidstreamx_devtools.media.media_files import media_files
 from vidstreamx_devtools.media.transcode import OUTPUTS
-from vidstreamx_devtools.media.uploads import uploads
 from vidstreamx_devtools.media.verdict import Verdict, judge
 
 _verdicts_key = pytest.StashKey[list[Verdict]]()
@@ -31,7 +31,7 @@ def binary() -> Path:
 def verdicts(binary: Path, request: pytest.FixtureRequest) -> dict[str, Verdict]:
     """The verdict on every file by name. As many files are processed in parallel as there are cores."""
     OUTPUTS.mkdir(parents=True, exist_ok=True)
-    files = [(upload.path(), ",".join(sorted(upload.categories))) for upload in uploads()]
+    files = [(file.path(), ",".join(sorted(file.categories))) for file in media_files()]
     files.sort(key=lambda file: -file[0].stat().st_size)  # a large file at the end would run alone
     # Processes, because decoding holds Python's lock; spawned, because pytest has threads.
     spawn = multiprocessing.get_context("spawn")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from vidstreamx_devtools.media import play_selection
+from vidstreamx_devtools.media.media_files import UNUSABLE, media_files
 from vidstreamx_devtools.media.transcode import OUTPUTS
-from vidstreamx_devtools.media.uploads import UNUSABLE, uploads
 from vidstreamx_devtools.playback.runner import PLAYERS, Observation, Play, play_all
 
 Played = dict[tuple[str, str], tuple[Play, Observation]]
@@ -34,7 +34,7 @@ def played(binary: Path) -> Played:
 
 
 @pytest.mark.parametrize("player", PLAYERS)
-@pytest.mark.parametrize("name", [upload.name for upload in play_selection.selected()])
+@pytest.mark.parametrize("name", [file.name for file in play_selection.selected()])
 def test_stream_plays_to_its_end(played: Played, name: str, player: str) -> None:
     play, observation = played[name, player]
     playback, details = observation.playback, f"{play}: {observation}"
@@ -55,5 +55,5 @@ def test_stream_plays_to_its_end(played: Played, name: str, player: str) -> None
 
 
 def test_selection_covers_every_usable_category() -> None:
-    covered = frozenset[str]().union(*(upload.categories for upload in play_selection.selected()))
-    assert covered >= frozenset[str]().union(*(upload.categories for upload in uploads())) - {UNUSABLE}
+    covered = frozenset[str]().union(*(file.categories for file in play_selection.selected()))
+    assert covered >= frozenset[str]().union(*(file.categories for file in media_files())) - {UNUSABLE}

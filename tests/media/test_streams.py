@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from vidstreamx_devtools.media.uploads import uploads
+from vidstreamx_devtools.media.media_files import media_files
 from vidstreamx_devtools.media.verdict import Verdict
 
 
-@pytest.mark.parametrize("name", [upload.name for upload in uploads()])
+@pytest.mark.parametrize("name", [file.name for file in media_files()])
 def test_stream_matches_its_source(verdicts: dict[str, Verdict], name: str) -> None:
     verdict = verdicts[name]
     listed = "\n".join(

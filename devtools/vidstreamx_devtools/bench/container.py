@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 from vidstreamx_devtools import corpus
-from vidstreamx_devtools.settings import UserError
+from vidstreamx_devtools.local.engine import docker
 
 _TIMEOUT = 900  # seconds
 
@@ -31,20 +30,20 @@ class BenchContainer:
         # As the current user, so that the user owns the written files.
         options = ["--detach", "--rm", "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}"]
         options += ["--workdir", "/bench", *mounts, "--entrypoint", "sleep"]
-        self._container = _docker("run", *options, image, "7200")
+        self._container = docker("run", *options, image, "7200")
 
     def __enter__(self) -> BenchContainer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        _docker("kill", self._container)
+        docker("kill", self._container)
 
     def path(self, inside: str) -> Path:
         """The path on the host for a path in the container."""
         return self.folder / Path(inside).relative_to("/bench")
 
     def run(self, *command: str) -> str:
-        return _docker("exec", self._container, *command)
+        return docker("exec", self._container, *command, timeout=_TIMEOUT)
 
     def ffmpeg(self, *arguments: str) -> None:
         self.run("ffmpeg", "-nostdin", "-v", "error", "-y", *arguments)
@@ -64,14 +63,3 @@ class BenchContainer:
     def clear(self) -> None:
         shutil.rmtree(self.path(self.WORK), ignore_errors=True)
         self.path(self.WORK).mkdir()
-
-
-def _docker(*arguments: str) -> str:
-    command = f"docker {' '.join(arguments)}"
-    try:
-        completed = subprocess.run(["docker", *arguments], capture_output=True, text=True, timeout=_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise UserError(f"this took more than {_TIMEOUT} s: {command}") from None
-    if completed.returncode != 0:
-        raise UserError(f"{command}: {completed.stderr.strip()[-500:]}")
-    return completed.stdout.strip()

@@ -30,12 +30,12 @@ from vidstreamx_devtools.bench.task_runs import (
     MASTER,
     Buckets,
     Published,
-    Upload,
     new_job_id,
     segments_by_rung,
     temporary_buckets,
 )
 from vidstreamx_devtools.local import programs
+from vidstreamx_devtools.local.stack import Upload
 from vidstreamx_devtools.settings import Settings, UserError
 
 _BENCHMARK = Benchmark("make bench-stream", "stream.json", report_stream.render, report_stream.targets)

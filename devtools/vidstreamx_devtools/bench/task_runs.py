@@ -12,11 +12,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidstreamx_devtools.local import engine, stack
+from vidstreamx_devtools.local.stack import Upload
 from vidstreamx_devtools.settings import AGENT_ADDRESS, Settings, UserError, free_port
 
 MASTER = "master.m3u8"
@@ -30,44 +31,30 @@ _WORK_MEGABYTES = 1024
 _SEGMENT = re.compile(r"/video/([^/]+)/seg-\d+\.m4s$")
 
 
-@dataclass(frozen=True)
-class Upload:
-    key: str
-    etag: str
-    size: int
-
-
 class Buckets:
     """The buckets of the local stack, and the tasks that use them."""
 
     def __init__(self, running: stack.Stack, address: str, network: str) -> None:
         self._stack, self._network = running, network
         self._endpoint = f"http://{address}:{running.settings.port}"
-        self._upload_bucket = running.outputs["UploadBucketName"]
-        self._output_bucket = running.outputs["OutputBucketName"]
         self._s3 = running.client("s3")
 
     @contextmanager
     def upload(self, file: Path) -> Iterator[Upload]:
         """Uploads a file. Deletes it at the end of the block, because the store is in memory."""
-        key = f"{file.stem}.mp4"
-        self._s3.upload_file(str(file), self._upload_bucket, key)
-        head = self._s3.head_object(Bucket=self._upload_bucket, Key=key)
-        upload = Upload(key, head["ETag"].strip('"'), head["ContentLength"])
+        upload = self._stack.upload(file, f"{file.stem}.mp4")
         try:
             yield upload
         finally:
             self.clear(upload)
-            self._s3.delete_object(Bucket=self._upload_bucket, Key=key)
+            self._s3.delete_object(Bucket=upload.bucket, Key=upload.key)
 
     def published(self, upload: Upload) -> Published:
         """The publication time of each object of the stream, by the store's clock, which is the machine's."""
         prefix = f"{upload.key}/"
-        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._output_bucket, Prefix=prefix)
         return {
             item["Key"].removeprefix(prefix): item["LastModified"].timestamp()
-            for page in pages
-            for item in page.get("Contents", [])
+            for item in self._stack.list_objects(self._stack.output_bucket, prefix)
         }
 
     def clear(self, upload: Upload) -> None:
@@ -75,7 +62,7 @@ class Buckets:
         keys = [{"Key": f"{upload.key}/{path}"} for path in self.published(upload)]
         for first in range(0, len(keys), 1000):
             batch = {"Objects": keys[first : first + 1000]}
-            self._s3.delete_objects(Bucket=self._output_bucket, Delete=batch)
+            self._s3.delete_objects(Bucket=self._stack.output_bucket, Delete=batch)
 
     def start_task(self, upload: Upload, job_id: str, measured: str = "") -> TaskRun:
         """Starts a task. `measured`: the NAMES of measure.sh, which prints its result instead of the log."""
@@ -85,11 +72,11 @@ class Buckets:
             "AWS_REGION": self._stack.settings.region,
             "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{self._endpoint}/v2/credentials/{role}/bench",
             "VIDSTREAMX_JOB_ID": job_id,
-            "VIDSTREAMX_SOURCE_BUCKET": self._upload_bucket,
+            "VIDSTREAMX_SOURCE_BUCKET": upload.bucket,
             "VIDSTREAMX_SOURCE_KEY": upload.key,
             "VIDSTREAMX_SOURCE_ETAG": upload.etag,
             "VIDSTREAMX_SOURCE_SIZE": str(upload.size),
-            "VIDSTREAMX_OUTPUT_BUCKET": self._output_bucket,
+            "VIDSTREAMX_OUTPUT_BUCKET": self._stack.output_bucket,
             "VIDSTREAMX_PROFILE": "default",
             "VIDSTREAMX_LOG_FORMAT": "json",
         }

@@ -15,14 +15,13 @@ from vidstreamx_devtools.e2e.events import s3_event
 from vidstreamx_devtools.e2e.fault_proxy import FaultPoint, fault_proxy
 from vidstreamx_devtools.e2e.stack_fixture import (
     DeadLetter,
-    JsonObject,
     StackFixture,
-    Upload,
     exit_code,
     is_record_of,
     is_running,
 )
 from vidstreamx_devtools.e2e.upload_files import UploadFiles
+from vidstreamx_devtools.local.stack import JsonObject, Upload
 from vidstreamx_devtools.terminal import left_aligned_table
 from vidstreamx_devtools.waiting import wait_until
 

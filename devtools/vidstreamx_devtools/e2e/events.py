@@ -6,7 +6,7 @@ import json
 from typing import Any
 from urllib.parse import quote_plus
 
-from vidstreamx_devtools.e2e.stack_fixture import Upload
+from vidstreamx_devtools.local.stack import Upload
 
 
 def s3_event(*uploads: Upload, event: str = "ObjectCreated:Put") -> str:

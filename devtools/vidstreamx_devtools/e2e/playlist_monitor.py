@@ -11,8 +11,9 @@ from urllib.parse import urljoin
 
 import m3u8
 
-from vidstreamx_devtools.e2e.stack_fixture import StackFixture, Upload
+from vidstreamx_devtools.e2e.stack_fixture import StackFixture
 from vidstreamx_devtools.local import viewer
+from vidstreamx_devtools.local.stack import Upload
 
 _YEAR = 31_536_000  # seconds
 

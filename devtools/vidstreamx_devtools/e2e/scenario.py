@@ -10,15 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vidstreamx_devtools.e2e.events import eventbridge_event, s3_event, s3_test_event, sns_message
-from vidstreamx_devtools.e2e.stack_fixture import (
-    DeadLetter,
-    JsonObject,
-    StackFixture,
-    Upload,
-    exit_code,
-    is_record_of,
-)
+from vidstreamx_devtools.e2e.stack_fixture import DeadLetter, StackFixture, exit_code, is_record_of
 from vidstreamx_devtools.e2e.upload_files import UploadFiles
+from vidstreamx_devtools.local.stack import JsonObject, Upload
 from vidstreamx_devtools.terminal import left_aligned_table
 from vidstreamx_devtools.waiting import wait_until
 
@@ -222,7 +216,7 @@ def _collect_results(stack: StackFixture, scenario: Scenario) -> None:
         case.tasks = [task for task in tasks if task.get("startedBy") == job_id]
         case.report_key = report_keys.get(job_id)
         if case.report_key:
-            case.report = stack.read_json(case.report_key)
+            case.report = stack.local.read_json(case.report_key)
         if case.tasks:
             case.progress = stack.progress(job_id)
         for task in case.tasks:

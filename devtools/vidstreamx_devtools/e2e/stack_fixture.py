@@ -7,7 +7,6 @@ have those of TaskRole. IAM is enforced.
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -16,26 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from vidstreamx_devtools.local import engine, programs, viewer
 from vidstreamx_devtools.local import stack as local_stack
+from vidstreamx_devtools.local.stack import JsonObject, Upload
 from vidstreamx_devtools.settings import Settings, UserError, free_port
 from vidstreamx_devtools.waiting import wait_until
 
-JsonObject = dict[str, Any]
-
 _LONGEST_POLL = 21  # seconds
-
-
-@dataclass(frozen=True)
-class Upload:
-    """One version of an object."""
-
-    bucket: str
-    key: str
-    etag: str
-    size: int
 
 
 @dataclass(frozen=True)
@@ -107,22 +94,19 @@ class StackFixture:
 
     def __post_init__(self) -> None:
         outputs = self.local.outputs
-        self.upload_bucket = outputs["UploadBucketName"]
-        self.output_bucket = outputs["OutputBucketName"]
+        self.upload_bucket = self.local.upload_bucket
+        self.output_bucket = self.local.output_bucket
         self.queue_url = outputs["QueueUrl"]
         self.dead_letter_queue_url = outputs["DeadLetterQueueUrl"]
         self.cluster = outputs["ClusterName"]
         self.s3 = self.local.client("s3")
         self.sqs = self.local.client("sqs")
         self.ecs = self.local.client("ecs")
-        self.logs = self.local.client("logs")
 
     # ---- Actions ------------------------------------------------------------------------------
 
     def upload(self, key: str, file: Path) -> Upload:
-        content = file.read_bytes()
-        etag = self.s3.put_object(Bucket=self.upload_bucket, Key=key, Body=content)["ETag"].strip('"')
-        return Upload(self.upload_bucket, key, etag, len(content))
+        return self.local.upload(file, key)
 
     def delete(self, upload: Upload) -> None:
         self.s3.delete_object(Bucket=upload.bucket, Key=upload.key)
@@ -206,23 +190,18 @@ class StackFixture:
                 letters.append(DeadLetter(message["Body"], attributes))
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
-        pages = self.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-        return [item["Key"] for page in pages for item in page.get("Contents", [])]
+        return [item["Key"] for item in self.local.list_objects(bucket, prefix)]
 
     def records(self) -> list[JsonObject]:
         """All records of the consumer."""
-        return [self.read_json(key) for key in self.keys(self.output_bucket, ".vidstreamx/jobs/")]
+        return [self.local.read_json(key) for key in self.keys(self.output_bucket, ".vidstreamx/jobs/")]
 
     def record(self, upload: Upload) -> JsonObject | None:
         return next((record for record in self.records() if is_record_of(record, upload)), None)
 
     def progress(self, job_id: str) -> JsonObject:
         """The status object that the latest task of the job wrote last."""
-        return self.read_json(f".vidstreamx/progress/{job_id}.json")
-
-    def read_json(self, key: str) -> JsonObject:
-        content: JsonObject = json.load(self.s3.get_object(Bucket=self.output_bucket, Key=key)["Body"])
-        return content
+        return self.local.read_json(f".vidstreamx/progress/{job_id}.json")
 
     def tasks(self, job_id: str | None = None, only_running: bool = False) -> list[JsonObject]:
         """All tasks, or those of a job, as ECS describes them."""
@@ -254,14 +233,7 @@ class StackFixture:
         return dict(variable.split("=", 1) for variable in variables)
 
     def task_log(self, task_arn: str) -> list[str]:
-        stream = f"transcoder/{self.local.outputs['ContainerName']}/{task_arn.rpartition('/')[2]}"
-        try:
-            response = self.logs.get_log_events(
-                logGroupName=self.local.outputs["LogGroupName"], logStreamName=stream, startFromHead=True
-            )
-        except self.logs.exceptions.ResourceNotFoundException:
-            return []
-        return [re.sub(r"\x1b\[[0-9;]*m", "", event["message"].rstrip()) for event in response["events"]]
+        return self.local.task_log(task_arn, startFromHead=True)
 
     def save_task_logs(self) -> None:
         """Writes the logs of all tasks to tasks.log, for debugging after the tests."""

@@ -78,14 +78,8 @@ def _make_clip(path: Path) -> None:
 
 def _unused_key(running: stack.Stack, name: str) -> str:
     """The name, with a number if the bucket has it: the same content under the same key stays one job."""
-    taken: set[str] = set()
-    for page in (
-        running.client("s3")
-        .get_paginator("list_objects_v2")
-        .paginate(Bucket=running.outputs["UploadBucketName"], Prefix=Path(name).stem)
-    ):
-        taken.update(item["Key"] for item in page.get("Contents", []))
     path = Path(name)
+    taken = {item["Key"] for item in running.list_objects(running.upload_bucket, path.stem)}
     number = 1
     while name in taken:
         number += 1
@@ -95,7 +89,7 @@ def _unused_key(running: stack.Stack, name: str) -> str:
 
 def _upload_and_follow(running: stack.Stack, video: Path, key: str) -> int:
     with timed_step(f"upload {key} ({size(video.stat().st_size)})"):
-        uploaded = follow.upload(running, video, key)
+        uploaded = running.upload(video, key)
     record = follow.find_record(running, uploaded)
     if record is not None and record["state"] != "running":
         print("  The same content was uploaded under this key before. It stays one job; this is its result.")
@@ -116,13 +110,13 @@ def _upload_and_follow(running: stack.Stack, video: Path, key: str) -> int:
         print(f"  Watch it  {viewer.page_url(running.settings, master)}")
         return 0
     if result.record["state"] == "failed" and result.attempt.get("task_arn"):
-        for line in follow.last_log_lines(running, result.attempt["task_arn"]):
+        for line in running.task_log(result.attempt["task_arn"], limit=8):
             print(f"    | {line}")
     print(f"error: {key} was not transcoded, {result.reason}", file=sys.stderr)
     return 1
 
 
-def _print_facts(result: follow.Result, uploaded: follow.Upload) -> None:
+def _print_facts(result: follow.Result, uploaded: stack.Upload) -> None:
     attempt = result.attempt
     task = result.task or {}
     containers = task.get("containers") or [{}]
@@ -185,7 +179,7 @@ def _print_next_steps(running: stack.Stack) -> None:
     print("  With the AWS CLI:")
     print(
         "    AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test aws --region us-east-1 "
-        f"--endpoint-url {settings.endpoint} \\\n      s3 cp VIDEO.mp4 s3://{running.outputs['UploadBucketName']}/"
+        f"--endpoint-url {settings.endpoint} \\\n      s3 cp VIDEO.mp4 s3://{running.upload_bucket}/"
     )
 
 

@@ -22,9 +22,13 @@ _FINGERPRINT_LABEL = "vidstreamx.fingerprint"
 AWS_SERVER = "vidstreamx_devtools.local.aws_server"
 
 
-def docker(*arguments: str, check: bool = True) -> str:
+def docker(*arguments: str, check: bool = True, timeout: float | None = None) -> str:
     """Runs a Docker command and returns its output. Raises `UserError` if it fails and `check` is set."""
-    completed = subprocess.run(["docker", *arguments], capture_output=True, text=True)
+    command = ["docker", *arguments]
+    try:
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise UserError(f"this took more than {timeout} s: {' '.join(command)}") from None
     if check and completed.returncode != 0:
         raise UserError(f"docker {arguments[0]}: {_last_line(completed.stderr)}")
     return completed.stdout.strip()

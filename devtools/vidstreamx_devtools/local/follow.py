@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import botocore.exceptions
 
-from vidstreamx_devtools.local.stack import Stack
+from vidstreamx_devtools.local.stack import JsonObject, Stack, Upload
 from vidstreamx_devtools.processes import BackgroundProcess
 from vidstreamx_devtools.settings import UserError
 from vidstreamx_devtools.terminal import ProgressLine
-
-JsonObject = dict[str, Any]
 
 _RECORDS = ".vidstreamx/jobs/"
 _RECORD_TIMEOUT = 60  # seconds until the consumer must have written a record
 _POLL_INTERVAL = 0.4
 _EXIT_MISCONFIGURED = 78  # the task's exit code, see docs/ARCHITECTURE.md
 _FAILED_STARTS = 3
-
-
-@dataclass
-class Upload:
-    bucket: str
-    key: str
-    etag: str
-    size: int
 
 
 @dataclass
@@ -55,15 +42,6 @@ class Result:
         report = self.report or {}
         reason = report.get("reason") or self.record.get("reason") or self.attempt.get("reason")
         return f"{self.record['state']}: {reason or 'no reason given'}"
-
-
-def upload(stack: Stack, file: Path, key: str) -> Upload:
-    """Puts a file into the upload bucket."""
-    s3 = stack.client("s3")
-    bucket = stack.outputs["UploadBucketName"]
-    s3.upload_file(str(file), bucket, key)
-    head = s3.head_object(Bucket=bucket, Key=key)
-    return Upload(bucket, key, head["ETag"].strip('"'), head["ContentLength"])
 
 
 def find_record(stack: Stack, uploaded: Upload) -> JsonObject | None:
@@ -123,9 +101,7 @@ def read_result(stack: Stack, record: JsonObject) -> Result:
     """Reads the report and the task of an ended job."""
     result = Result(record)
     with contextlib.suppress(botocore.exceptions.ClientError, ValueError):
-        key = f"{record['source']['key']}/job.json"
-        response = stack.client("s3").get_object(Bucket=stack.outputs["OutputBucketName"], Key=key)
-        report = json.load(response["Body"])
+        report = stack.read_json(f"{record['source']['key']}/job.json")
         # The stable address has the report of the latest content under this key.
         if report["job_id"] == record["job_id"]:
             result.report = report
@@ -133,19 +109,6 @@ def read_result(stack: Stack, record: JsonObject) -> Result:
     if arn:
         result.task = _describe(stack, arn)
     return result
-
-
-def last_log_lines(stack: Stack, task_arn: str, count: int = 8) -> list[str]:
-    """The end of a task's log."""
-    with contextlib.suppress(botocore.exceptions.ClientError):
-        container = stack.outputs.get("ContainerName", "transcoder")
-        response = stack.client("logs").get_log_events(
-            logGroupName=stack.outputs["LogGroupName"],
-            logStreamName=f"transcoder/{container}/{task_arn.rpartition('/')[2]}",
-            limit=count,
-        )
-        return [event["message"].rstrip() for event in response["events"]]
-    return []
 
 
 def _progress(stack: Stack, record: JsonObject, started: float) -> str:
@@ -168,9 +131,7 @@ def _progress(stack: Stack, record: JsonObject, started: float) -> str:
 def _read_progress(stack: Stack, job_id: str, attempt: JsonObject) -> JsonObject | None:
     """The status object of the attempt's task, if the task has written one."""
     with contextlib.suppress(botocore.exceptions.ClientError, ValueError):
-        key = f".vidstreamx/progress/{job_id}.json"
-        response = stack.client("s3").get_object(Bucket=stack.outputs["OutputBucketName"], Key=key)
-        progress: JsonObject = json.load(response["Body"])
+        progress = stack.read_json(f".vidstreamx/progress/{job_id}.json")
         # It can be of an earlier attempt. Both times are in UTC with full seconds.
         if progress["started_at"][:19] >= attempt["started_at"][:19]:
             return progress
@@ -192,14 +153,10 @@ class _Records:
     _cache: dict[str, tuple[str, JsonObject]] = field(default_factory=dict)  # ETag and record by key
 
     def find(self, uploaded: Upload) -> JsonObject | None:
-        s3 = self.stack.client("s3")
-        bucket = self.stack.outputs["OutputBucketName"]
-        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=_RECORDS):
-            for item in page.get("Contents", []):
-                key, etag = item["Key"], item["ETag"]
-                if self._cache.get(key, ("",))[0] != etag:
-                    body = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-                    self._cache[key] = (etag, json.loads(body))
+        for item in self.stack.list_objects(self.stack.output_bucket, _RECORDS):
+            key, etag = item["Key"], item["ETag"]
+            if self._cache.get(key, ("",))[0] != etag:
+                self._cache[key] = (etag, self.stack.read_json(key))
         matches = [
             record
             for _, record in self._cache.values()

@@ -10,8 +10,10 @@ import contextlib
 import functools
 import hashlib
 import json
+import re
 import sys
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,20 @@ from vidstreamx_devtools.processes import BackgroundProcess
 from vidstreamx_devtools.settings import Settings, UserError, clean_environment, require_free_port
 from vidstreamx_devtools.terminal import timed_step
 
+JsonObject = dict[str, Any]
+
 # Ministack's administrator. Only set-up and inspection use it.
 _ROOT = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One version of an object in the upload bucket."""
+
+    bucket: str
+    key: str
+    etag: str
+    size: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +48,14 @@ class Stack:
     settings: Settings
     outputs: dict[str, str]
     viewer_key: dict[str, str]
+
+    @property
+    def upload_bucket(self) -> str:
+        return self.outputs["UploadBucketName"]
+
+    @property
+    def output_bucket(self) -> str:
+        return self.outputs["OutputBucketName"]
 
     def client(self, service: str) -> Any:
         """A client with the administrator's key, for set-up and inspection."""
@@ -53,6 +75,36 @@ class Stack:
     def viewer_client(self, service: str) -> Any:
         """A client that can read streams and nothing else."""
         return _client(self.settings, service, self.viewer_key)
+
+    def upload(self, file: Path, key: str) -> Upload:
+        """Puts a file into the upload bucket."""
+        s3 = self.client("s3")
+        s3.upload_file(str(file), self.upload_bucket, key)
+        head = s3.head_object(Bucket=self.upload_bucket, Key=key)
+        return Upload(self.upload_bucket, key, head["ETag"].strip('"'), head["ContentLength"])
+
+    def list_objects(self, bucket: str, prefix: str = "") -> Iterator[JsonObject]:
+        """The objects under a prefix, as S3 lists them."""
+        for page in self.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+            yield from page.get("Contents", [])
+
+    def read_json(self, key: str) -> JsonObject:
+        """A JSON object in the output bucket."""
+        response = self.client("s3").get_object(Bucket=self.output_bucket, Key=key)
+        content: JsonObject = json.load(response["Body"])
+        return content
+
+    def task_log(self, task_arn: str, **options: Any) -> list[str]:
+        """The lines of a task's log without colours; empty if there is none."""
+        stream = f"transcoder/{self.outputs['ContainerName']}/{task_arn.rpartition('/')[2]}"
+        logs = self.client("logs")
+        try:
+            response = logs.get_log_events(
+                logGroupName=self.outputs["LogGroupName"], logStreamName=stream, **options
+            )
+        except logs.exceptions.ResourceNotFoundException:
+            return []
+        return [re.sub(r"\x1b\[[0-9;]*m", "", event["message"].rstrip()) for event in response["events"]]
 
     def consumer_environment(self) -> dict[str, str]:
         """The consumer's environment: the template's output, the endpoint, and its role's credentials."""
@@ -124,9 +176,9 @@ def _state_file(settings: Settings) -> Path:
     return settings.state / "stack.json"
 
 
-def _saved_state(settings: Settings) -> dict[str, Any]:
+def _saved_state(settings: Settings) -> JsonObject:
     try:
-        state: dict[str, Any] = json.loads(_state_file(settings).read_text())
+        state: JsonObject = json.loads(_state_file(settings).read_text())
     except (OSError, ValueError) as error:
         raise UserError("the local stack is not deployed: start it with make demo") from error
     return state

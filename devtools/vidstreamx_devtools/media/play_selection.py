@@ -5,35 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidstreamx_devtools import corpus
+from vidstreamx_devtools.media.media_files import UNUSABLE, MediaFile, media_files
 from vidstreamx_devtools.media.transcode import transcode
-from vidstreamx_devtools.media.uploads import UNUSABLE, Upload, uploads
 from vidstreamx_devtools.playback.runner import PLAYERS, Play
 from vidstreamx_devtools.streams import published
 
 
-def selected() -> list[Upload]:
+def selected() -> list[MediaFile]:
     """A greedy selection; among equals the smaller file, because it is transcoded sooner."""
-    usable = [upload for upload in uploads() if UNUSABLE not in upload.categories]
-    uncovered = frozenset[str]().union(*(upload.categories for upload in usable))
-    selection: list[Upload] = []
+    usable = [file for file in media_files() if UNUSABLE not in file.categories]
+    uncovered = frozenset[str]().union(*(file.categories for file in usable))
+    selection: list[MediaFile] = []
     while uncovered:
-        best = max(usable, key=lambda upload: (len(upload.categories & uncovered), -_size(upload)))
+        best = max(usable, key=lambda file: (len(file.categories & uncovered), -_size(file)))
         selection.append(best)
         uncovered -= best.categories
     largest = max(usable, key=_size)  # it has more rungs and segments than the small files
     return selection if largest in selection else [*selection, largest]
 
 
-def _size(upload: Upload) -> int:
-    path = corpus.find(upload.name)
+def _size(file: MediaFile) -> int:
+    path = corpus.find(file.name)
     return path.stat().st_size if path else 0
 
 
 def plays(binary: Path) -> list[Play]:
     """Transcodes the selection. Returns each stream once for each player."""
     listed = []
-    for upload in selected():
-        folder = transcode(binary, upload.path()).folder
+    for file in selected():
+        folder = transcode(binary, file.path()).folder
         renditions = published.read_report(folder).get("renditions", [])
         rungs = [rendition for rendition in renditions if rendition["kind"] == "video"]
         segments = [
@@ -42,7 +42,7 @@ def plays(binary: Path) -> list[Play]:
         seconds = _seconds(folder)
         listed += [
             Play(
-                file=upload.name,
+                file=file.name,
                 player=player,
                 seconds=seconds,
                 heights=tuple(rung["height"] for rung in rungs),

@@ -18,7 +18,7 @@ UNUSABLE = "u"
 
 
 @dataclass(frozen=True)
-class Upload:
+class MediaFile:
     name: str
     categories: frozenset[str]
     _generate: Callable[[Path], object] | None = None  # None for a file of the corpus
@@ -34,12 +34,12 @@ class Upload:
         return path
 
 
-def uploads() -> list[Upload]:
+def media_files() -> list[MediaFile]:
     if not corpus.MANIFEST.is_file():
         return [
-            Upload(name, frozenset(categories.split(",")), generate)
+            MediaFile(name, frozenset(categories.split(",")), generate)
             for name, (categories, generate) in generated_clips.CLIPS.items()
         ]
     with corpus.MANIFEST.open(newline="") as manifest:
         rows = csv.DictReader(manifest, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [Upload(row["file"], frozenset(row["categories"].split(","))) for row in rows]
+        return [MediaFile(row["file"], frozenset(row["categories"].split(","))) for row in rows]
