@@ -3,7 +3,7 @@
 use vidstreamx_job::Exit;
 
 use crate::{
-    analysis::ffprobe::ProbeError, package::progressive::Mp4Error, process::FfmpegError, store::S3Error,
+    analysis::rejection::ProbeError, package::progressive::Mp4Error, process::FfmpegError, store::S3Error,
     store::StoreError,
 };
 

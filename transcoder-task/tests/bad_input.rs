@@ -593,7 +593,7 @@ fn what_is_no_video() {
     cases.add("video without its index", &clip[..movie - 8], Refused("its end is missing"));
     let mut empty = Atom::parse(&clip);
     find(&mut empty, "moov").children.retain(|child| &child.kind != b"trak");
-    cases.add("no tracks", Atom::write(&empty), Refused("neither a picture nor sound"));
+    cases.add("no tracks", Atom::write(&empty), Refused("no video or audio that can be played"));
     let foreign = with(&clip, &format!("{STBL}/stsd/avc1"), |entry| entry.kind = *b"zzz1");
     cases.add("unknown format of picture", foreign, Refused("format (zzz1) that this service cannot read"));
     cases.run();

@@ -1,2 +1,22 @@
-pub mod ffprobe;
-pub mod sample_index;
+//! Analysis of the source.
+//!
+//! [`ffprobe`] runs ffprobe and parses its output ([`ffprobe_json`]); [`tracks`] builds the [`media`] model
+//! from it. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has all limits.
+//! [`sample_index`] reads an MP4's movie header: [`sample_table`]s and [`sample_entry`]s give the
+//! [`copyable_tracks`], with checks of [`h264`] and [`aac`], or the reason why a track is [`not_copyable`].
+//! [`boxes`] finds boxes in boxes.
+
+mod aac;
+mod boxes;
+pub(crate) mod copyable_tracks;
+pub(crate) mod ffprobe;
+mod ffprobe_json;
+pub(crate) mod h264;
+pub(crate) mod limits;
+pub(crate) mod media;
+pub(crate) mod not_copyable;
+pub(crate) mod rejection;
+mod sample_entry;
+pub(crate) mod sample_index;
+mod sample_table;
+mod tracks;

@@ -3,8 +3,8 @@
 use std::os::fd::RawFd;
 
 use crate::{
-    analysis::ffprobe::{MOST_PIXELS, MOST_SECONDS},
-    analysis::sample_index::PREFIX_PARAMETER_SETS,
+    analysis::h264::PREFIX_PARAMETER_SETS,
+    analysis::limits::{MOST_PIXELS, MOST_SECONDS},
     config::profile::Codec,
     package::stills,
     plan::{

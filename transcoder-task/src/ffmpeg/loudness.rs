@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use tokio::{io::AsyncReadExt, net::unix::pipe};
 
 use crate::{
-    analysis::ffprobe::MOST_SECONDS,
+    analysis::limits::MOST_SECONDS,
     error::TaskError,
     plan::{
         gain::{Gain, HIGHEST_PEAK_DBTP, Loudness},

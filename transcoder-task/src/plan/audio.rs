@@ -1,6 +1,6 @@
 //! The audio renditions of a source.
 
-use crate::{analysis::ffprobe::Media, config::profile::Profile};
+use crate::{analysis::media::Media, config::profile::Profile};
 
 use super::{language, model::AudioRendition};
 

@@ -1,7 +1,7 @@
 //! Builds the plan: a pure function of the source's tracks, its sample index and the profile.
 
 use crate::{
-    analysis::ffprobe::{Media, Subtitle, Video},
+    analysis::media::{Media, Subtitle, Video},
     config::profile::Profile,
 };
 

@@ -1,6 +1,6 @@
 //! The meaning of a source's colour values, decided from its tags.
 
-use crate::analysis::ffprobe::Video;
+use crate::analysis::media::Video;
 
 /// From this width, or above [`SD_HEIGHT`], untagged video is BT.709, as in mpv and VLC.
 const HD_WIDTH: u32 = 1280;

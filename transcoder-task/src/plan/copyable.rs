@@ -2,8 +2,9 @@
 
 use crate::{
     analysis::{
-        ffprobe::{Audio, Media, Video},
-        sample_index::{Content, FrameTime, Index},
+        copyable_tracks::FrameTime,
+        media::{Audio, Media, Video},
+        sample_index::{Content, Index},
     },
     config::profile::Codec,
 };

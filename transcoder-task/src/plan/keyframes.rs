@@ -1,6 +1,9 @@
 //! Chooses the source's keyframes at which the segments of a copied rung begin.
 
-use crate::analysis::sample_index::{FrameTime, NotCopyable, OPENING_SECONDS};
+use crate::analysis::{
+    copyable_tracks::{FrameTime, OPENING_SECONDS},
+    not_copyable::NotCopyable,
+};
 
 /// Longest segment of a copied rung: x264's default of 250 frames between keyframes is 10.4 s at 24 frames
 /// per second.

@@ -1,7 +1,7 @@
 //! The ladder: the rungs for a source.
 
 use crate::{
-    analysis::ffprobe::Video,
+    analysis::media::Video,
     config::profile::{Codec, Profile, Rung},
 };
 

@@ -4,7 +4,7 @@
 //! eighth of the segment duration, another eighth, a quarter, a half, then full segments. A copied rung can
 //! only be cut at the source's keyframes. If its first keyframes are far apart, its beginning is encoded.
 
-use crate::analysis::sample_index::FrameTime;
+use crate::analysis::copyable_tracks::FrameTime;
 
 /// Most boundaries in a list. Forced keyframes are one argument, and Linux limits an argument to 128 KiB.
 const LONGEST_LIST: usize = 8_000;

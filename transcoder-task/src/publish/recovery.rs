@@ -99,8 +99,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        analysis::ffprobe::{Media, Video},
-        analysis::sample_index::FrameTime,
+        analysis::copyable_tracks::FrameTime,
+        analysis::media::{Media, Video},
         config::profile::Profile,
         package::presentation::Published,
         package::segmenter::Init,

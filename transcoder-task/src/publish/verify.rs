@@ -279,7 +279,7 @@ async fn probe(bytes: Bytes) -> Result<Answer, TaskError> {
 mod tests {
     use super::*;
     use crate::{
-        analysis::sample_index::FrameTime,
+        analysis::copyable_tracks::FrameTime,
         package::presentation::Published,
         plan::colour::{Colour, Tags},
         plan::model::{AudioRendition, Encoding, VideoRendition},

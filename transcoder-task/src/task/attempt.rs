@@ -6,10 +6,7 @@ use std::time::Instant;
 use vidstreamx_job::Stage;
 
 use crate::{
-    analysis::{
-        ffprobe::{Media, probe},
-        sample_index::Index,
-    },
+    analysis::{ffprobe::probe, media::Media, sample_index::Index},
     config::profile::Format,
     error::TaskError,
     ffmpeg::{loudness, plan_id},
@@ -59,7 +56,7 @@ impl Attempt<'_> {
         let analysis = async { tokio::join!(probe(input), Index::read(input), process::version()) };
         let (media, index, ffmpeg_version) = self.unless_stopped(async { Ok(analysis.await) }).await?;
         let index = index?;
-        if let Some(reason) = index.as_ref().and_then(Index::refusal) {
+        if let Some(reason) = index.as_ref().and_then(Index::rejection_reason) {
             return Err(TaskError::Unusable(reason));
         }
         let (media, ffmpeg_version) = (media?, ffmpeg_version?);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
-    analysis::ffprobe::{Audio, Media, Subtitle, Video},
-    analysis::sample_index::FrameTime,
+    analysis::copyable_tracks::FrameTime,
+    analysis::media::{Audio, Media, Subtitle, Video},
     config::profile::Profile,
     plan::copyable::{Copyable, CopyableVideo},
 };

@@ -1,0 +1,33 @@
+//! AAC: the AudioSpecificConfig.
+
+use super::not_copyable::{NotCopyable, why};
+
+/// Channels and sample rate of an `AudioSpecificConfig` (ISO/IEC 14496-3, 1.6.2.1) of AAC-LC.
+pub(super) fn aac_lc(config: &[u8]) -> Result<(u8, u32), NotCopyable> {
+    const SAMPLE_RATES: [u32; 13] = [
+        96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,
+    ];
+    let mut start = [0; 8];
+    start.iter_mut().zip(config).for_each(|(to, from)| *to = *from);
+    let bits = u64::from_be_bytes(start);
+    let field = |at: u32, length: u32| (bits << at) >> (64 - length);
+    if field(0, 5) != 2 {
+        return why("its AAC is not of the LC kind");
+    }
+    let Some(sample_rate) = SAMPLE_RATES.get(field(5, 4) as usize) else {
+        return why("its sample rate is unusual");
+    };
+    let channels = field(9, 4) as u8;
+    if !(1..=7).contains(&channels) {
+        return why("its channels are in an unusual order");
+    }
+    // Frame length, core coder, extension.
+    if field(13, 3) != 0 {
+        return why("its AAC is unusual");
+    }
+    // A sync word, the extension's type (spectral band replication) and whether it is there at all.
+    if field(16, 11) == 0x2b7 && field(32, 1) == 1 {
+        return why("its AAC is of the HE kind");
+    }
+    Ok((channels, *sample_rate))
+}

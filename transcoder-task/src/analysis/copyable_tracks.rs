@@ -1,0 +1,367 @@
+//! The tracks that may be copied, with what the plan needs of their samples.
+
+use futures::future::try_join_all;
+use mp4_atom::{Avcc, Esds};
+
+use crate::{source::loopback::Input, store::S3Error};
+
+use super::{
+    aac::aac_lc,
+    boxes::{decode, only, required},
+    h264::{accepts_encoded_prefix, check_avcc, refreshes},
+    not_copyable::{NotCopyable, why},
+    sample_entry::{children_of_audio, children_of_visual, entry},
+    sample_table::{Edit, Tables},
+};
+
+/// Most keyframes: ten per second for 24 hours.
+const MOST_KEYFRAMES: usize = 1_000_000;
+/// Largest `esds`. Its descriptors are decoded recursively; 1 KB is 20 times the usual size.
+const LARGEST_ESDS: usize = 1 << 10;
+/// FFmpeg starts to decode audio this much before an edit.
+const LONGEST_PRIMING_SECONDS: i64 = 1;
+/// Number of keyframes that are checked in the file.
+const CHECKED_KEYFRAMES: usize = 8;
+/// Bytes to read of a keyframe: parameter sets, captions and encoder settings precede the slices, usually in
+/// 1 KB.
+const KEYFRAME_READ: u64 = 16 << 10;
+/// Length of the beginning whose frame times are kept: an encoded prefix replaces at most the first two
+/// segments, of 10.5 s each.
+pub(crate) const OPENING_SECONDS: f64 = 21.0;
+/// Least seconds over which the peak rate is measured; a player's buffer averages shorter segments.
+const PEAK_SECONDS: f64 = 2.0;
+
+/// The time of a frame, on the clock that the context names.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FrameTime {
+    /// Presentation time in seconds.
+    pub(crate) at_seconds: f64,
+    /// Presentation time of the frame before it; equal to `at_seconds` for the first frame.
+    pub(crate) before_seconds: f64,
+}
+
+impl FrameTime {
+    /// Midpoint between the two frames, which no rounding of a clock can cross.
+    #[must_use]
+    pub(crate) fn threshold(&self) -> f64 {
+        f64::midpoint(self.at_seconds, self.before_seconds)
+    }
+}
+
+/// A track of 8-bit 4:2:0 H.264 whose frames are all in the file and shown once.
+///
+/// Times are FFmpeg's presentation times in ticks of the track's clock: after edit lists, but before the
+/// `ffmpeg` program moves the earliest track's start to 0.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CopyableVideo {
+    /// `profile_idc`: 66 (Baseline), 77 (Main) or 100 (High).
+    pub(crate) profile: u8,
+    /// `level_idc`: 41 is level 4.1.
+    pub(crate) level: u8,
+    /// Bytes of the length field before each NAL unit.
+    pub(crate) nal_length_size: u8,
+    /// Whether an encoded prefix with the parameter sets [`super::h264::PREFIX_PARAMETER_SETS`] can precede
+    /// it.
+    pub(crate) accepts_encoded_prefix: bool,
+    /// Ticks per second.
+    pub(crate) timescale: u32,
+    /// Number of frames.
+    pub(crate) samples: u32,
+    /// Bytes of all frames.
+    pub(crate) bytes: u64,
+    /// Time of the last frame in ticks.
+    pub(crate) last: i64,
+    /// End of the last frame in ticks.
+    pub(crate) end: i64,
+    /// In order. The first one is the first frame, and closed.
+    pub(crate) keyframes: Vec<Keyframe>,
+    /// Times of the frames of the first [`OPENING_SECONDS`] in ticks, in order.
+    pub(crate) opening: Vec<i64>,
+}
+
+/// A keyframe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keyframe {
+    /// Presentation time in ticks.
+    pub(crate) at: i64,
+    /// Presentation time in ticks of the last frame stored before it; of itself, for the first keyframe.
+    pub(crate) before: i64,
+    /// Whether frames stored after it are presented after it, and frames stored before it before it.
+    pub(crate) closed: bool,
+    /// Offset in the file in bytes.
+    pub(crate) offset: u64,
+    /// Bytes of the track's samples before it.
+    pub(crate) bytes_before: u64,
+}
+
+/// A track of AAC-LC in frames of 1024 samples without gaps.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct CopyableAudio {
+    /// AAC's channel configuration: the number of channels, except 7 for 8 channels.
+    pub(crate) channels: u8,
+    /// Sample rate in Hz.
+    pub(crate) sample_rate: u32,
+    /// Number of AAC frames.
+    pub(crate) frames: u32,
+    /// Bytes of all frames.
+    pub(crate) bytes: u64,
+    /// Time of the first audible sample in seconds, on the clock of [`CopyableVideo`].
+    pub(crate) start_seconds: f64,
+    /// End of the last sample, likewise.
+    pub(crate) end_seconds: f64,
+    /// Number of samples before the first audible one.
+    pub(crate) primed_samples: u64,
+    /// Average bits per second.
+    pub(crate) average_bitrate: u64,
+}
+
+/// Properties of the file that matter for all tracks.
+pub(super) struct Movie {
+    pub(super) timescale: u32,
+    pub(super) fragmented: bool,
+    pub(super) priming_tag: bool,
+    /// Size in bytes.
+    pub(super) file_size: u64,
+}
+
+impl CopyableVideo {
+    /// Converts ticks to seconds.
+    #[must_use]
+    pub(crate) fn seconds(&self, ticks: i64) -> f64 {
+        ticks as f64 / f64::from(self.timescale)
+    }
+
+    /// Duration of all frames in seconds.
+    #[must_use]
+    pub(crate) fn duration_seconds(&self) -> f64 {
+        self.seconds(self.end - self.start())
+    }
+
+    /// Average bits per second.
+    #[must_use]
+    pub(crate) fn average_bitrate(&self) -> u64 {
+        bitrate(self.bytes, self.duration_seconds())
+    }
+
+    /// Highest bits per second between closed keyframes at least [`PEAK_SECONDS`] apart.
+    #[must_use]
+    pub(crate) fn peak_bitrate(&self) -> u64 {
+        let ends = self.closed().map(|keyframe| (keyframe.at, keyframe.bytes_before));
+        let mut ends = ends.chain([(self.end, self.bytes)]).peekable();
+        let rates = self.closed().filter_map(|from| {
+            let length = |at: i64| self.seconds(at - from.at);
+            while ends.next_if(|(at, _)| length(*at) < PEAK_SECONDS).is_some() {}
+            let (at, bytes) = ends.peek()?;
+            Some(bitrate(bytes - from.bytes_before, length(*at)))
+        });
+        // The rest at the end may be too short to be measured alone.
+        rates.max().unwrap_or_default().max(self.average_bitrate())
+    }
+
+    /// Closed keyframes: no frame before one depends on a frame after it, nor the other way round.
+    pub(crate) fn keyframe_times(&self) -> impl Iterator<Item = FrameTime> + Clone {
+        self.closed().map(|keyframe| FrameTime {
+            at_seconds: self.seconds(keyframe.at),
+            before_seconds: self.seconds(keyframe.before),
+        })
+    }
+
+    /// The frames of the source's beginning after the first one.
+    pub(crate) fn opening_times(&self) -> impl Iterator<Item = FrameTime> {
+        self.opening.windows(2).filter_map(|pair| match pair {
+            [before, at] => {
+                Some(FrameTime { at_seconds: self.seconds(*at), before_seconds: self.seconds(*before) })
+            }
+            _ => None,
+        })
+    }
+
+    /// End of the last frame.
+    pub(crate) fn end_time(&self) -> FrameTime {
+        FrameTime { at_seconds: self.seconds(self.end), before_seconds: self.seconds(self.last) }
+    }
+
+    pub(super) fn start(&self) -> i64 {
+        self.keyframes.first().map_or(0, |keyframe| keyframe.at)
+    }
+
+    pub(super) fn closed(&self) -> impl Iterator<Item = &Keyframe> + Clone {
+        self.keyframes.iter().filter(|keyframe| keyframe.closed)
+    }
+
+    /// Checks a few keyframes in the file. Encoders also mark other frames as sync samples, but segments can
+    /// only begin at an instantaneous decoder refresh. An encoder makes all its keyframes alike.
+    pub(super) async fn check_keyframes(&self, input: &Input) -> Result<Result<(), NotCopyable>, S3Error> {
+        let closed: Vec<_> = self.closed().collect();
+        let step = closed.len().div_ceil(CHECKED_KEYFRAMES).max(1);
+        let checks = closed.iter().step_by(step).map(|keyframe| async move {
+            let bytes = input.bytes(keyframe.offset, keyframe.offset + KEYFRAME_READ).await?;
+            Ok(bytes.is_some_and(|bytes| refreshes(&bytes, self.nal_length_size)))
+        });
+        let all = try_join_all(checks).await?.into_iter().all(|refreshes| refreshes);
+        Ok(if all { Ok(()) } else { why("its keyframes need frames before them") })
+    }
+}
+
+fn bitrate(bytes: u64, seconds: f64) -> u64 {
+    if seconds > 0.0 { (bytes as f64 * 8.0 / seconds).round() as u64 } else { 0 }
+}
+
+pub(super) fn video(
+    entries: &[u8],
+    tables: impl FnOnce() -> Result<Tables, NotCopyable>,
+    movie: &Movie,
+) -> Result<CopyableVideo, NotCopyable> {
+    let (kind, entry) = entry(entries)?;
+    if kind != *b"avc1" {
+        return why(format!("it is {} and not avc1", kind.escape_ascii()));
+    }
+    let children = children_of_visual(entry);
+    // Newer versions of FFmpeg apply the crop.
+    if only(children, b"clap")?.is_some() {
+        return why("it is to be cropped");
+    }
+    let avcc: Avcc = decode(required(children, b"avcC")?)?;
+    check_avcc(&avcc)?;
+    let tables = tables()?;
+
+    let mut keyframes: Vec<Keyframe> = Vec::new();
+    // Indices of the keyframes that are closed so far; their times increase.
+    let mut closed: Vec<usize> = Vec::new();
+    let mut times = Vec::with_capacity(tables.samples as usize);
+    let (mut bytes, mut latest, mut end) = (0_u64, i64::MIN, 0);
+    // A last frame without a duration gets the previous frame's.
+    let mut ticks = 1;
+    tables.walk(movie.file_size, |sample| {
+        if sample.size == 0 {
+            return why("some of its frames are empty");
+        }
+        if sample.ticks == 0 && sample.number < tables.samples {
+            return why("some of its frames take no time");
+        }
+        while let Some(index) = closed.pop_if(|index| keyframes[*index].at > sample.shown) {
+            keyframes[index].closed = false;
+        }
+        if sample.sync {
+            if keyframes.len() == MOST_KEYFRAMES {
+                return why("it has too many keyframes");
+            }
+            let is_closed = sample.shown > latest;
+            if is_closed {
+                closed.push(keyframes.len());
+            }
+            keyframes.push(Keyframe {
+                at: sample.shown,
+                before: if sample.number == 1 { sample.shown } else { latest },
+                closed: is_closed,
+                offset: sample.offset,
+                bytes_before: bytes,
+            });
+        }
+        ticks = if sample.ticks > 0 { sample.ticks } else { ticks };
+        if sample.shown > latest {
+            (latest, end) = (sample.shown, sample.shown + i64::from(ticks));
+        }
+        bytes += u64::from(sample.size);
+        times.push(sample.shown);
+        Ok(())
+    })?;
+    if keyframes.first().is_none_or(|first| first.bytes_before > 0 || !first.closed) {
+        return why("its first frame is not a keyframe of its own");
+    }
+    times.sort_unstable();
+    if times.windows(2).any(|pair| pair[0] == pair[1]) {
+        return why("two of its frames are shown at the same time");
+    }
+    let (first, last) = (times.first().copied().unwrap_or(0), latest);
+    // FFmpeg presents the first frame at the start of the edit, even if the edit begins before it.
+    let shift = match tables.edit {
+        None => 0,
+        Some(edit) if edit.from > first => return why("its edit list leaves out frames at the start"),
+        Some(edit) if edit.to <= last => return why("its edit list leaves out frames at the end"),
+        Some(edit) => edit.pause - first,
+    };
+    for keyframe in &mut keyframes {
+        keyframe.at += shift;
+        keyframe.before += shift;
+    }
+    let opening_ticks = (OPENING_SECONDS * f64::from(tables.timescale)) as i64;
+    times.truncate(times.partition_point(|at| at - first < opening_ticks));
+    times.iter_mut().for_each(|at| *at += shift);
+    times.shrink_to_fit();
+    Ok(CopyableVideo {
+        profile: avcc.avc_profile_indication,
+        level: avcc.avc_level_indication,
+        nal_length_size: avcc.length_size,
+        accepts_encoded_prefix: accepts_encoded_prefix(&avcc),
+        timescale: tables.timescale,
+        samples: tables.samples,
+        bytes,
+        last: last + shift,
+        end: end + shift,
+        keyframes,
+        opening: times,
+    })
+}
+
+pub(super) fn audio(
+    entries: &[u8],
+    tables: impl FnOnce() -> Result<Tables, NotCopyable>,
+    movie: &Movie,
+) -> Result<CopyableAudio, NotCopyable> {
+    let (kind, entry) = entry(entries)?;
+    if kind != *b"mp4a" {
+        return why(format!("it is {} and not mp4a", kind.escape_ascii()));
+    }
+    let children = children_of_audio(entry);
+    // QuickTime wraps the descriptor in a `wave` box.
+    let children = only(children, b"wave")?.unwrap_or(children);
+    let esds = required(children, b"esds")?;
+    if esds.len() > LARGEST_ESDS {
+        return why("its description is too long");
+    }
+    let config = decode::<Esds>(esds)?.es_desc.dec_config;
+    let specific = config.dec_specific.map(|specific| specific.raw).unwrap_or_default();
+    if config.object_type_indication != 0x40 {
+        return why("it is not AAC");
+    }
+    let (channels, sample_rate) = aac_lc(&specific)?;
+    let tables = tables()?;
+
+    if tables.edit.is_none() && movie.priming_tag {
+        return why("its priming is in a tag");
+    }
+    let timescale = i64::from(tables.timescale);
+    let frame_ticks = |ticks: u32| i64::from(ticks) * i64::from(sample_rate) == 1024 * timescale;
+    let (mut bytes, mut end) = (0_u64, 0);
+    tables.walk(movie.file_size, |sample| {
+        if !frame_ticks(sample.ticks) && sample.number < tables.samples {
+            return why("its frames do not follow each other without gaps");
+        }
+        bytes += u64::from(sample.size);
+        end = sample.shown + i64::from(sample.ticks);
+        Ok(())
+    })?;
+    if tables.ctts.is_some() {
+        return why("its frames are not in order");
+    }
+    let edit = tables.edit.unwrap_or(Edit { pause: 0, from: 0, to: end });
+    if edit.from > timescale * LONGEST_PRIMING_SECONDS {
+        return why("its edit list leaves out much at the start");
+    }
+    let heard = edit.to.min(end) - edit.from;
+    if heard <= 0 {
+        return why("its edit list leaves out everything");
+    }
+    let seconds = |ticks: i64| ticks as f64 / timescale as f64;
+    Ok(CopyableAudio {
+        channels,
+        sample_rate,
+        frames: tables.samples,
+        bytes,
+        start_seconds: seconds(edit.pause),
+        end_seconds: seconds(edit.pause + heard),
+        primed_samples: u64::try_from(edit.from * i64::from(sample_rate) / timescale).unwrap_or(0),
+        average_bitrate: bitrate(bytes, seconds(end)),
+    })
+}

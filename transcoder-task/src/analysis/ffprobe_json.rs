@@ -1,0 +1,122 @@
+//! ffprobe's JSON output.
+
+use serde::Deserialize;
+
+use super::media::{Role, flag};
+
+/// ffprobe's output. Numbers that may be fractions are strings.
+#[derive(Deserialize)]
+pub(super) struct Output {
+    #[serde(default)]
+    pub(super) streams: Vec<Stream>,
+    #[serde(default)]
+    pub(super) chapters: Vec<ChapterMark>,
+    /// The first few packets.
+    #[serde(default)]
+    pub(super) packets: Vec<Packet>,
+    pub(super) format: Format,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Format {
+    #[serde(default)]
+    pub(super) format_name: String,
+    pub(super) start_time: Option<String>,
+    pub(super) duration: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Stream {
+    pub(super) index: usize,
+    /// `0x1`.
+    pub(super) id: Option<String>,
+    pub(super) codec_type: Option<String>,
+    pub(super) codec_name: Option<String>,
+    pub(super) codec_tag_string: Option<String>,
+    pub(super) profile: Option<String>,
+    pub(super) level: Option<i64>,
+    #[serde(default)]
+    pub(super) width: u32,
+    #[serde(default)]
+    pub(super) height: u32,
+    pub(super) sample_aspect_ratio: Option<String>,
+    pub(super) pix_fmt: Option<String>,
+    pub(super) color_range: Option<String>,
+    pub(super) color_space: Option<String>,
+    pub(super) color_transfer: Option<String>,
+    pub(super) color_primaries: Option<String>,
+    pub(super) field_order: Option<String>,
+    #[serde(default)]
+    pub(super) has_b_frames: i64,
+    pub(super) avg_frame_rate: Option<String>,
+    pub(super) r_frame_rate: Option<String>,
+    pub(super) nb_frames: Option<String>,
+    pub(super) time_base: Option<String>,
+    pub(super) start_time: Option<String>,
+    pub(super) duration: Option<String>,
+    pub(super) bit_rate: Option<String>,
+    #[serde(default)]
+    pub(super) channels: u32,
+    pub(super) channel_layout: Option<String>,
+    pub(super) sample_rate: Option<String>,
+    #[serde(default)]
+    pub(super) disposition: Disposition,
+    #[serde(default)]
+    pub(super) tags: Tags,
+    #[serde(default)]
+    pub(super) side_data_list: Vec<SideData>,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct Disposition {
+    #[serde(default, deserialize_with = "flag")]
+    pub(super) attached_pic: bool,
+    #[serde(default, deserialize_with = "flag")]
+    pub(super) timed_thumbnails: bool,
+    #[serde(flatten)]
+    pub(super) role: Role,
+}
+
+#[derive(Deserialize, Default)]
+pub(super) struct Tags {
+    pub(super) language: Option<String>,
+    pub(super) title: Option<String>,
+    pub(super) handler_name: Option<String>,
+    /// Matroska's duration: `00:01:02.345000000`.
+    #[serde(rename = "DURATION")]
+    pub(super) duration: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct SideData {
+    #[serde(default)]
+    pub(super) side_data_type: String,
+    /// Three lines, each with an offset and three numbers.
+    pub(super) displaymatrix: Option<String>,
+    pub(super) dv_profile: Option<u32>,
+    pub(super) dv_bl_signal_compatibility_id: Option<u32>,
+    /// Peak in cd/m².
+    pub(super) max_content: Option<u32>,
+    /// Peak in cd/m², as a fraction.
+    pub(super) max_luminance: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Packet {
+    #[serde(default)]
+    pub(super) side_data_list: Vec<SideData>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct ChapterMark {
+    pub(super) start_time: Option<String>,
+    pub(super) end_time: Option<String>,
+    #[serde(default)]
+    pub(super) tags: Tags,
+}
+
+/// Parses the output through a JSON value, because tags may repeat a name and may not be UTF-8.
+pub(super) fn parse(json: &[u8]) -> serde_json::Result<Output> {
+    let value: serde_json::Value = serde_json::from_str(&String::from_utf8_lossy(json))?;
+    serde_json::from_value(value)
+}

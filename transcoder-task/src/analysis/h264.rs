@@ -1,0 +1,70 @@
+//! H.264: parameter sets and slices.
+
+use mp4_atom::Avcc;
+
+use super::not_copyable::{NotCopyable, why};
+
+/// The id of x264's parameter sets in an encoded prefix, which must differ from the ids of the source's. It
+/// is the highest possible id, because encoders begin with 0.
+pub(crate) const PREFIX_PARAMETER_SETS: u32 = 31;
+
+/// Checks for 8 bits and 4:2:0. Baseline, Main and High always have both, except for rare grey video.
+pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
+    if !matches!(avcc.avc_profile_indication, 66 | 77 | 100) {
+        return why(format!("its H.264 profile is {}", avcc.avc_profile_indication));
+    }
+    if avcc.sequence_parameter_sets.is_empty() || avcc.picture_parameter_sets.is_empty() {
+        return why("its parameter sets are missing");
+    }
+    match &avcc.ext {
+        Some(ext) if (ext.chroma_format, ext.bit_depth_luma, ext.bit_depth_chroma) != (1, 8, 8) => {
+            why("it is not 4:2:0 in 8 bits")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether an encoded prefix can share the init segment: FFmpeg's NAL length size, room for two more
+/// parameter sets, and no set with the prefix's id.
+pub(super) fn accepts_encoded_prefix(avcc: &Avcc) -> bool {
+    const MAX_SEQUENCE_SETS: usize = 31;
+    const MAX_PICTURE_SETS: usize = 255;
+    // The id follows the NAL unit header, and in a sequence parameter set also profile, constraints and
+    // level.
+    let sequence_ids = avcc.sequence_parameter_sets.iter().map(|set| ue(set, 4));
+    let picture_ids = avcc.picture_parameter_sets.iter().map(|set| ue(set, 1));
+    avcc.length_size == 4
+        && avcc.sequence_parameter_sets.len() < MAX_SEQUENCE_SETS
+        && avcc.picture_parameter_sets.len() < MAX_PICTURE_SETS
+        && sequence_ids.chain(picture_ids).all(|id| id.is_some_and(|id| id != PREFIX_PARAMETER_SETS))
+}
+
+/// Reads an unsigned Exp-Golomb code (ITU-T H.264, 9.1) of less than 16 bits at a byte boundary.
+pub(super) fn ue(nal: &[u8], byte: usize) -> Option<u32> {
+    let code = u32::from_be_bytes([
+        *nal.get(byte)?,
+        *nal.get(byte + 1)?,
+        nal.get(byte + 2).copied().unwrap_or(0),
+        0,
+    ]);
+    let zeros = code.leading_zeros();
+    (zeros < 8).then(|| (code >> (31 - 2 * zeros)) - 1)
+}
+
+/// Whether the first slice of a sample belongs to an instantaneous decoder refresh (IDR).
+pub(super) fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
+    loop {
+        let Some((length, rest)) = sample.split_at_checked(usize::from(nal_length_size)) else {
+            return false;
+        };
+        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        match rest.first().map(|header| header & 0x1f) {
+            Some(5) => return length > 0,
+            // Other slices.
+            None | Some(1..=4) => return false,
+            Some(_) => {}
+        }
+        let Some(next) = rest.get(length..) else { return false };
+        sample = next;
+    }
+}

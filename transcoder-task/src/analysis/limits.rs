@@ -1,0 +1,20 @@
+//! Limits on uploads, with the source of each number.
+
+use std::ops::RangeInclusive;
+
+/// Most tracks; more than any real video has.
+pub(crate) const MOST_TRACKS: usize = 100;
+/// Most chapters; a film has about 30, an audio book some hundreds.
+pub(crate) const MOST_CHAPTERS: usize = 1000;
+/// Most characters of a title.
+pub(crate) const LONGEST_TITLE: usize = 200;
+/// Most channels that FFmpeg can mix to stereo.
+pub(crate) const MOST_CHANNELS: u32 = 8;
+/// Sample rates in Hz, from below telephone quality to the fastest converters.
+pub(crate) const SAMPLE_RATES: RangeInclusive<u32> = 1_000..=768_000;
+/// Longest side in pixels. FFmpeg's memory per frame is proportional to the area.
+pub(crate) const LONGEST_SIDE: u32 = 8192;
+/// Most pixels of a frame: 8K. A frame of 8192 × 8192 pixels of H.264 took FFmpeg 1.3 GB.
+pub(crate) const MOST_PIXELS: u64 = 8192 * 4320;
+/// Longest duration in seconds.
+pub(crate) const MOST_SECONDS: f64 = 24.0 * 3600.0;

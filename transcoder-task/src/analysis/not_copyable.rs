@@ -1,0 +1,12 @@
+//! The reason why a track must be encoded.
+
+use std::borrow::Cow;
+
+/// The reason why a track cannot be copied. The text is for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotCopyable(pub(crate) Cow<'static, str>);
+
+pub(super) fn why<T>(reason: impl Into<Cow<'static, str>>) -> Result<T, NotCopyable> {
+    Err(NotCopyable(reason.into()))
+}

@@ -1,0 +1,58 @@
+//! Rejected uploads: the errors of probing, and their sentences for the uploader.
+
+use std::process::ExitStatus;
+
+use vidstreamx_job::Exit;
+
+use super::limits::{LONGEST_SIDE, MOST_PIXELS};
+
+/// Rejection of an encrypted file.
+pub(crate) const ENCRYPTED: &str = "the file is encrypted (copy protection); upload an unprotected version";
+
+/// A failed probe.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProbeError {
+    /// The file is not a usable video. The text is for the uploader.
+    #[error("{0}")]
+    Unusable(String),
+    /// ffprobe cannot be started.
+    #[error("cannot run ffprobe: {0} (is FFmpeg installed?)")]
+    Run(std::io::Error),
+    /// S3 delivered the object too slowly.
+    #[error("the file's header could not be read from S3 within a minute")]
+    Slow,
+    /// ffprobe was killed, most likely for lack of memory.
+    #[error("ffprobe was killed, most likely for lack of memory")]
+    Killed,
+    #[error("ffprobe crashed ({0})")]
+    Crashed(ExitStatus),
+    /// ffprobe's output is not valid.
+    #[error("ffprobe's output cannot be read: {0}")]
+    Answer(String),
+}
+
+impl ProbeError {
+    /// The exit code that tells the consumer what to do.
+    #[must_use]
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Unusable(_) => Exit::Unusable,
+            Self::Run(_) => Exit::Misconfigured,
+            Self::Slow => Exit::Transient,
+            Self::Killed => Exit::OutOfMemory,
+            Self::Crashed(_) | Self::Answer(_) => Exit::Internal,
+        }
+    }
+}
+
+pub(super) fn unusable(reason: impl Into<String>) -> ProbeError {
+    ProbeError::Unusable(reason.into())
+}
+
+pub(super) fn oversize(width: u32, height: u32) -> ProbeError {
+    unusable(format!(
+        "the picture is {width} × {height} pixels, more than the {LONGEST_SIDE} a side and {} million in all that \
+         are accepted",
+        MOST_PIXELS / 1_000_000
+    ))
+}

@@ -1,0 +1,366 @@
+//! Builds the model of a source from ffprobe's output: chooses tracks, and leaves out what cannot be decoded.
+
+use super::{
+    ffprobe_json::{ChapterMark, Output, Stream, Tags},
+    limits::{
+        LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_PIXELS, MOST_SECONDS, MOST_TRACKS,
+        SAMPLE_RATES,
+    },
+    media::{Audio, Chapter, Colour, Media, Subtitle, Video},
+    rejection::{ENCRYPTED, ProbeError, oversize, unusable},
+};
+
+pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
+    if output.streams.len() > MOST_TRACKS {
+        return Err(unusable(format!(
+            "the file has {} tracks, more than the {MOST_TRACKS} that are accepted",
+            output.streams.len()
+        )));
+    }
+    let of_type = |kind: &'static str| {
+        output.streams.iter().filter(move |stream| stream.codec_type.as_deref() == Some(kind))
+    };
+    let pictures: Vec<_> = of_type("video")
+        .filter(|stream| !stream.disposition.attached_pic && !stream.disposition.timed_thumbnails)
+        .collect();
+    if encrypted(&output) {
+        return Err(unusable(ENCRYPTED));
+    }
+    let start_seconds = number(output.format.start_time.as_deref());
+    let duration_seconds = seconds(output.format.duration.as_deref());
+    let ends = output
+        .streams
+        .iter()
+        .map(|stream| (number(stream.start_time.as_deref()) - start_seconds).max(0.0) + duration(stream));
+    let claimed = ends.fold(duration_seconds, f64::max);
+    if claimed > MOST_SECONDS {
+        return Err(unusable(format!(
+            "the file claims to last {:.0} hours, more than the {:.0} that are accepted",
+            claimed / 3600.0,
+            MOST_SECONDS / 3600.0
+        )));
+    }
+    let mut warnings = Vec::new();
+
+    let readable = |stream: &&&Stream| codec(stream).is_some() && stream.width > 0 && stream.height > 0;
+    let video = match (pictures.iter().find(readable), pictures.first()) {
+        (Some(stream), _) => Some(video(stream, start_seconds)?),
+        (None, Some(stream)) if codec(stream).is_none() => {
+            return Err(unusable(format!("the video is {}", unreadable(stream))));
+        }
+        (None, Some(_)) => {
+            return Err(unusable("the file is damaged: the size of its video is missing"));
+        }
+        (None, None) => None,
+    };
+    // Phones add tracks in formats of their own (spatial audio) beside an ordinary one.
+    let mut audio = Vec::new();
+    for stream in of_type("audio") {
+        match check_audio(stream) {
+            Ok(()) => audio.push(self::audio(stream, start_seconds)),
+            Err(reason) => {
+                warnings.push(format!("audio track {} is {reason} and was left out", stream.index))
+            }
+        }
+    }
+    if video.is_none() && audio.is_empty() {
+        return Err(unusable(match of_type("audio").next().map(check_audio) {
+            Some(Err(reason)) => format!("the audio is {reason}"),
+            _ => "the file has no video or audio that can be played".into(),
+        }));
+    }
+    let mut subtitles = Vec::new();
+    for stream in of_type("subtitle") {
+        match check_subtitles(stream) {
+            Ok(()) => subtitles.push(Subtitle {
+                index: stream.index,
+                id: id(stream),
+                codec: codec(stream).unwrap_or_default().to_owned(),
+                language: language(stream),
+                title: title(&stream.tags),
+                role: stream.disposition.role,
+            }),
+            Err(reason) => {
+                warnings.push(format!("subtitle track {} is {reason} and was left out", stream.index));
+            }
+        }
+    }
+    if output.chapters.len() > MOST_CHAPTERS {
+        warnings.push(format!(
+            "the file has {} chapters: those after the {MOST_CHAPTERS}th were left out",
+            output.chapters.len()
+        ));
+    }
+    let chapters =
+        output.chapters.iter().filter_map(|mark| chapter(mark, start_seconds)).take(MOST_CHAPTERS).collect();
+    Ok(Media {
+        format: output.format.format_name,
+        duration_seconds,
+        start_seconds,
+        video,
+        audio,
+        subtitles,
+        chapters,
+        warnings,
+    })
+}
+
+/// Whether the first packets have decryption data. (Keys for the whole file remain in decrypted files, too.)
+fn encrypted(output: &Output) -> bool {
+    let mut data = output.packets.iter().flat_map(|packet| &packet.side_data_list);
+    data.any(|data| data.side_data_type == "Encryption info")
+}
+
+/// The codec's name, if this FFmpeg decodes it.
+fn codec(stream: &Stream) -> Option<&str> {
+    // FFmpeg 5 cannot decode VVC. FFmpeg 7 uses the first packet's time as the start and loses earlier
+    // frames.
+    stream.codec_name.as_deref().filter(|name| !matches!(*name, "unknown" | "none" | "vvc"))
+}
+
+/// A clause after "is" about a track that cannot be decoded.
+fn unreadable(stream: &Stream) -> String {
+    let name = stream.codec_tag_string.as_deref().or(stream.codec_name.as_deref()).unwrap_or_default().trim();
+    if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" -_.".contains(&byte)) {
+        format!("in a format ({name}) that this service cannot read")
+    } else {
+        "in a format that this service cannot read".into()
+    }
+}
+
+/// Checks that an audio track can be transcoded.
+///
+/// # Errors
+/// The reason why not, as a clause after "is".
+fn check_audio(stream: &Stream) -> Result<(), String> {
+    if codec(stream).is_none() || stream.channels == 0 {
+        Err(unreadable(stream))
+    } else if stream.channels > MOST_CHANNELS {
+        Err(format!(
+            "said to have {} channels, more than the {MOST_CHANNELS} that are accepted,",
+            stream.channels
+        ))
+    } else if !SAMPLE_RATES.contains(&sample_rate(stream)) {
+        Err(format!("said to have {} samples per second, which no sound has,", sample_rate(stream)))
+    } else {
+        Ok(())
+    }
+}
+
+/// Checks that a subtitle track is text. (FFmpeg itself removes the text track with QuickTime's chapters.)
+///
+/// # Errors
+/// The reason why not, as a clause after "is".
+fn check_subtitles(stream: &Stream) -> Result<(), String> {
+    match codec(stream) {
+        Some("mov_text" | "subrip" | "ass" | "ssa" | "webvtt" | "text") => Ok(()),
+        Some("dvd_subtitle" | "hdmv_pgs_subtitle" | "dvb_subtitle" | "xsub") => {
+            Err("made of pictures instead of text".into())
+        }
+        _ => Err(unreadable(stream)),
+    }
+}
+
+/// Duration of a track in seconds; 0 if unknown. (The file's duration is the longest track's.)
+fn duration(stream: &Stream) -> f64 {
+    let tagged = || {
+        let mut parts = stream.tags.duration.as_deref()?.splitn(3, ':').map(|part| part.parse::<f64>().ok());
+        let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+        Some(hours * 3600.0 + minutes * 60.0 + seconds)
+            .filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+    };
+    match seconds(stream.duration.as_deref()) {
+        own if own > 0.0 => own,
+        _ => tagged().unwrap_or(0.0),
+    }
+}
+
+fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
+    let pixels = u64::from(stream.width) * u64::from(stream.height);
+    if stream.width.max(stream.height) > LONGEST_SIDE || pixels > MOST_PIXELS {
+        return Err(oversize(stream.width, stream.height));
+    }
+    let pixel_format = stream.pix_fmt.clone().unwrap_or_default();
+    Ok(Video {
+        index: stream.index,
+        id: id(stream),
+        codec: codec(stream).unwrap_or_default().to_owned(),
+        codec_tag: stream.codec_tag_string.clone().unwrap_or_default(),
+        profile: non_empty(stream.profile.as_deref()),
+        level: stream.level.and_then(|level| u32::try_from(level).ok()),
+        width: stream.width,
+        height: stream.height,
+        pixel_aspect: ratio(stream.sample_aspect_ratio.as_deref(), ':').unwrap_or(1.0),
+        rotation: stream
+            .side_data_list
+            .iter()
+            .find_map(|data| data.displaymatrix.as_deref())
+            .and_then(rotation)
+            .unwrap_or(0),
+        frame_rate: ratio(stream.avg_frame_rate.as_deref(), '/').unwrap_or(0.0),
+        base_frame_rate: ratio(stream.r_frame_rate.as_deref(), '/').unwrap_or(0.0),
+        frames: stream.nb_frames.as_deref().and_then(|count| count.parse().ok()),
+        time_base: stream
+            .time_base
+            .clone()
+            .filter(|text| ratio(Some(text), '/').is_some())
+            .unwrap_or_else(|| "1/90000".into()),
+        bits: bits(&pixel_format),
+        pixel_format,
+        colour: colour(stream),
+        reordered: stream.has_b_frames > 0,
+        interlaced: !matches!(stream.field_order.as_deref(), None | Some("progressive" | "unknown")),
+        bit_rate: bit_rate(stream),
+        start_seconds: number(stream.start_time.as_deref()) - start_seconds,
+        duration_seconds: duration(stream),
+    })
+}
+
+fn colour(stream: &Stream) -> Colour {
+    let content = stream.side_data_list.iter().find_map(|data| data.max_content).map(f64::from);
+    let mastering = stream.side_data_list.iter().find_map(|data| ratio(data.max_luminance.as_deref(), '/'));
+    Colour {
+        full_range: non_empty(stream.color_range.as_deref()).map(|range| range == "pc"),
+        space: non_empty(stream.color_space.as_deref()),
+        transfer: non_empty(stream.color_transfer.as_deref()),
+        primaries: non_empty(stream.color_primaries.as_deref()),
+        peak_nits: content.filter(|nits| *nits > 0.0).or(mastering),
+        dolby_vision: stream
+            .side_data_list
+            .iter()
+            .find_map(|data| Some((data.dv_profile?, data.dv_bl_signal_compatibility_id.unwrap_or(0)))),
+    }
+}
+
+/// Clockwise rotation of a display matrix in degrees, if it is a multiple of 90; otherwise 0.
+///
+/// As in FFmpeg's `get_rotation` and `configure_input_video_filter`: whole degrees, mirrored or not. FFmpeg
+/// also applies other angles, but within a frame of the stored size, with the corners cut off.
+fn rotation(matrix: &str) -> Option<u32> {
+    let rows: Vec<f64> = matrix
+        .lines()
+        .filter_map(|line| line.split_once(':'))
+        .flat_map(|(_, row)| row.split_whitespace())
+        .map_while(|cell| cell.parse().ok())
+        .collect();
+    let [a, b, _, c, d, ..] = rows[..] else { return None };
+    let (x, y) = (a.hypot(c), b.hypot(d));
+    if x == 0.0 || y == 0.0 {
+        return None;
+    }
+    let degrees = (b / y).atan2(a / x).to_degrees().round().rem_euclid(360.0) as u32;
+    Some(if degrees.is_multiple_of(90) { degrees } else { 0 })
+}
+
+/// Bits per sample: the number at the end of FFmpeg's name (`yuv420p10le`), if the name has a byte order.
+fn bits(pixel_format: &str) -> u32 {
+    let Some(name) = pixel_format.strip_suffix("le").or_else(|| pixel_format.strip_suffix("be")) else {
+        return 8;
+    };
+    let digits = name.len() - name.bytes().rev().take_while(u8::is_ascii_digit).count();
+    match name.get(digits..).and_then(|digits| digits.parse::<u32>().ok()) {
+        Some(bits @ 9..=16) => bits,
+        // rgb48, rgba64.
+        Some(48 | 64) => 16,
+        // y210: 4:2:2 with 10 bits.
+        Some(number @ 200..=499) => number % 100,
+        _ => 8,
+    }
+}
+
+fn audio(stream: &Stream, start_seconds: f64) -> Audio {
+    Audio {
+        index: stream.index,
+        id: id(stream),
+        codec: codec(stream).unwrap_or_default().to_owned(),
+        profile: non_empty(stream.profile.as_deref()),
+        channels: stream.channels,
+        channel_layout: non_empty(stream.channel_layout.as_deref()),
+        sample_rate: sample_rate(stream),
+        bit_rate: bit_rate(stream),
+        language: language(stream),
+        title: title(&stream.tags),
+        role: stream.disposition.role,
+        start_seconds: number(stream.start_time.as_deref()) - start_seconds,
+        duration_seconds: duration(stream),
+    }
+}
+
+fn chapter(mark: &ChapterMark, start_seconds: f64) -> Option<Chapter> {
+    let at = |time: &Option<String>| (number(time.as_deref()) - start_seconds).max(0.0);
+    let (start, end) = (at(&mark.start_time), at(&mark.end_time));
+    (end > start).then(|| Chapter { start_seconds: start, end_seconds: end, title: title(&mark.tags) })
+}
+
+fn id(stream: &Stream) -> Option<u32> {
+    u32::from_str_radix(stream.id.as_deref()?.strip_prefix("0x")?, 16).ok()
+}
+
+fn sample_rate(stream: &Stream) -> u32 {
+    stream.sample_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0)
+}
+
+fn bit_rate(stream: &Stream) -> u64 {
+    stream.bit_rate.as_deref().and_then(|rate| rate.parse().ok()).unwrap_or(0)
+}
+
+fn language(stream: &Stream) -> Option<String> {
+    let code = stream.tags.language.as_deref()?;
+    let valid = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase());
+    (valid && code != "und").then(|| code.to_owned())
+}
+
+/// A track's title. MP4 stores it in the handler name, where programs also write their own names.
+fn title(tags: &Tags) -> Option<String> {
+    const PROGRAMS: [&str; 12] = [
+        "handle",
+        "core media",
+        "isomedia",
+        "iso media",
+        "produced by",
+        "mainconcept",
+        "gpac",
+        "gopro",
+        "l-smash",
+        "bento4",
+        "vendor",
+        "ffmpeg",
+    ];
+    const KINDS: [&str; 9] =
+        ["sound", "soun", "audio", "subtitle", "subtitles", "text", "sbtl", "stereo", "mono"];
+    let clean = |text: &str| {
+        let text: String = text.chars().filter(|letter| !letter.is_control()).take(LONGEST_TITLE).collect();
+        Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+    };
+    let own = |name: &String| {
+        let name = name.to_lowercase();
+        !KINDS.contains(&name.as_str()) && !PROGRAMS.iter().any(|program| name.contains(program))
+    };
+    let handler = || tags.handler_name.as_deref().and_then(clean).filter(own);
+    tags.title.as_deref().and_then(clean).or_else(handler)
+}
+
+/// A value, unless it is one of ffprobe's words for an absent one.
+fn non_empty(text: Option<&str>) -> Option<String> {
+    text.filter(|text| !matches!(*text, "" | "unknown" | "unspecified" | "reserved")).map(str::to_owned)
+}
+
+/// A finite number; 0 if there is none.
+fn number(text: Option<&str>) -> f64 {
+    text.and_then(|text| text.parse().ok()).filter(|seconds: &f64| seconds.is_finite()).unwrap_or(0.0)
+}
+
+/// A duration in seconds; at least 0.
+fn seconds(text: Option<&str>) -> f64 {
+    number(text).max(0.0)
+}
+
+/// Parses `16:9` or `30000/1001` into a positive number.
+fn ratio(text: Option<&str>, separator: char) -> Option<f64> {
+    let (numerator, denominator) = text?.split_once(separator)?;
+    let ratio = numerator.parse::<f64>().ok()? / denominator.parse::<f64>().ok()?;
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
+}
+
+#[cfg(test)]
+mod tests;
