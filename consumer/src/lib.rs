@@ -7,13 +7,16 @@
 //! commands of the program.
 
 pub mod aws;
+mod backoff;
 pub mod cli;
-pub mod clock;
 pub mod commands;
 pub mod config;
+#[cfg(test)]
+mod fixtures;
 pub mod http;
 pub mod inspect;
 pub mod intake;
 pub mod metrics;
 pub mod reconcile;
+pub mod services;
 pub mod sizing;

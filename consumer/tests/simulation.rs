@@ -11,52 +11,28 @@ use std::{
     time::Duration,
 };
 
-use cloud::{Cloud, TaskScript};
+use cloud::{Cloud, TaskScript, s3_record};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use vidstreamx_consumer::{
-    aws::task_definition::TaskDefaults,
-    intake::dead_letter::{ATTEMPTS, DeadLetter, REASON},
-    intake::decide::Rules,
-    intake::notification::{self, Notification},
-    intake::receive_loop::{self, Options},
-    reconcile::task_outcome::Policy,
-    sizing::Sizing,
+use vidstreamx_consumer::intake::{
+    self, Options,
+    dead_letter::{ATTEMPTS, DeadLetter, REASON},
+    notification::{self, Notification},
 };
-use vidstreamx_job::{Capacity, Record, Size, State};
+use vidstreamx_job::{Capacity, Record, State};
 
 const MAX_TASKS: usize = 10;
 
 fn options(drain: bool) -> Options {
-    Options {
-        rules: Rules {
-            upload: "uploads".parse().unwrap(),
-            output: "streams".parse().unwrap(),
-            profile: "default".into(),
-        },
-        policy: Policy { max_attempts: 3, capacity: Capacity::Spot },
-        container: "transcoder".into(),
-        max_tasks: MAX_TASKS,
-        launches_per_second: 20,
-        sizing: Sizing::default(),
-        defaults: TaskDefaults { size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 }, arm: false },
-        drain,
-    }
-}
-
-fn record_of(key: &str) -> Value {
-    json!({
-        "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
-        "s3": {"bucket": {"name": "uploads"}, "object": {"key": key, "size": 9, "eTag": format!("e-{key}")}},
-    })
+    cloud::options(MAX_TASKS, 20, drain)
 }
 
 fn event(keys: &[&str]) -> String {
-    json!({"Records": keys.iter().map(|key| record_of(key)).collect::<Vec<_>>()}).to_string()
+    json!({"Records": keys.iter().map(|key| s3_record(key, 9)).collect::<Vec<_>>()}).to_string()
 }
 
 /// Runs a consumer until the queue is empty; a day is more than anything here may take.
@@ -65,7 +41,7 @@ async fn drain(cloud: &Arc<Cloud>) {
 }
 
 async fn drain_within(cloud: &Arc<Cloud>, limit: Duration) {
-    let run = receive_loop::run(cloud.services(), options(true), CancellationToken::new());
+    let run = intake::run(cloud.services(), options(true), CancellationToken::new());
     timeout(limit, run).await.expect("the queue never became empty");
 }
 
@@ -81,7 +57,7 @@ fn dead_keys(cloud: &Cloud) -> Vec<String> {
 
 fn start(cloud: &Arc<Cloud>) -> (JoinHandle<()>, CancellationToken) {
     let shutdown = CancellationToken::new();
-    (tokio::spawn(receive_loop::run(cloud.services(), options(false), shutdown.clone())), shutdown)
+    (tokio::spawn(intake::run(cloud.services(), options(false), shutdown.clone())), shutdown)
 }
 
 fn ends(cloud: &Cloud, key: &str) -> (State, usize) {
@@ -169,9 +145,8 @@ async fn an_unusable_or_obsolete_video_is_recorded_and_deleted() {
 async fn no_task_is_paid_for_an_empty_or_deleted_object() {
     let cloud = Cloud::new(|_, _| panic!("no task is to be started"));
     cloud.delete_object("gone.mp4");
-    let mut empty = record_of("empty.mp4");
-    empty["s3"]["object"]["size"] = 0.into();
-    cloud.send(json!({"Records": [record_of("gone.mp4"), empty]}).to_string());
+    let empty = s3_record("empty.mp4", 0);
+    cloud.send(json!({"Records": [s3_record("gone.mp4", 9), empty]}).to_string());
     drain(&cloud).await;
     assert_eq!((cloud.queued(), cloud.dead().len(), cloud.run_task_calls()), (0, 0, 0));
     assert_eq!(ends(&cloud, "gone.mp4"), (State::Obsolete, 0));
@@ -323,9 +298,9 @@ async fn a_failed_video_whose_record_is_deleted_really_starts_anew() {
         let mut options = options(true);
         if changed_settings {
             // The same token with another request is a conflict.
-            options.policy.capacity = Capacity::OnDemand;
+            options.jobs.policy.capacity = Capacity::OnDemand;
         }
-        let run = receive_loop::run(cloud.services(), options, CancellationToken::new());
+        let run = intake::run(cloud.services(), options, CancellationToken::new());
         timeout(Duration::from_hours(24), run).await.expect("the queue never became empty");
         assert_eq!((ends(&cloud, "a.mp4"), cloud.launches().len()), ((State::Done, 1), 4));
         assert_eq!((cloud.queued(), cloud.dead().len()), (0, 1));
@@ -391,8 +366,9 @@ async fn a_refusing_ecs_costs_time_but_neither_videos_nor_receives() {
     }
     cloud.refuse_for(Duration::from_hours(2));
     let shutdown = CancellationToken::new();
-    let many = Options { max_tasks: 1000, ..options(false) };
-    let consumer = tokio::spawn(receive_loop::run(cloud.services(), many, shutdown.clone()));
+    let mut many = options(false);
+    many.jobs.max_tasks = 1000;
+    let consumer = tokio::spawn(intake::run(cloud.services(), many, shutdown.clone()));
     sleep(Duration::from_hours(2) - Duration::from_secs(1)).await;
     // Those that were received before the first refusal are held, and one more every five minutes; all
     // others are left where they are.
@@ -535,7 +511,7 @@ impl Log {
     fn start() -> (Self, tracing::subscriber::DefaultGuard) {
         let log = Self::default();
         let writer = log.clone();
-        let lines = tracing_subscriber::fmt().json().flatten_event(true);
+        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false);
         let lines = lines.with_writer(move || writer.clone()).finish();
         (log, tracing::subscriber::set_default(lines))
     }
@@ -562,8 +538,8 @@ async fn a_task_that_is_adopted_is_told_of_once_by_the_consumer_that_did_not_sta
     let arn = cloud.record("a.mp4").attempts[0].task_arn.clone().unwrap();
     let [line] = &log.lines("task taken over")[..] else { panic!("{:?}", log.lines("task taken over")) };
     assert_eq!((&line["level"], &line["ecs.task_arn"]), (&json!("INFO"), &json!(arn)));
-    assert_eq!((&line["s3.bucket"], &line["s3.key"]), (&json!("uploads"), &json!("a.mp4")));
-    assert_eq!(line["job.id"], cloud.record("a.mp4").job_id.as_str());
+    assert_eq!((&line["span"]["s3.bucket"], &line["span"]["s3.key"]), (&json!("uploads"), &json!("a.mp4")));
+    assert_eq!(line["span"]["job.id"], cloud.record("a.mp4").job_id.as_str());
     // The second attempt is this consumer's own.
     assert_eq!((ends(&cloud, "a.mp4"), log.lines("task started").len()), ((State::Done, 2), 2));
 }
@@ -651,8 +627,9 @@ async fn launches_keep_to_the_rate() {
         cloud.send(event(&[&format!("{n}.mp4")]));
     }
     let shutdown = CancellationToken::new();
-    let many = Options { max_tasks: 1000, ..options(false) };
-    let consumer = tokio::spawn(receive_loop::run(cloud.services(), many, shutdown.clone()));
+    let mut many = options(false);
+    many.jobs.max_tasks = 1000;
+    let consumer = tokio::spawn(intake::run(cloud.services(), many, shutdown.clone()));
     sleep(Duration::from_secs(3)).await;
     assert!((50..=61).contains(&cloud.run_task_calls()), "{} in 3 s", cloud.run_task_calls());
     shutdown.cancel();

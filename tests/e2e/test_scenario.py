@@ -146,7 +146,7 @@ def test_duplicate_message_starts_no_second_task_during_or_after_the_job(scenari
     assert [record["source"]["key"] for record in scenario.records].count(case.upload.key) == 1
     # The consumer deletes the duplicate and logs the reason.
     messages = [line["message"] for line in late.lines]
-    assert any("has ended before" in message for message in messages)
+    assert any("has already ended" in message for message in messages)
     assert "message deleted" in [
         line["message"] for line in late.lines if line.get("message.id") == late.message_id
     ]

@@ -31,8 +31,10 @@ use crate::{
     config::{Contradiction, Settings},
     http::{self, StatusError},
     inspect::S3Uploads,
-    intake::receive_loop::{self, Options, Services},
+    intake::{self, Options, Rules},
     metrics::Metrics,
+    reconcile::{JobOptions, Policy},
+    services::Services,
 };
 
 /// Starts one ECS task per uploaded video and follows it to its end.
@@ -271,7 +273,7 @@ fn start_log(cli: &Cli) {
         .with_writer(io::stderr);
     match cli.log_format {
         LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Json => log.json().flatten_event(true).with_span_list(false).init(),
     }
 }
 
@@ -330,7 +332,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     );
     let ended = CancellationToken::new();
     let lines = settings.emf.then(|| tokio::spawn(write_lines(metrics, ended.clone())));
-    receive_loop::run(services, Options::new(&settings, definition, drain), shutdown).await;
+    intake::run(services, options(&settings, definition, drain), shutdown).await;
     ended.cancel();
     if let Some(lines) = lines {
         // Whatever kept the last line from being written has been told.
@@ -338,6 +340,26 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     }
     info!("consumer ended");
     Ok(())
+}
+
+/// The receive loop's part of the settings.
+fn options(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Options {
+    Options {
+        rules: Rules {
+            upload: settings.upload_bucket.clone(),
+            output: settings.output_bucket.clone(),
+            profile: settings.profile.clone(),
+        },
+        jobs: JobOptions {
+            policy: Policy { max_attempts: settings.max_attempts.get(), capacity: settings.capacity },
+            container: settings.container.clone(),
+            max_tasks: usize::try_from(settings.max_tasks.get()).unwrap_or(usize::MAX),
+            launches_per_second: settings.launches_per_second.get(),
+            sizing: settings.sizing.clone().unwrap_or_default(),
+            defaults,
+        },
+        drain,
+    }
 }
 
 /// The work goes on without anybody who reads its metrics.

@@ -1,48 +1,36 @@
-//! What to do about a message: a pure function from its text to jobs, or reasons for none.
+//! The decision about each record of a message: a job, or the reason for none. Pure.
 
 use std::collections::HashSet;
 
 use vidstreamx_job::{BucketName, Job};
 
-use crate::intake::notification::{self, Notification, ObjectRef};
+use super::notification::{self, Notification, ObjectRef};
 
-/// What every decision depends on beside the message.
+/// The settings that decisions depend on.
 #[derive(Debug, Clone)]
 pub struct Rules {
     /// The bucket whose uploads are transcoded.
     pub upload: BucketName,
-    /// Where streams go.
+    /// The bucket that streams are written to.
     pub output: BucketName,
-    /// The profile's name.
+    /// The name of the profile.
     pub profile: String,
 }
 
-/// What to do about one record of a message.
+/// The decision about one record of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Decision {
-    /// Transcode it.
+pub(super) enum Decision {
+    /// Transcode the upload.
     Run(Job),
-    /// Nothing has to happen; the message may be deleted.
-    Ignore {
-        /// For people.
-        reason: String,
-        /// Where, as far as known.
-        object_ref: ObjectRef,
-    },
-    /// A person has to look at it, in the dead-letter queue.
-    SetAside {
-        /// For people.
-        reason: String,
-        /// Where, as far as known.
-        object_ref: ObjectRef,
-        /// The record alone, as a message of its own.
-        body: String,
-    },
+    /// Nothing has to happen.
+    Ignore { reason: String, object_ref: ObjectRef },
+    /// A person has to look at it. `body` is the record alone, as a message of its own.
+    DeadLetter { reason: String, object_ref: ObjectRef, body: String },
 }
 
-/// One decision for every record of the message, in its order.
-pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
+/// Decides about every record of a message, in its order.
+pub(super) fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
     let mut seen = HashSet::new();
     notification::decode(body)
         .into_iter()
@@ -52,27 +40,26 @@ pub fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
                     ObjectRef { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
                 if source.bucket != rules.upload {
                     let reason = "the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
-                    return Decision::SetAside { reason, object_ref, body: notification::about(&source) };
+                    let body = notification::about(&source);
+                    return Decision::DeadLetter { reason, object_ref, body };
                 }
                 let job = Job::new(source, rules.output.clone(), rules.profile.clone());
                 if seen.insert(job.id.clone()) {
                     Decision::Run(job)
                 } else {
-                    Decision::Ignore {
-                        reason: "the message names the same video twice".to_owned(),
-                        object_ref,
-                    }
+                    let reason = "the message names the same video twice".to_owned();
+                    Decision::Ignore { reason, object_ref }
                 }
             }
-            Notification::Test => Decision::Ignore {
-                reason: "it is S3's test event".to_owned(),
-                object_ref: ObjectRef::default(),
-            },
+            Notification::Test => {
+                let reason = "it is S3's test event".to_owned();
+                Decision::Ignore { reason, object_ref: ObjectRef::default() }
+            }
             Notification::Other { event, object_ref } => {
                 Decision::Ignore { reason: format!("{event} is not about a new object"), object_ref }
             }
             Notification::Unreadable { fault, object_ref, text } => {
-                Decision::SetAside { reason: fault.to_string(), object_ref, body: text }
+                Decision::DeadLetter { reason: fault.to_string(), object_ref, body: text }
             }
         })
         .collect()
@@ -105,30 +92,30 @@ mod tests {
             record("ObjectCreated:Put", "uploads", "a.mp4"),
             record("ObjectCreated:Copy", "uploads", "b.mp4"),
             record("ObjectCreated:Put", "uploads", "a.mp4"),
-            record("ObjectCreated:Put", "somebody-elses", "a.mp4"),
+            record("ObjectCreated:Put", "another-bucket", "a.mp4"),
             record("ObjectRemoved:Delete", "uploads", "b.mp4"),
             record("ObjectCreated:Put", "uploads", "%FF.mp4"),
         ]});
         let decisions = decide(&body.to_string(), &rules());
-        let told: Vec<_> = decisions
+        let texts: Vec<_> = decisions
             .iter()
             .map(|decision| match decision {
                 Decision::Run(job) => format!("run {}/{}", job.source.bucket, job.source.key),
                 Decision::Ignore { reason, .. } => format!("ignore: {reason}"),
-                Decision::SetAside { reason, object_ref, .. } => {
-                    format!("set aside {:?}: {reason}", object_ref.key)
+                Decision::DeadLetter { reason, object_ref, .. } => {
+                    format!("dead letter {:?}: {reason}", object_ref.key)
                 }
             })
             .collect();
         assert_eq!(
-            told,
+            texts,
             [
                 "run uploads/a.mp4",
                 "run uploads/b.mp4",
                 "ignore: the message names the same video twice",
-                "set aside Some(\"a.mp4\"): the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)",
+                "dead letter Some(\"a.mp4\"): the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)",
                 "ignore: ObjectRemoved:Delete is not about a new object",
-                "set aside Some(\"%FF.mp4\"): the key is not UTF-8 text",
+                "dead letter Some(\"%FF.mp4\"): the key is not UTF-8 text",
             ]
         );
     }
@@ -142,9 +129,9 @@ mod tests {
     }
 
     #[test]
-    fn a_test_event_is_ignored_and_rubbish_set_aside() {
+    fn a_test_event_is_ignored_and_an_unreadable_message_is_a_dead_letter() {
         let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "uploads"});
         assert!(matches!(decide(&test.to_string(), &rules())[..], [Decision::Ignore { .. }]));
-        assert!(matches!(decide("rubbish", &rules())[..], [Decision::SetAside { .. }]));
+        assert!(matches!(decide("rubbish", &rules())[..], [Decision::DeadLetter { .. }]));
     }
 }

@@ -1,13 +1,20 @@
 //! From the queue to jobs, and back to the queue.
 //!
-//! [`receive_loop`] receives messages and keeps them invisible by [`visibility`]; [`notification`] decodes a
-//! message's body; [`decide`] turns notifications into jobs; [`restart`] is a request that comes with a
-//! message; [`settle`] deletes a message or returns it when all its jobs have ended; [`dead_letter`] is the
-//! message about a job that failed.
+//! [`receive_loop`] receives messages, keeps them invisible by [`visibility`] and counts their videos as
+//! [`in_flight`]. [`notification`] decodes a message's body, and [`decide`] turns notifications into jobs. When
+//! all jobs of a message have ended, [`settle`] deletes the message or returns it; a [`dead_letter`] tells about
+//! a job that failed.
+//!
+//! From outside, call [`run`] with [`Options`]. The commands read and write [`notification`]s and the
+//! attributes of [`dead_letter`]s.
 
 pub mod dead_letter;
-pub mod decide;
+mod decide;
+mod in_flight;
 pub mod notification;
-pub mod receive_loop;
-pub mod settle;
-pub mod visibility;
+mod receive_loop;
+mod settle;
+mod visibility;
+
+pub use decide::Rules;
+pub use receive_loop::{Options, run};

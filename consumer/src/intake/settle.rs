@@ -1,41 +1,40 @@
-//! What becomes of a message when all its records have come to something.
+//! The settlement of a message, once all its jobs have ended.
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use backon::{ExponentialBuilder, Retryable};
 use tracing::{debug, error, warn};
 
+use super::{dead_letter::DeadLetter, visibility::HeldMessage};
 use crate::{
-    aws::error::CallError,
-    aws::sqs::{Message, Queue, Receipt},
-    intake::dead_letter::DeadLetter,
-    intake::visibility::HeldMessage,
-    reconcile::reconciler::JobEnd,
+    aws::sqs::{Message, Queue},
+    reconcile::JobEnd,
 };
 
-/// What to do with a message.
+/// What happens to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
-pub enum Settlement {
-    /// Everything in it has been dealt with, once these are in the dead-letter queue.
+pub(super) enum Settlement {
+    /// Delete it, after these dead letters are sent.
     Delete(Vec<DeadLetter>),
-    /// To be looked at again after a while.
-    Leave,
-    /// Another consumer shall have it.
-    GiveBack,
+    /// Leave it in the queue for a while.
+    Postpone,
+    /// Return it to the queue for the next consumer.
+    Return,
 }
 
-/// Until a message whose record is another version's is delivered again: its receives have to last for a
-/// rolling upgrade.
-const LEFT_FOR_UPGRADE: Duration = Duration::from_mins(5);
+/// Until a message is delivered again whose record has another version. The template's receives of a message
+/// have to last for a rolling upgrade.
+const POSTPONED_FOR: Duration = Duration::from_mins(5);
 
-/// A message is deleted only when all its jobs have ended. `letters` are those about what is no job.
-pub fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlement {
+/// Settles a message by the ends of all its jobs. `letters` are about what is no job. A message is deleted
+/// only if everything in it was dealt with.
+pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlement {
     if ends.contains(&JobEnd::Interrupted) {
-        return Settlement::GiveBack;
+        return Settlement::Return;
     }
     if ends.contains(&JobEnd::Unreadable) {
-        return Settlement::Leave;
+        return Settlement::Postpone;
     }
     let failed = ends.into_iter().filter_map(|end| match end {
         JobEnd::Failed(record) => Some(DeadLetter::about(&record)),
@@ -44,27 +43,29 @@ pub fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlement {
     Settlement::Delete(letters.into_iter().chain(failed).collect())
 }
 
-/// Acts on a settlement. Returns how many letters were sent.
-pub async fn settle(
+/// Carries out a settlement. Returns the number of dead letters sent.
+pub(super) async fn settle(
     queue: &dyn Queue,
     message: &Message,
     held: HeldMessage,
     settlement: Settlement,
 ) -> usize {
+    // After 1, 4 and 16 seconds.
+    let retries = ExponentialBuilder::new().with_factor(4.0).with_max_times(3);
     match settlement {
-        Settlement::GiveBack => {
-            held.until_given_back();
+        Settlement::Return => {
+            held.until_returned();
             0
         }
         Settlement::Delete(letters) => {
             for letter in letters.iter().map(DeadLetter::message) {
-                if let Err(error) = insist(|| queue.send_dead_letter(&letter)).await {
-                    // Left alone, it comes again, and at last SQS moves it.
-                    error!(message.id, %error, "a message can't be put into the dead-letter queue");
+                if let Err(error) = (|| queue.send_dead_letter(&letter)).retry(retries).await {
+                    // The message stays in the queue and comes again, until SQS moves it.
+                    error!(message.id, %error, "a message cannot be sent to the dead-letter queue");
                     return 0;
                 }
             }
-            match insist(|| queue.delete(&message.receipt)).await {
+            match (|| queue.delete(&message.receipt)).retry(retries).await {
                 Ok(()) => debug!(message.id, "message deleted"),
                 // Harmless: the records say that its videos have ended.
                 Err(error) => {
@@ -74,72 +75,40 @@ pub async fn settle(
             drop(held);
             letters.len()
         }
-        Settlement::Leave => {
-            // First out of the lease, which would extend it again.
+        Settlement::Postpone => {
+            // Dropped first, or the message would be extended again.
             drop(held);
-            leave(queue, &message.receipt, LEFT_FOR_UPGRADE).await;
+            let receipts = std::slice::from_ref(&message.receipt);
+            // Not retried: the message stays invisible for as long as it was last extended.
+            if let Err(error) = queue.set_visibility(receipts, POSTPONED_FOR).await {
+                debug!(message.id, %error, "a message was not postponed");
+            }
             0
         }
-    }
-}
-
-/// Pauses between attempts at a call.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15)];
-
-async fn insist<F>(call: impl Fn() -> F) -> Result<(), CallError>
-where
-    F: Future<Output = Result<(), CallError>>,
-{
-    let mut pauses = PAUSES.iter();
-    loop {
-        match (call().await, pauses.next()) {
-            (Ok(()), _) => return Ok(()),
-            (Err(_), Some(pause)) => sleep(*pause).await,
-            (Err(error), None) => return Err(error),
-        }
-    }
-}
-
-async fn leave(queue: &dyn Queue, receipt: &Receipt, visibility: Duration) {
-    // Not worth a retry: without it the message stays invisible a little longer.
-    if let Err(error) = queue.set_visibility(std::slice::from_ref(receipt), visibility).await {
-        debug!(%error, "a message that is left becomes visible later than wanted");
     }
 }
 
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use vidstreamx_job::{Job, Record, Source, State};
+    use vidstreamx_job::{Record, State};
 
     use super::*;
-
-    fn failed_record() -> Record {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: None,
-        };
-        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
-        let mut record = Record::new(&job, Timestamp::UNIX_EPOCH);
-        record.state = State::Failed;
-        record
-    }
+    use crate::fixtures::job;
 
     #[test]
-    fn a_message_is_deleted_when_all_in_it_was_dealt_with() {
+    fn a_message_is_deleted_when_everything_in_it_was_dealt_with() {
         use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
-        let record = failed_record();
+        let mut record = Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH);
+        record.state = State::Failed;
         let failed = || Failed(Box::new(record.clone()));
         let about = DeadLetter::about(&record);
         assert_eq!(settlement(vec![], vec![]), Settlement::Delete(vec![]));
         assert_eq!(settlement(vec![], vec![Settled, Settled]), Settlement::Delete(vec![]));
         assert_eq!(settlement(vec![], vec![Settled, failed()]), Settlement::Delete(vec![about.clone()]));
         assert_eq!(settlement(vec![letter.clone()], vec![failed()]), Settlement::Delete(vec![letter, about]));
-        assert_eq!(settlement(vec![], vec![failed(), Unreadable]), Settlement::Leave);
-        assert_eq!(settlement(vec![], vec![failed(), Unreadable, Interrupted]), Settlement::GiveBack);
+        assert_eq!(settlement(vec![], vec![failed(), Unreadable]), Settlement::Postpone);
+        assert_eq!(settlement(vec![], vec![failed(), Unreadable, Interrupted]), Settlement::Return);
     }
 }

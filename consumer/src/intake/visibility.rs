@@ -1,8 +1,8 @@
-//! The lease: messages whose videos are in work stay invisible to other consumers.
+//! The visibility of messages: those whose videos are in work stay invisible to other consumers.
 //!
-//! One background loop extends all of them, ten in a call, well before they run out. A delivery can be
-//! held for twelve hours in all; after that SQS refuses, the message comes again, and whoever receives
-//! it finds the running task by the job's record.
+//! One background loop extends all of them, ten per call, well before they become visible. A delivery can be
+//! held for twelve hours in all. After that SQS refuses, the message comes again, and the consumer that
+//! receives it finds the running task by the job's record.
 
 use std::{
     collections::BTreeSet,
@@ -16,35 +16,34 @@ use tracing::{debug, error, warn};
 
 use crate::aws::sqs::{BATCH, Queue, Receipt};
 
-/// How long a message stays invisible after each extension: how soon another consumer takes over when
-/// this one dies.
-pub const VISIBILITY: Duration = Duration::from_secs(90);
+/// How long a message stays invisible after each extension: another consumer takes over this soon after this
+/// one dies.
+pub(super) const VISIBILITY: Duration = Duration::from_secs(90);
 /// Between extensions: two in a row may fail before a message is lost.
 const EXTEND_EVERY: Duration = Duration::from_secs(25);
 /// Calls at a time, so that 10,000 messages are extended within seconds.
 const CONCURRENT_CALLS: usize = 8;
 
-/// All messages that this consumer holds.
-pub struct VisibilityKeeper {
+/// Keeps all messages that this consumer holds invisible.
+pub(super) struct VisibilityKeeper {
     queue: Arc<dyn Queue>,
     held: Mutex<BTreeSet<Receipt>>,
 }
 
 impl VisibilityKeeper {
-    /// No message yet; [`VisibilityKeeper::run`] has to run beside it.
-    #[must_use]
-    pub fn new(queue: Arc<dyn Queue>) -> Self {
+    /// Holds no message yet. [`Self::run`] has to run beside it.
+    pub(super) fn new(queue: Arc<dyn Queue>) -> Self {
         Self { queue, held: Mutex::default() }
     }
 
     /// Holds a message that was just received, until the answer is dropped.
-    pub fn hold(self: &Arc<Self>, receipt: Receipt) -> HeldMessage {
+    pub(super) fn hold(self: &Arc<Self>, receipt: Receipt) -> HeldMessage {
         self.held().insert(receipt.clone());
-        HeldMessage { lease: self.clone(), receipt, keep: false }
+        HeldMessage { keeper: self.clone(), receipt, keep: false }
     }
 
-    /// Extends for as long as it is polled.
-    pub async fn run(&self) {
+    /// Extends all held messages for as long as it is polled.
+    pub(super) async fn run(&self) {
         let mut ticks = interval(EXTEND_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks.tick().await;
@@ -54,9 +53,9 @@ impl VisibilityKeeper {
         }
     }
 
-    /// Lets go of every message that is still held, to be visible after `wait`, and says how many those
-    /// were. Nothing else has to be waited for: the records keep two consumers from doing the same.
-    pub async fn give_back(&self, wait: Duration) -> usize {
+    /// Returns every message that is still held to the queue, visible after `wait`, and returns their number.
+    /// Nothing else has to end first: the records keep two consumers from doing the same.
+    pub(super) async fn return_all(&self, wait: Duration) -> usize {
         self.set_all(wait).await;
         std::mem::take(&mut *self.held()).len()
     }
@@ -78,7 +77,7 @@ impl VisibilityKeeper {
                         self.held().remove(&refused.receipt);
                         warn!(
                             reason = refused.reason,
-                            "a message can't be held any longer and will come again"
+                            "a message cannot be held any longer and will come again"
                         );
                     } else if still_held {
                         debug!(reason = refused.reason, "a message was not extended this time");
@@ -86,7 +85,7 @@ impl VisibilityKeeper {
                 }
             }
             Err(error) if error.is_configuration() => {
-                error!(%error, messages = batch.len(), "messages can't be held: they will come again");
+                error!(%error, messages = batch.len(), "messages cannot be held: they will come again");
             }
             Err(error) => warn!(%error, messages = batch.len(), "messages were not extended this time"),
         }
@@ -97,17 +96,17 @@ impl VisibilityKeeper {
     }
 }
 
-/// A held message; dropping it ends the hold, and the message becomes visible when its time is up.
+/// A held message. After it is dropped, the message becomes visible when its time is up.
 #[must_use]
-pub struct HeldMessage {
-    lease: Arc<VisibilityKeeper>,
+pub(super) struct HeldMessage {
+    keeper: Arc<VisibilityKeeper>,
     receipt: Receipt,
     keep: bool,
 }
 
 impl HeldMessage {
-    /// Keeps the message held until [`VisibilityKeeper::give_back`].
-    pub fn until_given_back(mut self) {
+    /// Keeps the message held until [`VisibilityKeeper::return_all`].
+    pub(super) fn until_returned(mut self) {
         self.keep = true;
     }
 }
@@ -115,7 +114,7 @@ impl HeldMessage {
 impl Drop for HeldMessage {
     fn drop(&mut self) {
         if !self.keep {
-            self.lease.held().remove(&self.receipt);
+            self.keeper.held().remove(&self.receipt);
         }
     }
 }
@@ -132,11 +131,11 @@ mod tests {
         aws::sqs_send::OutgoingMessage,
     };
 
-    /// Notes every batch; refuses receipts that begin with "over" for good, fails every second call.
+    /// Records every batch. Refuses receipts that begin with "over" for good.
     #[derive(Default)]
-    struct Notes(Mutex<Vec<(Vec<Receipt>, Duration)>>);
+    struct RecordingQueue(Mutex<Vec<(Vec<Receipt>, Duration)>>);
 
-    impl Queue for Notes {
+    impl Queue for RecordingQueue {
         fn receive(
             &self,
             _: usize,
@@ -173,15 +172,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_are_extended_in_time_in_batches_and_the_lost_ones_dropped() {
-        let queue = Arc::new(Notes::default());
-        let lease = Arc::new(VisibilityKeeper::new(queue.clone()));
-        let held: Vec<_> = (0..25).map(|n| lease.hold(Receipt(format!("{n:02}").into()))).collect();
-        let lost = lease.hold(Receipt("over".into()));
+    async fn all_messages_are_extended_in_time_in_batches_and_refused_ones_dropped() {
+        let queue = Arc::new(RecordingQueue::default());
+        let keeper = Arc::new(VisibilityKeeper::new(queue.clone()));
+        let held: Vec<_> = (0..25).map(|n| keeper.hold(Receipt(format!("{n:02}").into()))).collect();
+        let lost = keeper.hold(Receipt("over".into()));
         let start = Instant::now();
         let running = tokio::spawn({
-            let lease = lease.clone();
-            async move { lease.run().await }
+            let keeper = keeper.clone();
+            async move { keeper.run().await }
         });
         sleep(EXTEND_EVERY + Duration::from_secs(1)).await;
         let calls = std::mem::take(&mut *queue.0.lock().unwrap());
@@ -190,10 +189,10 @@ mod tests {
         assert!(start.elapsed() * 3 < VISIBILITY);
 
         drop(held);
-        lease.hold(Receipt("kept".into())).until_given_back();
+        keeper.hold(Receipt("kept".into())).until_returned();
         sleep(EXTEND_EVERY).await;
         running.abort();
-        assert_eq!(lease.give_back(Duration::ZERO).await, 1);
+        assert_eq!(keeper.return_all(Duration::ZERO).await, 1);
         let kept = vec![Receipt("kept".into())];
         assert_eq!(*queue.0.lock().unwrap(), [(kept.clone(), VISIBILITY), (kept, Duration::ZERO)]);
         drop(lost);

@@ -1,41 +1,38 @@
-//! A person's wish that a job which has ended is started anew, as a message carries it.
+//! The request to restart a job that has ended, as a message carries it.
 //!
-//! Each wish is followed once, however often its message is delivered: the record notes it among its
+//! Each request is fulfilled once, however often its message is delivered: the record keeps it among its
 //! restarts.
 
 use std::{fmt, str::FromStr};
 
 use vidstreamx_job::{Record, State};
 
-/// Why a job is to be started anew.
+/// The longest id of a request, in bytes.
+const LONGEST_ID: usize = 64;
+
+/// The request to restart a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RestartRequest {
-    /// The message comes from the dead-letter queue, where it was put when the job failed.
-    AfterFailure {
-        /// How many attempts the job had then.
-        attempts: usize,
-    },
-    /// A person wants it, however the job ended.
-    Forced {
-        /// Tells this wish from all others.
-        id: String,
-    },
+pub(crate) enum RestartRequest {
+    /// The message was in the dead-letter queue, after the job failed with so many attempts.
+    AfterFailure { attempts: usize },
+    /// A person requests it for a job that has ended in any state. The id makes the request unique.
+    Forced { id: String },
 }
 
 impl RestartRequest {
-    /// Whether a job has to be started anew for this wish, and was not before.
+    /// Whether a job has to be restarted for this request, and was not before.
     #[must_use]
-    pub fn applies_to(&self, record: &Record) -> bool {
+    pub(crate) fn applies_to(&self, record: &Record) -> bool {
         let text = self.to_string();
-        let followed = record.restarts.iter().any(|restart| restart.request == text);
-        let meant = match self {
-            // Tried anew since, and failed anew: that failure has its own message.
+        let is_fulfilled = record.restarts.iter().any(|restart| restart.request == text);
+        let is_meant = match self {
+            // A job that failed again after a restart has its own dead letter.
             Self::AfterFailure { attempts } => {
                 record.state == State::Failed && record.attempts.len() == *attempts
             }
             Self::Forced { .. } => record.state.is_end(),
         };
-        meant && !followed
+        is_meant && !is_fulfilled
     }
 }
 
@@ -48,17 +45,17 @@ impl fmt::Display for RestartRequest {
     }
 }
 
-/// The text is no wish of this program's.
+/// The text is not a restart request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("\"{0}\" is neither failed-after-NUMBER nor force-NAME")]
-pub struct InvalidRestartRequest(String);
+pub(crate) struct InvalidRestartRequest(String);
 
 impl FromStr for RestartRequest {
     type Err = InvalidRestartRequest;
 
     fn from_str(text: &str) -> Result<Self, InvalidRestartRequest> {
         let failed = text.strip_prefix("failed-after-").and_then(|attempts| attempts.parse().ok());
-        let forced = text.strip_prefix("force-").filter(|id| (1..=64).contains(&id.len()));
+        let forced = text.strip_prefix("force-").filter(|id| (1..=LONGEST_ID).contains(&id.len()));
         failed
             .map(|attempts| Self::AfterFailure { attempts })
             .or_else(|| forced.map(|id| Self::Forced { id: id.to_owned() }))
@@ -69,27 +66,20 @@ impl FromStr for RestartRequest {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use vidstreamx_job::{Attempt, Job, Restart, Source};
+    use vidstreamx_job::{Attempt, Restart};
 
     use super::*;
+    use crate::fixtures::job;
 
     fn record(state: State, attempts: u32) -> Record {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: None,
-        };
-        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
-        let mut record = Record::new(&job, Timestamp::UNIX_EPOCH);
+        let mut record = Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH);
         record.state = state;
         record.attempts.extend((1..=attempts).map(|number| Attempt::new(number, Timestamp::UNIX_EPOCH)));
         record
     }
 
     #[test]
-    fn a_wish_survives_its_message() {
+    fn a_request_parses_from_its_own_text() {
         for restart in [
             RestartRequest::AfterFailure { attempts: 3 },
             RestartRequest::Forced { id: "2026-05-04/7".into() },
@@ -102,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_is_about_one_failure_and_a_forced_start_about_any_end() {
+    fn a_dead_letter_restarts_one_failure_and_a_forced_restart_any_end() {
         let failed = RestartRequest::AfterFailure { attempts: 3 };
         assert!(failed.applies_to(&record(State::Failed, 3)));
         assert!(!failed.applies_to(&record(State::Failed, 6)));
@@ -113,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn no_wish_is_followed_twice() {
+    fn no_request_is_fulfilled_twice() {
         for restart in
             [RestartRequest::AfterFailure { attempts: 3 }, RestartRequest::Forced { id: "1".into() }]
         {

@@ -1,4 +1,5 @@
-//! One watcher for all tasks: asks ECS about a hundred at a time and tells each waiting job its end.
+//! One watcher for the tasks of all jobs. It describes a hundred tasks per call and reports each task's end
+//! to the job that waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -11,28 +12,33 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
+use vidstreamx_job::JobId;
 
-use crate::aws::ecs::{BATCH, Stopped, TaskStatus, Tasks};
+use crate::{
+    aws::{
+        ecs::{BATCH, Stopped, TaskStatus, Tasks},
+        error::CallError,
+    },
+    backoff::exponential,
+};
 
-/// How a watched task ended.
+/// The end of a watched task.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TaskEnd {
-    /// ECS says so.
+pub(super) enum TaskEnd {
+    /// ECS says how it ended.
     Stopped(Stopped),
-    /// ECS does not know the task, and would by now if it had just been started: it ended over an hour
-    /// ago.
+    /// ECS does not know the task, and would know it by now if it had just been started: it ended over an
+    /// hour ago.
     Vanished,
 }
 
-/// Between rounds.
-const ROUND: Duration = Duration::from_secs(2);
-/// Longest time between rounds while ECS does not answer.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a task may be missing because ECS does not show it yet.
-const UNSEEN: Duration = Duration::from_mins(1);
+/// First and longest pause between rounds. It grows while ECS does not answer.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// How long ECS may take to show a new task.
+const VISIBLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Watches tasks until they end.
-pub struct Watcher {
+pub(super) struct TaskWatcher {
     tasks: Arc<dyn Tasks>,
     watched: Mutex<BTreeMap<Arc<str>, Watched>>,
     added: Notify,
@@ -45,36 +51,38 @@ struct Watched {
     missing_since: Option<Instant>,
 }
 
-impl Watcher {
-    /// A watcher of nothing yet, for at most so many calls per second; [`Watcher::run`] has to run beside
-    /// it.
-    #[must_use]
-    pub fn new(tasks: Arc<dyn Tasks>, calls_per_second: u32) -> Self {
+impl TaskWatcher {
+    /// A watcher of no task yet, with so many calls per second. [`Self::run`] has to run beside it.
+    pub(super) fn new(tasks: Arc<dyn Tasks>, calls_per_second: u32) -> Self {
         let mut rate = interval(Duration::from_secs(1) / calls_per_second.max(1));
         rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { tasks, watched: Mutex::default(), added: Notify::new(), rate: Rate::new(rate) }
     }
 
-    /// Waits for the right to ask ECS about tasks once.
-    pub async fn turn(&self) {
-        self.rate.lock().await.tick().await;
+    /// Finds the task that was started for a job with this token.
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(super) async fn find(&self, job: &JobId, token: &str) -> Result<Option<String>, CallError> {
+        self.acquire_call().await;
+        self.tasks.find(job, token).await
     }
 
     /// Waits for a task's end, which may lie in the past.
-    pub async fn end_of(&self, arn: Arc<str>) -> TaskEnd {
+    pub(super) async fn end_of(&self, arn: Arc<str>) -> TaskEnd {
         let (end, ended) = oneshot::channel();
         self.watched().insert(arn, Watched { end, missing_since: None });
         self.added.notify_one();
         match ended.await {
             Ok(end) => end,
-            // The program ends, or another waiter took this one's place.
+            // The program ends, or another job waits for this task in its place.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Asks ECS for as long as it is polled.
-    pub async fn run(&self) {
-        let mut trouble = 0_u32;
+    /// Describes the watched tasks for as long as it is polled.
+    pub(super) async fn run(&self) {
+        let mut failures = 0_u32;
         loop {
             let arns = self.arns();
             if arns.is_empty() {
@@ -83,40 +91,45 @@ impl Watcher {
             }
             let mut failed = None;
             for page in arns.chunks(BATCH) {
-                self.turn().await;
+                self.acquire_call().await;
                 match self.tasks.describe(page).await {
-                    Ok(states) => page.iter().zip(states).for_each(|(arn, status)| self.tell(arn, status)),
+                    Ok(states) => page.iter().zip(states).for_each(|(arn, status)| self.update(arn, status)),
                     Err(error) => failed = Some(error),
                 }
             }
             match failed {
                 Some(error) => {
-                    // Said once: everything is watched again as soon as ECS answers.
-                    if trouble == 0 && error.is_configuration() {
-                        error!(%error, "running tasks can't be watched");
-                    } else if trouble == 0 {
-                        warn!(%error, "running tasks can't be watched for the moment");
+                    // Logged once: all tasks are watched again as soon as ECS answers.
+                    if failures == 0 && error.is_configuration() {
+                        error!(%error, "running tasks cannot be watched");
+                    } else if failures == 0 {
+                        warn!(%error, "running tasks cannot be watched for the moment");
                     }
-                    trouble = trouble.saturating_add(1);
+                    failures = failures.saturating_add(1);
                 }
-                None if trouble > 0 => {
+                None if failures > 0 => {
                     info!("running tasks are watched again");
-                    trouble = 0;
+                    failures = 0;
                 }
                 None => {}
             }
-            sleep(ROUND.saturating_mul(1 << trouble.min(4)).min(PATIENCE)).await;
+            sleep(exponential(PAUSES, failures)).await;
         }
     }
 
-    /// The tasks that somebody still waits for.
+    /// Waits until one more call about tasks keeps to the rate.
+    async fn acquire_call(&self) {
+        self.rate.lock().await.tick().await;
+    }
+
+    /// The tasks that a job still waits for.
     fn arns(&self) -> Vec<Arc<str>> {
         let mut watched = self.watched();
         watched.retain(|_, watched| !watched.end.is_closed());
         watched.keys().cloned().collect()
     }
 
-    fn tell(&self, arn: &str, status: TaskStatus) {
+    fn update(&self, arn: &str, status: TaskStatus) {
         let mut watched = self.watched();
         let end = match status {
             TaskStatus::Stopped(stopped) => TaskEnd::Stopped(stopped),
@@ -129,14 +142,14 @@ impl Watcher {
             TaskStatus::Missing => {
                 let Some(watched) = watched.get_mut(arn) else { return };
                 let since = *watched.missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() < UNSEEN {
+                if since.elapsed() < VISIBLE_AFTER {
                     return;
                 }
                 TaskEnd::Vanished
             }
         };
         if let Some(watched) = watched.remove(arn) {
-            // Nobody to tell means that the job was given up, at shutdown.
+            // Fails if the job was given up at shutdown.
             let _ = watched.end.send(end);
         }
     }

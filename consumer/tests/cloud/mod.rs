@@ -18,6 +18,7 @@ use std::{
 pub use faulty_client::{Faults, FaultyClient};
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, sleep_until},
@@ -29,12 +30,18 @@ use vidstreamx_consumer::{
     aws::run_task::{self, Launch, LaunchError},
     aws::sqs::{Backlog, Message, Queue, RESTART_ATTRIBUTE, Receipt, RefusedEntry},
     aws::sqs_send::OutgoingMessage,
+    aws::task_definition::TaskDefaults,
     inspect::{Inspection, MediaFacts, Presence, Uploads},
-    intake::receive_loop::Services,
+    intake::{Options, Rules},
     metrics::Metrics,
+    reconcile::{JobOptions, Policy},
+    services::Services,
+    sizing::Sizing,
 };
-use vidstreamx_job::{Job, JobId, Layout, Outcome, Record, Report, Source, Timings};
+use vidstreamx_job::{Capacity, Job, JobId, Layout, Outcome, Record, Report, Size, Source, Timings};
 
+/// Attempts before a job fails.
+pub const MAX_ATTEMPTS: u32 = 3;
 /// What every call takes.
 const LATENCY: Duration = Duration::from_millis(50);
 /// DescribeTasks and ListTasks show a new task with a delay.
@@ -468,6 +475,40 @@ impl Cloud {
         let visible = self.visible() as u64;
         Backlog { visible, in_flight: self.queued() as u64 - visible, delayed: 0 }
     }
+}
+
+/// The consumer's options, as the template has them.
+pub fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -> Options {
+    Options {
+        rules: Rules {
+            upload: "uploads".parse().unwrap(),
+            output: "streams".parse().unwrap(),
+            profile: "default".into(),
+        },
+        jobs: JobOptions {
+            policy: Policy { max_attempts: MAX_ATTEMPTS, capacity: Capacity::Spot },
+            container: "transcoder".into(),
+            max_tasks,
+            launches_per_second,
+            sizing: Sizing::default(),
+            defaults: TaskDefaults {
+                size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
+                arm: false,
+            },
+        },
+        drain,
+    }
+}
+
+/// A record of S3's event about a new object.
+pub fn s3_record(key: &str, bytes: u64) -> Value {
+    json!({
+        "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+        "s3": {
+            "bucket": {"name": "uploads"},
+            "object": {"key": key, "size": bytes, "eTag": format!("e-{key}")},
+        },
+    })
 }
 
 fn epoch() -> Timestamp {

@@ -31,7 +31,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use vidstreamx_consumer::intake::receive_loop;
+use vidstreamx_consumer::intake;
 
 /// Every death or replacement spends a receive of all that was held; the template allows ten.
 const MOST_DEATHS: usize = 6;
@@ -69,7 +69,7 @@ fn keep_running(
                 seats.push(Arc::new(FaultyClient::new(cloud.clone(), faults)));
                 seats[seats.len() - 1].clone()
             };
-            let run = receive_loop::run(cloud.services_through(&seat), plan.options(), shutdown.clone());
+            let run = intake::run(cloud.services_through(&seat), plan.options(), shutdown.clone());
             let mut consumer = tokio::spawn(run);
             select! {
                 biased;

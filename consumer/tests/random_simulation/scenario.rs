@@ -3,17 +3,12 @@
 use std::{ops::RangeInclusive, time::Duration};
 
 use serde_json::{Value, json};
-use vidstreamx_consumer::{
-    aws::run_task::Launch, aws::task_definition::TaskDefaults, intake::decide::Rules,
-    intake::receive_loop::Options, reconcile::task_outcome::Policy, sizing::Sizing,
-};
-use vidstreamx_job::{Capacity, Size};
+use vidstreamx_consumer::{aws::run_task::Launch, intake::Options};
 
-use crate::cloud::{Faults, TaskScript};
+use crate::cloud::{self, Faults, MAX_ATTEMPTS, TaskScript, s3_record};
 
 /// Every run's uploads; duplicates and rubbish come on top.
 pub const VIDEOS: usize = 200;
-const MAX_ATTEMPTS: u32 = 3;
 
 /// What a video is like. `times` tasks end like that before one makes the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,30 +240,10 @@ impl Plan {
     }
 
     pub fn options(&self) -> Options {
-        Options {
-            rules: Rules {
-                upload: "uploads".parse().unwrap(),
-                output: "streams".parse().unwrap(),
-                profile: "default".into(),
-            },
-            policy: Policy { max_attempts: MAX_ATTEMPTS, capacity: Capacity::Spot },
-            container: "transcoder".into(),
-            max_tasks: self.max_tasks,
-            launches_per_second: self.launches_per_second,
-            sizing: Sizing::default(),
-            defaults: TaskDefaults {
-                size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
-                arm: false,
-            },
-            drain: false,
-        }
+        cloud::options(self.max_tasks, self.launches_per_second, false)
     }
 }
 
 fn record(key: &str, kind: Kind) -> Value {
-    let size = if kind == Kind::Empty { 0 } else { 9_000_000 };
-    json!({
-        "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
-        "s3": {"bucket": {"name": "uploads"}, "object": {"key": key, "size": size, "eTag": format!("e-{key}")}},
-    })
+    s3_record(key, if kind == Kind::Empty { 0 } else { 9_000_000 })
 }

@@ -82,8 +82,9 @@ class Consumer:
 
     @property
     def lines(self) -> list[JsonObject]:
-        """The lines of its output that are JSON objects."""
-        return [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
+        """The lines of its output that are JSON objects. Fields of a log line's span are among its own."""
+        lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
+        return [{**line.get("span", {}), **line} for line in lines]
 
 
 @dataclass

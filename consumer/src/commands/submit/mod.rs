@@ -24,7 +24,7 @@ use crate::{
     commands::progress::ProgressDisplay,
     config::SubmitSettings,
     intake::notification,
-    reconcile::restart::RestartRequest,
+    reconcile::RestartRequest,
 };
 
 /// What is submitted.

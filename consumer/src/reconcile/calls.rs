@@ -1,0 +1,81 @@
+//! Calls to AWS that must succeed before a job can continue.
+
+use std::{sync::Arc, time::Duration};
+
+use futures::future::BoxFuture;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::{
+    aws::error::CallError,
+    backoff::{exponential, jittered},
+    metrics::Metrics,
+};
+
+/// First and longest pause between retries of a call.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+/// Pause if only a person can help.
+const CONFIGURATION_PAUSE: Duration = Duration::from_mins(1);
+
+/// The consumer shuts down.
+#[derive(Debug)]
+pub(super) struct ShuttingDown;
+
+/// Retries calls until they succeed or the consumer shuts down.
+#[derive(Debug, Clone)]
+pub(super) struct Calls {
+    shutdown: CancellationToken,
+    metrics: Arc<Metrics>,
+}
+
+impl Calls {
+    pub(super) const fn new(shutdown: CancellationToken, metrics: Arc<Metrics>) -> Self {
+        Self { shutdown, metrics }
+    }
+
+    /// Calls until the call succeeds. A shutdown ends a pause between calls, but no call.
+    ///
+    /// # Errors
+    /// The consumer shuts down.
+    pub(super) async fn until_done<T, F>(&self, call: impl Fn() -> F) -> Result<T, ShuttingDown>
+    where
+        F: Future<Output = Result<T, CallError>>,
+    {
+        let mut failures = 0;
+        loop {
+            let error = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let pause = if error.is_configuration() {
+                self.metrics.misconfigured(&error.to_string());
+                let retry_seconds = CONFIGURATION_PAUSE.as_secs();
+                error!(%error, retry_seconds, "a permission or resource is missing");
+                CONFIGURATION_PAUSE
+            } else {
+                if failures == 0 {
+                    warn!(%error, "a call to AWS failed; retrying until it succeeds");
+                }
+                exponential(PAUSES, failures)
+            };
+            failures += 1;
+            self.unless_shutdown(sleep(jittered(pause))).await?;
+        }
+    }
+
+    /// Waits for the future, or for the shutdown. Boxed, because most jobs wait most of the time, and what
+    /// they wait for is small.
+    pub(super) fn unless_shutdown<'a, T>(
+        &'a self,
+        future: impl Future<Output = T> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, ShuttingDown>> {
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled() => Err(ShuttingDown),
+                output = future => Ok(output),
+            }
+        })
+    }
+}

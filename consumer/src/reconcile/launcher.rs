@@ -1,0 +1,111 @@
+//! The launch of an attempt's task, once per attempt.
+
+use std::sync::Arc;
+
+use tokio::time::sleep;
+use tracing::info;
+use vidstreamx_job::{Job, Record};
+
+use super::{
+    RECHECK_PAUSE,
+    attempt_context::AttemptContext,
+    calls::{Calls, ShuttingDown},
+    launch_throttle::LaunchThrottle,
+    task_watcher::TaskWatcher,
+};
+use crate::{
+    aws::{
+        ecs::Tasks,
+        run_task::{Launch, LaunchError},
+    },
+    metrics::Metrics,
+};
+
+/// The result of a launch.
+#[must_use]
+pub(super) enum Launched {
+    /// The task runs; its ARN.
+    Started(String),
+    /// ECS starts no task now.
+    NotYet,
+    /// ECS refuses the task of this job; the reason.
+    Never(String),
+}
+
+/// Launches tasks.
+pub(super) struct Launcher {
+    pub(super) tasks: Arc<dyn Tasks>,
+    pub(super) throttle: Arc<LaunchThrottle>,
+    pub(super) watcher: Arc<TaskWatcher>,
+    pub(super) calls: Calls,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Launcher {
+    /// Starts the task of the record's last attempt, or finds the task that was started for it.
+    pub(super) async fn launch(
+        &self,
+        job: &Job,
+        record: &Record,
+        context: &mut AttemptContext<'_>,
+    ) -> Result<Launched, ShuttingDown> {
+        let Some(attempt) = record.attempts.last() else {
+            return Ok(Launched::Never("there is no attempt to launch".to_owned()));
+        };
+        let number = attempt.number;
+        let launch = Launch::new(job, record.created_at, attempt);
+        // The token alone would be enough within its 24 hours and with unchanged settings.
+        if context.begun != Some(number) || context.may_have_launched {
+            let find = || self.watcher.find(&job.id, &launch.token);
+            if let Some(arn) = self.calls.until_done(find).await? {
+                return Ok(taken_over(arn));
+            }
+        }
+        let permit = self.calls.unless_shutdown(self.throttle.acquire()).await?;
+        // A shutdown no longer ends this: RunTask's answer has to get into the record.
+        match self.tasks.run(&launch).await {
+            Ok(arn) => {
+                permit.accepted();
+                self.metrics.launched(context.needed_since.elapsed());
+                info!(ecs.task_arn = arn, attempt = number, "task started");
+                return Ok(Launched::Started(arn));
+            }
+            Err(LaunchError::Conflict(arns)) => {
+                permit.accepted();
+                let is_new = |arn: &String| {
+                    record.attempts.iter().all(|attempt| attempt.task_arn.as_ref() != Some(arn))
+                };
+                if let Some(arn) = arns.into_iter().find(is_new) {
+                    return Ok(taken_over(arn));
+                }
+                // ListTasks is asked next, which may not show the task yet.
+                context.may_have_launched = true;
+                self.calls.unless_shutdown(sleep(RECHECK_PAUSE)).await?;
+            }
+            Err(LaunchError::Refused(reason)) => permit.refused(&reason),
+            Err(LaunchError::Misconfigured(reason)) => permit.misconfigured(&reason),
+            Err(refusal @ LaunchError::Invalid(_)) => {
+                // Says nothing about other launches, neither that ECS refuses nor that it accepts them.
+                drop(permit);
+                let reason = refusal.to_string();
+                info!(reason, "launch refused");
+                return Ok(Launched::Never(reason));
+            }
+            Err(LaunchError::Unknown(reason)) => {
+                permit.refused(&reason);
+                context.may_have_launched = true;
+            }
+        }
+        Ok(Launched::NotYet)
+    }
+}
+
+fn taken_over(arn: String) -> Launched {
+    log_taken_over(&arn);
+    Launched::Started(arn)
+}
+
+/// Logs a task that another consumer started, or that this one started without receiving the answer.
+pub(super) fn log_taken_over(arn: &str) {
+    info!(ecs.task_arn = arn, "task taken over");
+}

@@ -1,0 +1,323 @@
+//! The state machine of a job: the next step by its record, and the record's changes when an attempt begins
+//! and ends.
+//!
+//! All of it is pure: every consumer that reads the same record takes the same step.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
+
+use super::task_outcome::{Cause, Classified, TaskOutcome, stop_outcome};
+use crate::{aws::ecs::Stopped, sizing};
+
+/// How often a job is tried, and on which capacity.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// Attempts before a job fails; see [`Cause::counts`].
+    pub max_attempts: u32,
+    /// The capacity, as long as AWS does not interrupt too often.
+    pub capacity: Capacity,
+}
+
+/// Interruptions after which a job moves to on-demand capacity.
+const SPOT_INTERRUPTIONS: usize = 2;
+
+/// The next step of a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub(super) enum NextStep {
+    /// None: the job has ended.
+    Finish,
+    /// Begin another attempt, `pause` after `since`.
+    Begin { since: Timestamp, pause: Duration },
+    /// Start the attempt's task, or find it: the consumer that began the attempt may have died in between.
+    Launch { number: u32 },
+    /// Wait for the end of the attempt's task.
+    Watch { number: u32, arn: Arc<str> },
+}
+
+/// The next step by a job's record.
+pub(super) fn next_step(record: &Record) -> NextStep {
+    if record.state.is_end() {
+        return NextStep::Finish;
+    }
+    match record.attempts.last() {
+        None => NextStep::Begin { since: record.created_at, pause: Duration::ZERO },
+        Some(Attempt { ended_at: Some(ended_at), .. }) => {
+            NextStep::Begin { since: *ended_at, pause: pause(record) }
+        }
+        Some(Attempt { task_arn: Some(arn), number, .. }) => {
+            NextStep::Watch { number: *number, arn: arn.as_str().into() }
+        }
+        Some(Attempt { number, .. }) => NextStep::Launch { number: *number },
+    }
+}
+
+/// The size of the next attempt's task and the reason for it; `None` if no earlier attempt has one.
+#[must_use]
+pub(super) fn next_size(record: &Record) -> Option<(Size, String)> {
+    let last = record.attempts.last()?;
+    let (size, reason) = (last.size?, last.size_reason.clone().unwrap_or_default());
+    if last.ended_at.is_none() || cause_of(last) != Cause::OutOfMemory {
+        return Some((size, reason));
+    }
+    let reason = format!("out of memory with {} GiB", f64::from(size.memory_mib) / 1024.0);
+    Some(match sizing::larger(size) {
+        Some(larger) => (larger, reason),
+        None => (size, format!("{reason}, and Fargate has no more")),
+    })
+}
+
+/// Adds an attempt to the record. Returns its number.
+pub(super) fn begin_attempt(
+    record: &mut Record,
+    (size, size_reason): (Size, String),
+    now: Timestamp,
+    policy: &Policy,
+) -> u32 {
+    let number = record.attempts.last().map_or(1, |attempt| attempt.number + 1);
+    let mut attempt = Attempt::new(number, now);
+    attempt.capacity = Some(next_capacity(record, policy));
+    attempt.size = Some(size);
+    attempt.size_reason = Some(size_reason);
+    record.updated_at = now;
+    // Most jobs have one attempt, and a vector that grows allocates room for four.
+    record.attempts.reserve_exact(1);
+    record.attempts.push(attempt);
+    number
+}
+
+/// Writes the attempt's end into the record, and the job's end if this attempt was the last.
+pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Timestamp, policy: &Policy) {
+    let Classified { outcome, stopped, reason } = classified;
+    let counts = matches!(outcome, TaskOutcome::Retry(cause) if cause.counts());
+    if let Some(attempt) = record.attempts.last_mut() {
+        attempt.ended_at = Some(now);
+        attempt.billed_seconds = stopped.billed.map(|billed| billed.as_secs_f64());
+        attempt.exit_code = stopped.exit_code;
+        attempt.stop_code = stopped.stop_code;
+        attempt.reason = reason.clone();
+        attempt.counts = counts;
+    }
+    let counted = record.current_attempts().iter().filter(|attempt| attempt.counts).count();
+    record.state = match outcome {
+        TaskOutcome::Done => State::Done,
+        TaskOutcome::Rejected => State::Rejected,
+        TaskOutcome::Obsolete => State::Obsolete,
+        TaskOutcome::Retry(_) if counts && counted >= policy.max_attempts as usize => State::Failed,
+        TaskOutcome::Retry(_) => State::Running,
+    };
+    record.reason = match record.state {
+        State::Running | State::Done => None,
+        State::Rejected => Some(reason.unwrap_or_else(|| "the input is not a usable video".to_owned())),
+        State::Obsolete => Some(reason.unwrap_or_else(|| "the source was deleted or replaced".to_owned())),
+        State::Failed => {
+            let last = reason.unwrap_or_else(|| "the task gave no reason".to_owned());
+            Some(format!("all {counted} attempts failed, the last one: {last}"))
+        }
+    };
+    record.updated_at = now;
+}
+
+fn next_capacity(record: &Record, policy: &Policy) -> Capacity {
+    let causes = record.current_attempts().iter().map(cause_of);
+    if causes.filter(|cause| *cause == Cause::Interrupted).count() >= SPOT_INTERRUPTIONS {
+        Capacity::OnDemand
+    } else {
+        policy.capacity
+    }
+}
+
+fn cause_of(attempt: &Attempt) -> Cause {
+    let stopped = Stopped {
+        billed: None,
+        exit_code: attempt.exit_code,
+        stop_code: attempt.stop_code.clone(),
+        reason: attempt.reason.clone(),
+    };
+    match stop_outcome(&stopped) {
+        TaskOutcome::Retry(cause) => cause,
+        // The report disagreed, else there would be no next attempt.
+        TaskOutcome::Done | TaskOutcome::Rejected | TaskOutcome::Obsolete => Cause::Crashed,
+    }
+}
+
+/// The pause before the next attempt. It doubles with every attempt in a row that ended for the same cause.
+/// The job's id spreads it by a fifth: jobs that failed together do not return together, and every consumer
+/// computes the same pause.
+fn pause(record: &Record) -> Duration {
+    let attempts = record.current_attempts();
+    let Some(cause) = attempts.last().map(cause_of) else { return Duration::ZERO };
+    let in_a_row = attempts.iter().rev().take_while(|attempt| cause_of(attempt) == cause).count();
+    let (first, longest) = match cause {
+        Cause::Interrupted | Cause::OutOfMemory => return Duration::ZERO,
+        Cause::Transient | Cause::Crashed => (Duration::from_secs(10), Duration::from_mins(5)),
+        Cause::NotStarted => (Duration::from_secs(15), Duration::from_mins(5)),
+        Cause::Misconfigured => (Duration::from_mins(5), Duration::from_mins(30)),
+    };
+    let doublings = u32::try_from(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
+    let pause = first.saturating_mul(1 << doublings).min(longest);
+    let hash = record.job_id.as_str().bytes().fold(0_u32, |sum, byte| sum.wrapping_mul(31) + u32::from(byte));
+    pause.mul_f64(0.8 + 0.4 * f64::from(hash % 1000) / 1000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use vidstreamx_job::{Outcome, Report, Restart};
+
+    use super::*;
+    use crate::fixtures::job;
+    use crate::reconcile::{task_outcome::classify, task_watcher::TaskEnd};
+
+    const EXITED: &str = "EssentialContainerExited";
+    const SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
+    const POLICY: Policy = Policy { max_attempts: 3, capacity: Capacity::Spot };
+
+    fn record() -> Record {
+        Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH)
+    }
+
+    fn begin(record: &mut Record) -> u32 {
+        let NextStep::Begin { since, pause } = next_step(record) else { panic!("{record:?}") };
+        let sized = next_size(record).unwrap_or((SIZE, String::new()));
+        begin_attempt(record, sized, since + pause, &POLICY)
+    }
+
+    fn end(record: &mut Record, exit_code: Option<i32>, stop_code: &str, reason: &str) {
+        let json = r#"{
+            "schema": 1, "job_id": "0123456789abcdef0123456789abcdef", "outcome": "complete",
+            "timings": {"started_at": "2026-05-04T09:12:33Z", "finished_at": "2026-05-04T09:13:33Z",
+                        "total_seconds": 60.0}
+        }"#;
+        let report = Report::parse(json.as_bytes()).unwrap();
+        assert_eq!(report.outcome, Outcome::Complete);
+        let stopped = Stopped {
+            billed: None,
+            exit_code,
+            stop_code: Some(stop_code.into()),
+            reason: Some(reason.into()),
+        };
+        let now = record.attempts.last().unwrap().started_at;
+        end_attempt(record, classify(TaskEnd::Stopped(stopped), Some(&report)), now, &POLICY);
+    }
+
+    fn next_pause(record: &Record) -> Duration {
+        let NextStep::Begin { pause, .. } = next_step(record) else { panic!("{record:?}") };
+        pause
+    }
+
+    #[test]
+    fn a_job_goes_from_step_to_step() {
+        let mut record = record();
+        assert_eq!(begin(&mut record), 1);
+        assert_eq!(next_step(&record), NextStep::Launch { number: 1 });
+        record.attempts[0].task_arn = Some("arn".into());
+        assert_eq!(next_step(&record), NextStep::Watch { number: 1, arn: "arn".into() });
+        end(&mut record, Some(0), EXITED, "");
+        assert_eq!((next_step(&record), record.state), (NextStep::Finish, State::Done));
+    }
+
+    #[test]
+    fn pauses_grow_until_all_attempts_are_used() {
+        let mut record = record();
+        let mut pauses = Vec::new();
+        for _ in 0..2 {
+            begin(&mut record);
+            end(&mut record, Some(75), EXITED, "S3 said 503");
+            pauses.push(next_pause(&record).as_secs_f64());
+        }
+        assert!((8.0..=12.0).contains(&pauses[0]), "{pauses:?}");
+        assert!((pauses[1] / pauses[0] - 2.0).abs() < 0.01, "{pauses:?}");
+        begin(&mut record);
+        end(&mut record, Some(75), EXITED, "S3 said 503");
+        assert_eq!(record.state, State::Failed);
+        assert_eq!(record.reason.as_deref(), Some("all 3 attempts failed, the last one: S3 said 503"));
+    }
+
+    #[test]
+    fn interruptions_do_not_count_and_lead_to_on_demand_capacity() {
+        let mut record = record();
+        for interruption in 0..5 {
+            let capacity = if interruption < 2 { Capacity::Spot } else { Capacity::OnDemand };
+            assert_eq!(next_capacity(&record, &POLICY), capacity);
+            assert_eq!(begin(&mut record), interruption + 1);
+            end(&mut record, Some(143), "SpotInterruption", "");
+            assert_eq!((record.state, next_pause(&record)), (State::Running, Duration::ZERO));
+        }
+    }
+
+    #[test]
+    fn causes_outside_the_video_never_fail_it_but_lengthen_the_pause() {
+        for (exit_code, stop_code, longest) in [(None, "TaskFailedToStart", 5), (Some(78), EXITED, 30)] {
+            let mut record = record();
+            for _ in 0..20 {
+                begin(&mut record);
+                end(&mut record, exit_code, stop_code, "");
+            }
+            assert_eq!(record.state, State::Running);
+            let minutes = next_pause(&record).as_secs_f64() / 60.0;
+            assert!((0.8..=1.2).contains(&(minutes / f64::from(longest))), "{minutes}");
+        }
+    }
+
+    #[test]
+    fn only_out_of_memory_leads_to_a_larger_task() {
+        let mut record = record();
+        let mut memories = Vec::new();
+        for (exit_code, stop_code) in [(137, EXITED), (143, "SpotInterruption"), (75, EXITED), (137, EXITED)]
+        {
+            begin(&mut record);
+            memories.push(record.attempts.last().unwrap().size.unwrap().memory_mib);
+            end(&mut record, Some(exit_code), stop_code, "");
+        }
+        assert_eq!(memories[0], SIZE.memory_mib);
+        assert!(memories[1] > memories[0], "{memories:?}");
+        assert_eq!(memories[1..], [memories[1]; 3]);
+        let (larger, reason) = next_size(&record).unwrap();
+        assert!(larger.memory_mib > memories[3] && reason.starts_with("out of memory with "), "{reason}");
+    }
+
+    #[test]
+    fn a_restarted_job_has_all_its_attempts_again_and_does_not_pause() {
+        let mut record = record();
+        for _ in 0..3 {
+            begin(&mut record);
+            end(&mut record, Some(75), EXITED, "");
+        }
+        assert_eq!(record.state, State::Failed);
+        record.state = State::Running;
+        record.restarts.push(Restart { at: record.updated_at, after_attempt: 3, request: "force-1".into() });
+        assert_eq!(next_pause(&record), Duration::ZERO);
+        for number in 4..=6 {
+            assert_eq!(begin(&mut record), number);
+            end(&mut record, Some(75), EXITED, "");
+        }
+        assert_eq!(record.state, State::Failed);
+        assert!(record.reason.unwrap().starts_with("all 3 attempts failed"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_job_never_counts_more_attempts_than_allowed(
+            ends in prop::collection::vec(prop_oneof![
+                Just((Some(75), EXITED)), Just((Some(137), EXITED)), Just((Some(143), "SpotInterruption")),
+                Just((None, "TaskFailedToStart")), Just((Some(1), EXITED)), Just((Some(143), "UserInitiated")),
+            ], 1..40),
+        ) {
+            let mut record = record();
+            for (exit_code, stop_code) in ends {
+                if record.state.is_end() {
+                    break;
+                }
+                let number = begin(&mut record);
+                prop_assert_eq!(number as usize, record.attempts.len());
+                end(&mut record, exit_code, stop_code, "");
+            }
+            let counted = record.current_attempts().iter().filter(|attempt| attempt.counts).count();
+            prop_assert!(counted <= 3);
+            prop_assert_eq!(record.state == State::Failed, counted == 3);
+        }
+    }
+}
