@@ -27,6 +27,18 @@ impl State {
     pub const fn is_end(self) -> bool {
         !matches!(self, Self::Running)
     }
+
+    /// The name in records, logs and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Done => "done",
+            Self::Rejected => "rejected",
+            Self::Obsolete => "obsolete",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// The Fargate capacity of a task.

@@ -1,12 +1,15 @@
-//! What is counted, and the two forms in which it is shown: text for Prometheus, and lines from which
-//! CloudWatch makes metrics.
+//! The consumer's counts, as text for Prometheus and as lines for CloudWatch.
 //!
-//! Prometheus reads totals since the start and works out the rest. CloudWatch adds up what it is sent:
-//! each line holds what happened since the one before. All of it is kept here, so that both speak of the
-//! same; nothing is global, and a lock is never held across a wait.
+//! Prometheus reads totals since the start. CloudWatch adds up what it is sent: each line of [`emf`] holds the
+//! [`window`] since the line before. [`Metrics`] keeps both, so that they agree. Nothing is global, and no lock
+//! is held across a wait.
+
+mod emf;
+#[cfg(test)]
+mod tests;
+mod window;
 
 use std::{
-    collections::BTreeMap,
     io,
     sync::{
         Mutex, MutexGuard, PoisonError,
@@ -21,59 +24,33 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use vidstreamx_job::State;
 
-/// Of all metrics in CloudWatch.
-const NAMESPACE: &str = "VidStreamX";
-/// Their one dimension: the name of the ECS cluster, which is the stack's.
-const DIMENSION: &str = "Cluster";
-/// Between two lines: CloudWatch keeps one value a minute.
-const LINE_EVERY: Duration = Duration::from_mins(1);
-/// Most values of a metric in a line, by the embedded metric format's specification.
-const MOST_VALUES: usize = 100;
+use self::{emf::Gauges, window::Window};
 
-/// A long poll takes 20 s and a failed one is tried again within 30 s: after this long none can be on
-/// its way.
+/// Between two lines: CloudWatch keeps one value per minute.
+const LINE_EVERY: Duration = Duration::from_mins(1);
+/// A queue that has not answered for this long is unhealthy: a long poll takes 20 s, and a failed one is retried
+/// within 30 s.
 const NO_ANSWER: Duration = Duration::from_mins(2);
-/// A launch that was refused is tried again within five minutes. One that was not was given up.
+/// A refused launch is retried within five minutes. After this long without a retry it was given up.
 const GIVEN_UP: Duration = Duration::from_mins(10);
 
-/// Bounds of the buckets, in seconds. A launch takes tens of milliseconds where nothing is in its way,
-/// and hours where all slots are taken.
+/// Bounds of the buckets of launch latencies, in seconds: tens of milliseconds if nothing holds a launch up,
+/// hours if all slots are taken.
 const LATENCIES: [f64; 14] =
     [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0];
-/// From a message that was waited for to one that waited as long as SQS keeps it: 14 days.
+/// Bounds of the buckets of messages' ages, in seconds: up to the 14 days for which SQS keeps a message.
 const AGES: [f64; 13] =
     [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 1_209_600.0];
 const ATTEMPTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 8.0, 13.0];
 
-/// A video's ends by their label and their metric in CloudWatch.
-const ENDS: [(&str, &str); 4] = [
-    ("done", "VideosDone"),
-    ("rejected", "VideosRejected"),
-    ("obsolete", "VideosObsolete"),
-    ("failed", "VideosFailed"),
-];
-const FAILED: usize = 3;
-const OBSOLETE: usize = 2;
-
-const fn end(state: State) -> Option<usize> {
-    match state {
-        State::Running => None,
-        State::Done => Some(0),
-        State::Rejected => Some(1),
-        State::Obsolete => Some(OBSOLETE),
-        State::Failed => Some(FAILED),
-    }
-}
-
-/// Everything that is counted.
+/// Everything that a consumer counts.
 #[derive(Debug)]
 pub struct Metrics {
-    /// The dimension's value.
+    /// The name of the cluster, CloudWatch's dimension.
     cluster: String,
     registry: Registry,
     videos: Family<[(&'static str, &'static str); 1], Counter>,
@@ -89,81 +66,33 @@ pub struct Metrics {
     now: Mutex<Now>,
 }
 
-/// What is neither a total nor a gauge.
+/// The values that are neither totals nor gauges.
 #[derive(Debug)]
 struct Now {
     receiving: Receiving,
     refusing: Option<Refusing>,
-    minute: Minute,
+    window: Window,
 }
 
 #[derive(Debug)]
 enum Receiving {
-    /// The queue is asked for messages; when it last answered, or else since when it is asked.
+    /// The queue is polled; when it last answered, or when polling began.
     Polling(Instant),
-    /// Nothing is received, for a reason that will pass.
+    /// Nothing is received, for a reason that passes.
     Paused(String),
-    /// Nothing is received, for a reason that a person has to end.
+    /// Nothing is received, for a reason that only a person can end.
     Misconfigured(String),
 }
 
-/// ECS takes no launch.
+/// ECS refuses launches.
 #[derive(Debug, Clone, Copy)]
 struct Refusing {
     since: Instant,
     last: Instant,
 }
 
-/// What happened since the last line.
-#[derive(Debug, Default)]
-struct Minute {
-    videos: [u64; ENDS.len()],
-    attempts: Sample,
-    cost_usd: f64,
-    launch_latency: Sample,
-    launches_refused: u64,
-    receive_age: Sample,
-    dead_lettered: u64,
-    misconfigured: bool,
-}
-
-/// Values as a line takes them: all of them while they are few, else a fair choice and the largest.
-#[derive(Debug, Default)]
-struct Sample {
-    values: Vec<f64>,
-    seen: usize,
-    largest: f64,
-}
-
-impl Sample {
-    fn add(&mut self, value: f64) {
-        self.seen += 1;
-        self.largest = self.largest.max(value);
-        // Leaves room for the largest.
-        if self.values.len() < MOST_VALUES - 1 {
-            self.values.push(value);
-        } else if let Some(replaced) = self.values.get_mut(fastrand::usize(..self.seen)) {
-            *replaced = value;
-        }
-    }
-
-    fn values(self) -> Vec<Value> {
-        let all = self.seen == self.values.len();
-        let largest = (!all).then_some(self.largest);
-        self.values.into_iter().chain(largest).map(rounded).collect()
-    }
-}
-
-/// To a millisecond, or a ten-thousandth of a cent.
-fn rounded(value: f64) -> Value {
-    json!((value * 1e6).round() / 1e6)
-}
-
-/// `Value` and `Unit` of each metric in a line.
-type Line = BTreeMap<&'static str, (Value, &'static str)>;
-
 impl Metrics {
-    /// Nothing has happened yet. `cluster` is the cluster's name or ARN.
+    /// Starts to count. `cluster` is the cluster's name or ARN.
     #[must_use]
     pub fn new(cluster: &str) -> Self {
         let name = cluster.rsplit_once('/').map_or(cluster, |(_, name)| name);
@@ -183,12 +112,12 @@ impl Metrics {
             now: Mutex::new(Now {
                 receiving: Receiving::Polling(Instant::now()),
                 refusing: None,
-                minute: Minute::default(),
+                window: Window::default(),
             }),
         };
-        for (label, _) in ENDS {
-            // All are there from the start: a rate can't be worked out from a series' first value.
-            drop(metrics.videos.get_or_create(&[("end", label)]));
+        for state in [State::Done, State::Rejected, State::Obsolete, State::Failed] {
+            // Every series exists from the start: a rate cannot be computed from a series' first value.
+            drop(metrics.videos.get_or_create(&[("end", state.name())]));
         }
         metrics.register();
         metrics
@@ -196,16 +125,16 @@ impl Metrics {
 
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register("videos", "Videos that came to an end, by which", self.videos.clone());
+        registry.register("videos", "Videos that ended, by state", self.videos.clone());
         registry.register(
             "video_attempts",
-            "Attempts of each video that came to an end, interruptions by AWS included",
+            "Attempts of each video that ended, including attempts that AWS interrupted",
             self.attempts.clone(),
         );
         registry.register("cost_usd", "Estimated cost of ended videos' tasks, in USD", self.cost_usd.clone());
         registry.register(
             "videos_in_flight",
-            "Videos of messages that are held: in work, or waiting for a slot or for ECS",
+            "Videos of held messages: in work, or waiting for a slot or for ECS",
             self.in_flight.clone(),
         );
         registry.register(
@@ -215,7 +144,7 @@ impl Metrics {
         );
         registry.register(
             "launches_refused",
-            "Calls of RunTask that started nothing",
+            "RunTask calls that started no task",
             self.launches_refused.clone(),
         );
         registry.register(
@@ -230,7 +159,7 @@ impl Metrics {
         );
         registry.register(
             "paused",
-            "1 while nothing is received for a reason that will pass: all slots are taken, or ECS refuses",
+            "1 while nothing is received because all slots are taken or ECS refuses launches",
             self.paused.clone(),
         );
         registry.register(
@@ -240,77 +169,78 @@ impl Metrics {
         );
     }
 
-    /// A message was received for the first time, this long after it was sent. Later deliveries do not
-    /// count: those are as old as their videos take.
-    pub fn received(&self, age: Duration) {
+    /// Counts the first receive of a message of this age. Later deliveries do not count: they are as old as
+    /// their videos take.
+    pub(crate) fn received(&self, age: Duration) {
         let age = age.as_secs_f64();
         self.receive_age.observe(age);
-        self.now().minute.receive_age.add(age);
+        self.now().window.receive_age.add(age);
     }
 
-    /// ECS accepted a launch, this long after the video's message was received.
-    pub fn launched(&self, latency: Duration) {
+    /// Counts an accepted launch, this long after the video's message was received.
+    pub(crate) fn launched(&self, latency: Duration) {
         let latency = latency.as_secs_f64();
         self.launch_latency.observe(latency);
         let mut now = self.now();
-        now.minute.launch_latency.add(latency);
+        now.window.launch_latency.add(latency);
         now.refusing = None;
     }
 
-    /// ECS refused a launch, or gave no answer.
-    pub fn launch_refused(&self) {
+    /// Counts a launch that ECS refused or did not answer.
+    pub(crate) fn launch_refused(&self) {
         self.launches_refused.inc();
         let mut now = self.now();
-        now.minute.launches_refused += 1;
+        now.window.launches_refused += 1;
         let last = Instant::now();
         let since = now.refusing(last).map_or(last, |refusing| refusing.since);
         now.refusing = Some(Refusing { since, last });
     }
 
-    /// A video came to its end after so many attempts, whose tasks cost so much together.
-    pub fn ended(&self, state: State, attempts: u32, cost_usd: f64) {
-        let Some(end) = end(state) else { return };
+    /// Counts a video that ended after so many attempts, whose tasks cost so much together.
+    pub(crate) fn ended(&self, state: State, attempts: u32, cost_usd: f64) {
+        if state == State::Running {
+            return;
+        }
         let attempts = f64::from(attempts);
-        // A counter does not take a sum that is none.
+        // A counter panics on a value that is negative or not a number.
         let cost_usd = if cost_usd.is_finite() { cost_usd.max(0.0) } else { 0.0 };
-        self.videos.get_or_create(&[("end", ENDS[end].0)]).inc();
+        self.videos.get_or_create(&[("end", state.name())]).inc();
         self.attempts.observe(attempts);
         self.cost_usd.inc_by(cost_usd);
-        let minute = &mut self.now().minute;
-        minute.videos[end] += 1;
-        minute.attempts.add(attempts);
-        minute.cost_usd += cost_usd;
+        let window = &mut self.now().window;
+        window.ended.add(state);
+        window.attempts.add(attempts);
+        window.cost_usd += cost_usd;
     }
 
-    /// A message was sent to the dead-letter queue.
-    pub fn dead_lettered(&self) {
+    /// Counts a message that was sent to the dead-letter queue.
+    pub(crate) fn dead_lettered(&self) {
         self.dead_lettered.inc();
-        self.now().minute.dead_lettered += 1;
+        self.now().window.dead_lettered += 1;
     }
 
-    /// So many videos are in flight now.
-    pub fn in_flight(&self, videos: usize) {
+    pub(crate) fn in_flight(&self, videos: usize) {
         self.in_flight.set(i64::try_from(videos).unwrap_or(i64::MAX));
     }
 
-    /// The queue answered a receive, with messages or without.
-    pub fn polled(&self) {
+    /// Notes that the queue answered a receive, with or without messages.
+    pub(crate) fn polled(&self) {
         self.receiving(Receiving::Polling(Instant::now()));
     }
 
-    /// Receiving stops for a reason that will pass: all slots are taken, or ECS refuses launches. The
-    /// reason is a sentence's rest, such as "all 10 slots are taken".
-    pub fn paused(&self, reason: &str) {
+    /// Notes that receiving pauses for a reason that passes: all slots are taken, or ECS refuses launches. The
+    /// reason completes a sentence, such as "all 10 slots are taken".
+    pub(crate) fn paused(&self, reason: &str) {
         self.receiving(Receiving::Paused(one_line(reason)));
     }
 
-    /// Receiving stops, or is refused, because a setting or permission is wrong.
-    pub fn misconfigured(&self, reason: &str) {
+    /// Notes that nothing is received because a setting or permission is wrong.
+    pub(crate) fn misconfigured(&self, reason: &str) {
         self.receiving(Receiving::Misconfigured(one_line(reason)));
     }
 
-    /// Receiving goes on after a pause.
-    pub fn resumed(&self) {
+    /// Notes that receiving continues after a pause.
+    pub(crate) fn resumed(&self) {
         self.receiving(Receiving::Polling(Instant::now()));
     }
 
@@ -319,15 +249,15 @@ impl Metrics {
         let misconfigured = matches!(receiving, Receiving::Misconfigured(_));
         self.misconfigured.set(misconfigured.into());
         let mut now = self.now();
-        now.minute.misconfigured |= misconfigured;
+        now.window.misconfigured |= misconfigured;
         now.receiving = receiving;
     }
 
-    /// Whether the consumer does its work, and why not, as a sentence.
+    /// Whether the consumer is healthy, with a sentence that says why.
     ///
     /// # Errors
     /// A setting or permission is wrong, or the queue has not answered for two minutes.
-    pub fn health(&self) -> Result<String, String> {
+    pub(crate) fn health(&self) -> Result<String, String> {
         match &self.now().receiving {
             Receiving::Polling(answered) => {
                 let ago = answered.elapsed();
@@ -335,7 +265,7 @@ impl Metrics {
                     Ok(format!("{} s since the queue's last answer, or the start", ago.as_secs()))
                 } else {
                     Err(format!(
-                        "the queue has not answered for {} s: look at the consumer's log for the reason",
+                        "the queue has not answered for {} s: see the consumer's log for the reason",
                         ago.as_secs()
                     ))
                 }
@@ -347,21 +277,21 @@ impl Metrics {
         }
     }
 
-    /// All totals as OpenMetrics text, in which Prometheus reads them.
+    /// All totals as OpenMetrics text for Prometheus.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        // Writing to a `String` can't fail, and what comes from this module can be encoded.
+        // Writing to a `String` cannot fail, and this module's metrics can be encoded.
         let _ = encode(&mut text, &self.registry);
         text
     }
 
-    /// Writes lines for CloudWatch: one at once, one a minute, and a last one when `ended`. Each takes what
-    /// happened since the one before, so that there is one such writer.
+    /// Writes lines for CloudWatch: one at once, one per minute, and a last one when `ended`. Each line takes
+    /// the window since the line before, so there must be one such writer only.
     ///
     /// # Errors
-    /// `out` takes nothing more.
-    pub async fn write_lines(
+    /// Writing to `out` failed.
+    pub(crate) async fn write_lines(
         &self,
         mut out: impl io::Write,
         clock: impl Fn() -> Timestamp,
@@ -370,54 +300,32 @@ impl Metrics {
         let mut ticks = interval(LINE_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let last = tokio::select! {
+            let is_last = tokio::select! {
                 biased;
                 () = ended.cancelled() => true,
                 _ = ticks.tick() => false,
             };
             writeln!(out, "{}", self.line(clock()))?;
             out.flush()?;
-            if last {
+            if is_last {
                 return Ok(());
             }
         }
     }
 
-    /// What happened since the last line, in CloudWatch's embedded metric format. What did not happen is
-    /// left out, as each metric is paid for by the hours in which it has values; only the gauges are
-    /// always there, and show that the consumer runs.
+    /// Takes the window since the last line, as a line.
     fn line(&self, at: Timestamp) -> String {
-        let (minute, misconfigured, refused_for) = {
+        let (window, gauges) = {
             let mut now = self.now();
             let at = Instant::now();
-            let refused_for = now.refusing(at).map_or(Duration::ZERO, |refusing| at - refusing.since);
-            let misconfigured = matches!(now.receiving, Receiving::Misconfigured(_));
-            let minute = std::mem::take(&mut now.minute);
-            (minute, misconfigured, refused_for)
+            let gauges = Gauges {
+                in_flight: self.in_flight.get(),
+                refused_for: now.refusing(at).map_or(Duration::ZERO, |refusing| at - refusing.since),
+                misconfigured: matches!(now.receiving, Receiving::Misconfigured(_)),
+            };
+            (std::mem::take(&mut now.window), gauges)
         };
-        let mut line = Line::new();
-        line.insert("InFlight", (json!(self.in_flight.get()), "Count"));
-        line.insert("LaunchesRefusedFor", (rounded(refused_for.as_secs_f64()), "Seconds"));
-        line.insert("Misconfigured", (json!(u8::from(minute.misconfigured || misconfigured)), "None"));
-        let counts = ENDS.iter().map(|(_, name)| *name).zip(minute.videos);
-        let others = [("LaunchesRefused", minute.launches_refused), ("DeadLettered", minute.dead_lettered)];
-        for (name, count) in counts.chain(others).filter(|(_, count)| *count > 0) {
-            line.insert(name, (json!(count), "Count"));
-        }
-        if minute.cost_usd > 0.0 {
-            line.insert("CostUSD", (rounded(minute.cost_usd), "None"));
-        }
-        for (name, values, unit) in [
-            ("Attempts", minute.attempts.values(), "Count"),
-            ("LaunchLatency", minute.launch_latency.values(), "Seconds"),
-            ("ReceiveAge", minute.receive_age.values(), "Seconds"),
-            ("FailureShare", failures(minute.videos), "None"),
-        ] {
-            if !values.is_empty() {
-                line.insert(name, (values.into(), unit));
-            }
-        }
-        embedded(line, &self.cluster, at)
+        emf::line(window, gauges, &self.cluster, at)
     }
 
     fn now(&self) -> MutexGuard<'_, Now> {
@@ -431,288 +339,6 @@ impl Now {
     }
 }
 
-/// 1 for each video that failed and 0 for each other: their average over any time is the share that
-/// failed. Obsolete videos were nobody's to make.
-fn failures(videos: [u64; ENDS.len()]) -> Vec<Value> {
-    let failed = videos[FAILED];
-    let ended = videos.iter().sum::<u64>() - videos[OBSOLETE];
-    let most = MOST_VALUES as u64;
-    let (ended, failed) =
-        if ended > most { (most, (failed * most).div_ceil(ended)) } else { (ended, failed) };
-    (0..ended).map(|video| json!(u8::from(video < failed))).collect()
-}
-
-/// CloudWatch's embedded metric format: the metrics as members of an object, and beside them where in
-/// CloudWatch they belong.
-/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
-fn embedded(line: Line, cluster: &str, at: Timestamp) -> String {
-    let definitions: Vec<_> =
-        line.iter().map(|(name, (_, unit))| json!({"Name": name, "Unit": unit})).collect();
-    let directive = json!({
-        "Namespace": NAMESPACE,
-        "Dimensions": [[DIMENSION]],
-        "Metrics": definitions,
-    });
-    let mut root: serde_json::Map<_, _> =
-        line.into_iter().map(|(name, (value, _))| (name.to_owned(), value)).collect();
-    root.insert(DIMENSION.to_owned(), cluster.into());
-    root.insert(
-        "_aws".to_owned(),
-        json!({"Timestamp": at.as_millisecond(), "CloudWatchMetrics": [directive]}),
-    );
-    Value::Object(root).to_string()
-}
-
 fn one_line(text: &str) -> String {
     text.split(char::is_control).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use tokio::time::advance;
-
-    use super::*;
-
-    fn at() -> Timestamp {
-        Timestamp::from_millisecond(1_780_000_000_123).unwrap()
-    }
-
-    fn line(metrics: &Metrics) -> Value {
-        serde_json::from_str(&metrics.line(at())).unwrap()
-    }
-
-    /// Their names in order.
-    fn members(object: &serde_json::Map<String, Value>) -> Vec<&str> {
-        let mut names: Vec<_> = object.keys().map(String::as_str).collect();
-        names.sort_unstable();
-        names
-    }
-
-    /// The rules of the specification and of its JSON schema that say anything about such a line.
-    fn assert_is_embedded_metric_format(text: &str) {
-        const UNITS: [&str; 5] = ["Seconds", "Milliseconds", "Bytes", "Count", "None"];
-        assert!(!text.contains('\n') && text.len() < 256 * 1024);
-        let root: Value = serde_json::from_str(text).unwrap();
-        let aws = root["_aws"].as_object().unwrap();
-        assert_eq!(members(aws), ["CloudWatchMetrics", "Timestamp"]);
-        // In milliseconds: CloudWatch drops what is more than two weeks old or two hours ahead.
-        assert_eq!(aws["Timestamp"].as_i64(), Some(1_780_000_000_123));
-        let name = |value: &Value| {
-            let name = value.as_str().unwrap().to_owned();
-            assert!((1..=255).contains(&name.len()), "{name}");
-            name
-        };
-        for directive in aws["CloudWatchMetrics"].as_array().unwrap() {
-            let directive = directive.as_object().unwrap();
-            assert_eq!(members(directive), ["Dimensions", "Metrics", "Namespace"]);
-            assert_eq!(name(&directive["Namespace"]), "VidStreamX");
-            let sets = directive["Dimensions"].as_array().unwrap();
-            assert!(!sets.is_empty());
-            for set in sets.iter().map(|set| set.as_array().unwrap()) {
-                assert!(set.len() <= 9);
-                for dimension in set {
-                    assert!(!root[name(dimension)].as_str().unwrap().is_empty(), "{dimension}");
-                }
-            }
-            let metrics = directive["Metrics"].as_array().unwrap();
-            assert!((1..=100).contains(&metrics.len()));
-            for metric in metrics.iter().map(|metric| metric.as_object().unwrap()) {
-                assert_eq!(members(metric), ["Name", "Unit"]);
-                assert!(UNITS.contains(&metric["Unit"].as_str().unwrap()), "{metric:?}");
-                match &root[name(&metric["Name"])] {
-                    Value::Number(_) => {}
-                    Value::Array(values) => {
-                        assert!((1..=100).contains(&values.len()), "{}", values.len());
-                        assert!(values.iter().all(Value::is_number), "{values:?}");
-                    }
-                    other => panic!("{metric:?} is {other}"),
-                }
-            }
-            // Nothing is sent under a name that CloudWatch is not told of.
-            assert_eq!(root.as_object().unwrap().len(), metrics.len() + 2);
-        }
-    }
-
-    fn a_busy_minute() -> Metrics {
-        let metrics = Metrics::new("arn:aws:ecs:eu-central-1:123456789012:cluster/videos");
-        metrics.received(Duration::from_millis(1500));
-        metrics.received(Duration::from_mins(30));
-        metrics.launch_refused();
-        metrics.launched(Duration::from_millis(250));
-        metrics.ended(State::Done, 1, 0.0123);
-        metrics.ended(State::Done, 2, 0.5);
-        metrics.ended(State::Rejected, 0, 0.0);
-        metrics.ended(State::Failed, 3, f64::NAN);
-        metrics.ended(State::Obsolete, 1, -1.0);
-        metrics.ended(State::Running, 1, 1.0);
-        metrics.dead_lettered();
-        metrics.in_flight(7);
-        metrics.misconfigured("exit code 78");
-        metrics.polled();
-        metrics
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn prometheus_reads_totals_with_their_units_and_meanings() {
-        let metrics = a_busy_minute();
-        // What CloudWatch is sent takes nothing away from the totals.
-        let before = metrics.text();
-        metrics.line(at());
-        assert_eq!(before, metrics.text());
-        let (ends, others): (Vec<_>, Vec<_>) =
-            before.lines().partition(|line| line.starts_with("vidstreamx_videos_total"));
-        // In no order of their own.
-        let ends: std::collections::BTreeSet<_> = ends.into_iter().collect();
-        insta::assert_snapshot!(ends.into_iter().chain(others).collect::<Vec<_>>().join("\n"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_is_what_happened_since_the_line_before() {
-        let metrics = a_busy_minute();
-        insta::assert_json_snapshot!(line(&metrics));
-        metrics.ended(State::Done, 1, 0.25);
-        let second = line(&metrics);
-        assert_eq!(second["VideosDone"], 1);
-        assert_eq!(second["CostUSD"], 0.25);
-        assert_eq!(second["FailureShare"], json!([0]));
-        assert_eq!(second.get("VideosFailed"), None);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_line_is_embedded_metric_format() {
-        assert_is_embedded_metric_format(&Metrics::new("videos").line(at()));
-        assert_is_embedded_metric_format(&a_busy_minute().line(at()));
-        let metrics = Metrics::new("cluster/");
-        for n in 0..10_000 {
-            metrics.received(Duration::from_millis(n));
-            metrics.launched(Duration::from_millis(n));
-            metrics.ended(if n % 10 == 0 { State::Failed } else { State::Done }, 1, 0.001);
-        }
-        assert_is_embedded_metric_format(&metrics.line(at()));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_minute_without_anything_still_has_the_gauges() {
-        let metrics = Metrics::new("videos");
-        metrics.in_flight(3);
-        let line = line(&metrics);
-        let names = members(line.as_object().unwrap());
-        assert_eq!(names, ["Cluster", "InFlight", "LaunchesRefusedFor", "Misconfigured", "_aws"]);
-        assert_eq!((&line["InFlight"], &line["Cluster"]), (&json!(3), &json!("videos")));
-    }
-
-    proptest! {
-        #[test]
-        fn a_sample_holds_all_values_or_a_hundred_with_the_largest(
-            values in prop::collection::vec(0_u32..100_000, 0..400)
-        ) {
-            let mut sample = Sample::default();
-            for value in &values {
-                sample.add(f64::from(*value));
-            }
-            let held: Vec<_> = sample.values().iter().map(|value| value.as_f64().unwrap()).collect();
-            prop_assert_eq!(held.len(), values.len().min(MOST_VALUES));
-            prop_assert!(held.iter().all(|held| values.iter().any(|value| f64::from(*value) == *held)));
-            if let Some(largest) = values.iter().max() {
-                prop_assert!(held.contains(&f64::from(*largest)));
-            }
-        }
-
-        #[test]
-        fn the_average_of_failures_is_the_share_that_failed(
-            done in 0_u64..2000, rejected in 0_u64..50, obsolete in 0_u64..50, failed in 0_u64..2000
-        ) {
-            let values = failures([done, rejected, obsolete, failed]);
-            prop_assert!(values.len() <= MOST_VALUES);
-            let ended = done + rejected + failed;
-            prop_assert_eq!(values.is_empty(), ended == 0);
-            if ended > 0 {
-                let sum: u64 = values.iter().map(|value| value.as_u64().unwrap()).sum();
-                let share = sum as f64 / values.len() as f64;
-                prop_assert!((share - failed as f64 / ended as f64).abs() <= 0.01);
-                // A single failure among many is not lost.
-                prop_assert_eq!(sum == 0, failed == 0);
-            }
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn refusals_are_timed_from_the_first_until_a_launch_succeeds_or_nobody_tries() {
-        let metrics = Metrics::new("videos");
-        let refused_for = || line(&metrics)["LaunchesRefusedFor"].as_f64().unwrap();
-        for _ in 0..10 {
-            metrics.launch_refused();
-            advance(Duration::from_mins(5)).await;
-        }
-        assert_eq!(refused_for(), 3000.0);
-        metrics.launched(Duration::ZERO);
-        assert_eq!(refused_for(), 0.0);
-
-        metrics.launch_refused();
-        advance(Duration::from_mins(9)).await;
-        assert_eq!(refused_for(), 540.0);
-        advance(Duration::from_mins(1)).await;
-        assert_eq!(refused_for(), 0.0);
-        metrics.launch_refused();
-        advance(Duration::from_secs(1)).await;
-        assert_eq!(refused_for(), 1.0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn it_is_well_while_the_queue_answers_or_receiving_pauses_on_purpose() {
-        let metrics = Metrics::new("videos");
-        let is_well = || metrics.health().is_ok();
-        assert!(is_well());
-        advance(Duration::from_secs(119)).await;
-        assert!(is_well());
-        advance(Duration::from_secs(1)).await;
-        assert!(metrics.health().unwrap_err().starts_with("the queue has not answered for 120 s"));
-        metrics.polled();
-        assert!(is_well());
-
-        metrics.paused("all 10 slots are taken");
-        advance(Duration::from_hours(5)).await;
-        assert_eq!(metrics.health().unwrap(), "receiving pauses: all 10 slots are taken");
-        metrics.resumed();
-        assert!(is_well());
-        advance(NO_ANSWER).await;
-        assert!(!is_well());
-
-        metrics.misconfigured("AccessDenied:\r\n no sqs:ReceiveMessage");
-        let why = metrics.health().unwrap_err();
-        assert!(why.ends_with(": AccessDenied: no sqs:ReceiveMessage"), "{why}");
-        metrics.polled();
-        assert!(is_well());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_wrong_setting_is_told_even_if_it_was_one_for_a_moment() {
-        let metrics = Metrics::new("videos");
-        metrics.misconfigured("exit code 78");
-        metrics.resumed();
-        assert_eq!(line(&metrics)["Misconfigured"], 1);
-        assert_eq!(line(&metrics)["Misconfigured"], 0);
-        metrics.misconfigured("exit code 78");
-        assert_eq!([&line(&metrics)["Misconfigured"], &line(&metrics)["Misconfigured"]], [1, 1]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_line_is_written_at_the_start_every_minute_and_at_the_end() {
-        let metrics = Metrics::new("videos");
-        let ended = CancellationToken::new();
-        let mut out = Vec::new();
-        let writing = metrics.write_lines(&mut out, at, ended.clone());
-        let ending = async {
-            tokio::time::sleep(Duration::from_secs(150)).await;
-            metrics.ended(State::Done, 1, 0.0);
-            ended.cancel();
-        };
-        let (written, ()) = tokio::join!(writing, ending);
-        written.unwrap();
-        let lines: Vec<_> = std::str::from_utf8(&out).unwrap().lines().collect();
-        assert_eq!(lines.len(), 4);
-        lines.iter().for_each(|line| assert_is_embedded_metric_format(line));
-        assert!(lines[3].contains("VideosDone") && !lines[2].contains("VideosDone"));
-    }
 }

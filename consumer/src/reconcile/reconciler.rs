@@ -212,8 +212,7 @@ impl Reconciler {
         drop(permit);
         if stored.record.state.is_end() && context.begun.is_none() {
             job_span(job).in_scope(|| {
-                let state = format!("{:?}", stored.record.state).to_lowercase();
-                info!(state, "video has already ended: nothing to do");
+                info!(state = stored.record.state.name(), "video has already ended: nothing to do");
             });
             return Ok(end(&stored.record));
         }
