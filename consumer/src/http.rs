@@ -1,5 +1,4 @@
-//! The status endpoint: totals for Prometheus at `/metrics`, and at `/healthz` whether the consumer does
-//! its work. It runs beside the work and holds none of it up.
+//! The status endpoint: totals for Prometheus at `/metrics`, the consumer's health at `/healthz`.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -22,50 +21,49 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 
-/// For a whole connection: a client that sends nothing or reads nothing holds it no longer.
+/// Limit of a whole connection, for clients that send or read nothing.
 const CONNECTION: Duration = Duration::from_secs(10);
-/// At a time; further ones wait.
+/// Connections at a time; further ones wait.
 const MOST_CONNECTIONS: usize = 16;
-/// hyper's smallest, in bytes. A scraper's request has a few hundred.
+/// hyper's smallest limit, in bytes. A scraper's request has a few hundred.
 const MOST_HEADER_BYTES: usize = 8192;
 const MOST_HEADERS: usize = 32;
-/// After a connection that could not be accepted: the cause, such as too many open files, is not gone
-/// at once.
-const ACCEPT_AGAIN: Duration = Duration::from_secs(1);
+/// Pause after a connection that was not accepted: the cause, such as too many open files, lasts.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The form of [`Metrics::text`]; Prometheus goes by it.
+/// The format of [`Metrics::text`].
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The endpoint can't be there.
+/// The address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
-#[error("--status-addr (VIDSTREAMX_STATUS_ADDR): \"{address}\" can't be listened on: {cause}")]
-pub struct StatusError {
+#[error("--status-addr (VIDSTREAMX_STATUS_ADDR): cannot listen on \"{address}\": {cause}")]
+pub(crate) struct StatusError {
     address: SocketAddr,
     cause: io::Error,
 }
 
-/// Takes the address.
+/// Listens on the address.
 ///
 /// # Errors
-/// It is in use, or none of this machine's.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener, StatusError> {
+/// The address is in use, or not one of this machine.
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StatusError> {
     TcpListener::bind(address).await.map_err(|cause| StatusError { address, cause })
 }
 
-/// Answers for as long as it is polled; dropping it closes all connections.
-pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
+/// Answers requests for as long as it is polled. Dropping it closes all connections.
+pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
-        // Never an error, as nobody closes it.
+        // Never an error, as the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await;
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
             Err(error) => {
                 warn!(%error, "status endpoint: a connection was not accepted");
-                sleep(ACCEPT_AGAIN).await;
+                sleep(ACCEPT_PAUSE).await;
                 continue;
             }
         };
@@ -81,7 +79,7 @@ pub async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
                 .max_buf_size(MOST_HEADER_BYTES)
                 .max_headers(MOST_HEADERS)
                 .serve_connection(TokioIo::new(connection), answering);
-            // What goes wrong here is the client's: it hung up, or sent what is not HTTP.
+            // An error is the client's: it hung up, or did not send HTTP.
             let _ = timeout(CONNECTION, serving).await;
             drop(slot);
         });
@@ -99,7 +97,7 @@ fn answer<B>(request: &Request<B>, metrics: &Metrics) -> Response<Full<Bytes>> {
             Ok(why) => (StatusCode::OK, PLAIN, format!("ok: {why}\n")),
             Err(why) => (StatusCode::SERVICE_UNAVAILABLE, PLAIN, format!("{why}\n")),
         },
-        _ => (StatusCode::NOT_FOUND, PLAIN, "only /metrics and /healthz are here\n".to_owned()),
+        _ => (StatusCode::NOT_FOUND, PLAIN, "only /metrics and /healthz exist\n".to_owned()),
     };
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;
@@ -130,12 +128,12 @@ mod tests {
         (address, metrics, serving)
     }
 
-    /// Sends these bytes; everything that comes back until the server closes the connection.
+    /// Sends these bytes and returns the answer up to the end of the connection.
     async fn exchange(address: SocketAddr, request: &[u8]) -> String {
         let mut connection = TcpStream::connect(address).await.unwrap();
         connection.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        // Broken off where the server does not read everything.
+        // Fails if the server does not read everything.
         let _ = connection.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }
@@ -145,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn metrics_come_in_the_form_that_prometheus_reads() {
+    async fn metrics_have_the_format_that_prometheus_reads() {
         let (address, metrics, _serving) = server().await;
         metrics.in_flight(42);
         let answer = ask(address, "GET", "/metrics?name=a").await;
@@ -169,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn anything_else_is_refused() {
+    async fn other_requests_are_refused() {
         let (address, _, _serving) = server().await;
         for path in ["/", "/metrics/", "/healthz/../metrics", "/favicon.ico"] {
             assert!(ask(address, "GET", path).await.starts_with("HTTP/1.1 404"), "{path}");
@@ -186,13 +184,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clients_that_never_send_are_dropped_and_others_get_their_turn() {
+    async fn clients_that_never_send_are_dropped_so_that_others_are_served() {
         let (address, _, _serving) = server().await;
         let mut silent = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // Time that nobody waits in passes at once here.
+        // The paused clock advances while all tasks wait.
         assert!(ask(address, "GET", "/healthz").await.starts_with("HTTP/1.1 200"));
         for mut connection in silent {
             assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
@@ -200,11 +198,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_port_in_use_is_told_by_the_settings_name() {
+    async fn a_port_in_use_is_an_error_that_names_the_setting() {
         let (address, _, _serving) = server().await;
         let error = listen(address).await.unwrap_err().to_string();
-        let expected =
-            format!("--status-addr (VIDSTREAMX_STATUS_ADDR): \"{address}\" can't be listened on: ");
+        let expected = format!("--status-addr (VIDSTREAMX_STATUS_ADDR): cannot listen on \"{address}\": ");
         assert!(error.starts_with(&expected) && error.contains("in use"), "{error}");
     }
 
@@ -212,7 +209,7 @@ mod tests {
     async fn open_connections_end_with_the_server() {
         let (address, _, serving) = server().await;
         let mut connection = TcpStream::connect(address).await.unwrap();
-        // Answered after the first was accepted.
+        // Its answer shows that the first connection was accepted.
         ask(address, "GET", "/healthz").await;
         drop(serving);
         assert!(matches!(connection.read(&mut [0]).await, Ok(0) | Err(_)));

@@ -7,7 +7,6 @@
 //! commands of the program.
 
 pub mod aws;
-mod backoff;
 pub mod cli;
 pub mod commands;
 pub mod config;

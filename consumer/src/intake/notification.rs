@@ -1,60 +1,60 @@
-//! What arrives in the queue: S3's events in every form they travel in.
+//! The notifications in a message: S3's events in every form in which they reach a queue.
 //!
-//! The structs here hold the fields that are used and nothing else. Every record is read on its own,
-//! so that a bad one does not hide the others.
+//! The structs have only the fields that are used. Every record is decoded on its own, so that a bad one does
+//! not hide the others.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source};
+use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source, unquote_etag};
 
-/// One thing a message says.
+/// One notification of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notification {
     /// An object was created.
     Created(Source),
-    /// S3 tried out the connection; sent when a notification is configured.
+    /// S3's test of the connection, sent when notifications are configured.
     Test,
-    /// Something else happened in S3, such as a removal.
+    /// Another event of S3, such as a removal.
     Other {
         /// S3's name of the event.
         event: String,
-        /// Where, as far as the event says.
+        /// The object, as far as the event names it.
         object_ref: ObjectRef,
     },
-    /// Not an event this program understands.
+    /// Not an event that this program understands.
     Unreadable {
-        /// What is wrong with it.
+        /// The fault.
         fault: Fault,
-        /// Where, as far as the event says.
+        /// The object, as far as the event names it.
         object_ref: ObjectRef,
-        /// It alone, as a message of its own.
+        /// The record alone, as a message of its own.
         text: String,
     },
 }
 
-/// Bucket and key as an event has them: for log lines, never for calls.
+/// Bucket and key as an event names them. For log lines only, never for calls.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObjectRef {
-    /// The bucket's name.
+    /// The bucket.
     pub bucket: Option<String>,
-    /// The key; decoded where that is possible.
+    /// The key, decoded if possible.
     pub key: Option<String>,
 }
 
-/// Why an event can't be understood.
+/// Why a message or record is unreadable.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The message, or what SNS wrapped, is not JSON.
+    /// The message, or the message that SNS wraps, is not JSON.
     #[error("the message is not JSON")]
     NotJson,
-    /// JSON of another kind.
+    /// JSON without an event.
     #[error("the message is no S3 event (no Records, no S3 event of EventBridge, no SNS notification)")]
     NotAnEvent,
-    /// An event of S3's form that holds nothing.
+    /// An event of S3's form without records.
     #[error("the event has no records")]
     NoRecords,
-    /// Another service's record.
+    /// A record of another service.
     #[error("the record's source is \"{0}\", not S3")]
     Foreign(String),
     /// A field is missing or of another type.
@@ -66,13 +66,13 @@ pub enum Fault {
     /// Not a bucket or key.
     #[error(transparent)]
     Location(#[from] InvalidLocation),
-    /// Without either, one content can't be told from the next under the same key.
+    /// Without either, the contents of a key cannot be told apart.
     #[error("the object has neither version id nor ETag")]
     NoContent,
 }
 
-/// The text that S3 itself would send about an object: what is put back into a queue is read like any
-/// other event.
+/// The event that S3 itself sends about an object. Messages that this program puts into a queue are decoded like
+/// any other event.
 #[must_use]
 pub fn about(source: &Source) -> String {
     let mut object = json!({"key": encoded_key(source.key.as_str())});
@@ -93,19 +93,19 @@ pub fn about(source: &Source) -> String {
     .to_string()
 }
 
-/// As S3 does it: all but letters, digits and a few marks percent-encoded, and a space as `+`.
+/// A key as S3 encodes it: all but letters, digits and a few marks percent-encoded, and a space as `+`.
 fn encoded_key(key: &str) -> String {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
     utf8_percent_encode(key, ENCODED).to_string().replace("%20", "+")
 }
 
-/// SNS may wrap EventBridge's or S3's event, but not another notification of its own.
+/// SNS may wrap an event of EventBridge or S3, but not another notification of SNS.
 const WRAPPERS: usize = 1;
 
-/// Bytes of a parser's error that are worth a log line.
+/// Longest quote of a parser's error, in bytes.
 const LONGEST_QUOTE: usize = 160;
 
-/// Everything a message says, at least one notice.
+/// Decodes a message into at least one notification.
 #[must_use]
 pub fn decode(body: &str) -> Vec<Notification> {
     decode_within(body, WRAPPERS)
@@ -208,7 +208,7 @@ fn s3_record(record: Value) -> Notification {
 }
 
 fn event_bridge(event: Value) -> Notification {
-    // Unlike S3's own, EventBridge's keys are not encoded.
+    // Unlike in S3's own events, keys are not encoded.
     let object_ref = object_ref_in(event.get("detail"), |key| Some(key.to_owned()));
     let unreadable =
         |fault, object_ref| Notification::Unreadable { fault, object_ref, text: event.to_string() };
@@ -229,7 +229,7 @@ fn event_bridge(event: Value) -> Notification {
 
 fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Fault> {
     T::deserialize(value).map_err(|error| {
-        // The error quotes the value it met, which can be as long as the message.
+        // The error quotes the value, which can be as long as the message.
         let mut text = error.to_string();
         text.truncate(text.floor_char_boundary(LONGEST_QUOTE));
         Fault::Shape(text)
@@ -261,9 +261,9 @@ fn source(
     let source = Source {
         bucket: bucket.parse::<BucketName>()?,
         key: key.parse::<ObjectKey>()?,
-        // "null" is the version of objects written while versioning was off: any number of contents.
+        // "null" is the version of objects written without versioning, which can have any number of contents.
         version_id: version_id.filter(|id| !id.is_empty() && id != "null"),
-        etag: etag.map(|etag| etag.trim_matches('"').to_owned()).filter(|etag| !etag.is_empty()),
+        etag: etag.map(|etag| unquote_etag(&etag).to_owned()).filter(|etag| !etag.is_empty()),
         size,
     };
     if source.content().is_empty() { Err(Fault::NoContent) } else { Ok(source) }
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn real_events_of_every_form() {
+    fn real_events_of_every_form_are_decoded() {
         for name in [
             "s3-put",
             "s3-multipart-versioned",
@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_is_unreadable_and_never_nothing() {
+    fn invalid_messages_are_unreadable() {
         for (body, fault) in [
             ("", Fault::NotJson),
             ("rubbish", Fault::NotJson),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn notifications_in_notifications_end() {
+    fn nested_sns_notifications_are_unreadable() {
         let mut body = fixture("s3-put");
         for _ in 0..3 {
             body = serde_json::json!({"Type": "Notification", "Message": body}).to_string();
@@ -325,7 +325,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_about_an_object_is_read_as_the_same(
+        fn an_event_about_an_object_decodes_to_the_object(
             key in "\\PC{1,200}", size in any::<Option<u64>>(), version in "[a-z.]{0,9}",
         ) {
             let source = Source {
@@ -339,12 +339,12 @@ mod tests {
         }
 
         #[test]
-        fn no_text_panics_or_says_nothing(body in "\\PC*") {
+        fn every_text_decodes_to_a_notification(body in "\\PC*") {
             prop_assert!(!decode(&body).is_empty());
         }
 
         #[test]
-        fn no_damaged_event_panics(cut in 0usize..600, with in "\\PC{0,3}") {
+        fn every_damaged_event_decodes_to_a_notification(cut in 0usize..600, with in "\\PC{0,3}") {
             for name in ["s3-put", "eventbridge-created", "sns-s3"] {
                 let mut body = fixture(name);
                 let at = body.floor_char_boundary(cut.min(body.len()));

@@ -9,7 +9,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{error, info, warn};
-use vidstreamx_job::Job;
+use vidstreamx_job::{Backoff, Job, jittered};
 
 use super::{
     dead_letter::DeadLetter,
@@ -24,7 +24,6 @@ use crate::{
         error::CallError,
         sqs::{BATCH, Message, RESTART_ATTRIBUTE},
     },
-    backoff::{exponential, jittered},
     reconcile::{JobOptions, LaunchThrottle, Reconciler, RestartRequest},
     services::Services,
 };
@@ -47,8 +46,8 @@ const LONG_POLL: Duration = Duration::from_secs(20);
 const DRAIN_POLL: Duration = Duration::from_secs(2);
 /// Polls in a row that must find a drained queue empty, because a queue's counts lag behind.
 const EMPTY_POLLS: u32 = 2;
-/// First and longest pause after a failed receive.
-const RETRY_PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Pauses after failed receives.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
 /// Pause after a failed receive if only a person can help.
 const CONFIGURATION_PAUSE: Duration = Duration::from_mins(1);
 /// Messages per second that successive receives bring from a full queue, at some 50 to 100 ms per call.
@@ -139,18 +138,18 @@ impl ReceiveLoop {
             let (received, failed) = self.receive(free, calls, if is_full { FULL_POLL } else { poll }).await;
             is_full = received > 0 && received >= (calls * BATCH).min(free);
             if let Some(error) = failed {
+                failures += 1;
                 let pause = if error.is_configuration() {
                     self.services.metrics.misconfigured(&error.to_string());
                     let retry_seconds = CONFIGURATION_PAUSE.as_secs();
                     error!(%error, retry_seconds, "messages cannot be received");
-                    CONFIGURATION_PAUSE
+                    jittered(CONFIGURATION_PAUSE)
                 } else {
-                    let pause = exponential(RETRY_PAUSES, failures);
+                    let pause = BACKOFF.pause(failures);
                     warn!(%error, retry_seconds = pause.as_secs(), "messages were not received");
                     pause
                 };
-                failures += 1;
-                sleep(jittered(pause)).await;
+                sleep(pause).await;
                 continue;
             }
             failures = 0;

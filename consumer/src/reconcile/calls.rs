@@ -1,4 +1,7 @@
 //! Calls to AWS that must succeed before a job can continue.
+//!
+//! The loop is written by hand: a shutdown has to end its pauses but no call, and a wrong setting lengthens
+//! them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,16 +9,13 @@ use futures::future::BoxFuture;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
+use vidstreamx_job::{Backoff, jittered};
 
-use crate::{
-    aws::error::CallError,
-    backoff::{exponential, jittered},
-    metrics::Metrics,
-};
+use crate::{aws::error::CallError, metrics::Metrics};
 
-/// First and longest pause between retries of a call.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
-/// Pause if only a person can help.
+/// Pauses between retries of a call.
+const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
+/// Pause before a retry if only a person can help.
 const CONFIGURATION_PAUSE: Duration = Duration::from_mins(1);
 
 /// The consumer shuts down.
@@ -48,19 +48,19 @@ impl Calls {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
+            failures += 1;
             let pause = if error.is_configuration() {
                 self.metrics.misconfigured(&error.to_string());
                 let retry_seconds = CONFIGURATION_PAUSE.as_secs();
                 error!(%error, retry_seconds, "a permission or resource is missing");
-                CONFIGURATION_PAUSE
+                jittered(CONFIGURATION_PAUSE)
             } else {
-                if failures == 0 {
+                if failures == 1 {
                     warn!(%error, "a call to AWS failed; retrying until it succeeds");
                 }
-                exponential(PAUSES, failures)
+                BACKOFF.pause(failures)
             };
-            failures += 1;
-            self.unless_shutdown(sleep(jittered(pause))).await?;
+            self.unless_shutdown(sleep(pause)).await?;
         }
     }
 

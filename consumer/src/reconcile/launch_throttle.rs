@@ -4,8 +4,8 @@
 //! Nothing is received meanwhile. Waiting launches keep their messages invisible, so that waiting costs no
 //! receive of a message.
 //!
-//! It is written by hand because all launches share one backoff, which also stops receiving, and because it
-//! has to follow tokio's clock, which tests pause.
+//! It is written by hand because all launches share one backoff, which also stops receiving. It follows tokio's
+//! clock, which tests pause.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,18 +17,16 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tracing::{error, info, warn};
+use vidstreamx_job::Backoff;
 
-use crate::{
-    backoff::{exponential, jittered},
-    metrics::Metrics,
-};
+use crate::metrics::Metrics;
 
-/// First and longest pause after a refusal: capacity and quotas come back within seconds to minutes.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
-/// First and longest pause after a refusal that only a person can end.
-const MISCONFIGURED: (Duration, Duration) = (Duration::from_secs(30), Duration::from_mins(5));
-/// First and longest pause after tasks that started and show that every task would fail like them.
-const TASKS_FAIL: (Duration, Duration) = (Duration::from_mins(5), Duration::from_mins(30));
+/// Pauses after a refusal: capacity and quotas come back within seconds to minutes.
+const REFUSED: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_mins(1) };
+/// Pauses after a refusal that only a person can end.
+const MISCONFIGURED: Backoff = Backoff { first: Duration::from_secs(30), longest: Duration::from_mins(5) };
+/// Pauses after tasks that started and show that every task would fail like them.
+const TASKS_FAIL: Backoff = Backoff { first: Duration::from_mins(5), longest: Duration::from_mins(30) };
 /// Between messages that are received although refused launches wait.
 const TRICKLE: Duration = Duration::from_mins(5);
 /// Failed starts in a row that show a fault. Single ones, about 1 %, are normal.
@@ -48,16 +46,16 @@ pub(crate) struct LaunchThrottle {
 #[derive(Debug)]
 struct State {
     /// RunTask is refused.
-    launches: Backoff,
+    launches: BackoffState,
     /// RunTask is accepted, but the tasks it starts fail.
-    tasks: Backoff,
+    tasks: BackoffState,
     failed_starts: u32,
     /// Launches in line.
     waiting: usize,
 }
 
 #[derive(Debug, Clone)]
-struct Backoff {
+struct BackoffState {
     /// Refusals in a row.
     refusals: u32,
     until: Instant,
@@ -69,7 +67,7 @@ struct Backoff {
     is_configuration: bool,
 }
 
-impl Backoff {
+impl BackoffState {
     fn none() -> Self {
         let now = Instant::now();
         let reason = String::new();
@@ -77,14 +75,14 @@ impl Backoff {
     }
 
     /// Backs off after another refusal. Returns the pause.
-    fn grow(&mut self, pauses: (Duration, Duration), reason: &str, is_configuration: bool) -> Duration {
+    fn grow(&mut self, backoff: Backoff, reason: &str, is_configuration: bool) -> Duration {
         reason.clone_into(&mut self.reason);
         self.is_configuration = is_configuration;
-        let pause = jittered(exponential(pauses, self.refusals));
         if self.refusals == 0 {
             self.last_received = Instant::now();
         }
         self.refusals += 1;
+        let pause = backoff.pause(self.refusals);
         self.until = Instant::now() + pause;
         pause
     }
@@ -94,7 +92,7 @@ impl LaunchThrottle {
     /// A throttle that lets at most so many launches pass per second, evenly spread.
     #[must_use]
     pub(crate) fn new(launches_per_second: u32, metrics: Arc<Metrics>) -> Self {
-        let (launches, tasks) = (Backoff::none(), Backoff::none());
+        let (launches, tasks) = (BackoffState::none(), BackoffState::none());
         Self {
             state: Mutex::new(State { launches, tasks, failed_starts: 0, waiting: 0 }),
             changed: Notify::new(),
@@ -111,7 +109,7 @@ impl LaunchThrottle {
         let first_in_line = Instant::now();
         let mut due = first_in_line.max(*line);
         let refusals = loop {
-            let Backoff { refusals, until, .. } = self.state().launches.clone();
+            let BackoffState { refusals, until, .. } = self.state().launches.clone();
             if refusals > 0 {
                 due = due.max(until);
             }
@@ -212,7 +210,7 @@ impl LaunchThrottle {
     pub(super) fn task_worked(&self) {
         let mut state = self.state();
         state.failed_starts = 0;
-        state.tasks = Backoff::none();
+        state.tasks = BackoffState::none();
         drop(state);
         self.changed.notify_waiters();
     }
@@ -284,16 +282,11 @@ impl LaunchPermit<'_> {
         }
     }
 
-    fn back_off(
-        &self,
-        pauses: (Duration, Duration),
-        reason: &str,
-        is_configuration: bool,
-    ) -> Option<Duration> {
+    fn back_off(&self, backoff: Backoff, reason: &str, is_configuration: bool) -> Option<Duration> {
         self.throttle.metrics.launch_refused();
         let mut state = self.throttle.state();
         let is_new = state.launches.refusals == self.refusals;
-        is_new.then(|| state.launches.grow(pauses, reason, is_configuration))
+        is_new.then(|| state.launches.grow(backoff, reason, is_configuration))
     }
 }
 

@@ -12,14 +12,11 @@ use tokio::{
     time::{Instant, Interval, MissedTickBehavior, interval, sleep},
 };
 use tracing::{error, info, warn};
-use vidstreamx_job::JobId;
+use vidstreamx_job::{Backoff, JobId};
 
-use crate::{
-    aws::{
-        ecs::{BATCH, Stopped, TaskStatus, Tasks},
-        error::CallError,
-    },
-    backoff::exponential,
+use crate::aws::{
+    ecs::{BATCH, Stopped, TaskStatus, Tasks},
+    error::CallError,
 };
 
 /// The end of a watched task.
@@ -32,8 +29,10 @@ pub(super) enum TaskEnd {
     Vanished,
 }
 
-/// First and longest pause between rounds. It grows while ECS does not answer.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// Pause between rounds.
+const ROUND_PAUSE: Duration = Duration::from_secs(2);
+/// Pauses between rounds while ECS does not answer.
+const BACKOFF: Backoff = Backoff { first: Duration::from_secs(4), longest: Duration::from_secs(30) };
 /// How long ECS may take to show a new task.
 const VISIBLE_AFTER: Duration = Duration::from_mins(1);
 
@@ -113,7 +112,7 @@ impl TaskWatcher {
                 }
                 None => {}
             }
-            sleep(exponential(PAUSES, failures)).await;
+            sleep(if failures == 0 { ROUND_PAUSE } else { BACKOFF.pause(failures) }).await;
         }
     }
 
