@@ -2,15 +2,17 @@
 
 use futures::future::try_join_all;
 use mp4_atom::{Avcc, Esds};
+use vidstreamx_isobmff::boxes::{
+    audio_entry_boxes, decode, decode_required, find, require, visual_entry_boxes,
+};
 
 use crate::{source::loopback::Input, store::S3Error};
 
 use super::{
     aac::aac_lc,
-    boxes::{decode, only, required},
     h264::{accepts_encoded_prefix, check_avcc, refreshes},
     not_copyable::{NotCopyable, why},
-    sample_entry::{children_of_audio, children_of_visual, entry},
+    sample_entry::entry,
     sample_table::{Edit, Tables},
 };
 
@@ -216,12 +218,12 @@ pub(super) fn video(
     if kind != *b"avc1" {
         return why(format!("it is {} and not avc1", kind.escape_ascii()));
     }
-    let children = children_of_visual(entry);
+    let children = visual_entry_boxes(entry);
     // Newer versions of FFmpeg apply the crop.
-    if only(children, b"clap")?.is_some() {
+    if find(children, *b"clap")?.is_some() {
         return why("it is to be cropped");
     }
-    let avcc: Avcc = decode(required(children, b"avcC")?)?;
+    let avcc: Avcc = decode_required(children)?;
     check_avcc(&avcc)?;
     let tables = tables()?;
 
@@ -313,10 +315,10 @@ pub(super) fn audio(
     if kind != *b"mp4a" {
         return why(format!("it is {} and not mp4a", kind.escape_ascii()));
     }
-    let children = children_of_audio(entry);
+    let children = audio_entry_boxes(entry);
     // QuickTime wraps the descriptor in a `wave` box.
-    let children = only(children, b"wave")?.unwrap_or(children);
-    let esds = required(children, b"esds")?;
+    let children = find(children, *b"wave")?.unwrap_or(children);
+    let esds = require(children, *b"esds")?;
     if esds.len() > LARGEST_ESDS {
         return why("its description is too long");
     }

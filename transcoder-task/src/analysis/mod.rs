@@ -4,10 +4,8 @@
 //! from it. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has all limits.
 //! [`sample_index`] reads an MP4's movie header: [`sample_table`]s and [`sample_entry`]s give the
 //! [`copyable_tracks`], with checks of [`h264`] and [`aac`], or the reason why a track is [`not_copyable`].
-//! [`boxes`] finds boxes in boxes.
 
 mod aac;
-mod boxes;
 pub(crate) mod copyable_tracks;
 pub(crate) mod ffprobe;
 mod ffprobe_json;

@@ -9,13 +9,21 @@
 //! `mp4-atom` decodes single boxes only, because its decoder of a whole `moov` recurses as deep as boxes
 //! nest.
 
+use std::ops::Range;
+
 use bytes::Bytes;
-use mp4_atom::{DecodeMaybe, Header, Mvhd, Tkhd};
+use mp4_atom::{Mvhd, Tkhd};
+use vidstreamx_isobmff::{
+    BoxType,
+    boxes::{
+        BoxHeader, boxes, decode_optional, decode_required, find, handler_type, require, sample_entries,
+    },
+    walk::{BoxesIn, Missing, Windows},
+};
 
 use crate::{source::loopback::Input, store::S3Error};
 
 use super::{
-    boxes::{boxes, decode, only, optional, required},
     copyable_tracks::{CopyableAudio, CopyableVideo, Movie, audio, video},
     limits::{MOST_SECONDS, MOST_TRACKS},
     not_copyable::{NotCopyable, why},
@@ -27,7 +35,7 @@ use super::{
 /// Bytes of the first read: all of a small file, and usually every top-level header before `mdat` of others.
 const FIRST_READ: u64 = 64 << 10;
 /// Most boxes at the top level; files have about five.
-const MOST_BOXES: usize = 64;
+const MAX_BOXES: usize = 64;
 /// Largest `moov`. It takes about 12 bytes per frame: 24 hours at 30 frames per second are 50 MB with audio.
 const LARGEST_MOOV: u64 = 64 << 20;
 /// Most edits of a track. FFmpeg scans a track once per edit, so a thousand take half a minute; films have
@@ -35,6 +43,8 @@ const LARGEST_MOOV: u64 = 64 << 20;
 const MOST_EDITS: u32 = 100;
 /// Most samples of all tracks, so that a small file cannot claim a hundred long tracks.
 const MOST_SAMPLES_OF_ALL: u32 = 4 * MOST_SAMPLES;
+const VIDEO: BoxType = *b"vide";
+const AUDIO: BoxType = *b"soun";
 /// iTunes' tag for the number of priming samples. FFmpeg uses it if there is no edit list.
 const PRIMING_TAG: &[u8] = b"iTunSMPB";
 
@@ -105,7 +115,7 @@ impl Index {
 
     /// Parses the body of a `moov` box.
     fn of_moov(moov: &[u8], file_size: u64) -> Option<Self> {
-        let mvhd = only(moov, b"mvhd").ok()?.map(decode::<Mvhd>)?.ok()?;
+        let mvhd: Mvhd = decode_required(moov).ok()?;
         let movie = Movie {
             timescale: mvhd.timescale,
             fragmented: boxes(moov).any(|(kind, _)| kind == *b"mvex"),
@@ -139,7 +149,7 @@ fn rejection(moov: &[u8], mvhd: &Mvhd) -> Option<String> {
         ));
     }
     let edits = |trak: &[u8]| {
-        let elst = only(only(trak, b"edts").ok()??, b"elst").ok()??;
+        let elst = find(find(trak, *b"edts").ok()??, *b"elst").ok()??;
         Some(u32::from_be_bytes(elst.get(4..8)?.try_into().ok()?))
     };
     let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS);
@@ -156,36 +166,50 @@ impl Track {
 /// The body of the first `moov` box.
 async fn find_moov(input: &Input, size: u64) -> Result<Option<Bytes>, S3Error> {
     let Some(head) = input.bytes(0, FIRST_READ).await? else { return Ok(None) };
-    let read = async |start: u64, end: u64| match (usize::try_from(start), usize::try_from(end)) {
-        (Ok(start), Ok(end)) if end <= head.len() => Ok(Some(head.slice(start..end))),
-        _ => input.bytes(start, end).await,
-    };
-    let mut at: u64 = 0;
-    for _ in 0..MOST_BOXES {
-        let Some(bytes) = read(at, size.min(at.saturating_add(16))).await? else { return Ok(None) };
-        let mut rest = &*bytes;
-        let Ok(Some(header)) = Header::decode_maybe(&mut rest) else { return Ok(None) };
-        let body = at + (bytes.len() - rest.len()) as u64;
-        let Some(end) = header.size.map_or(Some(size), |length| body.checked_add(length as u64)) else {
-            return Ok(None);
-        };
-        if end > size {
+    let mut windows = Windows::new();
+    windows.add(0, head.clone());
+    // Each read finds at least one box.
+    for _ in 0..MAX_BOXES {
+        match top_level_moov(&windows, size) {
+            Ok(Some(body)) if body.end - body.start > LARGEST_MOOV => return Ok(None),
+            Ok(Some(body)) => {
+                return match (usize::try_from(body.start), usize::try_from(body.end)) {
+                    (Ok(start), Ok(end)) if end <= head.len() => Ok(Some(head.slice(start..end))),
+                    _ => input.bytes(body.start, body.end).await,
+                };
+            }
+            Err(Missing::At(offset)) => {
+                let end = size.min(offset.saturating_add(BoxHeader::LONG as u64));
+                let Some(header) = input.bytes(offset, end).await? else { return Ok(None) };
+                windows.add(offset, header);
+            }
+            Ok(None) | Err(Missing::Never) => return Ok(None),
+        }
+    }
+    Ok(None)
+}
+
+/// The body of the first `moov` box in the windows that were read; `None` if the file has none.
+fn top_level_moov(windows: &Windows<Bytes>, size: u64) -> Result<Option<Range<u64>>, Missing> {
+    let mut boxes = BoxesIn::new(windows, 0..size);
+    for _ in 0..MAX_BOXES {
+        let found = boxes.advance()?;
+        if found.truncated {
             return Ok(None);
         }
-        if <[u8; 4]>::from(header.kind) == *b"moov" {
-            return if end - body > LARGEST_MOOV { Ok(None) } else { read(body, end).await };
+        if found.kind == *b"moov" {
+            return Ok(Some(found.body));
         }
-        at = end;
     }
     Ok(None)
 }
 
 fn track(trak: &[u8], movie: &Movie, budget: &mut u32) -> Option<Track> {
-    let id = optional::<Tkhd>(trak, b"tkhd").ok()??.track_id;
-    let mdia = required(trak, b"mdia").unwrap_or_default();
-    let handler = required(mdia, b"hdlr").ok().and_then(|hdlr| hdlr.get(8..12));
-    let stbl = required(mdia, b"minf").and_then(|minf| required(minf, b"stbl")).unwrap_or_default();
-    let entries = required(stbl, b"stsd").ok().and_then(|stsd| stsd.get(8..)).unwrap_or_default();
+    let id = decode_optional::<Tkhd>(trak).ok()??.track_id;
+    let mdia = require(trak, *b"mdia").unwrap_or_default();
+    let handler = require(mdia, *b"hdlr").ok().and_then(handler_type);
+    let stbl = require(mdia, *b"minf").and_then(|minf| require(minf, *b"stbl")).unwrap_or_default();
+    let entries = require(stbl, *b"stsd").map(sample_entries).unwrap_or_default();
     let encrypted = boxes(entries).any(|(kind, entry)| is_encrypted(kind, entry));
     let tables = || {
         if movie.fragmented {
@@ -197,10 +221,10 @@ fn track(trak: &[u8], movie: &Movie, budget: &mut u32) -> Option<Track> {
         Ok(tables)
     };
     let content = match handler {
-        Some(b"vide") if encrypted => Content::Video(why("it is encrypted")),
-        Some(b"soun") if encrypted => Content::Audio(why("it is encrypted")),
-        Some(b"vide") => Content::Video(video(entries, tables, movie)),
-        Some(b"soun") => Content::Audio(audio(entries, tables, movie)),
+        Some(VIDEO) if encrypted => Content::Video(why("it is encrypted")),
+        Some(AUDIO) if encrypted => Content::Audio(why("it is encrypted")),
+        Some(VIDEO) => Content::Video(video(entries, tables, movie)),
+        Some(AUDIO) => Content::Audio(audio(entries, tables, movie)),
         _ => Content::Other,
     };
     Some(Track { id, encrypted, content })

@@ -4,10 +4,9 @@ use std::iter::{repeat, repeat_n};
 
 use mp4_atom::{Co64, Ctts, CttsEntry, Elst, Mdhd, Stco, Stsc, Stss, Stsz, StszSamples, Stts, SttsEntry};
 
-use super::{
-    boxes::{boxes, decode, only, optional, required},
-    not_copyable::{NotCopyable, why},
-};
+use vidstreamx_isobmff::boxes::{boxes, decode_optional, decode_required, find, require};
+
+use super::not_copyable::{NotCopyable, why};
 
 /// Most samples of a track: 24 hours at 60 frames per second are 5.2 million.
 pub(super) const MOST_SAMPLES: u32 = 6_000_000;
@@ -53,23 +52,23 @@ pub(super) struct Sample {
 
 impl Tables {
     pub(super) fn new(trak: &[u8], movie_timescale: u32) -> Result<Self, NotCopyable> {
-        let mdia = required(trak, b"mdia")?;
-        let timescale = decode::<Mdhd>(required(mdia, b"mdhd")?)?.timescale;
+        let mdia = require(trak, *b"mdia")?;
+        let timescale = decode_required::<Mdhd>(mdia)?.timescale;
         if timescale == 0 || timescale > i32::MAX as u32 {
             return why("its timescale is not valid");
         }
-        let edit = match only(trak, b"edts")?.map(|edts| optional::<Elst>(edts, b"elst")) {
+        let edit = match find(trak, *b"edts")?.map(|edts| decode_optional::<Elst>(edts)) {
             Some(elst) => elst?.map_or(Ok(None), |elst| edit(&elst, movie_timescale, timescale))?,
             None => None,
         };
-        let minf = required(mdia, b"minf")?;
-        if let Some(dinf) = only(minf, b"dinf")?
+        let minf = require(mdia, *b"minf")?;
+        if let Some(dinf) = find(minf, *b"dinf")?
             && !in_this_file(dinf)
         {
             return why("its samples are in another file");
         }
-        let stbl = required(minf, b"stbl")?;
-        let stsz: Stsz = decode(required(stbl, b"stsz")?)?;
+        let stbl = require(minf, *b"stbl")?;
+        let stsz: Stsz = decode_required(stbl)?;
         let samples = match &stsz.samples {
             StszSamples::Identical { count, .. } => *count,
             StszSamples::Different { sizes } => u32::try_from(sizes.len()).unwrap_or(u32::MAX),
@@ -77,16 +76,16 @@ impl Tables {
         if samples == 0 || samples > MOST_SAMPLES {
             return why(format!("it has {samples} samples"));
         }
-        let stts: Stts = decode(required(stbl, b"stts")?)?;
-        let ctts: Option<Ctts> = optional(stbl, b"ctts")?;
+        let stts: Stts = decode_required(stbl)?;
+        let ctts: Option<Ctts> = decode_optional(stbl)?;
         let ctts = ctts.filter(|ctts| ctts.entries.iter().any(|entry| entry.sample_offset != 0));
-        let stsc: Stsc = decode(required(stbl, b"stsc")?)?;
-        let chunks = match (optional::<Stco>(stbl, b"stco")?, optional::<Co64>(stbl, b"co64")?) {
+        let stsc: Stsc = decode_required(stbl)?;
+        let chunks = match (decode_optional::<Stco>(stbl)?, decode_optional::<Co64>(stbl)?) {
             (Some(stco), None) => stco.entries.into_iter().map(u64::from).collect(),
             (None, Some(co64)) => co64.entries,
             _ => return why("it has other than one list of chunks"),
         };
-        let stss: Option<Stss> = optional(stbl, b"stss")?;
+        let stss: Option<Stss> = decode_optional(stbl)?;
         let tables = Self { timescale, samples, edit, stts, ctts, stss, stsc, stsz, chunks };
         tables.check().map(|()| tables)
     }
@@ -191,7 +190,7 @@ pub(super) fn offset(entry: &CttsEntry) -> i64 {
 
 /// Whether all data references say that the samples are in the same file (ISO/IEC 14496-12, 8.7.2).
 pub(super) fn in_this_file(dinf: &[u8]) -> bool {
-    let dref = only(dinf, b"dref").ok().flatten().and_then(|dref| dref.get(8..)).unwrap_or_default();
+    let dref = find(dinf, *b"dref").ok().flatten().and_then(|dref| dref.get(8..)).unwrap_or_default();
     boxes(dref).all(|(_, reference)| reference.get(3).is_some_and(|flags| flags & 1 == 1))
 }
 

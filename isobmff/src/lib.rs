@@ -1,0 +1,17 @@
+//! Reads MP4 and QuickTime boxes (ISO/IEC 14496-12) of untrusted files. `mp4-atom` decodes single boxes; this crate finds
+//! them.
+//!
+//! - [`boxes`]: boxes in memory.
+//! - [`walk`]: boxes in a file of which only some windows were read. It does no I/O: it says which bytes it needs next.
+//! - [`fragment`]: samples of movie fragments, with their default values.
+//! - [`codecs`]: RFC 6381 codec strings.
+//!
+//! Nothing here recurses, or allocates by a size that a file claims.
+
+pub mod boxes;
+pub mod codecs;
+pub mod fragment;
+pub mod walk;
+
+/// A box's type, for example `*b"moov"`.
+pub type BoxType = [u8; 4];
