@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test lint lint-quick unit media e2e soak bench bench-consumer bench-stream
+.PHONY: help demo upload status down installed test lint lint-quick unit media e2e fuzz soak bench bench-consumer bench-stream
 
 local := infra/local
 export VIDEO
@@ -18,6 +18,7 @@ help:
 	@echo 'make unit                runs the Rust tests'
 	@echo 'make media               transcodes all kinds of files, checks the streams and plays them in a browser'
 	@echo 'make e2e                 runs the end-to-end tests on a local stack'
+	@echo 'make fuzz [SECONDS=600]  reads mutated MP4 files for this time'
 	@echo 'make soak [SECONDS=600]  simulates the consumer with new random seeds for this time'
 	@echo 'make bench               compares speed, size and quality with a naive implementation'
 	@echo "make bench-consumer      measures the consumer's memory, CPU time and launches"
@@ -41,6 +42,9 @@ installed:
 
 test lint lint-quick unit media e2e:
 	@$(local)/test.sh $@
+
+fuzz:
+	@VIDSTREAMX_FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-isobmff --test mutations fuzz -- --ignored --nocapture
 
 soak:
 	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test random_simulation soak -- --ignored --nocapture

@@ -85,6 +85,18 @@ pub fn all_boxes(mut bytes: &[u8]) -> Result<Vec<(BoxType, &[u8])>, BoxError> {
     Ok(all)
 }
 
+/// The offset of the first box of a type, header included.
+#[must_use]
+pub fn offset_of(bytes: &[u8], kind: BoxType) -> Option<usize> {
+    let mut rest = bytes;
+    loop {
+        let offset = bytes.len() - rest.len();
+        if next_box(&mut rest)?.0 == kind {
+            return Some(offset);
+        }
+    }
+}
+
 /// The body of the box of a type, if there is one.
 ///
 /// # Errors
@@ -182,6 +194,7 @@ mod tests {
         assert_eq!(boxes(&two[..17]).count(), 1);
         assert_eq!(all_boxes(&two[..17]), Err(BoxError::Truncated));
         assert_eq!(all_boxes(&[]), Ok(Vec::new()));
+        assert_eq!((offset_of(&two, *b"skip"), offset_of(&two, *b"moov")), (Some(10), None));
     }
 
     #[test]
@@ -210,8 +223,8 @@ mod tests {
         let mut quicktime = vec![0; AUDIO_SAMPLE_ENTRY + 16 + 3];
         quicktime[9] = 1;
         assert_eq!(audio_entry_boxes(&quicktime).len(), 3);
-        assert_eq!(audio_entry_boxes(&vec![0; AUDIO_SAMPLE_ENTRY + 3]).len(), 3);
-        assert_eq!(visual_entry_boxes(&vec![0; VISUAL_SAMPLE_ENTRY + 3]).len(), 3);
+        assert_eq!(audio_entry_boxes(&[0; AUDIO_SAMPLE_ENTRY + 3]).len(), 3);
+        assert_eq!(visual_entry_boxes(&[0; VISUAL_SAMPLE_ENTRY + 3]).len(), 3);
         assert_eq!((audio_entry_boxes(b"").len(), sample_entries(b"abc").len()), (0, 0));
     }
 }

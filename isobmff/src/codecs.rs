@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use mp4_atom::{Codec, Hvcc};
 
-/// The codec string of a sample entry: `avc1.64001f`, `hvc1.1.6.L93.90`, `av01.0.04M.08`, `mp4a.40.2`; `None` for other
-/// codecs.
+/// The codec string of a sample entry: `avc1.64001f`, `hvc1.1.6.L93.90`, `av01.0.04M.08`, `mp4a.40.2`; `None`
+/// for other codecs.
 #[must_use]
 pub fn codec_string(entry: &Codec) -> Option<String> {
     Some(match entry {
@@ -33,8 +33,8 @@ pub fn codec_string(entry: &Codec) -> Option<String> {
     })
 }
 
-/// ISO/IEC 14496-15, annex E.3: profile, compatibility with its bits reversed, tier and level, constraints without
-/// trailing zero bytes.
+/// ISO/IEC 14496-15, annex E.3: profile, compatibility with its bits reversed, tier and level, constraints
+/// without trailing zero bytes.
 fn hevc(hvcc: &Hvcc) -> String {
     let space = ["", "A", "B", "C"].get(usize::from(hvcc.general_profile_space)).copied().unwrap_or("");
     let compatibility = u32::from_be_bytes(hvcc.general_profile_compatibility_flags).reverse_bits();

@@ -116,7 +116,7 @@ mod tests {
         traf.tfhd.default_sample_size = Some(20);
         let own = TrunEntry { duration: Some(5), size: Some(7), flags: Some(IS_NON_SYNC), cts: Some(-2) };
         let none = TrunEntry { duration: None, size: None, flags: None, cts: None };
-        traf.trun = vec![Trun { samples: vec![none.clone(), own, none].into(), ..Trun::default() }];
+        traf.trun = vec![Trun { samples: vec![none, own, none].into(), ..Trun::default() }];
         traf.tfdt = Some(Tfdt { base_media_decode_time: 100 });
         let moof = Moof { traf: vec![traf], ..Moof::default() };
         let (traf, start) = track_fragment(&moof).unwrap();

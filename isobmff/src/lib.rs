@@ -1,8 +1,9 @@
-//! Reads MP4 and QuickTime boxes (ISO/IEC 14496-12) of untrusted files. `mp4-atom` decodes single boxes; this crate finds
-//! them.
+//! Reads MP4 and QuickTime boxes (ISO/IEC 14496-12) of untrusted files. `mp4-atom` decodes single boxes; this
+//! crate finds them.
 //!
 //! - [`boxes`]: boxes in memory.
-//! - [`walk`]: boxes in a file of which only some windows were read. It does no I/O: it says which bytes it needs next.
+//! - [`walk`]: boxes in a file of which only some windows were read. It does no I/O: it says which bytes it
+//!   needs next.
 //! - [`fragment`]: samples of movie fragments, with their default values.
 //! - [`codecs`]: RFC 6381 codec strings.
 //!

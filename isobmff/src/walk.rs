@@ -1,7 +1,7 @@
 //! Boxes in a file of which only some windows were read.
 //!
-//! The caller reads windows and adds them to [`Windows`]. A walk over [`BoxesIn`] a range of the file either continues, or
-//! fails with [`Missing::At`]: the offset of the bytes that it needs. It only moves forward.
+//! The caller reads windows and adds them to [`Windows`]. A walk over [`BoxesIn`] a range of the file either
+//! continues, or fails with [`Missing::At`]: the offset of the bytes that it needs. It only moves forward.
 
 use std::ops::Range;
 
@@ -113,7 +113,8 @@ impl<'a, B: AsRef<[u8]>> BoxesIn<'a, B> {
     /// The next box.
     ///
     /// # Errors
-    /// [`Missing::At`] if its header was not read; [`Missing::Never`] at the end, and if its header is not valid.
+    /// [`Missing::At`] if its header was not read; [`Missing::Never`] at the end, and if its header is not
+    /// valid.
     pub fn advance(&mut self) -> Result<FoundBox, Missing> {
         let bytes = self.windows.prefix(&self.rest, BoxHeader::LONG as u64)?;
         let header = BoxHeader::parse(bytes).ok_or(Missing::Never)?;

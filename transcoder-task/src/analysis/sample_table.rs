@@ -57,7 +57,7 @@ impl Tables {
         if timescale == 0 || timescale > i32::MAX as u32 {
             return why("its timescale is not valid");
         }
-        let edit = match find(trak, *b"edts")?.map(|edts| decode_optional::<Elst>(edts)) {
+        let edit = match find(trak, *b"edts")?.map(decode_optional::<Elst>) {
             Some(elst) => elst?.map_or(Ok(None), |elst| edit(&elst, movie_timescale, timescale))?,
             None => None,
         };

@@ -1,7 +1,17 @@
-pub mod dash;
-pub mod hls;
-pub mod presentation;
-pub mod progressive;
-pub mod segmenter;
-pub mod stills;
-pub mod webvtt;
+//! Packaging: from FFmpeg's output to the files that players load.
+//!
+//! The [`segmenter`] splits FFmpeg's fragmented MP4 into an [`init_segment`] and media segments; [`splice`]
+//! joins an encoded prefix and a copied rest. The [`presentation`] is the model of a stream, which [`hls`]
+//! and [`dash`] write as manifests. [`webvtt`] makes subtitles, [`stills`] poster and storyboard,
+//! [`progressive`] MP4 files from the segments. Nothing here decides about the plan, and only `progressive`
+//! uses the store.
+
+pub(crate) mod dash;
+pub(crate) mod hls;
+pub(crate) mod init_segment;
+pub(crate) mod presentation;
+pub(crate) mod progressive;
+pub(crate) mod segmenter;
+pub(crate) mod splice;
+pub(crate) mod stills;
+pub(crate) mod webvtt;

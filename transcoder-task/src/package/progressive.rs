@@ -1,22 +1,25 @@
-//! Makes one progressive MP4 of a rung and its audio out of their published segments, without encoding
-//! anything.
+//! Progressive MP4 files: a rung and its audio, remuxed from their published segments.
 //!
-//! A fragment and a progressive file describe the same samples, once in many small tables and once in a large
-//! one at the front. So the segments are read twice: first for the samples' sizes and times, which become the
-//! large table, then for the samples themselves, which flow into the store. Nothing touches the disk, and
-//! only a few segments are in memory at a time.
+//! Fragments describe samples in many small tables, a progressive file in one large table at the front. So
+//! each segment is read twice: first for the sizes and times of samples, which become the table, then for the
+//! samples, which stream into the store. The disk is not used, and only a few segments are in memory at a
+//! time.
 //!
-//! FFmpeg could copy the samples, too, but up to version 5 it takes composition offsets that grow in the
-//! course of a stream (any variable frame rate) for a delay, and shifts the picture against the sound by
-//! seconds.
+//! FFmpeg could also copy the samples. But up to version 5 it treats growing composition offsets, which any
+//! variable frame rate has, as a delay, and shifts video against audio by seconds.
 
 use std::cmp::Ordering;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use mp4_atom::{
-    Atom, Co64, Ctts, CttsEntry, DecodeMaybe, Edts, Elst, ElstEntry, Encode, FixedPoint, FourCC, Ftyp,
-    Header, Mdat, Moof, Moov, Stco, Stsc, StscEntry, Stss, Stsz, StszSamples, SttsEntry, Trak,
+    Atom, Co64, Ctts, CttsEntry, Edts, Elst, ElstEntry, Encode, FixedPoint, FourCC, Ftyp, Header, Mdat, Moof,
+    Moov, Stco, Stsc, StscEntry, Stss, Stsz, StszSamples, SttsEntry, Trak,
+};
+use vidstreamx_isobmff::{
+    BoxType,
+    boxes::{BoxError, all_boxes},
+    fragment::{self, FragmentError, SampleDefaults, track_fragment},
 };
 use vidstreamx_job::Exit;
 
@@ -25,81 +28,74 @@ use crate::{
     store::{CachePolicy, Store, StoreError},
 };
 
-/// Segments that are read ahead: enough to hide a round trip, few enough to bound memory.
+/// Segments to read ahead: enough to hide a round trip, few enough to bound memory.
 const READ_AHEAD: usize = 3;
-/// Ticks per second of the file's own clock, which edits are counted in.
+/// Ticks per second of the file's clock, in which edits are counted.
 const MOVIE_TIMESCALE: u64 = 1000;
-/// Samples that begin further into the file than this need offsets of 64 bits. The rest up to 4 GiB is left
-/// to the table.
-const MOST_BYTES_OF_SHORT_OFFSETS: u64 = 3 << 30;
-/// No sample of a video begins later, in ticks: what FFmpeg means by a time before 0 is far beyond it.
+/// Samples beyond this offset need offsets of 64 bits. The rest up to 4 GiB is for the table.
+const MAX_SHORT_OFFSET: u64 = 3 << 30;
+/// Latest start of a sample in ticks. FFmpeg writes negative times as values far beyond it.
 const LATEST_START: u64 = 1 << 53;
-/// In a sample's flags: no decoder can begin here (ISO/IEC 14496-12, section 8.8.3.1).
-const NON_SYNC: u32 = 1 << 16;
-/// Players choose one of the tracks with the same number, which is not 0.
+/// Alternate group of audio tracks; players play one track of a group. 0 means no group.
 const ALTERNATE_AUDIO: u16 = 1;
 
-/// A published rendition that goes into the file.
+/// A published rendition to put into the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Part {
-    /// In the store: `<job id>/video/1080p`.
-    pub folder: String,
-    /// How many segments there are.
-    pub segments: usize,
+pub(crate) struct Part {
+    /// Folder in the store: `<job id>/video/1080p`.
+    pub(crate) folder: String,
+    /// Number of segments.
+    pub(crate) segments: usize,
     /// ISO 639-2 code, for audio.
-    pub language: Option<String>,
-    /// For people; empty for video.
-    pub label: String,
+    pub(crate) language: Option<String>,
+    /// Name in the player's menu; empty for video.
+    pub(crate) label: String,
 }
 
-/// What was made.
+/// A written file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Mp4 {
+pub(crate) struct Mp4 {
     /// Size of the file.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
-/// Why no file could be made.
+/// A file that cannot be written.
 #[derive(Debug, thiserror::Error)]
-pub enum Mp4Error {
-    /// A segment could not be read, or the file not be written.
+pub(crate) enum Mp4Error {
+    /// The store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Something that was published is not there any more, or has changed.
+    /// A published object is missing or has changed.
     #[error("{0} was published and is gone or has changed")]
     Gone(String),
-    /// A segment that a progressive file cannot be made of.
+    /// A segment does not fit into a progressive file.
     #[error("{path} cannot become part of an MP4 file: {reason}")]
-    Segment {
-        /// In the store.
-        path: String,
-        /// What is wrong with it.
-        reason: Unfit,
-    },
-    /// The file's own table cannot be written.
+    Segment { path: String, reason: Unfit },
+    /// The sample table cannot be written.
     #[error("the table of {path} cannot be written: {error}")]
-    Table {
-        /// The MP4 file in the store.
-        path: String,
-        /// What does not fit.
-        error: mp4_atom::Error,
-    },
+    Table { path: String, error: mp4_atom::Error },
 }
 
-/// What is wrong with a segment.
+/// The reason why a segment does not fit.
 #[derive(Debug, thiserror::Error)]
-pub enum Unfit {
-    /// A box that cannot be decoded.
+pub(crate) enum Unfit {
+    /// A box cannot be decoded.
     #[error("a box is malformed: {0}")]
     Box(#[from] mp4_atom::Error),
-    /// Something that this program never publishes.
+    /// Boxes are missing.
+    #[error("{0}")]
+    Structure(#[from] BoxError),
+    /// A fragment has no single track with a time.
+    #[error("{0}")]
+    Fragment(#[from] FragmentError),
+    /// Content that the task never publishes.
     #[error("{0}")]
     Unexpected(&'static str),
 }
 
 impl Mp4Error {
     /// The exit code that tells the consumer what to do.
-    pub fn exit(&self) -> Exit {
+    pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Store(error) => error.exit(),
             // The next attempt publishes it again.
@@ -112,7 +108,7 @@ impl Mp4Error {
 /// Writes `path` from the published segments of `parts`, the rung first. Samples, frame times and the sound's
 /// place against the picture are those of the segments. `read_bytes` is told the size of every segment, each
 /// time it has been read, which is twice.
-pub async fn remux(
+pub(crate) async fn remux(
     store: &Store,
     parts: &[Part],
     path: &str,
@@ -165,7 +161,7 @@ fn segments(
         .buffered(READ_AHEAD)
 }
 
-/// The samples of the chunks, without the boxes around them.
+/// The samples of the chunks, without boxes.
 fn samples(
     store: &Store,
     chunks: &[Chunk],
@@ -178,7 +174,7 @@ fn samples(
             read_bytes(segment.len() as u64);
             let boxes = boxes(&segment).map_err(|reason| Mp4Error::Segment { path, reason })?;
             let samples: Vec<_> =
-                boxes.into_iter().filter(|(kind, _)| *kind == Mdat::KIND).map(|(_, body)| body).collect();
+                boxes.into_iter().filter(|(kind, _)| kind == b"mdat").map(|(_, body)| body).collect();
             let bytes: u64 = samples.iter().map(|samples| samples.len() as u64).sum();
             if bytes != chunk.bytes {
                 return Err(Mp4Error::Gone(store.locate(&chunk.path)));
@@ -188,25 +184,17 @@ fn samples(
         .try_flatten()
 }
 
-/// The bodies of the boxes that bytes are made of.
-fn boxes(bytes: &Bytes) -> Result<Vec<(FourCC, Bytes)>, Unfit> {
-    let mut rest = bytes.as_ref();
-    let mut found = Vec::new();
-    while let Some(header) = Header::decode_maybe(&mut rest)? {
-        let size = header.size.unwrap_or(rest.len());
-        let body = rest.get(..size).ok_or(Unfit::Unexpected("a box is longer than what holds it"))?;
-        found.push((header.kind, bytes.slice_ref(body)));
-        rest = &rest[size..];
-    }
-    Ok(found)
+/// The boxes in `bytes`, with bodies that share its memory.
+fn boxes(bytes: &Bytes) -> Result<Vec<(BoxType, Bytes)>, Unfit> {
+    Ok(all_boxes(bytes)?.into_iter().map(|(kind, body)| (kind, bytes.slice_ref(body))).collect())
 }
 
-/// The samples of one segment, which stay together.
+/// The samples of one segment, which form a chunk of the file.
 #[derive(Debug)]
 struct Chunk {
     /// Index of the part.
     track: usize,
-    /// The segment in the store.
+    /// Path of the segment in the store.
     path: String,
     start_seconds: f64,
     bytes: u64,
@@ -216,49 +204,38 @@ struct Chunk {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Sample {
     bytes: u32,
-    /// From its decoding to the next one's.
+    /// Duration: from its decoding to the next one's.
     ticks: u32,
-    /// From its decoding to its presentation; negative where decoding has no head start.
+    /// Composition offset: from its decoding to its presentation.
     offset: i32,
     sync: bool,
 }
 
-/// A rendition, and what is known of its samples.
+/// A rendition with the samples that were read.
 #[derive(Debug)]
 struct Track {
     trak: Trak,
-    /// Where fragments say nothing.
-    defaults: Sample,
-    /// When the first sample is decoded.
+    /// Values for samples without their own.
+    defaults: SampleDefaults,
+    /// Decoding time of the first sample.
     start_ticks: u64,
-    /// How long after that the last known sample's time is over.
+    /// Ticks from there to the end of the last sample.
     ticks: u64,
     samples: Vec<Sample>,
 }
 
 impl Track {
     fn new(part: &Part, init: &Bytes) -> Result<Self, Unfit> {
-        let moov = boxes(init)?.into_iter().find(|(kind, _)| *kind == Moov::KIND);
+        let moov = boxes(init)?.into_iter().find(|(kind, _)| kind == b"moov");
         let (_, body) = moov.ok_or(Unfit::Unexpected("it is no init segment"))?;
         let moov = Moov::decode_body(&mut body.as_ref())?;
+        let defaults = SampleDefaults::of_init(&moov);
         let [trak] = <[Trak; 1]>::try_from(moov.trak)
             .map_err(|_| Unfit::Unexpected("it is an init segment of other than one track"))?;
-        let trex = moov.mvex.and_then(|mvex| mvex.trex.into_iter().next()).unwrap_or_default();
-        let mut track = Self {
-            trak,
-            defaults: Sample {
-                bytes: trex.default_sample_size,
-                ticks: trex.default_sample_duration,
-                offset: 0,
-                sync: trex.default_sample_flags & NON_SYNC == 0,
-            },
-            start_ticks: 0,
-            ticks: 0,
-            samples: Vec::new(),
-        };
+        let mut track = Self { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() };
         let mdia = &mut track.trak.mdia;
         mdia.mdhd.timescale = mdia.mdhd.timescale.max(1);
-        // The field has room for three small letters.
+        // The field holds three lower-case letters.
         if let Some(language) = part
             .language
             .as_deref()
@@ -266,7 +243,7 @@ impl Track {
         {
             language.clone_into(&mut mdia.mdhd.language);
         }
-        // What players list a track under. A zero would end it.
+        // The track's name in players. A zero would end it.
         if !part.label.is_empty() {
             mdia.hdlr.name = part.label.replace('\0', "");
         }
@@ -281,16 +258,16 @@ impl Track {
         ticks as f64 / f64::from(self.trak.mdia.mdhd.timescale)
     }
 
-    /// Takes the samples of the next segment; the chunk's place is for the caller to fill in.
+    /// Adds the samples of the next segment. The caller sets the chunk's track and path.
     fn add(&mut self, segment: &Bytes) -> Result<Chunk, Unfit> {
         let known = self.samples.len();
         let (mut start, mut bytes, mut expected) = (None, 0, 0);
         for (kind, body) in boxes(segment)? {
-            if kind == Moof::KIND {
+            if kind == *b"moof" {
                 let (ticks, size) = self.add_fragment(&Moof::decode_body(&mut body.as_ref())?)?;
                 start.get_or_insert(ticks);
                 expected += size;
-            } else if kind == Mdat::KIND {
+            } else if kind == *b"mdat" {
                 bytes += body.len() as u64;
                 if bytes != expected {
                     return Err(Unfit::Unexpected("a fragment's samples are not what it announces"));
@@ -306,26 +283,21 @@ impl Track {
         Ok(Chunk { track: 0, path: String::new(), start_seconds, bytes, samples })
     }
 
-    /// Takes a fragment's samples; returns when the first one is decoded and the size of all.
+    /// Adds a fragment's samples. Returns the first decoding time and the size of all samples.
     fn add_fragment(&mut self, moof: &Moof) -> Result<(u64, u64), Unfit> {
-        let [traf] = moof.traf.as_slice() else {
-            return Err(Unfit::Unexpected("a fragment is of other than one track"));
-        };
-        let start = traf.tfdt.as_ref().ok_or(Unfit::Unexpected("a fragment is without a time"))?;
-        let start = Some(start.base_media_decode_time)
+        let (traf, start) = track_fragment(moof)?;
+        let start = Some(start)
             .filter(|start| *start < LATEST_START)
             .ok_or(Unfit::Unexpected("a fragment's time is out of range"))?;
-        self.join(start)?;
-        let (tfhd, defaults) = (&traf.tfhd, self.defaults);
+        self.extend_last_to(start)?;
         let mut size = 0;
-        for entry in traf.trun.iter().flat_map(|trun| trun.samples.iter()) {
-            let flags = entry.flags.or(tfhd.default_sample_flags);
+        for sample in fragment::samples(traf, start, self.defaults) {
             let sample = Sample {
-                bytes: entry.size.or(tfhd.default_sample_size).unwrap_or(defaults.bytes),
-                ticks: entry.duration.or(tfhd.default_sample_duration).unwrap_or(defaults.ticks),
-                offset: i32::try_from(entry.cts.unwrap_or_default())
-                    .map_err(|_| Unfit::Unexpected("a frame is shown too long after it is decoded"))?,
-                sync: flags.map_or(defaults.sync, |flags| flags & NON_SYNC == 0),
+                bytes: sample.size,
+                ticks: sample.duration,
+                offset: i32::try_from(sample.composition_offset)
+                    .map_err(|_| Unfit::Unexpected("a frame is presented too long after its decoding"))?,
+                sync: sample.is_sync,
             };
             size += u64::from(sample.bytes);
             self.ticks += u64::from(sample.ticks);
@@ -334,9 +306,9 @@ impl Track {
         Ok((start, size))
     }
 
-    /// A fragment says when it begins, a progressive file only how long every sample lasts: the last one
-    /// lasts until the next fragment begins.
-    fn join(&mut self, start: u64) -> Result<(), Unfit> {
+    /// Extends the last sample to the start of the next fragment. A fragment has a start time, but a
+    /// progressive file has only durations.
+    fn extend_last_to(&mut self, start: u64) -> Result<(), Unfit> {
         let Some(last) = self.samples.last_mut() else {
             self.start_ticks = start;
             return Ok(());
@@ -349,7 +321,7 @@ impl Track {
         Ok(())
     }
 
-    /// When and how the track is shown.
+    /// The track's times.
     fn timeline(&self) -> Timeline {
         let delay = self.samples.iter().map(|sample| -i64::from(sample.offset)).max().unwrap_or(0).max(0);
         let (mut decoded, mut first, mut last) = (0, i64::MAX, 0);
@@ -493,7 +465,7 @@ fn places(track: usize, chunks: &[Chunk], first_sample: u64) -> (Stsc, Option<St
         first_chunk += chunks;
     }
     let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
-    let short = if bytes < MOST_BYTES_OF_SHORT_OFFSETS {
+    let short = if bytes < MAX_SHORT_OFFSET {
         offsets.iter().map(|offset| u32::try_from(*offset)).collect::<Result<Vec<_>, _>>().ok()
     } else {
         None
@@ -517,295 +489,4 @@ fn runs<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<(u32, T)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{cell::Cell, collections::BTreeMap};
-
-    use mp4_atom::{Tfdt, Tfhd, Traf, Trun, TrunEntry, TrunSamples};
-
-    use super::*;
-    use crate::{
-        package::segmenter::{self, Output},
-        plan::segmentation::Boundaries,
-    };
-
-    const FRAGMENTS: &str = "-movflags +empty_moov+default_base_moof+skip_sidx+frag_discont\
-                             +negative_cts_offsets -avoid_negative_ts disabled -f mp4 pipe:1";
-
-    /// Publishes what FFmpeg makes of the arguments in segments of a second.
-    async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments: &str) -> Part {
-        let output = crate::process::command("ffmpeg")
-            .args("-nostdin -loglevel error".split(' '))
-            .args(arguments.split_whitespace())
-            .args(FRAGMENTS.split_whitespace())
-            .output()
-            .await
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let boundaries = Boundaries::every(1.0, 25.0);
-        let outputs: Vec<_> =
-            segmenter::outputs(output.stdout.as_slice(), boundaries, 0).try_collect().await.unwrap();
-        let segments = outputs.len() - 1;
-        for piece in outputs {
-            let (name, bytes) = match piece {
-                Output::Init(init) => (presentation::INIT_NAME.to_owned(), init.bytes),
-                Output::Segment(segment) => (presentation::segment_name(segment.number), segment.bytes),
-            };
-            store.put(&format!("{folder}/{name}"), CachePolicy::Immutable("video/mp4"), bytes).await.unwrap();
-        }
-        Part {
-            folder: folder.into(),
-            segments,
-            language: language.map(str::to_owned),
-            label: language.map(|language| format!("In {language}")).unwrap_or_default(),
-        }
-    }
-
-    /// Pictures at 0 s and from 2 s to 4 s, so that the largest composition offset comes late.
-    async fn publish_rung(store: &Store) -> Part {
-        publish(
-            store,
-            "job/video/64p",
-            None,
-            "-f lavfi -i testsrc2=size=64x64:rate=25:duration=4 -vf select='eq(n,0)+gte(t,2)' -fps_mode vfr \
-             -c:v libx264 -bf 3 -g 1000 -force_key_frames expr:gte(t,n_forced) -movflags +frag_keyframe",
-        )
-        .await
-    }
-
-    async fn publish_sound(store: &Store, language: &str, begins: f64) -> Part {
-        publish(
-            store,
-            &format!("job/audio/{language}"),
-            Some(language),
-            &format!(
-                "-itsoffset {begins} -f lavfi -i sine=sample_rate=48000:duration=3 -c:a aac \
-                 -bsf:a noise=drop='lt(pts,{begins}*48000)' -frag_duration 250000"
-            ),
-        )
-        .await
-    }
-
-    /// What FFmpeg's own reader makes of a file.
-    async fn probe(file: &std::path::Path, arguments: &str) -> String {
-        let output = crate::process::command("ffprobe")
-            .args("-loglevel error -of csv=p=0".split(' '))
-            .args(arguments.split(' '))
-            .arg(file)
-            .output()
-            .await
-            .unwrap();
-        let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success() && complaints.is_empty(), "{complaints}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// When the samples of each track are shown, in order.
-    async fn times(file: &std::path::Path) -> BTreeMap<usize, Vec<f64>> {
-        let mut times: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-        for line in probe(file, "-show_entries packet=stream_index,pts_time").await.lines() {
-            let mut fields = line.split(',');
-            let track = fields.next().unwrap().parse().unwrap();
-            times.entry(track).or_default().push(fields.next().unwrap().parse().unwrap());
-        }
-        for track in times.values_mut() {
-            track.sort_by(f64::total_cmp);
-        }
-        times
-    }
-
-    #[tokio::test]
-    async fn every_sample_is_shown_when_its_segment_says() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::Folder(folder.path().to_owned());
-        let parts = [
-            publish_rung(&store).await,
-            publish_sound(&store, "eng", 0.0).await,
-            publish_sound(&store, "deu", 1.5).await,
-        ];
-        let path = "job/mp4/64p.mp4";
-        let read = Cell::new(0);
-        let made = remux(&store, &parts, path, |bytes| read.set(read.get() + bytes)).await.unwrap();
-        let file = folder.path().join(path);
-        let bytes = Bytes::from(std::fs::read(&file).unwrap());
-        assert_eq!(made.bytes, bytes.len() as u64);
-        let paths = parts.iter().flat_map(|part| (0..part.segments).map(|number| segment_path(part, number)));
-        let segments: u64 =
-            paths.map(|path| std::fs::metadata(folder.path().join(path)).unwrap().len()).sum();
-        assert_eq!(read.get(), 2 * segments);
-        let order: Vec<_> = boxes(&bytes).unwrap().into_iter().map(|(kind, _)| kind.to_string()).collect();
-        assert_eq!(order, ["ftyp", "moov", "mdat"]);
-
-        let times = times(&file).await;
-        let pictures: Vec<_> = [0.0].into_iter().chain((50..100).map(|n| f64::from(n) / 25.0)).collect();
-        assert_eq!(times[&0].len(), pictures.len());
-        for (shown, expected) in times[&0].iter().zip(pictures) {
-            assert!((shown - expected).abs() < 0.001, "{shown} instead of {expected}");
-        }
-        for (track, begins) in [(1, 0.0), (2, 1.5)] {
-            let sound = &times[&track];
-            // FFmpeg rounds a delay to whole frames of sound: at most 21 ms.
-            assert!((sound[0] - begins).abs() < 0.022, "{} instead of {begins}", sound[0]);
-            let frames = sound.windows(2).all(|two| (two[1] - two[0] - 1024.0 / 48_000.0).abs() < 0.001);
-            assert!(frames && (140..=142).contains(&sound.len()), "{sound:?}");
-        }
-
-        // What is shown together lies together.
-        let (_, moov) = boxes(&bytes).unwrap().swap_remove(1);
-        let moov = Moov::decode_body(&mut moov.as_ref()).unwrap();
-        let place = |track: usize, chunk: usize| {
-            moov.trak[track].mdia.minf.stbl.stco.as_ref().map(|stco| stco.entries[chunk]).unwrap()
-        };
-        let places = [place(0, 0), place(1, 0), place(1, 1), place(2, 0), place(0, 1)];
-        assert!(places.is_sorted(), "{places:?}");
-
-        let streams = "-show_entries stream=codec_type:stream_tags=language,handler_name\
-                       :stream_disposition=default";
-        insta::assert_snapshot!(probe(&file, streams).await, @"
-        video,1,und,VideoHandler
-        audio,1,eng,In eng
-        audio,0,deu,In deu
-        ");
-    }
-
-    #[tokio::test]
-    async fn pictures_and_sound_are_those_of_the_segments() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::Folder(folder.path().to_owned());
-        let parts = [publish_rung(&store).await, publish_sound(&store, "eng", 0.0).await];
-        remux(&store, &parts, "all.mp4", |_| ()).await.unwrap();
-        for (stream, part) in parts.iter().enumerate() {
-            let mut segments = std::fs::read(folder.path().join(&part.folder).join("init.mp4")).unwrap();
-            for number in 0..part.segments {
-                segments.extend(std::fs::read(folder.path().join(segment_path(part, number))).unwrap());
-            }
-            let published = folder.path().join("published.mp4");
-            std::fs::write(&published, segments).unwrap();
-            let decoded = async |file: &std::path::Path, stream: usize| {
-                let output = crate::process::command("ffmpeg")
-                    .args(["-nostdin", "-loglevel", "error", "-i"])
-                    .arg(file)
-                    .args(
-                        format!("-map 0:{stream} -fps_mode passthrough -f framehash -hash md5 -").split(' '),
-                    )
-                    .output()
-                    .await
-                    .unwrap();
-                let lines = String::from_utf8(output.stdout).unwrap();
-                let hashes = lines.lines().filter(|line| !line.starts_with('#'));
-                hashes.filter_map(|line| line.rsplit(',').next().map(str::to_owned)).collect::<Vec<_>>()
-            };
-            let expected = decoded(&published, 0).await;
-            assert!(expected.len() > 50);
-            assert_eq!(decoded(&folder.path().join("all.mp4"), stream).await, expected);
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_gone_or_no_segment_makes_no_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::Folder(folder.path().to_owned());
-        let rung = publish_rung(&store).await;
-        let one_more = Part { segments: rung.segments + 1, ..rung.clone() };
-        let error = remux(&store, &[one_more], "mp4/64p.mp4", |_| ()).await.unwrap_err();
-        assert!(
-            error.to_string().ends_with("seg-00003.m4s was published and is gone or has changed"),
-            "{error}"
-        );
-        assert_eq!(error.exit(), Exit::Transient);
-
-        let segment = segment_path(&rung, 1);
-        let whole = store.get(&segment).await.unwrap().unwrap();
-        for broken in [whole.slice(..whole.len() - 1), Bytes::from_static(b"rubbish rubbish"), Bytes::new()] {
-            store.put(&segment, CachePolicy::Immutable("video/mp4"), broken).await.unwrap();
-            let error = remux(&store, std::slice::from_ref(&rung), "mp4/64p.mp4", |_| ()).await.unwrap_err();
-            assert!(matches!(&error, Mp4Error::Segment { path, .. } if *path == segment), "{error}");
-            assert_eq!(error.exit(), Exit::Internal);
-        }
-        assert!(!folder.path().join("mp4").exists());
-    }
-
-    #[tokio::test]
-    async fn a_segment_that_changes_under_way_is_no_part_of_the_file() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::Folder(folder.path().to_owned());
-        let rung = publish_rung(&store).await;
-        let chunk =
-            |bytes| Chunk { track: 0, path: segment_path(&rung, 0), start_seconds: 0.0, bytes, samples: 1 };
-        let error = samples(&store, &[chunk(1)], &|_| ()).try_collect::<Vec<_>>().await.unwrap_err();
-        assert!(matches!(error, Mp4Error::Gone(_)), "{error}");
-    }
-
-    fn track() -> Track {
-        let defaults = Sample { bytes: 10, ticks: 100, offset: 0, sync: true };
-        let mut trak = Trak::default();
-        trak.mdia.mdhd.timescale = 1000;
-        Track { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() }
-    }
-
-    fn fragment(start: u64, offsets: &[i64]) -> Moof {
-        let entry = |offset: &i64| TrunEntry { cts: Some(*offset), ..TrunEntry::default() };
-        let samples = TrunSamples::Explicit(offsets.iter().map(entry).collect());
-        let traf = Traf {
-            tfhd: Tfhd::default(),
-            tfdt: Some(Tfdt { base_media_decode_time: start }),
-            trun: vec![Trun { data_offset: None, samples }],
-            ..Traf::default()
-        };
-        Moof { traf: vec![traf], ..Moof::default() }
-    }
-
-    #[test]
-    fn a_gap_between_fragments_prolongs_the_sample_before_it() {
-        let mut track = track();
-        track.add_fragment(&fragment(500, &[0, 0])).unwrap();
-        track.add_fragment(&fragment(1000, &[0])).unwrap();
-        let ticks: Vec<_> = track.samples.iter().map(|sample| sample.ticks).collect();
-        assert_eq!((ticks, track.ticks), (vec![100, 400, 100], 600));
-        assert!(track.add_fragment(&fragment(900, &[0])).is_err());
-        assert!(track.add_fragment(&fragment(u64::MAX, &[0])).is_err());
-    }
-
-    #[test]
-    fn no_sample_is_shown_before_it_is_decoded_and_none_is_late() {
-        let mut track = track();
-        // Shown at 500, 800, 600, 700.
-        track.add_fragment(&fragment(500, &[0, 200, -100, -100])).unwrap();
-        let timeline = Timeline { delay: 100, start: 500, media_start: 100, duration: 400 };
-        assert_eq!(track.timeline(), timeline);
-        let moov = movie(&[track], &[], 0);
-        let stbl = &moov.trak[0].mdia.minf.stbl;
-        let offsets: Vec<_> = stbl.ctts.iter().flat_map(|ctts| &ctts.entries).collect();
-        let runs: Vec<_> = offsets.iter().map(|entry| (entry.sample_count, entry.sample_offset)).collect();
-        assert_eq!(runs, [(1, 100), (1, 300), (2, 0)]);
-        assert_eq!(moov.mvhd.duration, 900);
-    }
-
-    #[test]
-    fn players_can_begin_where_the_segments_let_them() {
-        let sync = |flags: &[u32]| {
-            let mut track = track();
-            let entry = |flags: &u32| TrunEntry { flags: Some(*flags), ..TrunEntry::default() };
-            let mut moof = fragment(0, &[]);
-            moof.traf[0].trun[0].samples = TrunSamples::Explicit(flags.iter().map(entry).collect());
-            track.add_fragment(&moof).unwrap();
-            movie(&[track], &[], 0).trak[0].mdia.minf.stbl.stss.as_ref().map(|stss| stss.entries.clone())
-        };
-        assert_eq!(sync(&[0, NON_SYNC, NON_SYNC, 0, NON_SYNC]), Some(vec![1, 4]));
-        assert_eq!(sync(&[0, 0]), None);
-    }
-
-    #[test]
-    fn samples_beyond_four_gigabytes_are_found() {
-        let chunk =
-            |track, bytes| Chunk { track, path: String::new(), start_seconds: 0.0, bytes, samples: 7 };
-        let chunks = [chunk(0, 5 << 30), chunk(1, 1000), chunk(1, 1000), chunk(0, 1)];
-        let (stsc, short, long) = places(1, &chunks, 100);
-        assert_eq!(stsc.entries.len(), 1);
-        assert_eq!((short, long), (None, Some(Co64 { entries: vec![(5 << 30) + 100, (5 << 30) + 1100] })));
-        let (_, short, _) = places(1, &chunks[1..], 100);
-        assert_eq!(short, Some(Stco { entries: vec![100, 1100] }));
-        let head = head(&[], &chunks).unwrap();
-        // A box of more than 4 GiB: size 1, and the size behind its name.
-        assert_eq!(head[head.len() - 16..head.len() - 8], *b"\0\0\0\x01mdat");
-    }
-}
+mod tests;

@@ -16,8 +16,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    package::init_segment::Init,
     package::presentation::{self, Published},
-    package::segmenter::{self, Init},
     package::stills::{self, Stills},
     store::{CachePolicy, JSON, Store, StoreError, Tag},
 };
@@ -172,7 +172,7 @@ impl PriorOutput {
         let mut rows = rows(files, tracks.len()).into_iter();
         let mut recovered = Vec::with_capacity(tracks.len());
         for (number, (track, init)) in tracks.iter().zip(inits).enumerate() {
-            let Some(init) = init.and_then(|init| segmenter::init(init).ok()) else { return Ok(not_enough) };
+            let Some(init) = init.and_then(|init| Init::parse(init).ok()) else { return Ok(not_enough) };
             let entries = rows.next().unwrap_or_default();
             let entries = intact(entries, track, &tags, number >= rungs);
             recovered.push(Track { init, entries });

@@ -17,8 +17,8 @@ use crate::{
     error::TaskError,
     package::{
         dash, hls,
+        init_segment::Init,
         presentation::{self as names, Published, Timeline},
-        segmenter::Init,
         stills::{self, Stills},
         webvtt,
     },

@@ -5,8 +5,8 @@ use vidstreamx_job::{self as job, RenditionKind};
 use crate::{
     error::TaskError,
     package::{
+        init_segment::Init,
         presentation::{AudioLayout, Published, Rates, Rendition, SubtitlesTrack, Timeline},
-        segmenter::Init,
     },
     plan::{
         language,

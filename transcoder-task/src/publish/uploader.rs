@@ -7,8 +7,10 @@ use tokio::{net::unix::pipe, sync::mpsc};
 use crate::{
     error::TaskError,
     package::{
+        init_segment::{CmafError, Init},
         presentation::{self, Published},
-        segmenter::{self, CmafError, Init, Output, Segment},
+        segmenter::{self, Output, Segment},
+        splice,
     },
     plan::segmentation::Boundaries,
     store::{CachePolicy, Store, Tag},
@@ -57,7 +59,7 @@ impl Uploader<'_> {
         let outputs = match encoded_prefix.zip(self.prefix_until) {
             None => segmenter::outputs(pipe, boundaries, first_number).left_stream(),
             Some((encoded_prefix, until)) => {
-                segmenter::outputs_after_prefix(encoded_prefix, until, pipe, boundaries, first_number)
+                splice::outputs_after_prefix(encoded_prefix, until, pipe, boundaries, first_number)
                     .right_stream()
             }
         };

@@ -1,0 +1,133 @@
+//! Init segments: codec string, clock and sample defaults of a rendition.
+
+use bytes::Bytes;
+use mp4_atom::{Avc1, Codec, Decode, Encode, Moov};
+use vidstreamx_isobmff::{
+    boxes::{BoxError, all_boxes, offset_of},
+    codecs::codec_string,
+    fragment::{FragmentError, SampleDefaults},
+};
+
+/// FFmpeg's output cannot be segmented.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CmafError {
+    /// The pipe broke.
+    #[error("reading it failed: {0}")]
+    Read(#[from] std::io::Error),
+    /// A box cannot be decoded or encoded.
+    #[error("a box is malformed: {0}")]
+    Box(#[from] mp4_atom::Error),
+    /// Boxes are missing.
+    #[error("{0}")]
+    Structure(#[from] BoxError),
+    /// A fragment has no single track with a time.
+    #[error("{0}")]
+    Fragment(#[from] FragmentError),
+    /// FFmpeg never writes such boxes, or not in this order.
+    #[error("{0}")]
+    Unexpected(&'static str),
+    /// An encoded prefix and the copied rest do not fit together.
+    #[error("the encoded prefix and the copied rest do not fit together: {0}")]
+    Splice(&'static str),
+}
+
+/// The init segment of a rendition.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Init {
+    /// `ftyp` and `moov`, as published.
+    pub(crate) bytes: Bytes,
+    /// RFC 6381 codec string.
+    pub(crate) codecs: String,
+    /// Ticks per second of the segments' times.
+    pub(crate) timescale: u32,
+}
+
+/// Properties of the samples that the init segment holds.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Track {
+    pub(super) timescale: u32,
+    pub(super) is_audio: bool,
+    pub(super) defaults: SampleDefaults,
+}
+
+/// The error of an init segment without a track.
+const NO_TRACK: CmafError = CmafError::Unexpected("an init segment without a track");
+
+impl Init {
+    /// Parses an init segment, and returns the properties of its samples, too.
+    ///
+    /// # Errors
+    /// It is incomplete or malformed, or has a codec that no rendition uses.
+    pub(super) fn with_track(bytes: Bytes) -> Result<(Self, Track), CmafError> {
+        let moov = decode_moov(&bytes)?.1;
+        let trak = moov.trak.first().ok_or(NO_TRACK)?;
+        let track = Track {
+            timescale: trak.mdia.mdhd.timescale.max(1),
+            is_audio: <[u8; 4]>::from(trak.mdia.hdlr.handler) == *b"soun",
+            defaults: SampleDefaults::of_init(&moov),
+        };
+        let codecs = trak.mdia.minf.stbl.stsd.codecs.first().and_then(codec_string);
+        let codecs = codecs.ok_or(CmafError::Unexpected("an init segment of an unexpected codec"))?;
+        Ok((Self { bytes, codecs, timescale: track.timescale }, track))
+    }
+
+    /// Parses a published init segment.
+    ///
+    /// # Errors
+    /// As for [`Init::with_track`].
+    pub(crate) fn parse(bytes: Bytes) -> Result<Self, CmafError> {
+        Ok(Self::with_track(bytes)?.0)
+    }
+
+    /// This init segment with the parameter sets of `other` added, for one H.264 rendition with segments of
+    /// both.
+    ///
+    /// # Errors
+    /// [`CmafError::Splice`] if they do not fit together.
+    pub(crate) fn with_parameter_sets_of(&self, other: &Self) -> Result<Self, CmafError> {
+        if self.timescale != other.timescale {
+            return Err(CmafError::Splice("their clocks differ"));
+        }
+        let (front, mut moov) = decode_moov(&self.bytes)?;
+        let (_, mut theirs) = decode_moov(&other.bytes)?;
+        let (ours, theirs) = (avc1(&mut moov)?, avc1(&mut theirs)?.clone());
+        if (ours.visual.width, ours.visual.height) != (theirs.visual.width, theirs.visual.height) {
+            return Err(CmafError::Splice("their sizes differ"));
+        }
+        let (ours, theirs) = (&mut ours.avcc, theirs.avcc);
+        // A decoder for the higher one of Baseline, Main and High also decodes the lower ones.
+        ours.avc_profile_indication = ours.avc_profile_indication.max(theirs.avc_profile_indication);
+        ours.profile_compatibility &= theirs.profile_compatibility;
+        ours.avc_level_indication = ours.avc_level_indication.max(theirs.avc_level_indication);
+        ours.ext = ours.ext.take().or(theirs.ext);
+        add_new(&mut ours.sequence_parameter_sets, theirs.sequence_parameter_sets);
+        add_new(&mut ours.picture_parameter_sets, theirs.picture_parameter_sets);
+        let mut bytes = front.to_vec();
+        moov.encode(&mut bytes)?;
+        Self::parse(bytes.into())
+    }
+}
+
+/// The bytes before the `moov` box, and the decoded box.
+fn decode_moov(bytes: &[u8]) -> Result<(&[u8], Moov), CmafError> {
+    // An incomplete box would hide behind a complete one.
+    all_boxes(bytes)?;
+    let (front, mut moov) = bytes.split_at(offset_of(bytes, *b"moov").ok_or(NO_TRACK)?);
+    Ok((front, Moov::decode(&mut moov)?))
+}
+
+fn avc1(moov: &mut Moov) -> Result<&mut Avc1, CmafError> {
+    let trak = moov.trak.first_mut().ok_or(NO_TRACK)?;
+    match trak.mdia.minf.stbl.stsd.codecs.first_mut() {
+        Some(Codec::Avc1(avc1)) => Ok(avc1),
+        _ => Err(CmafError::Splice("one of them is not H.264")),
+    }
+}
+
+fn add_new(sets: &mut Vec<Vec<u8>>, others: Vec<Vec<u8>>) {
+    for other in others {
+        if !sets.contains(&other) {
+            sets.push(other);
+        }
+    }
+}

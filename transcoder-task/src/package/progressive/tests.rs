@@ -1,0 +1,286 @@
+use std::{cell::Cell, collections::BTreeMap};
+
+use mp4_atom::{Tfdt, Tfhd, Traf, Trun, TrunEntry, TrunSamples};
+
+use vidstreamx_isobmff::fragment::IS_NON_SYNC;
+
+use super::*;
+use crate::{
+    package::segmenter::{self, Output},
+    plan::segmentation::Boundaries,
+};
+
+const FRAGMENTS: &str = "-movflags +empty_moov+default_base_moof+skip_sidx+frag_discont\
+                         +negative_cts_offsets -avoid_negative_ts disabled -f mp4 pipe:1";
+
+/// Publishes what FFmpeg makes of the arguments in segments of a second.
+async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments: &str) -> Part {
+    let output = crate::process::command("ffmpeg")
+        .args("-nostdin -loglevel error".split(' '))
+        .args(arguments.split_whitespace())
+        .args(FRAGMENTS.split_whitespace())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let boundaries = Boundaries::every(1.0, 25.0);
+    let outputs: Vec<_> =
+        segmenter::outputs(output.stdout.as_slice(), boundaries, 0).try_collect().await.unwrap();
+    let segments = outputs.len() - 1;
+    for piece in outputs {
+        let (name, bytes) = match piece {
+            Output::Init(init) => (presentation::INIT_NAME.to_owned(), init.bytes),
+            Output::Segment(segment) => (presentation::segment_name(segment.number), segment.bytes),
+        };
+        store.put(&format!("{folder}/{name}"), CachePolicy::Immutable("video/mp4"), bytes).await.unwrap();
+    }
+    Part {
+        folder: folder.into(),
+        segments,
+        language: language.map(str::to_owned),
+        label: language.map(|language| format!("In {language}")).unwrap_or_default(),
+    }
+}
+
+/// Pictures at 0 s and from 2 s to 4 s, so that the largest composition offset comes late.
+async fn publish_rung(store: &Store) -> Part {
+    publish(
+        store,
+        "job/video/64p",
+        None,
+        "-f lavfi -i testsrc2=size=64x64:rate=25:duration=4 -vf select='eq(n,0)+gte(t,2)' -fps_mode vfr \
+         -c:v libx264 -bf 3 -g 1000 -force_key_frames expr:gte(t,n_forced) -movflags +frag_keyframe",
+    )
+    .await
+}
+
+async fn publish_sound(store: &Store, language: &str, begins: f64) -> Part {
+    publish(
+        store,
+        &format!("job/audio/{language}"),
+        Some(language),
+        &format!(
+            "-itsoffset {begins} -f lavfi -i sine=sample_rate=48000:duration=3 -c:a aac \
+             -bsf:a noise=drop='lt(pts,{begins}*48000)' -frag_duration 250000"
+        ),
+    )
+    .await
+}
+
+/// What FFmpeg's own reader makes of a file.
+async fn probe(file: &std::path::Path, arguments: &str) -> String {
+    let output = crate::process::command("ffprobe")
+        .args("-loglevel error -of csv=p=0".split(' '))
+        .args(arguments.split(' '))
+        .arg(file)
+        .output()
+        .await
+        .unwrap();
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && complaints.is_empty(), "{complaints}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// When the samples of each track are shown, in order.
+async fn times(file: &std::path::Path) -> BTreeMap<usize, Vec<f64>> {
+    let mut times: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for line in probe(file, "-show_entries packet=stream_index,pts_time").await.lines() {
+        let mut fields = line.split(',');
+        let track = fields.next().unwrap().parse().unwrap();
+        times.entry(track).or_default().push(fields.next().unwrap().parse().unwrap());
+    }
+    for track in times.values_mut() {
+        track.sort_by(f64::total_cmp);
+    }
+    times
+}
+
+#[tokio::test]
+async fn every_sample_is_shown_when_its_segment_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::Folder(folder.path().to_owned());
+    let parts = [
+        publish_rung(&store).await,
+        publish_sound(&store, "eng", 0.0).await,
+        publish_sound(&store, "deu", 1.5).await,
+    ];
+    let path = "job/mp4/64p.mp4";
+    let read = Cell::new(0);
+    let made = remux(&store, &parts, path, |bytes| read.set(read.get() + bytes)).await.unwrap();
+    let file = folder.path().join(path);
+    let bytes = Bytes::from(std::fs::read(&file).unwrap());
+    assert_eq!(made.bytes, bytes.len() as u64);
+    let paths = parts.iter().flat_map(|part| (0..part.segments).map(|number| segment_path(part, number)));
+    let segments: u64 = paths.map(|path| std::fs::metadata(folder.path().join(path)).unwrap().len()).sum();
+    assert_eq!(read.get(), 2 * segments);
+    let order: Vec<_> =
+        boxes(&bytes).unwrap().into_iter().map(|(kind, _)| kind.escape_ascii().to_string()).collect();
+    assert_eq!(order, ["ftyp", "moov", "mdat"]);
+
+    let times = times(&file).await;
+    let pictures: Vec<_> = [0.0].into_iter().chain((50..100).map(|n| f64::from(n) / 25.0)).collect();
+    assert_eq!(times[&0].len(), pictures.len());
+    for (shown, expected) in times[&0].iter().zip(pictures) {
+        assert!((shown - expected).abs() < 0.001, "{shown} instead of {expected}");
+    }
+    for (track, begins) in [(1, 0.0), (2, 1.5)] {
+        let sound = &times[&track];
+        // FFmpeg rounds a delay to whole frames of sound: at most 21 ms.
+        assert!((sound[0] - begins).abs() < 0.022, "{} instead of {begins}", sound[0]);
+        let frames = sound.windows(2).all(|two| (two[1] - two[0] - 1024.0 / 48_000.0).abs() < 0.001);
+        assert!(frames && (140..=142).contains(&sound.len()), "{sound:?}");
+    }
+
+    // What is shown together lies together.
+    let (_, moov) = boxes(&bytes).unwrap().swap_remove(1);
+    let moov = Moov::decode_body(&mut moov.as_ref()).unwrap();
+    let place = |track: usize, chunk: usize| {
+        moov.trak[track].mdia.minf.stbl.stco.as_ref().map(|stco| stco.entries[chunk]).unwrap()
+    };
+    let places = [place(0, 0), place(1, 0), place(1, 1), place(2, 0), place(0, 1)];
+    assert!(places.is_sorted(), "{places:?}");
+
+    let streams = "-show_entries stream=codec_type:stream_tags=language,handler_name\
+                   :stream_disposition=default";
+    insta::assert_snapshot!(probe(&file, streams).await, @"
+    video,1,und,VideoHandler
+    audio,1,eng,In eng
+    audio,0,deu,In deu
+    ");
+}
+
+#[tokio::test]
+async fn pictures_and_sound_are_those_of_the_segments() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::Folder(folder.path().to_owned());
+    let parts = [publish_rung(&store).await, publish_sound(&store, "eng", 0.0).await];
+    remux(&store, &parts, "all.mp4", |_| ()).await.unwrap();
+    for (stream, part) in parts.iter().enumerate() {
+        let mut segments = std::fs::read(folder.path().join(&part.folder).join("init.mp4")).unwrap();
+        for number in 0..part.segments {
+            segments.extend(std::fs::read(folder.path().join(segment_path(part, number))).unwrap());
+        }
+        let published = folder.path().join("published.mp4");
+        std::fs::write(&published, segments).unwrap();
+        let decoded = async |file: &std::path::Path, stream: usize| {
+            let output = crate::process::command("ffmpeg")
+                .args(["-nostdin", "-loglevel", "error", "-i"])
+                .arg(file)
+                .args(format!("-map 0:{stream} -fps_mode passthrough -f framehash -hash md5 -").split(' '))
+                .output()
+                .await
+                .unwrap();
+            let lines = String::from_utf8(output.stdout).unwrap();
+            let hashes = lines.lines().filter(|line| !line.starts_with('#'));
+            hashes.filter_map(|line| line.rsplit(',').next().map(str::to_owned)).collect::<Vec<_>>()
+        };
+        let expected = decoded(&published, 0).await;
+        assert!(expected.len() > 50);
+        assert_eq!(decoded(&folder.path().join("all.mp4"), stream).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn what_is_gone_or_no_segment_makes_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::Folder(folder.path().to_owned());
+    let rung = publish_rung(&store).await;
+    let one_more = Part { segments: rung.segments + 1, ..rung.clone() };
+    let error = remux(&store, &[one_more], "mp4/64p.mp4", |_| ()).await.unwrap_err();
+    assert!(error.to_string().ends_with("seg-00003.m4s was published and is gone or has changed"), "{error}");
+    assert_eq!(error.exit(), Exit::Transient);
+
+    let segment = segment_path(&rung, 1);
+    let whole = store.get(&segment).await.unwrap().unwrap();
+    for broken in [whole.slice(..whole.len() - 1), Bytes::from_static(b"rubbish rubbish"), Bytes::new()] {
+        store.put(&segment, CachePolicy::Immutable("video/mp4"), broken).await.unwrap();
+        let error = remux(&store, std::slice::from_ref(&rung), "mp4/64p.mp4", |_| ()).await.unwrap_err();
+        assert!(matches!(&error, Mp4Error::Segment { path, .. } if *path == segment), "{error}");
+        assert_eq!(error.exit(), Exit::Internal);
+    }
+    assert!(!folder.path().join("mp4").exists());
+}
+
+#[tokio::test]
+async fn a_segment_that_changes_under_way_is_no_part_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::Folder(folder.path().to_owned());
+    let rung = publish_rung(&store).await;
+    let chunk =
+        |bytes| Chunk { track: 0, path: segment_path(&rung, 0), start_seconds: 0.0, bytes, samples: 1 };
+    let error = samples(&store, &[chunk(1)], &|_| ()).try_collect::<Vec<_>>().await.unwrap_err();
+    assert!(matches!(error, Mp4Error::Gone(_)), "{error}");
+}
+
+fn track() -> Track {
+    let defaults = SampleDefaults { duration: 100, size: 10, flags: 0 };
+    let mut trak = Trak::default();
+    trak.mdia.mdhd.timescale = 1000;
+    Track { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() }
+}
+
+fn fragment(start: u64, offsets: &[i64]) -> Moof {
+    let entry = |offset: &i64| TrunEntry { cts: Some(*offset), ..TrunEntry::default() };
+    let samples = TrunSamples::Explicit(offsets.iter().map(entry).collect());
+    let traf = Traf {
+        tfhd: Tfhd::default(),
+        tfdt: Some(Tfdt { base_media_decode_time: start }),
+        trun: vec![Trun { data_offset: None, samples }],
+        ..Traf::default()
+    };
+    Moof { traf: vec![traf], ..Moof::default() }
+}
+
+#[test]
+fn a_gap_between_fragments_prolongs_the_sample_before_it() {
+    let mut track = track();
+    track.add_fragment(&fragment(500, &[0, 0])).unwrap();
+    track.add_fragment(&fragment(1000, &[0])).unwrap();
+    let ticks: Vec<_> = track.samples.iter().map(|sample| sample.ticks).collect();
+    assert_eq!((ticks, track.ticks), (vec![100, 400, 100], 600));
+    assert!(track.add_fragment(&fragment(900, &[0])).is_err());
+    assert!(track.add_fragment(&fragment(u64::MAX, &[0])).is_err());
+}
+
+#[test]
+fn no_sample_is_shown_before_it_is_decoded_and_none_is_late() {
+    let mut track = track();
+    // Shown at 500, 800, 600, 700.
+    track.add_fragment(&fragment(500, &[0, 200, -100, -100])).unwrap();
+    let timeline = Timeline { delay: 100, start: 500, media_start: 100, duration: 400 };
+    assert_eq!(track.timeline(), timeline);
+    let moov = movie(&[track], &[], 0);
+    let stbl = &moov.trak[0].mdia.minf.stbl;
+    let offsets: Vec<_> = stbl.ctts.iter().flat_map(|ctts| &ctts.entries).collect();
+    let runs: Vec<_> = offsets.iter().map(|entry| (entry.sample_count, entry.sample_offset)).collect();
+    assert_eq!(runs, [(1, 100), (1, 300), (2, 0)]);
+    assert_eq!(moov.mvhd.duration, 900);
+}
+
+#[test]
+fn players_can_begin_where_the_segments_let_them() {
+    let sync = |flags: &[u32]| {
+        let mut track = track();
+        let entry = |flags: &u32| TrunEntry { flags: Some(*flags), ..TrunEntry::default() };
+        let mut moof = fragment(0, &[]);
+        moof.traf[0].trun[0].samples = TrunSamples::Explicit(flags.iter().map(entry).collect());
+        track.add_fragment(&moof).unwrap();
+        movie(&[track], &[], 0).trak[0].mdia.minf.stbl.stss.as_ref().map(|stss| stss.entries.clone())
+    };
+    assert_eq!(sync(&[0, IS_NON_SYNC, IS_NON_SYNC, 0, IS_NON_SYNC]), Some(vec![1, 4]));
+    assert_eq!(sync(&[0, 0]), None);
+}
+
+#[test]
+fn samples_beyond_four_gigabytes_are_found() {
+    let chunk = |track, bytes| Chunk { track, path: String::new(), start_seconds: 0.0, bytes, samples: 7 };
+    let chunks = [chunk(0, 5 << 30), chunk(1, 1000), chunk(1, 1000), chunk(0, 1)];
+    let (stsc, short, long) = places(1, &chunks, 100);
+    assert_eq!(stsc.entries.len(), 1);
+    assert_eq!((short, long), (None, Some(Co64 { entries: vec![(5 << 30) + 100, (5 << 30) + 1100] })));
+    let (_, short, _) = places(1, &chunks[1..], 100);
+    assert_eq!(short, Some(Stco { entries: vec![100, 1100] }));
+    let head = head(&[], &chunks).unwrap();
+    // A box of more than 4 GiB: size 1, and the size behind its name.
+    assert_eq!(head[head.len() - 16..head.len() - 8], *b"\0\0\0\x01mdat");
+}

@@ -1,0 +1,216 @@
+use futures::TryStreamExt;
+use tokio::io::AsyncWriteExt;
+
+use crate::package::splice::outputs_after_prefix;
+
+use super::*;
+
+const BOUNDARIES: Boundaries =
+    Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02, frame_seconds: 0.04 };
+
+/// The interval that begins there: the first segments are short.
+const TWO_SECONDS: i64 = 5;
+
+async fn cut(arguments: &str) -> Vec<Output> {
+    outputs(made(arguments).await.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
+}
+
+async fn made(arguments: &str) -> Vec<u8> {
+    let output = crate::process::command("ffmpeg")
+        .args(["-loglevel", "error"])
+        .args(arguments.split_whitespace())
+        .args(["-f", "mp4", "pipe:1"])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn split(outputs: Vec<Output>) -> (Init, Vec<Segment>) {
+    let mut outputs = outputs.into_iter();
+    let Some(Output::Init(init)) = outputs.next() else { panic!("no init segment") };
+    let segments = outputs.map(|piece| match piece {
+        Output::Segment(segment) => segment,
+        Output::Init(_) => panic!("a second init segment"),
+    });
+    (init, segments.collect())
+}
+
+#[tokio::test]
+async fn video_is_segmented_at_keyframes_without_loss() {
+    let (init, segments) = split(
+        cut("-f lavfi -i testsrc2=size=64x64:rate=25:duration=2.6 -c:v libx264 -g 25 -sc_threshold 0 \
+             -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets")
+        .await,
+    );
+    assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
+    let frame = u64::from(init.timescale) / 25;
+    let timeline: Vec<_> = segments
+        .iter()
+        .map(|s| (s.number, s.start_ticks / frame, s.duration_ticks / frame, s.samples))
+        .collect();
+    assert_eq!(timeline, [(0, 0, 25, 25), (1, 25, 25, 25), (2, 50, 15, 15)]);
+    for segment in &segments {
+        assert!(segment.starts_with_keyframe);
+        // What is left out are the other frames.
+        let mdat = segment.bytes.windows(4).position(|four| four == b"mdat").unwrap() as u64 + 4;
+        assert!(mdat < segment.key_bytes && segment.key_bytes < segment.bytes.len() as u64);
+    }
+}
+
+/// Two seconds of black, then three of white that come from elsewhere.
+async fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
+    let encoded = "-pix_fmt yuv420p -g 25 -sc_threshold 0 -video_track_timescale 25 \
+                   -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+frag_discont \
+                   -avoid_negative_ts disabled -c:v";
+    let encoded_prefix =
+        format!("-f lavfi -i color=black:size=64x64:rate=25:duration=2 {encoded} {prefix_arguments}");
+    let rest = format!(
+        "-f lavfi -i color=white:size=64x64:rate=25:duration=3 -vf setpts=PTS+2/TB {encoded} libx264 \
+         -preset ultrafast"
+    );
+    tokio::join!(made(&encoded_prefix), made(&rest))
+}
+
+async fn joined(encoded_prefix: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Output>, CmafError> {
+    outputs_after_prefix(encoded_prefix, until, rest, BOUNDARIES, 0).try_collect().await
+}
+
+#[tokio::test]
+async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
+    let (encoded_prefix, rest) = prefix_and_rest("libx264 -preset fast -x264-params sps-id=31").await;
+    let (init, segments) = split(joined(&encoded_prefix, TWO_SECONDS, &rest).await.unwrap());
+    // High, as the encoded prefix is; the rest is Baseline.
+    assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
+    let timeline: Vec<_> = segments.iter().map(|s| (s.number, s.start_ticks, s.samples)).collect();
+    assert_eq!(timeline, [(0, 0, 25), (1, 25, 25), (2, 50, 25), (3, 75, 25), (4, 100, 25)]);
+    for (segment, is_white) in segments.iter().zip([false, false, true, true, true]) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("alone.mp4");
+        std::fs::write(&path, [&init.bytes[..], &segment.bytes].concat()).unwrap();
+        let decode = format!("-xerror -i {} -f rawvideo -pix_fmt gray pipe:1", path.display());
+        let output =
+            crate::process::command("ffmpeg").args(decode.split_whitespace()).output().await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.stdout.len(), 25 * 64 * 64);
+        assert!(output.stdout.iter().all(|pixel| (*pixel > 128) == is_white), "segment {}", segment.number);
+    }
+    // An attempt that goes on behind the encoded prefix has the rest alone.
+    let (alone, _) = split(outputs(rest.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap());
+    assert_ne!(alone, init);
+    assert_eq!(alone.with_parameter_sets_of(&init).unwrap(), init);
+}
+
+#[tokio::test]
+async fn an_incomplete_encoded_prefix_is_an_error() {
+    let (encoded_prefix, rest) = prefix_and_rest("libx264").await;
+    for (encoded_prefix, until) in [
+        (&encoded_prefix[..], 6),
+        (&encoded_prefix[..], 4),
+        (&encoded_prefix[..encoded_prefix.len() / 2], TWO_SECONDS),
+    ] {
+        joined(encoded_prefix, until, &rest).await.unwrap_err();
+    }
+    let (encoded_prefix, rest) = prefix_and_rest("libx264 -s 32x32").await;
+    assert!(matches!(
+        joined(&encoded_prefix, TWO_SECONDS, &rest).await,
+        Err(CmafError::Splice("their sizes differ"))
+    ));
+}
+
+#[tokio::test]
+async fn variable_frame_rate_decodes_in_presentation_order() {
+    // Frames last 40 ms and 1 s, and are reordered.
+    let (init, segments) = split(
+        cut("-f lavfi -i testsrc2=size=64x64:rate=25:duration=8 \
+             -vf select='lt(n,20)+not(mod(n,25))' -fps_mode vfr -enc_time_base 1:1000 \
+             -c:v libx264 -bf 3 -b_strategy 0 -g 1000 -video_track_timescale 1000 \
+             -movflags +frag_keyframe+empty_moov+default_base_moof+frag_discont+negative_cts_offsets \
+             -avoid_negative_ts disabled")
+        .await,
+    );
+    assert_eq!((init.timescale, segments.len()), (1000, 1));
+    let segment = &segments[0];
+    assert_eq!((segment.start_ticks, segment.samples), (0, 27));
+    let mut moof = segment.bytes.as_ref();
+    let moof = Moof::decode(&mut moof).unwrap();
+    let traf = &moof.traf[0];
+    let mut decoded = traf.tfdt.as_ref().unwrap().base_media_decode_time;
+    let mut shown = Vec::new();
+    let mut all_decoded = Vec::new();
+    for sample in traf.trun[0].samples.iter() {
+        all_decoded.push(decoded);
+        shown.push(decoded.checked_add_signed(sample.cts.unwrap()).unwrap());
+        decoded += u64::from(sample.duration.unwrap());
+    }
+    assert_ne!(shown, all_decoded, "frames are reordered");
+    shown.sort_unstable();
+    assert_eq!(shown, all_decoded);
+    let expected: Vec<u64> = (0..20).map(|n| n * 40).chain((1..8).map(|n| n * 1000)).collect();
+    assert_eq!(shown, expected);
+    // Samples are where the box says they are: it is whole, and decodes.
+    let mut file = init.bytes.to_vec();
+    file.extend(&segment.bytes);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole.mp4");
+    std::fs::write(&path, file).unwrap();
+    let output = crate::process::command("ffmpeg")
+        .args(["-loglevel", "error", "-xerror", "-i"])
+        .arg(&path)
+        .args(["-fps_mode", "vfr", "-f", "framecrc", "-"])
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let frames =
+        String::from_utf8(output.stdout).unwrap().lines().filter(|line| !line.starts_with('#')).count();
+    assert_eq!(frames, 27);
+}
+
+#[tokio::test]
+async fn audio_fragments_are_grouped_by_boundaries() {
+    let (init, segments) = split(
+        cut("-f lavfi -i sine=sample_rate=48000:duration=3 -c:a aac -frag_duration 250000 \
+             -movflags +empty_moov+default_base_moof")
+        .await,
+    );
+    assert_eq!(init.codecs, "mp4a.40.2");
+    assert_eq!(segments.len(), 5);
+    let mut expected_start = segments[0].start_ticks;
+    for segment in &segments {
+        assert_eq!(segment.start_ticks, expected_start);
+        expected_start += segment.duration_ticks;
+    }
+}
+
+#[tokio::test]
+async fn a_segment_closes_with_its_last_fragment() {
+    let (mut writer, reader) = tokio::io::duplex(1 << 20);
+    let output = crate::process::command("ffmpeg")
+        .args(
+            "-loglevel error -f lavfi -i testsrc2=size=64x64:rate=25:duration=2 -c:v libx264 -g 25"
+                .split(' '),
+        )
+        .args("-sc_threshold 0 -movflags +frag_keyframe+empty_moov+default_base_moof".split(' '))
+        .args(["-f", "mp4", "pipe:1"])
+        .output()
+        .await
+        .unwrap();
+    let second_moof =
+        output.stdout.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
+    writer.write_all(&output.stdout[..second_moof - 4]).await.unwrap();
+    // The pipe stays open, and nothing of the second segment is in it.
+    let mut outputs = std::pin::pin!(outputs(reader, BOUNDARIES, 0));
+    assert!(matches!(outputs.try_next().await, Ok(Some(Output::Init(_)))));
+    let Ok(Some(Output::Segment(segment))) = outputs.try_next().await else { panic!("no segment") };
+    assert_eq!((segment.number, segment.samples), (0, 25));
+}
+
+#[tokio::test]
+async fn invalid_bytes_and_broken_pipes_are_errors() {
+    for rubbish in [&b"rubbish rubbish rubbish"[..], &[0, 0, 0, 9], &[0, 0, 0, 0, b'm', b'o', b'o', b'f']] {
+        let result: Result<Vec<_>, _> = outputs(rubbish, BOUNDARIES, 0).try_collect().await;
+        assert!(result.is_err());
+    }
+}
