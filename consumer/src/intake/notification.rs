@@ -71,8 +71,8 @@ pub enum Fault {
     NoContent,
 }
 
-/// The event that S3 itself sends about an object. Messages that this program puts into a queue are decoded like
-/// any other event.
+/// The event that S3 itself sends about an object. Messages that this program puts into a queue are decoded
+/// like any other event.
 #[must_use]
 pub fn about(source: &Source) -> String {
     let mut object = json!({"key": encoded_key(source.key.as_str())});

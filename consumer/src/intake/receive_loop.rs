@@ -41,8 +41,8 @@ pub struct Options {
 
 /// SQS's longest poll: the fewest calls for an idle queue.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// Poll of a queue that is to be drained: it ends soon after the queue is empty. Any wait makes SQS ask all its
-/// servers.
+/// Poll of a queue that is to be drained: it ends soon after the queue is empty. Any wait makes SQS ask all
+/// its servers.
 const DRAIN_POLL: Duration = Duration::from_secs(2);
 /// Polls in a row that must find a drained queue empty, because a queue's counts lag behind.
 const EMPTY_POLLS: u32 = 2;
@@ -192,22 +192,23 @@ impl ReceiveLoop {
         (received, failed)
     }
 
-    /// How many receives at a time keep up with the launch rate. Messages that cannot be launched soon are left
-    /// to other consumers.
+    /// How many receives at a time keep up with the launch rate. Messages that cannot be launched soon are
+    /// left to other consumers.
     fn concurrent_receives(&self) -> usize {
         let rate = usize::try_from(self.options.jobs.launches_per_second).unwrap_or(usize::MAX);
         rate.div_ceil(RECEIVED_PER_SECOND).min(CONCURRENT_RECEIVES)
     }
 
-    /// Makes all messages visible for the next consumer: at once, or after an open poll has ended, which would
-    /// receive them for nobody.
+    /// Makes all messages visible for the next consumer: at once, or after an open poll has ended, which
+    /// would receive them for nobody.
     async fn return_messages(&self) -> usize {
         let left = self.poll_ends.map(|end| end.saturating_duration_since(Instant::now()));
         self.visibility.return_all(left.map_or(Duration::ZERO, |left| left + POLL_MARGIN)).await
     }
 
     /// Whether no message is left: neither here nor in the queue. Messages that other consumers hold or that
-    /// are on their way to the dead-letter queue count as well, so that all videos have ended when it is true.
+    /// are on their way to the dead-letter queue count as well, so that all videos have ended when it is
+    /// true.
     async fn is_drained(&self) -> bool {
         if !self.messages.is_empty() {
             return false;

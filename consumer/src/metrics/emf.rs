@@ -1,7 +1,7 @@
 //! A window of metrics as one line of CloudWatch's embedded metric format: the metrics as members of a JSON
 //! object, and beside them their place in CloudWatch.
 //!
-//! <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+//! See "Specification: Embedded metric format" in the Amazon CloudWatch User Guide.
 
 use std::{collections::BTreeMap, time::Duration};
 

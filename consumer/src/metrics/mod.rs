@@ -1,8 +1,8 @@
 //! The consumer's counts, as text for Prometheus and as lines for CloudWatch.
 //!
-//! Prometheus reads totals since the start. CloudWatch adds up what it is sent: each line of [`emf`] holds the
-//! [`window`] since the line before. [`Metrics`] keeps both, so that they agree. Nothing is global, and no lock
-//! is held across a wait.
+//! Prometheus reads totals since the start. CloudWatch adds up what it is sent: each line of [`emf`] holds
+//! the [`window`] since the line before. [`Metrics`] keeps both, so that they agree. Nothing is global, and
+//! no lock is held across a wait.
 
 mod emf;
 #[cfg(test)]
@@ -32,8 +32,8 @@ use self::{emf::Gauges, window::Window};
 
 /// Between two lines: CloudWatch keeps one value per minute.
 const LINE_EVERY: Duration = Duration::from_mins(1);
-/// A queue that has not answered for this long is unhealthy: a long poll takes 20 s, and a failed one is retried
-/// within 30 s.
+/// A queue that has not answered for this long is unhealthy: a long poll takes 20 s, and a failed one is
+/// retried within 30 s.
 const NO_ANSWER: Duration = Duration::from_mins(2);
 /// A refused launch is retried within five minutes. After this long without a retry it was given up.
 const GIVEN_UP: Duration = Duration::from_mins(10);
@@ -228,8 +228,8 @@ impl Metrics {
         self.receiving(Receiving::Polling(Instant::now()));
     }
 
-    /// Notes that receiving pauses for a reason that passes: all slots are taken, or ECS refuses launches. The
-    /// reason completes a sentence, such as "all 10 slots are taken".
+    /// Notes that receiving pauses for a reason that passes: all slots are taken, or ECS refuses launches.
+    /// The reason completes a sentence, such as "all 10 slots are taken".
     pub(crate) fn paused(&self, reason: &str) {
         self.receiving(Receiving::Paused(one_line(reason)));
     }

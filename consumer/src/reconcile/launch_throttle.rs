@@ -4,8 +4,8 @@
 //! Nothing is received meanwhile. Waiting launches keep their messages invisible, so that waiting costs no
 //! receive of a message.
 //!
-//! It is written by hand because all launches share one backoff, which also stops receiving. It follows tokio's
-//! clock, which tests pause.
+//! It is written by hand because all launches share one backoff, which also stops receiving. It follows
+//! tokio's clock, which tests pause.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -156,8 +156,8 @@ impl LaunchThrottle {
         } else if launches.refusals == 0 {
             return None;
         } else if *waiting > 0 {
-            // One of the waiting launches retries and may end the backoff. It may also be the only one that ECS
-            // refuses, because of its size: now and then another video has to be tried.
+            // One of the waiting launches retries and may end the backoff. It may also be the only one that
+            // ECS refuses, because of its size: now and then another video has to be tried.
             (launches.last_received + TRICKLE, launches)
         } else {
             // No launch is left to retry: a new message has to.
@@ -166,7 +166,8 @@ impl LaunchThrottle {
         (until > Instant::now()).then(|| (until, backoff.reason.clone(), backoff.is_configuration))
     }
 
-    /// Notes that messages are received now. Returns whether ECS refuses launches: one message is enough then.
+    /// Notes that messages are received now. Returns whether ECS refuses launches: one message is enough
+    /// then.
     pub(crate) fn is_refusing(&self) -> bool {
         let mut state = self.state();
         state.launches.last_received = Instant::now();

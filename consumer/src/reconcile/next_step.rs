@@ -303,7 +303,8 @@ mod tests {
         fn a_job_never_counts_more_attempts_than_allowed(
             ends in prop::collection::vec(prop_oneof![
                 Just((Some(75), EXITED)), Just((Some(137), EXITED)), Just((Some(143), "SpotInterruption")),
-                Just((None, "TaskFailedToStart")), Just((Some(1), EXITED)), Just((Some(143), "UserInitiated")),
+                Just((None, "TaskFailedToStart")), Just((Some(1), EXITED)),
+                Just((Some(143), "UserInitiated")),
             ], 1..40),
         ) {
             let mut record = record();

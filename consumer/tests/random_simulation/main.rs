@@ -1,14 +1,14 @@
-//! Hundreds of videos, a cloud in which every call can fail, consumers that die and are replaced: once for
-//! every seed, under paused time. What must hold afterwards, whatever happened, is in [`invariants`].
+//! Random simulations under paused time, one per seed: hundreds of videos, calls that can all fail, consumers
+//! that die and are replaced. A [`scenario`] is what a seed stands for; [`invariants`] must hold afterwards.
 //!
-//! `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test random_simulation` repeats one seed exactly;
-//! `VIDSTREAMX_SEEDS=0..100` runs others than the first thousand; `make soak` goes on with new ones.
+//! `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test random_simulation` repeats one seed
+//! exactly; `VIDSTREAMX_SEEDS=0..100` runs other seeds than the first thousand; `make soak` runs new ones.
 
 // Clippy's allowance for tests does not reach the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-#[path = "../cloud/mod.rs"]
-mod cloud;
+#[path = "../fake_aws/mod.rs"]
+mod fake_aws;
 mod invariants;
 mod scenario;
 
@@ -23,8 +23,8 @@ use std::{
     time::{Duration, Instant as WallClock, SystemTime, UNIX_EPOCH},
 };
 
-use cloud::{Cloud, FaultyClient};
-use scenario::{Event, Kind, Plan, VIDEOS};
+use fake_aws::{FakeAws, FaultyClient};
+use scenario::{Event, Scenario, VIDEOS, VideoKind};
 use tokio::{
     select,
     task::JoinHandle,
@@ -33,48 +33,48 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::intake;
 
-/// Every death or replacement spends a receive of all that was held; the template allows ten.
+/// Deaths and replacements of consumers. Each costs all held messages a receive; the template allows ten.
 const MOST_DEATHS: usize = 6;
-/// More than any run may take, outages and thirty-hour videos included.
+/// Longer than any run may take, with outages and thirty-hour videos.
 const LONGEST_RUN: Duration = Duration::from_hours(24 * 7);
 
-/// All that is there to look at when everything has come to its end.
+/// The state after a run.
 struct Outcome {
-    plan: Arc<Plan>,
-    cloud: Arc<Cloud>,
-    seats: Vec<Arc<FaultyClient>>,
-    /// Whether the dead letters have been moved back.
+    scenario: Arc<Scenario>,
+    aws: Arc<FakeAws>,
+    clients: Vec<Arc<FaultyClient>>,
+    /// Whether the transcoder was repaired, and the dead letters were moved back.
     repaired: bool,
 }
 
-/// Keeps a consumer running: one that dies is followed by another after a while, until it is told to end.
+/// Keeps a consumer running until the shutdown: one that dies is replaced after a while.
 fn keep_running(
-    cloud: &Arc<Cloud>,
-    plan: &Arc<Plan>,
-    seats: &Arc<Mutex<Vec<Arc<FaultyClient>>>>,
+    aws: &Arc<FakeAws>,
+    scenario: &Arc<Scenario>,
+    clients: &Arc<Mutex<Vec<Arc<FaultyClient>>>>,
     shutdown: CancellationToken,
     seed: u64,
 ) -> JoinHandle<()> {
-    let (cloud, plan, seats) = (cloud.clone(), plan.clone(), seats.clone());
+    let (aws, scenario, clients) = (aws.clone(), scenario.clone(), clients.clone());
     tokio::spawn(async move {
         let mut rng = fastrand::Rng::with_seed(seed);
         while !shutdown.is_cancelled() {
-            let mut faults = plan.faults(rng.u64(..));
-            let seat = {
-                let mut seats = seats.lock().unwrap();
-                let deaths = seats.iter().filter(|seat| seat.crashed.is_cancelled()).count();
-                if deaths + plan.seats + plan.replacements.len() >= MOST_DEATHS {
+            let mut faults = scenario.faults(rng.u64(..));
+            let client = {
+                let mut clients = clients.lock().unwrap();
+                let deaths = clients.iter().filter(|client| client.crashed.is_cancelled()).count();
+                if deaths + scenario.consumers + scenario.replacements.len() >= MOST_DEATHS {
                     faults.crashes = 0.0;
                 }
-                seats.push(Arc::new(FaultyClient::new(cloud.clone(), faults)));
-                seats[seats.len() - 1].clone()
+                clients.push(Arc::new(FaultyClient::new(aws.clone(), faults)));
+                clients[clients.len() - 1].clone()
             };
-            let run = intake::run(cloud.services_through(&seat), plan.options(), shutdown.clone());
+            let run = intake::run(aws.services_through(&client), scenario.options(), shutdown.clone());
             let mut consumer = tokio::spawn(run);
             select! {
                 biased;
                 ended = &mut consumer => return ended.unwrap(),
-                () = seat.crashed.cancelled() => {
+                () = client.crashed.cancelled() => {
                     consumer.abort();
                     assert!(consumer.await.is_err());
                 }
@@ -88,115 +88,115 @@ fn keep_running(
     })
 }
 
-async fn play(seed: u64) -> Outcome {
+async fn run(seed: u64) -> Outcome {
     fastrand::seed(seed);
-    let plan = Arc::new(Plan::new(seed));
+    let scenario = Arc::new(Scenario::new(seed));
     let repaired = Arc::new(AtomicBool::new(false));
-    let cloud = Cloud::that_looks_at_launches({
-        let (plan, repaired) = (plan.clone(), repaired.clone());
+    let aws = FakeAws::with_launches({
+        let (scenario, repaired) = (scenario.clone(), repaired.clone());
         move |key, nth, launch| {
             let video: usize = key.strip_suffix(".mp4").unwrap().parse().unwrap();
-            let kind = plan.kinds[video];
-            kind.play(nth, launch, repaired.load(Ordering::Relaxed), plan.seconds(video, nth))
+            let kind = scenario.kinds[video];
+            kind.script(nth, launch, repaired.load(Ordering::Relaxed), scenario.seconds(video, nth))
         }
     });
-    for (video, kind) in plan.kinds.iter().enumerate() {
+    for (video, kind) in scenario.kinds.iter().enumerate() {
         match kind {
-            Kind::Deleted => cloud.delete_object(&Plan::key(video)),
-            Kind::NoVideo => cloud.is_no_video(&Plan::key(video)),
+            VideoKind::Deleted => aws.delete_object(&Scenario::key(video)),
+            VideoKind::NoVideo => aws.upload_text(&Scenario::key(video)),
             _ => {}
         }
     }
-    plan.strangers().into_iter().for_each(|body| cloud.send(body));
+    scenario.foreign_messages().into_iter().for_each(|body| aws.send(body));
 
     let start = Instant::now();
     let arriving = tokio::spawn({
-        let (cloud, plan) = (cloud.clone(), plan.clone());
+        let (aws, scenario) = (aws.clone(), scenario.clone());
         async move {
-            for (at, event) in plan.events() {
+            for (at, event) in scenario.events() {
                 sleep_until(start + at).await;
                 match event {
-                    Event::Upload(body) => cloud.send(body),
-                    Event::Drought(lasts) => cloud.refuse_for(lasts),
-                    Event::Outage(lasts) => cloud.fail_all_for(lasts),
+                    Event::Upload(body) => aws.send(body),
+                    Event::Shortage(duration) => aws.refuse_for(duration),
+                    Event::Outage(duration) => aws.fail_all_for(duration),
                 }
             }
         }
     });
 
-    let seats = Arc::new(Mutex::new(Vec::new()));
+    let clients = Arc::new(Mutex::new(Vec::new()));
     let mut running = Vec::new();
-    for seat in 0..plan.seats {
+    for nth in 0..scenario.consumers {
         let shutdown = CancellationToken::new();
-        let seed = seed.wrapping_mul(31).wrapping_add(seat as u64);
-        running.push((keep_running(&cloud, &plan, &seats, shutdown.clone(), seed), shutdown));
+        let seed = seed.wrapping_mul(31).wrapping_add(nth as u64);
+        running.push((keep_running(&aws, &scenario, &clients, shutdown.clone(), seed), shutdown));
     }
-    // A rolling replacement: the next one starts before the one before it ends.
-    let mut replacements = plan.replacements.clone();
+    // A rolling replacement: the next consumer starts before the previous one ends.
+    let mut replacements = scenario.replacements.clone();
     replacements.sort();
     for (nth, at) in replacements.into_iter().enumerate() {
         sleep_until(start + at).await;
         let shutdown = CancellationToken::new();
         let seed = seed.wrapping_mul(37).wrapping_add(nth as u64);
-        running.push((keep_running(&cloud, &plan, &seats, shutdown.clone(), seed), shutdown));
+        running.push((keep_running(&aws, &scenario, &clients, shutdown.clone(), seed), shutdown));
         let (old, shutdown) = running.remove(0);
         shutdown.cancel();
         old.await.unwrap();
     }
     arriving.await.unwrap();
-    until_settled(&cloud, &plan).await;
-    if plan.redrive {
+    until_settled(&aws, &scenario).await;
+    if scenario.redrive {
         repaired.store(true, Ordering::Relaxed);
-        cloud.redrive();
-        until_settled(&cloud, &plan).await;
+        aws.redrive();
+        until_settled(&aws, &scenario).await;
     }
     for (consumer, shutdown) in running {
         shutdown.cancel();
         consumer.await.unwrap();
     }
-    let seats = seats.lock().unwrap().clone();
-    Outcome { repaired: plan.redrive, plan, cloud, seats }
+    let clients = clients.lock().unwrap().clone();
+    Outcome { repaired: scenario.redrive, scenario, aws, clients }
 }
 
-async fn until_settled(cloud: &Cloud, plan: &Plan) {
+async fn until_settled(aws: &FakeAws, scenario: &Scenario) {
     let settled = async {
-        while cloud.queued() > 0 {
+        while aws.queued() > 0 {
             sleep(Duration::from_secs(10)).await;
         }
     };
     let late = timeout(LONGEST_RUN, settled).await.is_err();
-    assert!(!late, "after a week {} messages are left of seed {}", cloud.queued(), plan.seed);
+    assert!(!late, "after a week {} messages are left of seed {}", aws.queued(), scenario.seed);
 }
 
-/// Plays a seed and says what does not hold.
+/// Runs a seed and returns the violated invariants.
 fn violations(seed: u64) -> Vec<String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let played = catch_unwind(AssertUnwindSafe(|| runtime.block_on(play(seed))));
-    match played {
+    let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(seed))));
+    match done {
         Ok(outcome) => invariants::violations(&outcome),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string));
-            vec![text.unwrap_or_else(|| "it panicked".to_owned())]
+            vec![text.unwrap_or_else(|| "the run panicked".to_owned())]
         }
     }
 }
 
-/// Plays seeds on all cores for as long as `goes_on` wants another; at most ten bad ones are told.
-fn play_all(first: u64, goes_on: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>) {
+/// Runs seeds on all cores while `wants` another seed. Stops after ten that violate an invariant.
+fn run_all(first: u64, wants: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>) {
     let (next, bad) = (AtomicU64::new(first), Mutex::new(Vec::new()));
-    let played = AtomicU64::new(0);
+    let done = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if !goes_on(seed) || bad.lock().unwrap().len() >= 10 {
+                    if !wants(seed) || bad.lock().unwrap().len() >= 10 {
                         return;
                     }
                     let violations = violations(seed);
-                    played.fetch_add(1, Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Relaxed);
                     if !violations.is_empty() {
                         bad.lock().unwrap().push(format!("seed {seed}: {}", violations.join("; ")));
                     }
@@ -204,7 +204,7 @@ fn play_all(first: u64, goes_on: impl Fn(u64) -> bool + Sync) -> (u64, Vec<Strin
             });
         }
     });
-    (played.into_inner(), bad.into_inner().unwrap())
+    (done.into_inner(), bad.into_inner().unwrap())
 }
 
 fn seeds() -> Range<u64> {
@@ -218,24 +218,24 @@ fn seeds() -> Range<u64> {
 }
 
 #[test]
-fn every_seed_ends_well() {
+fn every_seed_keeps_the_invariants() {
     let seeds = seeds();
-    let (played, bad) = play_all(seeds.start, |seed| seed < seeds.end);
+    let (done, bad) = run_all(seeds.start, |seed| seed < seeds.end);
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-    assert_eq!(played, seeds.end - seeds.start);
+    assert_eq!(done, seeds.end - seeds.start);
 }
 
-/// The same seed is the same run to the last call, or a failing one would be of no use.
+/// A failing seed is of use only if it repeats the run to the last call.
 #[test]
-fn a_seed_repeats_itself() {
+fn a_seed_repeats_its_run() {
     let trace = |seed| {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let start = runtime.block_on(async { Instant::now() });
-        let outcome = runtime.block_on(play(seed));
-        let tasks = outcome.cloud.tasks().into_iter();
+        let outcome = runtime.block_on(run(seed));
+        let tasks = outcome.aws.tasks().into_iter();
         let tasks: Vec<_> = tasks.map(|task| (task.job.source.key, task.started_at - start)).collect();
-        let calls: Vec<_> = outcome.seats.iter().map(|seat| seat.describe_calls().len()).collect();
+        let calls: Vec<_> = outcome.clients.iter().map(|client| client.describe_calls().len()).collect();
         (tasks, calls)
     };
     for seed in [3, 4, 5] {
@@ -246,17 +246,17 @@ fn a_seed_repeats_itself() {
 /// `make soak`: new seeds for `VIDSTREAMX_SOAK_SECONDS`.
 #[test]
 #[allow(clippy::print_stdout)]
-#[ignore = "runs for as long as one likes"]
+#[ignore = "runs for VIDSTREAMX_SOAK_SECONDS"]
 fn soak() {
     let seconds =
         std::env::var("VIDSTREAMX_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(600);
     let first = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() * 1000;
     let begun = WallClock::now();
-    let told = Mutex::new(begun);
-    let (played, bad) = play_all(first, |seed| {
-        let mut told = told.lock().unwrap();
-        if told.elapsed() > Duration::from_secs(10) {
-            *told = WallClock::now();
+    let reported = Mutex::new(begun);
+    let (done, bad) = run_all(first, |seed| {
+        let mut reported = reported.lock().unwrap();
+        if reported.elapsed() > Duration::from_secs(10) {
+            *reported = WallClock::now();
             let minutes = begun.elapsed().as_secs_f64() / 60.0;
             let per_minute = (seed - first) as f64 / minutes;
             println!("{} seeds of {VIDEOS} videos, {per_minute:.0} a minute", seed - first);
@@ -264,5 +264,5 @@ fn soak() {
         begun.elapsed() < Duration::from_secs(seconds)
     });
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-    println!("{played} seeds from {first} on, none of them bad");
+    println!("{done} seeds from {first} on, no invariant violated");
 }

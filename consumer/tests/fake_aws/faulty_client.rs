@@ -1,20 +1,44 @@
-//! A consumer's way to the cloud, on which calls fail: before they take effect or after, late, or with
-//! the consumer itself.
+//! A consumer's client, whose calls fail: before they take effect or after, late, or together with the
+//! consumer.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use futures::future::BoxFuture;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
+use vidstreamx_consumer::{
+    aws::{
+        ecs::{TaskStatus, Tasks},
+        error::CallError,
+        record_store::{LoadError, RecordStore, SaveError, Stored},
+        run_task::{Launch, LaunchError},
+        sqs::{Backlog, Message, Queue, Receipt, RefusedEntry},
+        sqs_send::OutgoingMessage,
+    },
+    inspect::{Inspection, Presence, Uploads},
+};
+use vidstreamx_job::{Job, JobId, Record, Report, Source};
 
-use super::*;
+use super::FakeAws;
 
-/// How often calls go wrong.
+/// The time of every call.
+const LATENCY: Duration = Duration::from_millis(50);
+
+/// How often calls fail.
 pub struct Faults {
     rng: Mutex<fastrand::Rng>,
-    /// The share of calls that fail, half of them after they took effect.
+    /// Share of calls that fail, half of them after they took effect.
     pub errors: f64,
-    /// The share of calls that take up to a minute.
+    /// Share of calls that take up to a minute.
     pub delays: f64,
-    /// The share of calls in which the consumer dies, half of them after they took effect.
+    /// Share of calls in which the consumer dies, half of them after they took effect.
     pub crashes: f64,
 }
 
@@ -32,19 +56,19 @@ impl Faults {
     }
 }
 
-/// Where one consumer sits, until it dies.
+/// The client of one consumer.
 pub struct FaultyClient {
-    cloud: Arc<Cloud>,
+    aws: Arc<FakeAws>,
     faults: Faults,
-    /// Cancelled when the consumer is to be gone at once.
+    /// Cancelled when the consumer dies.
     pub crashed: CancellationToken,
-    /// When RunTask and DescribeTasks were called.
+    /// The times of RunTask and DescribeTasks calls.
     calls: Mutex<[Vec<Instant>; 2]>,
     launched: Mutex<HashSet<String>>,
     most_running: AtomicUsize,
 }
 
-/// What went wrong with a call, in nobody's words yet.
+/// A call that failed.
 struct Lost;
 
 impl From<Lost> for CallError {
@@ -72,9 +96,9 @@ impl From<Lost> for SaveError {
 }
 
 impl FaultyClient {
-    pub fn new(cloud: Arc<Cloud>, faults: Faults) -> Self {
+    pub fn new(aws: Arc<FakeAws>, faults: Faults) -> Self {
         Self {
-            cloud,
+            aws,
             faults,
             crashed: CancellationToken::new(),
             calls: Mutex::default(),
@@ -83,22 +107,22 @@ impl FaultyClient {
         }
     }
 
-    /// When RunTask was called.
+    /// The times of RunTask calls.
     pub fn launch_calls(&self) -> Vec<Instant> {
         self.calls.lock().unwrap()[0].clone()
     }
 
-    /// When DescribeTasks was called.
+    /// The times of DescribeTasks calls.
     pub fn describe_calls(&self) -> Vec<Instant> {
         self.calls.lock().unwrap()[1].clone()
     }
 
-    /// The most tasks that this consumer started and that ran at the same time.
+    /// The most tasks of this consumer that ran at the same time.
     pub fn most_running(&self) -> usize {
         self.most_running.load(Ordering::Relaxed)
     }
 
-    /// One call: what it does, and what becomes of it.
+    /// Makes one call, subject to the faults.
     async fn call<T, E: From<Lost>>(&self, act: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let faults = &self.faults;
         sleep(LATENCY).await;
@@ -111,7 +135,7 @@ impl FaultyClient {
         if dies && first {
             return self.die().await;
         }
-        if (fails && first) || self.cloud.is_failing() {
+        if (fails && first) || self.aws.is_failing() {
             return Err(Lost.into());
         }
         let answer = act.await;
@@ -138,19 +162,19 @@ impl Queue for FaultyClient {
         wait: Duration,
         visibility: Duration,
     ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
-        Box::pin(self.call(async move { Ok(self.cloud.poll(most, wait, visibility).await) }))
+        Box::pin(self.call(async move { Ok(self.aws.poll(most, wait, visibility).await) }))
     }
 
     fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
         Box::pin(self.call(async {
-            self.cloud.delete(receipt);
+            self.aws.delete(receipt);
             Ok(())
         }))
     }
 
     fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
         Box::pin(self.call(async {
-            self.cloud.send_dead_letter(message);
+            self.aws.send_dead_letter(message);
             Ok(())
         }))
     }
@@ -161,11 +185,11 @@ impl Queue for FaultyClient {
         visibility: Duration,
     ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
         Box::pin(self.call(async move {
-            // Entries of a batch fail on their own, too.
+            // Entries of a batch also fail on their own.
             let lost = |_: &&Receipt| self.faults.happens(self.faults.errors);
             let (lost, kept): (Vec<_>, Vec<_>) = receipts.iter().partition(lost);
             let kept: Vec<_> = kept.into_iter().cloned().collect();
-            let mut refused = self.cloud.set_visibility(&kept, visibility);
+            let mut refused = self.aws.set_visibility(&kept, visibility);
             refused.extend(lost.into_iter().map(|receipt| RefusedEntry {
                 receipt: receipt.clone(),
                 reason: "InternalError".into(),
@@ -176,7 +200,7 @@ impl Queue for FaultyClient {
     }
 
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
-        Box::pin(self.call(async { Ok(self.cloud.backlog()) }))
+        Box::pin(self.call(async { Ok(self.aws.backlog()) }))
     }
 }
 
@@ -184,10 +208,10 @@ impl Tasks for FaultyClient {
     fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
         self.note(0);
         Box::pin(self.call(async {
-            let arn = self.cloud.run(launch)?;
+            let arn = self.aws.run(launch)?;
             let mut launched = self.launched.lock().unwrap();
             launched.insert(arn.clone());
-            let running = self.cloud.running(&launched);
+            let running = self.aws.running(&launched);
             self.most_running.fetch_max(running, Ordering::Relaxed);
             Ok(arn)
         }))
@@ -195,7 +219,7 @@ impl Tasks for FaultyClient {
 
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
         self.note(1);
-        Box::pin(self.call(async { Ok(self.cloud.describe(arns)) }))
+        Box::pin(self.call(async { Ok(self.aws.describe(arns)) }))
     }
 
     fn find<'a>(
@@ -203,13 +227,13 @@ impl Tasks for FaultyClient {
         job: &'a JobId,
         token: &'a str,
     ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
-        Box::pin(self.call(async { Ok(self.cloud.find(job, token)) }))
+        Box::pin(self.call(async { Ok(self.aws.find(job, token)) }))
     }
 }
 
 impl RecordStore for FaultyClient {
     fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
-        Box::pin(self.call(async { self.cloud.load(job) }))
+        Box::pin(self.call(async { self.aws.load(job) }))
     }
 
     fn save<'a>(
@@ -217,20 +241,20 @@ impl RecordStore for FaultyClient {
         record: &'a Record,
         replaced: Option<&'a str>,
     ) -> BoxFuture<'a, Result<String, SaveError>> {
-        Box::pin(self.call(async move { self.cloud.save(record, replaced) }))
+        Box::pin(self.call(async move { self.aws.save(record, replaced) }))
     }
 
     fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
-        Box::pin(self.call(async { Ok(self.cloud.report(job)) }))
+        Box::pin(self.call(async { Ok(self.aws.report(job)) }))
     }
 }
 
 impl Uploads for FaultyClient {
     fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
-        Box::pin(self.call(async { self.cloud.presence(source) }))
+        Box::pin(self.call(async { self.aws.presence(source) }))
     }
 
     fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
-        Box::pin(self.call(async { self.cloud.inspect(source) }))
+        Box::pin(self.call(async { self.aws.inspect(source) }))
     }
 }

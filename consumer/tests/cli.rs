@@ -1,4 +1,4 @@
-//! The program and its settings: every mistake is one line that names the setting, and exit code 78.
+//! The program with its settings. A wrong setting ends it with code 78 and one line that names it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,10 +16,10 @@ const GOOD: [(&str, &str); 9] = [
     ("VIDSTREAMX_OUTPUT_BUCKET", "streams"),
 ];
 
-/// Without a Region, a program whose settings are right gets exactly as far as this.
+/// The error of a program with valid settings and without a Region.
 const NO_REGION: &str = "AWS_REGION is not set, and no profile or instance says which Region to use";
 
-/// Runs `check` in a folder of its own with these variables and nothing else; exit code and last line.
+/// Runs `check` in its own folder with these variables only. Returns exit code and error line.
 fn check(name: &str, dot_env: &str, variables: &[(&str, &str)], flags: &[&str]) -> (Option<i32>, String) {
     run(name, dot_env, variables, &[&["check"], flags].concat())
 }
@@ -37,9 +37,9 @@ fn run(name: &str, dot_env: &str, variables: &[(&str, &str)], words: &[&str]) ->
         .envs(variables.iter().copied())
         .output()
         .unwrap();
-    let told = String::from_utf8(output.stderr).unwrap();
-    let line = told.trim_end().strip_prefix("vidstreamx-consumer: ").unwrap_or(&told).to_owned();
-    assert!(!line.contains('\n'), "more than one line: {told}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let line = stderr.trim_end().strip_prefix("vidstreamx-consumer: ").unwrap_or(&stderr).to_owned();
+    assert!(!line.contains('\n'), "more than one line: {stderr}");
     (output.status.code(), line)
 }
 
@@ -48,7 +48,7 @@ fn with(variable: (&'static str, &'static str)) -> Vec<(&'static str, &'static s
 }
 
 #[test]
-fn right_settings_pass_from_the_environment_from_dot_env_and_as_flags() {
+fn valid_settings_are_read_from_the_environment_from_dot_env_and_from_flags() {
     assert_eq!(check("environment", "", &GOOD, &[]), (Some(78), NO_REGION.into()));
     let dot_env: String = GOOD.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     assert_eq!(check("dot-env", &dot_env, &[], &[]), (Some(78), NO_REGION.into()));
@@ -64,7 +64,7 @@ fn right_settings_pass_from_the_environment_from_dot_env_and_as_flags() {
 }
 
 #[test]
-fn the_environment_goes_before_dot_env() {
+fn the_environment_has_precedence_over_dot_env() {
     let dot_env = "VIDSTREAMX_CAPACITY=rubbish\n";
     let variables = with(("VIDSTREAMX_CAPACITY", "spot"));
     assert_eq!(check("precedence", dot_env, &variables, &[]), (Some(78), NO_REGION.into()));
@@ -74,7 +74,7 @@ fn the_environment_goes_before_dot_env() {
 }
 
 #[test]
-fn every_setting_that_is_missing_is_named() {
+fn every_missing_setting_is_named() {
     let (code, line) = check("nothing", "", &[], &[]);
     assert_eq!(code, Some(78));
     for (name, _) in GOOD {
@@ -83,7 +83,7 @@ fn every_setting_that_is_missing_is_named() {
 }
 
 #[test]
-fn every_setting_that_is_empty_is_named() {
+fn every_empty_setting_is_named() {
     for name in GOOD.iter().map(|(name, _)| *name).chain([
         "VIDSTREAMX_CONTAINER",
         "VIDSTREAMX_PROFILE",
@@ -103,7 +103,7 @@ fn every_setting_that_is_empty_is_named() {
 }
 
 #[test]
-fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
+fn every_invalid_setting_is_named_with_its_valid_form() {
     for (name, value, expected) in [
         ("VIDSTREAMX_QUEUE_URL", "uploads", "a queue's URL like"),
         ("VIDSTREAMX_DEAD_LETTER_QUEUE_URL", "http://localhost:1/1/uploads", "is also the queue of uploads"),
@@ -127,7 +127,7 @@ fn every_setting_that_is_wrong_is_named_with_what_it_should_be() {
     }
 }
 
-/// The other commands, with arguments that are right, and the settings that each needs.
+/// The other commands with valid arguments, and the settings that each needs.
 const OTHERS: [(&[&str], &[&str]); 5] = [
     (&["history", "--since=7d", "--state=failed,done", "--key=a"], &["OUTPUT_BUCKET"]),
     (&["history", "films/a.mp4", "--json"], &["OUTPUT_BUCKET"]),
@@ -155,7 +155,7 @@ fn every_command_asks_for_its_own_settings_only() {
 }
 
 #[test]
-fn wrong_words_of_every_command_are_named() {
+fn invalid_arguments_of_every_command_are_named() {
     for (words, expected) in [
         (&["history", "--since=yesterday"][..], "--since: \"yesterday\": it should be a span like"),
         (&["history", "--state=lost"], "--state: \"lost\": it should be one of: done, running"),
@@ -173,7 +173,7 @@ fn wrong_words_of_every_command_are_named() {
 }
 
 #[test]
-fn a_foreign_bucket_is_refused_before_anything_is_sent() {
+fn another_bucket_is_refused_before_any_message_is_sent() {
     let region = [("AWS_REGION", "eu-central-1"), ("AWS_ACCESS_KEY_ID", "a"), ("AWS_SECRET_ACCESS_KEY", "b")];
     let variables = [&GOOD[..], &region].concat();
     let (code, line) = run("foreign", "", &variables, &["submit", "s3://streams/"]);
@@ -182,28 +182,28 @@ fn a_foreign_bucket_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn there_is_one_upload_bucket() {
+fn a_second_upload_bucket_is_refused() {
     let (code, line) = check("buckets", "", &GOOD, &["--upload-bucket=uploads", "--upload-bucket=more"]);
     assert_eq!(code, Some(78));
     assert!(line.contains("--upload-bucket") && line.contains("multiple times"), "{line}");
 }
 
 #[test]
-fn a_line_of_dot_env_that_is_none_is_named_without_its_value() {
+fn an_invalid_line_of_dot_env_is_named_without_its_value() {
     let (code, line) = check("bad-line", "MY SECRET=hush\n", &GOOD, &[]);
     assert_eq!(code, Some(78));
     assert!(line.starts_with(".env: ") && line.contains("MY SECRET") && !line.contains("hush"), "{line}");
 }
 
 #[test]
-fn unknown_flags_are_wrong_settings_too() {
+fn an_unknown_flag_is_named() {
     let (code, line) = check("flag", "", &GOOD, &["--max-task=1"]);
     assert_eq!(code, Some(78));
     assert!(line.contains("--max-task"), "{line}");
 }
 
 #[test]
-fn a_status_address_that_is_taken_is_told_before_anything_else_happens() {
+fn a_status_address_in_use_is_an_error_before_any_call_to_aws() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let variables = with(("VIDSTREAMX_STATUS_ADDR", "127.0.0.1:1"));

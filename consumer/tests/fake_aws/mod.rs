@@ -1,0 +1,147 @@
+//! SQS, ECS and S3 in memory, with the semantics that AWS documents. Time is tokio's, which the tests pause.
+//!
+//! [`queue`] has visibility, the limit of twelve hours for a delivery, receive counts and redrive; [`tasks`]
+//! has client tokens, the launch bucket, `failures`, and tasks that end by their [`TaskScript`] and are
+//! forgotten later; [`objects`] has conditional writes, reports and uploads. Every consumer works through a
+//! [`FaultyClient`], whose calls can fail.
+
+// Not every test binary uses all of it.
+#![allow(dead_code, unused_imports)]
+
+mod faulty_client;
+mod objects;
+mod queue;
+mod tasks;
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, Weak},
+    time::Duration,
+};
+
+pub use faulty_client::{Faults, FaultyClient};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+pub use tasks::{Task, TaskScript};
+use tokio::{sync::Notify, time::Instant};
+use vidstreamx_consumer::{
+    aws::{run_task::Launch, task_definition::TaskDefaults},
+    intake::{Options, Rules},
+    metrics::Metrics,
+    reconcile::{JobOptions, Policy},
+    services::Services,
+    sizing::Sizing,
+};
+use vidstreamx_job::{Capacity, Size};
+
+/// Attempts before a job fails.
+pub const MAX_ATTEMPTS: u32 = 3;
+
+/// The script of the n-th task (from 1) of a source key.
+type ScriptFn = Box<dyn Fn(&str, usize, &Launch) -> TaskScript + Send + Sync>;
+
+/// All of AWS that a consumer sees.
+pub struct FakeAws {
+    state: Mutex<State>,
+    /// A message was sent, or becomes visible earlier.
+    changed: Notify,
+    script: ScriptFn,
+    start: Instant,
+    this: Weak<Self>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: queue::State,
+    tasks: tasks::State,
+    objects: objects::State,
+    /// All calls of all services fail until then.
+    fail_until: Option<Instant>,
+}
+
+impl FakeAws {
+    /// Scripts tasks by the source key and the number of the key's task, from 1.
+    pub fn new(script: impl Fn(&str, usize) -> TaskScript + Send + Sync + 'static) -> Arc<Self> {
+        Self::with_launches(move |key, nth, _| script(key, nth))
+    }
+
+    /// Scripts tasks by their launch as well.
+    pub fn with_launches(
+        script: impl Fn(&str, usize, &Launch) -> TaskScript + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|this| Self {
+            state: Mutex::default(),
+            changed: Notify::new(),
+            script: Box::new(script),
+            start: Instant::now(),
+            this: this.clone(),
+        })
+    }
+
+    /// The services of a consumer whose calls all work.
+    pub fn services(self: &Arc<Self>) -> Services {
+        self.services_through(&Arc::new(FaultyClient::new(self.clone(), Faults::none())))
+    }
+
+    pub fn services_through(&self, client: &Arc<FaultyClient>) -> Services {
+        let start = self.start;
+        Services {
+            queue: client.clone(),
+            tasks: client.clone(),
+            records: client.clone(),
+            uploads: client.clone(),
+            clock: Arc::new(move || epoch() + start.elapsed()),
+            metrics: Arc::new(Metrics::new("videos")),
+        }
+    }
+
+    /// Fails all calls of all services for so long.
+    pub fn fail_all_for(&self, duration: Duration) {
+        self.state().fail_until = Some(Instant::now() + duration);
+    }
+
+    fn is_failing(&self) -> bool {
+        self.state().fail_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+/// The consumer's options, as the template has them.
+pub fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -> Options {
+    Options {
+        rules: Rules {
+            upload: "uploads".parse().unwrap(),
+            output: "streams".parse().unwrap(),
+            profile: "default".into(),
+        },
+        jobs: JobOptions {
+            policy: Policy { max_attempts: MAX_ATTEMPTS, capacity: Capacity::Spot },
+            container: "transcoder".into(),
+            max_tasks,
+            launches_per_second,
+            sizing: Sizing::default(),
+            defaults: TaskDefaults {
+                size: Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 },
+                arm: false,
+            },
+        },
+        drain,
+    }
+}
+
+/// A record of S3's event about a new object.
+pub fn s3_record(key: &str, bytes: u64) -> Value {
+    json!({
+        "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
+        "s3": {
+            "bucket": {"name": "uploads"},
+            "object": {"key": key, "size": bytes, "eTag": format!("e-{key}")},
+        },
+    })
+}
+
+fn epoch() -> Timestamp {
+    "2026-05-04T09:00:00Z".parse().unwrap()
+}

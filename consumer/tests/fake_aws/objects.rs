@@ -1,0 +1,148 @@
+//! The uploaded objects, and the records and reports in the output bucket.
+
+use std::collections::{HashMap, HashSet};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+use vidstreamx_consumer::{
+    aws::{
+        error::CallError,
+        record_store::{LoadError, SaveError, Stored},
+    },
+    inspect::{Inspection, MediaFacts, Presence},
+};
+use vidstreamx_job::{Job, JobId, Layout, Outcome, Record, Report, Source, Timings};
+
+use super::{FakeAws, epoch};
+
+#[derive(Default)]
+pub(super) struct State {
+    /// Each record with its ETag.
+    records: HashMap<JobId, (Record, u64)>,
+    deleted: HashSet<String>,
+    not_videos: HashSet<String>,
+    /// The next so many reads of uploads fail.
+    failing_reads: usize,
+}
+
+impl State {
+    pub(super) fn delete(&mut self, key: &str) {
+        self.deleted.insert(key.to_owned());
+    }
+}
+
+impl FakeAws {
+    pub fn delete_object(&self, key: &str) {
+        self.state().objects.delete(key);
+    }
+
+    pub fn upload_object(&self, key: &str) {
+        self.state().objects.deleted.remove(key);
+    }
+
+    /// Makes an object whose first bytes show that it is no video.
+    pub fn upload_text(&self, key: &str) {
+        self.state().objects.not_videos.insert(key.to_owned());
+    }
+
+    /// Fails the next so many reads of uploads.
+    pub fn fail_reads(&self, times: usize) {
+        self.state().objects.failing_reads = times;
+    }
+
+    pub fn delete_record(&self, key: &str) {
+        self.state().objects.records.retain(|_, (record, _)| record.source.key.as_str() != key);
+    }
+
+    pub fn put_record(&self, record: Record) {
+        self.state().objects.records.insert(record.job_id.clone(), (record, 1));
+    }
+
+    pub fn all_records(&self) -> Vec<Record> {
+        self.state().objects.records.values().map(|(record, _)| record.clone()).collect()
+    }
+
+    /// The only record of a source key.
+    pub fn record(&self, key: &str) -> Record {
+        let mut found = self.all_records();
+        found.retain(|record| record.source.key.as_str() == key);
+        assert_eq!(found.len(), 1, "records of {key}");
+        found.remove(0)
+    }
+
+    pub fn records(&self) -> usize {
+        self.state().objects.records.len()
+    }
+
+    pub(super) fn load(&self, job: &JobId) -> Result<Option<Stored>, LoadError> {
+        let records = &self.state().objects.records;
+        let Some((record, etag)) = records.get(job) else { return Ok(None) };
+        let json = serde_json::to_vec(record).unwrap();
+        let record = Record::parse(&json).map_err(|error| LoadError::Unreadable {
+            bucket: "streams".parse().unwrap(),
+            key: Layout::record(job),
+            error,
+        })?;
+        Ok(Some(Stored { record, etag: etag.to_string() }))
+    }
+
+    pub(super) fn save(&self, record: &Record, replaced: Option<&str>) -> Result<String, SaveError> {
+        let records = &mut self.state().objects.records;
+        let stored = records.get(&record.job_id).map(|(_, etag)| *etag);
+        if stored.map(|etag| etag.to_string()).as_deref() != replaced {
+            return Err(SaveError::Conflict);
+        }
+        let etag = stored.unwrap_or_default() + 1;
+        records.insert(record.job_id.clone(), (record.clone(), etag));
+        Ok(etag.to_string())
+    }
+
+    /// The report of the job's latest task that has ended and left one.
+    pub(super) fn report(&self, job: &Job) -> Option<Report> {
+        let tasks = &self.state().tasks.tasks;
+        let now = Instant::now();
+        let ended = tasks.values().filter(|task| task.job.id == job.id && task.ends_at() <= now);
+        let reported = ended.filter_map(|task| Some((task.ends_at(), task.script.report?)));
+        let (ended_at, outcome) = reported.max_by_key(|(ended_at, _)| *ended_at)?;
+        Some(Report {
+            schema: Report::SCHEMA,
+            job_id: job.id.clone(),
+            outcome,
+            reason: (outcome != Outcome::Complete).then(|| format!("the task says {outcome:?}")),
+            source: None,
+            folder: None,
+            probe: None,
+            renditions: Vec::new(),
+            warnings: Vec::new(),
+            timings: Timings {
+                started_at: Timestamp::UNIX_EPOCH,
+                finished_at: epoch() + (ended_at - self.start),
+                probe_seconds: None,
+                first_playable_seconds: None,
+                encode_seconds: None,
+                total_seconds: 1.0,
+            },
+        })
+    }
+
+    pub(super) fn presence(&self, source: &Source) -> Result<Presence, CallError> {
+        let objects = &mut self.state().objects;
+        if objects.failing_reads > 0 {
+            objects.failing_reads -= 1;
+            return Err(CallError::Passing { call: "HeadObject", reason: "SlowDown".into() });
+        }
+        let is_deleted = objects.deleted.contains(source.key.as_str());
+        Ok(if is_deleted { Presence::Gone } else { Presence::Present })
+    }
+
+    pub(super) fn inspect(&self, source: &Source) -> Result<Inspection, CallError> {
+        match self.presence(source)? {
+            Presence::Gone => Ok(Inspection::Gone),
+            Presence::Replaced => Ok(Inspection::Replaced),
+            Presence::Present if self.state().objects.not_videos.contains(source.key.as_str()) => {
+                Ok(Inspection::NotVideo("the file is text, not a video".to_owned()))
+            }
+            Presence::Present => Ok(Inspection::Video(MediaFacts::default())),
+        }
+    }
+}

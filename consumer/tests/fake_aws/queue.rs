@@ -1,0 +1,220 @@
+//! The queue of uploads and its dead-letter queue.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tokio::time::{Instant, sleep_until};
+use vidstreamx_consumer::aws::{
+    sqs::{Backlog, Message, RESTART_ATTRIBUTE, Receipt, RefusedEntry},
+    sqs_send::OutgoingMessage,
+};
+
+use super::{FakeAws, epoch};
+
+/// Receives of a message before SQS moves it to the dead-letter queue, as the template has it.
+const MAX_RECEIVES: u32 = 10;
+/// SQS's limit on how long one delivery can be held.
+const LONGEST_HOLD: Duration = Duration::from_hours(12);
+
+#[derive(Default)]
+pub(super) struct State {
+    messages: BTreeMap<u64, Queued>,
+    /// Bodies that SQS itself moved, after too many receives.
+    moved_by_sqs: Vec<String>,
+    letters: Vec<OutgoingMessage>,
+    next: u64,
+    most_receives: u32,
+    receives: usize,
+}
+
+struct Queued {
+    body: String,
+    restart: Option<String>,
+    sent_at: Instant,
+    /// The last receive.
+    received_at: Instant,
+    visible_at: Instant,
+    receives: u32,
+    receipt: u64,
+}
+
+impl FakeAws {
+    pub fn send(&self, body: String) {
+        self.send_with_restart(body, None);
+    }
+
+    pub fn send_with_restart(&self, body: String, restart: Option<String>) {
+        let queue = &mut self.state().queue;
+        let id = queue.next;
+        queue.next += 1;
+        let now = Instant::now();
+        let queued = Queued {
+            body,
+            restart,
+            sent_at: now,
+            received_at: now,
+            visible_at: now,
+            receives: 0,
+            receipt: 0,
+        };
+        queue.messages.insert(id, queued);
+        self.changed.notify_waiters();
+    }
+
+    /// Moves all dead letters back, as SQS does it: with body and attributes.
+    pub fn redrive(&self) {
+        let letters = std::mem::take(&mut self.state().queue.letters);
+        for letter in letters {
+            let restart = letter.attribute(RESTART_ATTRIBUTE).map(str::to_owned);
+            self.send_with_restart(letter.body, restart);
+        }
+    }
+
+    /// The messages that consumers sent to the dead-letter queue.
+    pub fn letters(&self) -> Vec<OutgoingMessage> {
+        self.state().queue.letters.clone()
+    }
+
+    /// The messages that SQS itself moved to the dead-letter queue.
+    pub fn moved_by_sqs(&self) -> Vec<String> {
+        self.state().queue.moved_by_sqs.clone()
+    }
+
+    /// The bodies of all messages in the dead-letter queue.
+    pub fn dead(&self) -> Vec<String> {
+        let queue = &self.state().queue;
+        let letters = queue.letters.iter().map(|letter| letter.body.clone());
+        letters.chain(queue.moved_by_sqs.iter().cloned()).collect()
+    }
+
+    /// Messages that are neither deleted nor dead.
+    pub fn queued(&self) -> usize {
+        self.state().queue.messages.len()
+    }
+
+    /// Messages that a receive would get now.
+    pub fn visible(&self) -> usize {
+        let now = Instant::now();
+        self.state().queue.messages.values().filter(|message| message.visible_at <= now).count()
+    }
+
+    /// The most receives of a message that is in the queue now.
+    pub fn most_receives(&self) -> u32 {
+        self.state().queue.messages.values().map(|message| message.receives).max().unwrap_or_default()
+    }
+
+    /// The most receives of any message so far.
+    pub fn most_receives_ever(&self) -> u32 {
+        self.state().queue.most_receives
+    }
+
+    /// ReceiveMessage calls.
+    pub fn receives(&self) -> usize {
+        self.state().queue.receives
+    }
+
+    /// Polls on the server's side, which continues when its client has gone.
+    pub(super) async fn poll(&self, most: usize, wait: Duration, visibility: Duration) -> Vec<Message> {
+        let server = self.this.upgrade().unwrap();
+        tokio::spawn(async move {
+            let deadline = Instant::now() + wait;
+            server.state().queue.receives += 1;
+            loop {
+                let now = Instant::now();
+                let messages = server.take_visible(most, now + visibility);
+                if !messages.is_empty() || now >= deadline {
+                    return messages;
+                }
+                let changed = server.changed.notified();
+                let next = server.state().queue.messages.values().map(|message| message.visible_at).min();
+                let next = next.map_or(deadline, |next| next.min(deadline));
+                tokio::select! {
+                    biased;
+                    () = sleep_until(next) => {}
+                    () = changed => {}
+                }
+            }
+        })
+        .await
+        .unwrap()
+    }
+
+    fn take_visible(&self, most: usize, until: Instant) -> Vec<Message> {
+        let queue = &mut self.state().queue;
+        let now = Instant::now();
+        let due: Vec<_> =
+            queue.messages.iter().filter(|(_, m)| m.visible_at <= now).map(|(id, _)| *id).collect();
+        let mut taken = Vec::new();
+        for id in due {
+            if taken.len() == most {
+                break;
+            }
+            let receipt = queue.next;
+            queue.next += 1;
+            let message = queue.messages.get_mut(&id).unwrap();
+            if message.receives >= MAX_RECEIVES {
+                let body = queue.messages.remove(&id).unwrap().body;
+                queue.moved_by_sqs.push(body);
+                continue;
+            }
+            message.receives += 1;
+            message.received_at = now;
+            message.visible_at = until;
+            message.receipt = receipt;
+            taken.push(Message {
+                id: id.to_string(),
+                receipt: Receipt(format!("{id}:{receipt}").into()),
+                receive_count: message.receives,
+                sent_at: Some(epoch() + (message.sent_at - self.start)),
+                restart: message.restart.clone(),
+                body: message.body.clone(),
+            });
+            queue.most_receives = queue.most_receives.max(message.receives);
+        }
+        taken
+    }
+
+    pub(super) fn delete(&self, receipt: &Receipt) {
+        let queue = &mut self.state().queue;
+        if let Some(id) = queue.current(receipt) {
+            queue.messages.remove(&id);
+        }
+    }
+
+    pub(super) fn send_dead_letter(&self, message: &OutgoingMessage) {
+        self.state().queue.letters.push(message.clone());
+    }
+
+    pub(super) fn set_visibility(&self, receipts: &[Receipt], visibility: Duration) -> Vec<RefusedEntry> {
+        assert!(receipts.len() <= 10);
+        let queue = &mut self.state().queue;
+        let mut refused = Vec::new();
+        for receipt in receipts {
+            let until = Instant::now() + visibility;
+            match queue.current(receipt).and_then(|id| queue.messages.get_mut(&id)) {
+                Some(message) if until <= message.received_at + LONGEST_HOLD => message.visible_at = until,
+                _ => refused.push(RefusedEntry {
+                    receipt: receipt.clone(),
+                    reason: "ReceiptHandleIsInvalid".into(),
+                    for_good: true,
+                }),
+            }
+        }
+        self.changed.notify_waiters();
+        refused
+    }
+
+    pub(super) fn backlog(&self) -> Backlog {
+        let visible = self.visible() as u64;
+        Backlog { visible, in_flight: self.queued() as u64 - visible, delayed: 0 }
+    }
+}
+
+impl State {
+    /// The message of a receipt, if it was not received again since.
+    fn current(&self, receipt: &Receipt) -> Option<u64> {
+        let (id, receipt) = receipt.0.split_once(':').unwrap();
+        let id = id.parse().unwrap();
+        let message = self.messages.get(&id)?;
+        (message.receipt == receipt.parse::<u64>().unwrap()).then_some(id)
+    }
+}

@@ -1,0 +1,224 @@
+//! The cluster and its tasks.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+use vidstreamx_consumer::aws::{
+    ecs::{Stopped, TaskStatus},
+    run_task::{self, Launch, LaunchError},
+};
+use vidstreamx_job::{Exit, Job, JobId, Outcome};
+
+use super::FakeAws;
+
+/// DescribeTasks and ListTasks show a new task after this delay.
+const VISIBLE_AFTER: Duration = Duration::from_secs(3);
+/// ECS forgets a stopped task after this time.
+const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
+/// ECS's limit on a token's life.
+const TOKEN_LIFE: Duration = Duration::from_hours(24);
+/// ECS's bucket of launches: its size, and how many come back per second.
+const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
+
+/// The course of a task.
+#[derive(Debug, Clone)]
+pub struct TaskScript {
+    pub duration: Duration,
+    pub stopped: Stopped,
+    /// The outcome in the report that it leaves.
+    pub report: Option<Outcome>,
+}
+
+impl TaskScript {
+    /// A container that exits by itself, with the report that belongs to the exit code.
+    pub fn exit(code: i32, seconds: u64) -> Self {
+        let stopped = Stopped {
+            billed: Some(Duration::from_secs(seconds)),
+            exit_code: Some(code),
+            stop_code: Some("EssentialContainerExited".into()),
+            reason: Some("Essential container in task exited".into()),
+        };
+        let report = Exit::from_code(code).map(Outcome::from);
+        Self { duration: Duration::from_secs(seconds), stopped, report }
+    }
+
+    /// A task that AWS ends.
+    pub fn stopped(exit_code: Option<i32>, stop_code: &str, seconds: u64) -> Self {
+        let stopped = Stopped { billed: None, exit_code, stop_code: Some(stop_code.into()), reason: None };
+        Self { duration: Duration::from_secs(seconds), stopped, report: None }
+    }
+
+    /// Whether the task makes a stream.
+    pub fn succeeds(&self) -> bool {
+        self.stopped.exit_code == Some(0) && self.report == Some(Outcome::Complete)
+    }
+}
+
+/// A task, from its launch to its end.
+#[derive(Debug, Clone)]
+pub struct Task {
+    pub job: Job,
+    pub launch: Launch,
+    pub started_at: Instant,
+    pub script: TaskScript,
+}
+
+impl Task {
+    pub fn ends_at(&self) -> Instant {
+        self.started_at + self.script.duration
+    }
+
+    fn is_forgotten(&self, now: Instant) -> bool {
+        now > self.ends_at() + FORGOTTEN_AFTER
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    tokens: HashMap<String, (Launch, String, Instant)>,
+    forgets_tokens: bool,
+    pub(super) tasks: BTreeMap<String, Task>,
+    /// Launches left in ECS's bucket, and when they were counted.
+    bucket: Option<(f64, Instant)>,
+    refuse_until: Option<Instant>,
+    refused_keys: HashSet<String>,
+    keys_beyond_quota: HashSet<String>,
+    launches: Vec<Launch>,
+    run_task_calls: usize,
+}
+
+impl FakeAws {
+    /// Refuses RunTask with `failures` for so long.
+    pub fn refuse_for(&self, duration: Duration) {
+        self.state().tasks.refuse_until = Some(Instant::now() + duration);
+    }
+
+    /// Refuses RunTask for this video, as invalid.
+    pub fn refuse_key(&self, key: &str) {
+        self.state().tasks.refused_keys.insert(key.to_owned());
+    }
+
+    /// Refuses RunTask for this video, as beyond a quota.
+    pub fn refuse_key_by_quota(&self, key: &str) {
+        self.state().tasks.keys_beyond_quota.insert(key.to_owned());
+    }
+
+    /// Takes every RunTask call for a new one, as after a token's 24 hours.
+    pub fn forget_tokens(&self) {
+        self.state().tasks.forgets_tokens = true;
+    }
+
+    pub fn tasks(&self) -> Vec<Task> {
+        self.state().tasks.tasks.values().cloned().collect()
+    }
+
+    pub fn run_task_calls(&self) -> usize {
+        self.state().tasks.run_task_calls
+    }
+
+    /// The launches that started a task, in order.
+    pub fn launches(&self) -> Vec<Launch> {
+        self.state().tasks.launches.clone()
+    }
+
+    /// How many of these tasks run now.
+    pub(super) fn running(&self, arns: &HashSet<String>) -> usize {
+        let now = Instant::now();
+        let tasks = &self.state().tasks.tasks;
+        arns.iter().filter(|arn| tasks.get(*arn).is_some_and(|task| now < task.ends_at())).count()
+    }
+
+    pub fn tasks_running(&self) -> usize {
+        let now = Instant::now();
+        let tasks = &self.state().tasks.tasks;
+        tasks.values().filter(|task| task.started_at <= now && now < task.ends_at()).count()
+    }
+
+    /// The most tasks that ran at the same time: of all jobs, and of one job.
+    pub fn most_at_once(&self) -> (usize, usize) {
+        let tasks = &self.state().tasks.tasks;
+        let overlap = |task: &Task, same_job: bool| {
+            let others = tasks.values().filter(|other| !same_job || other.job.id == task.job.id);
+            others.filter(|o| o.started_at <= task.started_at && task.started_at < o.ends_at()).count()
+        };
+        let most = |same_job| tasks.values().map(|task| overlap(task, same_job)).max().unwrap_or(0);
+        (most(false), most(true))
+    }
+
+    pub(super) fn run(&self, launch: &Launch) -> Result<String, LaunchError> {
+        let mut state = self.state();
+        let ecs = &mut state.tasks;
+        ecs.run_task_calls += 1;
+        let now = Instant::now();
+        if !ecs.takes_a_launch(now) {
+            return Err(LaunchError::Refused("ThrottlingException: Rate exceeded".into()));
+        }
+        if ecs.refuse_until.is_some_and(|until| now < until) {
+            return Err(LaunchError::Refused("Capacity is unavailable at this time.".into()));
+        }
+        let known = ecs.tokens.get(&launch.token).filter(|(_, _, at)| now < *at + TOKEN_LIFE);
+        if let Some((same, arn, _)) = known.filter(|_| !ecs.forgets_tokens) {
+            let arn = arn.clone();
+            return if same == launch { Ok(arn) } else { Err(LaunchError::Conflict(vec![arn])) };
+        }
+        let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
+        let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
+        let key = job.source.key.as_str();
+        if ecs.keys_beyond_quota.contains(key) {
+            return Err(LaunchError::Refused("You've reached the limit on the number of vCPUs".into()));
+        }
+        if ecs.refused_keys.contains(key) {
+            let text = "InvalidParameterException: Some tags contain invalid characters.";
+            return Err(run_task::error_meaning(Some("InvalidParameterException"), text.into()));
+        }
+        let nth = ecs.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
+        let script = (self.script)(key, nth, launch);
+        let source_is_gone = script.stopped.exit_code == Some(Exit::Obsolete.code().into());
+        let source_key = key.to_owned();
+        let arn = format!("arn:task/{:06}", ecs.tasks.len());
+        ecs.tokens.insert(launch.token.clone(), (launch.clone(), arn.clone(), now));
+        ecs.launches.push(launch.clone());
+        let task = Task { job, launch: launch.clone(), started_at: now, script };
+        ecs.tasks.insert(arn.clone(), task);
+        if source_is_gone {
+            state.objects.delete(&source_key);
+        }
+        Ok(arn)
+    }
+
+    pub(super) fn describe(&self, arns: &[Arc<str>]) -> Vec<TaskStatus> {
+        assert!(arns.len() <= 100);
+        let tasks = &self.state().tasks.tasks;
+        let now = Instant::now();
+        let status = |arn: &Arc<str>| match tasks.get(&**arn) {
+            Some(task) if task.is_forgotten(now) => TaskStatus::Missing,
+            Some(task) if now >= task.ends_at() => TaskStatus::Stopped(task.script.stopped.clone()),
+            Some(task) if now < task.started_at + VISIBLE_AFTER => TaskStatus::Missing,
+            Some(_) => TaskStatus::Alive,
+            None => TaskStatus::Missing,
+        };
+        arns.iter().map(status).collect()
+    }
+
+    pub(super) fn find(&self, job: &JobId, token: &str) -> Option<String> {
+        let tasks = &self.state().tasks.tasks;
+        let now = Instant::now();
+        let is_shown = |task: &Task| task.started_at + VISIBLE_AFTER <= now && !task.is_forgotten(now);
+        let mut tasks = tasks.iter().filter(|(_, task)| task.job.id == *job && is_shown(task));
+        tasks.find(|(_, task)| task.launch.token == token).map(|(arn, _)| arn.clone())
+    }
+}
+
+impl State {
+    fn takes_a_launch(&mut self, now: Instant) -> bool {
+        let (size, per_second) = LAUNCH_BUCKET;
+        let (left, at) = self.bucket.unwrap_or((size, now));
+        let left = (left + (now - at).as_secs_f64() * per_second).min(size);
+        self.bucket = Some((if left >= 1.0 { left - 1.0 } else { left }, now));
+        left >= 1.0
+    }
+}
