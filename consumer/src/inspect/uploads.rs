@@ -4,7 +4,7 @@ use aws_sdk_s3::Client;
 use futures::future::BoxFuture;
 use vidstreamx_job::{Source, unquote_etag};
 
-use super::header::{self, Inspection};
+use super::inspection::{Inspection, inspect};
 use crate::aws::error::{CallError, status};
 
 /// Whether a job's upload is still there.
@@ -39,7 +39,7 @@ pub struct S3Uploads(pub Client);
 
 impl Uploads for S3Uploads {
     fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
-        Box::pin(header::look(&self.0, source))
+        Box::pin(inspect(&self.0, source))
     }
 
     fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {

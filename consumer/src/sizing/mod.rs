@@ -10,7 +10,7 @@ use serde::Deserialize;
 use vidstreamx_job::{Capacity, Size};
 
 use crate::aws::task_definition::FREE_STORAGE_GIB;
-use crate::inspect::header::{MediaFacts, codecs};
+use crate::inspect::media_facts::{MediaFacts, codecs};
 
 /// The default rules and prices.
 const DEFAULT: &str = include_str!("sizing.toml");

@@ -1,0 +1,121 @@
+//! Objects for tests: MP4 files of which only some parts matter.
+
+use std::ops::Range;
+
+use super::media_facts::MediaFacts;
+
+/// An object of which only the parts at hand matter: everything else in it is zeros.
+#[derive(Debug, Clone)]
+pub(super) struct Object {
+    pub(super) bytes: u64,
+    pub(super) parts: Vec<(u64, Vec<u8>)>,
+}
+
+impl Object {
+    pub(super) fn new(bytes: Vec<u8>) -> Self {
+        Self { bytes: bytes.len() as u64, parts: vec![(0, bytes)] }
+    }
+
+    /// Behind everything so far, and after a gap.
+    pub(super) fn then(mut self, gap: u64, part: Vec<u8>) -> Self {
+        let start = self.bytes + gap;
+        self.bytes = start + part.len() as u64;
+        self.parts.push((start, part));
+        self
+    }
+
+    pub(super) fn read(&self, place: Range<u64>) -> Vec<u8> {
+        let place = place.start..place.end.min(self.bytes);
+        let mut read = vec![0; (place.end - place.start) as usize];
+        for (start, part) in &self.parts {
+            let from = place.start.max(*start);
+            let to = place.end.min(start + part.len() as u64);
+            if from < to {
+                read[(from - place.start) as usize..(to - place.start) as usize]
+                    .copy_from_slice(&part[(from - start) as usize..(to - start) as usize]);
+            }
+        }
+        read
+    }
+}
+
+pub(super) fn wrap(kind: &[u8; 4], parts: &[Vec<u8>]) -> Vec<u8> {
+    let body = parts.concat();
+    [&(body.len() as u32 + 8).to_be_bytes()[..], kind, &body].concat()
+}
+
+pub(super) fn words(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_be_bytes()).collect()
+}
+
+pub(super) fn ftyp(brand: &[u8; 4]) -> Vec<u8> {
+    wrap(b"ftyp", &[brand.to_vec(), words(&[0])])
+}
+
+/// In milliseconds.
+pub(super) fn mvhd(duration: u32) -> Vec<u8> {
+    wrap(b"mvhd", &[words(&[0, 0, 0, 1000, duration]), vec![0; 80]])
+}
+
+/// A track at 25 frames per second, and sound at 44,100 samples, with two tables of so many bytes
+/// behind what matters.
+pub(super) fn trak(entry: &[u8; 4], size: Option<(u16, u16)>, frames: u32, table: usize) -> Vec<u8> {
+    let handler = if size.is_some() { b"vide" } else { b"soun" };
+    let ticks = if size.is_some() { 512 } else { 1024 };
+    let timescale = if size.is_some() { 12_800 } else { 44_100 };
+    let (width, height) = size.unwrap_or_default();
+    let sample = [vec![0; 24], width.to_be_bytes().into(), height.to_be_bytes().into(), vec![0; 50]];
+    wrap(
+        b"trak",
+        &[
+            wrap(b"tkhd", &[vec![0; 84]]),
+            wrap(
+                b"mdia",
+                &[
+                    wrap(b"mdhd", &[words(&[0, 0, 0, timescale, frames * ticks, 0x55c4_0000])]),
+                    wrap(b"hdlr", &[words(&[0, 0]), handler.to_vec(), vec![0; 13]]),
+                    wrap(
+                        b"minf",
+                        &[
+                            // As QuickTime's `hdlr` of the data.
+                            wrap(b"hdlr", &[words(&[0]), b"dhlralis".to_vec(), vec![0; 13]]),
+                            wrap(
+                                b"stbl",
+                                &[
+                                    wrap(b"stsd", &[words(&[0, 1]), wrap(entry, &sample)]),
+                                    wrap(b"stts", &[words(&[0, 1, frames, ticks])]),
+                                    wrap(b"stsz", &[vec![1; table]]),
+                                    wrap(b"stco", &[vec![1; table]]),
+                                ],
+                            ),
+                        ],
+                    ),
+                ],
+            ),
+        ],
+    )
+}
+
+pub(super) fn moov(parts: &[Vec<u8>]) -> Vec<u8> {
+    wrap(b"moov", parts)
+}
+
+/// An `mdat` box's header in its long form.
+pub(super) fn mdat(bytes: u64) -> Vec<u8> {
+    [&words(&[1])[..], b"mdat", &(bytes + 16).to_be_bytes()].concat()
+}
+
+pub(super) const FULL_HD: Option<(u16, u16)> = Some((1920, 1080));
+
+pub(super) fn expected(codec: &'static str, has_audio: Option<bool>) -> MediaFacts {
+    MediaFacts {
+        container: Some("MP4"),
+        codec: Some(codec),
+        width: Some(1920),
+        height: Some(1080),
+        frame_rate: Some(25.0),
+        duration_seconds: Some(60.0),
+        has_video: Some(true),
+        has_audio,
+    }
+}
