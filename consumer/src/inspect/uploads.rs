@@ -68,6 +68,7 @@ mod tests {
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
     use super::*;
+    use crate::fixtures::source;
 
     fn uploads(rule: &Rule) -> S3Uploads {
         S3Uploads(mock_client!(aws_sdk_s3, RuleMode::MatchAny, [rule]))
@@ -75,13 +76,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_is_present_replaced_or_gone() {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: Some(1),
-        };
+        let source = source("a.mp4");
         for (etag, presence) in [("\"e\"", Presence::Present), ("\"f\"", Presence::Replaced)] {
             let rule = mock!(Client::head_object)
                 .then_output(move || HeadObjectOutput::builder().e_tag(etag).build());
