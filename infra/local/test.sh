@@ -23,8 +23,9 @@ check() {
 }
 
 # rustfmt does not wrap comments and strings, so its max_width needs a check of its own.
+# rustfmt keeps code within max_width; this checks comments. Lines with a string literal may be longer.
 lint_rust_lines() {
-    ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}'
+    ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}' | grep -v '"'
 }
 
 lint_shell() {

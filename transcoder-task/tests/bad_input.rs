@@ -14,8 +14,8 @@ use std::{
 
 use serde_json::Value;
 
-/// What is no real video must be told apart within this time… (Alone on a machine each takes one second or two; tests
-/// share theirs.)
+/// What is no real video must be told apart within this time… (Alone on a machine each takes one second or
+/// two; tests share theirs.)
 const MOST_SECONDS: f64 = 30.0;
 /// …and this much memory of the task and FFmpeg together.
 const MOST_MEGABYTES: u64 = 1024;

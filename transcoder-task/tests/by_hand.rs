@@ -208,8 +208,8 @@ fn same_times(rung: &Path, file: &Path) {
         let times: Vec<f64> = times.iter().map(|time| time.parse().unwrap()).collect();
         times.iter().map(|time| time - times[0]).collect()
     };
-    // Of each segment since its first frame: FFmpeg before 6 reports times of fragments whose composition offsets are
-    // negative (as ours) late, by as much as the offsets that it has seen so far.
+    // Of each segment since its first frame: FFmpeg before 6 reports times of fragments whose composition
+    // offsets are negative (as ours) late, by as much as the offsets that it has seen so far.
     let alone = tempfile::NamedTempFile::with_suffix(".mp4").unwrap();
     let init = std::fs::read(rung.join("init.mp4")).unwrap();
     let (mut ours, mut start) = (Vec::new(), 0.0);
@@ -261,7 +261,8 @@ fn what_a_rung_wants_is_published_as_it_is() {
         rungs.iter().map(|rung| (rung["name"].as_str().unwrap(), rung["copied"] == true)).collect();
     assert_eq!(facts, [("360p", true), ("240p", false)]);
     assert_eq!(made.renditions("audio")[0]["copied"], true);
-    // Behind the first of its groups of pictures, instead of which there are short segments, every packet is the source's.
+    // Behind the first of its groups of pictures, instead of which there are short segments, every packet is
+    // the source's.
     let hashes = |file: &Path, stream: &str| {
         let file = file.to_str().unwrap();
         let args = ["-v", "error", "-i", file, "-map", stream, "-c", "copy"];
@@ -317,7 +318,8 @@ fn a_source_of_long_groups_of_pictures_is_playable_long_before_the_first_one_is_
 fn what_is_encoded_in_front_of_a_copied_rung_holds_nothing_up() {
     let slow = "[[rung]]\nsize = 360\ncrf = 23\nmax_kbps = 3000\n\
         [[rung]]\nsize = 240\ncrf = 23\nmax_kbps = 600\npreset = \"slower\"\n";
-    // Sound that is over at once, or begins late, is there late: the silence around it comes when the rest is known.
+    // Sound that is over at once, or begins late, is there late: the silence around it comes when the rest is
+    // known.
     for sound in ["sine=duration=40", "sine=duration=1", "aevalsrc=0:duration=15,asetpts=PTS+20/TB"] {
         let folder = tempfile::tempdir().unwrap();
         let encoders = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -crf 40 -c:a aac -ac 2 -b:a 96k";

@@ -1,5 +1,5 @@
-//! S3 on a bad day: whatever it does to reads and writes, the program ends with the very stream that it makes on a good
-//! one, or with the exit code that says why not, and nothing it published has a hole.
+//! S3 on a bad day: whatever it does to reads and writes, the program ends with the very stream that it makes
+//! on a good one, or with the exit code that says why not, and nothing it published has a hole.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -77,8 +77,8 @@ impl Made {
         }
     }
 
-    /// Ended with this code and reason; what is published up to there begins at the beginning, is what an undisturbed
-    /// run makes, and does not say that it is complete.
+    /// Ended with this code and reason; what is published up to there begins at the beginning, is what an
+    /// undisturbed run makes, and does not say that it is complete.
     fn ended(&self, code: i32, reason: &str) {
         assert_eq!(self.code, Some(code), "{}", self.log);
         assert!(self.log.contains(reason), "{}", self.log);
@@ -102,8 +102,8 @@ impl Made {
 /// A run without faults, and what it read.
 struct Undisturbed {
     source: Bytes,
-    /// One of its last reads of the source: FFmpeg has begun by then. (Which program reads first is chance, and with it
-    /// how many reads there are.)
+    /// One of its last reads of the source: FFmpeg has begun by then. (Which program reads first is chance,
+    /// and with it how many reads there are.)
     late_read: usize,
     stream: BTreeMap<String, Bytes>,
 }

@@ -1,5 +1,5 @@
-//! What a job's task writes into the output bucket about how far it is: the program as the consumer starts it, against
-//! a server that keeps what it is sent as S3 would.
+//! What a job's task writes into the output bucket about how far it is: the program as the consumer starts
+//! it, against a server that keeps what it is sent as S3 would.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 

@@ -1,4 +1,5 @@
-//! Attempts that are killed, and what the next ones make of what they left: every frame once, sound without a gap.
+//! Attempts that are killed, and what the next ones make of what they left: every frame once, sound without a
+//! gap.
 
 #![allow(
     clippy::unwrap_used,
@@ -20,8 +21,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Frames whose first line of blocks is their number in binary, and a tone that rises, so that no moment sounds like
-/// another.
+/// Frames whose first line of blocks is their number in binary, and a tone that rises, so that no moment
+/// sounds like another.
 const PICTURE: &str = "geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128,\
                        scale=640:480:flags=neighbor,noise=alls=12:allf=t";
 const SOUND: &str = "aevalsrc='0.4*sin(2*PI*(200*t+8*t*t))':sample_rate=44100";

@@ -361,8 +361,8 @@ impl Sizing {
         Ok(Self { rules, prices })
     }
 
-    /// The size for an upload, and why, for people. `base` is the task definition's own size: what a rule does
-    /// not say is as there.
+    /// The size for an upload, and why, for people. `base` is the task definition's own size: what a rule
+    /// does not say is as there.
     #[must_use]
     pub fn choose(
         &self,
@@ -733,7 +733,8 @@ mod tests {
                 Some(next) => {
                     prop_assert_eq!(check(next), Ok(()));
                     prop_assert!(next.memory_mib > size.memory_mib && next.cpu >= size.cpu);
-                    prop_assert!(larger(next).is_none_or(|next_but_one| next_but_one.memory_mib > next.memory_mib));
+                    let after_next = larger(next);
+                    prop_assert!(after_next.is_none_or(|size| size.memory_mib > next.memory_mib));
                 }
                 None => prop_assert!(size.memory_mib >= 120 * GIB || size.cpu > 16 * VCPU),
             }
@@ -741,7 +742,10 @@ mod tests {
 
         #[test]
         fn whatever_rules_are_accepted_give_valid_sizes(
-            vcpu in prop_oneof![prop::sample::select(vec![0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]), any::<f64>()],
+            vcpu in prop_oneof![
+                prop::sample::select(vec![0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]),
+                any::<f64>(),
+            ],
             memory in prop_oneof![(1_u32..130).prop_map(f64::from), any::<f64>()],
             storage in 0_u32..300,
             base in valid_size(),

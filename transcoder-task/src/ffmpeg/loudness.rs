@@ -136,7 +136,8 @@ mod tests {
         // EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS is -23 LUFS; a second track is 10 dB
         // louder.
         let arguments = "-loglevel error -f lavfi -i sine=frequency=1000:duration=6:sample_rate=48000 \
-            -filter_complex [0]volume=18.06dB,volume=-23dB,pan=stereo|c0=c0|c1=c0,asplit[a][b];[b]volume=10dB[c] \
+            -filter_complex \
+            [0]volume=18.06dB,volume=-23dB,pan=stereo|c0=c0|c1=c0,asplit[a][b];[b]volume=10dB[c] \
             -map [a] -map [c] -c:a pcm_f32le";
         let mut ffmpeg = crate::process::command("ffmpeg");
         let output = ffmpeg.args(arguments.split_whitespace()).arg(&file).output().await.unwrap();

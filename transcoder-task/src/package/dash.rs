@@ -301,7 +301,10 @@ mod tests {
             let layouts: Vec<(&AudioTrack, &AudioLayout)> = presentation
                 .sorted_audio()
                 .into_iter()
-                .flat_map(|sound| [Some((sound, &sound.stereo)), sound.surround.as_ref().map(|it| (sound, it))])
+                .flat_map(|track| {
+                    let surround = track.surround.as_ref().map(|layout| (track, layout));
+                    [Some((track, &track.stereo)), surround]
+                })
                 .flatten()
                 .collect();
             let media: Vec<&Rendition> = presentation
@@ -342,7 +345,10 @@ mod tests {
             }
             prop_assert_eq!(found, media.len());
 
-            let of = |kind: &str| sets.iter().filter(|set| set.contentType.as_deref() == Some(kind)).collect::<Vec<_>>();
+            let of = |kind: &str| {
+                let same = sets.iter().filter(|set| set.contentType.as_deref() == Some(kind));
+                same.collect::<Vec<_>>()
+            };
             let labels: Vec<&str> = of("audio").iter().map(|set| set.Label[0].content.as_str()).collect();
             let expected: Vec<&str> = layouts.iter().map(|(sound, _)| sound.label.as_str()).collect();
             prop_assert_eq!(labels, expected);

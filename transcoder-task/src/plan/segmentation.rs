@@ -190,7 +190,8 @@ mod tests {
         let grid = Boundaries::every(4.0, 30.0);
         assert_eq!([7.95, 7.99, 8.0, 12.1].map(|at| grid.interval(at)), [4, 5, 5, 6]);
         let expression = "expr:if(isnan(prev_forced_t),1,gt(\
-                          min(min(floor(8*(t+0.016667)/4),floor(4*(t+0.016667)/4)+1),floor((t+0.016667)/4)+3),\
+                          min(min(floor(8*(t+0.016667)/4),floor(4*(t+0.016667)/4)+1),\
+                          floor((t+0.016667)/4)+3),\
                           min(min(floor(8*(prev_forced_t+0.016667)/4),floor(4*(prev_forced_t+0.016667)/4)+1),\
                           floor((prev_forced_t+0.016667)/4)+3)))";
         assert_eq!(grid.forced_keyframes(0, 0.0), expression);

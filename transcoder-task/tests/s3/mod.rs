@@ -74,8 +74,8 @@ pub enum Fault {
     Replaced(Bytes),
 }
 
-/// A fault of the calls of one kind for keys with certain words in them: of those, the ones from `first` on, `count` of
-/// them.
+/// A fault of the calls of one kind for keys with certain words in them: of those, the ones from `first` on,
+/// `count` of them.
 #[derive(Debug, Clone)]
 pub struct Plan {
     kind: Kind,

@@ -1,6 +1,6 @@
-//! The consumer's rival: one message at a time. It receives one message, starts its task, deletes the message,
-//! and takes the next. It keeps nothing, watches nothing and repeats nothing, so that a task that fails is a
-//! video lost.
+//! The consumer's rival: one message at a time. It receives one message, starts its task, deletes the
+//! message, and takes the next. It keeps nothing, watches nothing and repeats nothing, so that a task that
+//! fails is a video lost.
 
 use std::{env, error::Error};
 

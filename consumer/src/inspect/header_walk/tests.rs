@@ -328,7 +328,10 @@ proptest! {
     #[test]
     fn any_bytes_end_the_walk(
         object_bytes in any::<u64>(),
-        answers in prop::collection::vec((any::<u64>(), prop::collection::vec(any::<u8>(), 0..100)), MOST_READS),
+        answers in prop::collection::vec(
+            (any::<u64>(), prop::collection::vec(any::<u8>(), 0..100)),
+            MOST_READS,
+        ),
     ) {
         let mut walk = Walk::new(object_bytes);
         let last = answers.into_iter().map(|(offset, bytes)| walk.feed(offset, bytes)).last();

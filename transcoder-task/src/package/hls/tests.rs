@@ -152,7 +152,8 @@ proptest! {
             .map(|rendition| rendition.folder.as_str())
             .collect();
         let exists = |uri: &str, name: &str| {
-            uri.strip_suffix(name).and_then(|uri| uri.strip_suffix('/')).is_some_and(|it| folders.contains(it))
+            let folder = uri.strip_suffix(name).and_then(|uri| uri.strip_suffix('/'));
+            folder.is_some_and(|folder| folders.contains(folder))
         };
 
         let mut groups: BTreeMap<(String, &str), Vec<&AlternativeMedia>> = BTreeMap::new();
@@ -184,7 +185,8 @@ proptest! {
                 prop_assert!(groups.contains_key(&("AUDIO".to_owned(), audio.as_str())));
                 prop_assert!(stream.codecs.as_ref().unwrap().contains("mp4a"));
             }
-            prop_assert!(stream.is_i_frame || stream.subtitles.is_some() != presentation.subtitles.is_empty());
+            let has_subtitles = stream.subtitles.is_some();
+            prop_assert!(stream.is_i_frame || has_subtitles != presentation.subtitles.is_empty());
         }
         let audio_groups = groups.keys().filter(|(kind, _)| kind == "AUDIO").count().max(1);
         let (keys, streams): (Vec<_>, Vec<_>) =

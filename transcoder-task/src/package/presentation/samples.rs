@@ -87,7 +87,10 @@ prop_compose! {
         timescale in prop::sample::select(vec![1000_u32, 12_800, 30_000, 44_100, 48_000, 90_000]),
         late in 0_u64..3,
         // Few different lengths, so that some follow on each other; gaps.
-        lengths in prop::collection::vec((prop::sample::select(vec![1_u64, 300, 400, 401]), 0_u64..20), 1..20),
+        lengths in prop::collection::vec(
+            (prop::sample::select(vec![1_u64, 300, 400, 401]), 0_u64..20),
+            1..20,
+        ),
     ) -> Timeline {
         let hundredth = u64::from(timescale) / 100;
         let mut next = late * hundredth;
@@ -147,12 +150,15 @@ prop_compose! {
                     surround: surround.map(|timeline| layout("surround", 6, timeline)),
                 }
             }).collect(),
-            subtitles: subtitles.into_iter().enumerate().map(|(number, (timeline, language, default, forced))| SubtitlesTrack {
-                rendition: of("subtitles", number, "", timeline),
-                label: label(number),
-                language,
-                default,
-                forced,
+            subtitles: subtitles.into_iter().enumerate().map(|(number, track)| {
+                let (timeline, language, default, forced) = track;
+                SubtitlesTrack {
+                    rendition: of("subtitles", number, "", timeline),
+                    label: label(number),
+                    language,
+                    default,
+                    forced,
+                }
             }).collect(),
         }
     }
