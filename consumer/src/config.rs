@@ -20,7 +20,7 @@ use crate::{
 /// Everything `run` and `check` need to know. Region, endpoint and credentials are not here: they
 /// come from the AWS SDK's own chain (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
 #[derive(Debug, Clone, Args)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// URL of the queue that receives the upload bucket's events. Messages are deleted from it when
     /// their videos have ended
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
@@ -116,7 +116,7 @@ pub struct Settings {
 
 /// What `history` needs to know.
 #[derive(Debug, Clone, Args)]
-pub struct HistorySettings {
+pub(crate) struct HistorySettings {
     /// Bucket that streams and job records are written to
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
@@ -124,7 +124,7 @@ pub struct HistorySettings {
 
 /// What `submit` needs to know.
 #[derive(Debug, Clone, Args)]
-pub struct SubmitSettings {
+pub(crate) struct SubmitSettings {
     /// URL of the queue that receives the upload bucket's events
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
@@ -136,7 +136,7 @@ pub struct SubmitSettings {
 
 /// What `redrive` needs to know.
 #[derive(Debug, Clone, Args)]
-pub struct RedriveSettings {
+pub(crate) struct RedriveSettings {
     /// URL of the queue that messages are sent back to
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
@@ -151,7 +151,7 @@ impl RedriveSettings {
     ///
     /// # Errors
     /// The settings contradict each other.
-    pub fn validate(&self) -> Result<(), Contradiction> {
+    pub(crate) fn validate(&self) -> Result<(), Contradiction> {
         two_queues(&self.queue_url, &self.dead_letter_queue_url)
     }
 }
@@ -178,7 +178,7 @@ fn status_addr(text: &str) -> Result<SocketAddr, Malformed> {
 
 /// Settings that are each valid but do not go together.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Contradiction {
+pub(crate) enum Contradiction {
     /// Streams written to the upload bucket would be transcoded again, without end.
     #[error(
         "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also the upload bucket, so that streams \
@@ -210,7 +210,7 @@ impl Settings {
 
     /// The part of every RunTask request that does not depend on the job.
     #[must_use]
-    pub fn placement(&self) -> Placement {
+    pub(crate) fn placement(&self) -> Placement {
         Placement {
             cluster: self.cluster.clone(),
             task_definition: self.task_definition.clone(),
@@ -225,7 +225,7 @@ impl Settings {
     ///
     /// # Errors
     /// The settings contradict each other or go beyond ECS's limits.
-    pub fn validate(self) -> Result<Self, Contradiction> {
+    pub(crate) fn validate(self) -> Result<Self, Contradiction> {
         if self.upload_bucket == self.output_bucket {
             return Err(Contradiction::OutputIsUpload(self.output_bucket));
         }

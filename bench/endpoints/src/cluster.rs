@@ -15,7 +15,7 @@ const CONTAINER: &str = "transcoder";
 
 /// All tasks that were ever started.
 #[derive(Debug)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     tasks: Vec<Task>,
     tokens: HashMap<String, usize>,
     by_job: HashMap<String, Vec<usize>>,
@@ -37,13 +37,13 @@ struct Task {
 
 impl Cluster {
     /// No task yet.
-    pub fn new(run_time: Duration) -> Self {
+    pub(crate) fn new(run_time: Duration) -> Self {
         let (tasks, tokens, by_job) = Default::default();
         Self { tasks, tokens, by_job, run_time, started: None }
     }
 
     /// RunTask: one task, or the one that the same token started.
-    pub fn run(&mut self, request: &Value, now: Instant, clock: Timestamp) -> String {
+    pub(crate) fn run(&mut self, request: &Value, now: Instant, clock: Timestamp) -> String {
         let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
         let token = text("clientToken");
         let known = self.tokens.get(&token).copied();
@@ -68,7 +68,7 @@ impl Cluster {
     }
 
     /// DescribeTasks.
-    pub fn describe(&self, request: &Value, now: Instant) -> String {
+    pub(crate) fn describe(&self, request: &Value, now: Instant) -> String {
         let arns = request["tasks"].as_array().map(Vec::as_slice).unwrap_or_default();
         let (mut tasks, mut failures) = (Vec::new(), Vec::new());
         for arn in arns.iter().filter_map(Value::as_str) {
@@ -82,7 +82,7 @@ impl Cluster {
     }
 
     /// ListTasks by `startedBy`.
-    pub fn list(&self, request: &Value, now: Instant) -> String {
+    pub(crate) fn list(&self, request: &Value, now: Instant) -> String {
         let job = request["startedBy"].as_str().unwrap_or_default();
         let stopped = request["desiredStatus"] == "STOPPED";
         let numbers = self.by_job.get(job).map(Vec::as_slice).unwrap_or_default();
@@ -91,7 +91,7 @@ impl Cluster {
     }
 
     /// Lets all tasks end now.
-    pub fn end_all(&mut self, now: Instant, clock: Timestamp) {
+    pub(crate) fn end_all(&mut self, now: Instant, clock: Timestamp) {
         for task in self.tasks.iter_mut().filter(|task| task.ends > now) {
             task.ends = now;
             task.ended = clock;
@@ -99,12 +99,12 @@ impl Cluster {
     }
 
     /// Whether a job has a task that has ended: then there is a report.
-    pub fn has_ended_task_of(&self, job: &str, now: Instant) -> bool {
+    pub(crate) fn has_ended_task_of(&self, job: &str, now: Instant) -> bool {
         self.by_job.get(job).is_some_and(|numbers| numbers.iter().any(|number| self.has_ended(*number, now)))
     }
 
     /// Tasks that were started, and tasks that run.
-    pub fn counts(&self, now: Instant) -> (usize, usize) {
+    pub(crate) fn counts(&self, now: Instant) -> (usize, usize) {
         (self.tasks.len(), (0..self.tasks.len()).filter(|number| !self.has_ended(*number, now)).count())
     }
 
@@ -142,7 +142,7 @@ fn arn(number: usize) -> String {
 }
 
 /// DescribeClusters.
-pub fn clusters() -> Value {
+pub(crate) fn clusters() -> Value {
     json!({"failures": [], "clusters": [{
         "clusterArn": format!("{PLACE}:cluster/{CLUSTER}"),
         "clusterName": CLUSTER,
@@ -152,7 +152,7 @@ pub fn clusters() -> Value {
 }
 
 /// DescribeTaskDefinition.
-pub fn task_definition() -> Value {
+pub(crate) fn task_definition() -> Value {
     json!({"taskDefinition": {
         "taskDefinitionArn": format!("{PLACE}:task-definition/vidstreamx-transcoder:7"),
         "family": "vidstreamx-transcoder",

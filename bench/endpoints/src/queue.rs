@@ -14,7 +14,7 @@ const RECEIPT_LENGTH: usize = 412;
 
 /// A queue with SQS's visibility. Messages are numbers, and handles name number and delivery.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     visible: VecDeque<Waiting>,
     held: HashMap<u64, Held>,
     ends: BTreeSet<(Instant, u64)>,
@@ -46,13 +46,13 @@ struct Sent {
 
 impl Queue {
     /// Adds events of so many uploads that were not there before.
-    pub fn fill(&mut self, uploads: u64) {
+    pub(crate) fn fill(&mut self, uploads: u64) {
         self.visible.extend((self.next..self.next + uploads).map(|number| Waiting { number, receives: 0 }));
         self.next += uploads;
     }
 
     /// Adds a message with this text, and gives its number.
-    pub fn send(&mut self, body: String, attributes: Value) -> u64 {
+    pub(crate) fn send(&mut self, body: String, attributes: Value) -> u64 {
         let number = self.next;
         self.sent.insert(number, Sent { body, attributes });
         self.fill(1);
@@ -60,7 +60,7 @@ impl Queue {
     }
 
     /// Up to `most` messages, held for `visibility`.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         most: usize,
         visibility: Duration,
@@ -82,12 +82,12 @@ impl Queue {
     }
 
     /// When the next held message becomes visible by itself.
-    pub fn next_end(&self) -> Option<Instant> {
+    pub(crate) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
     /// Deletes a message. Says whether the handle is one; deleting twice is no error.
-    pub fn delete(&mut self, receipt: &str) -> bool {
+    pub(crate) fn delete(&mut self, receipt: &str) -> bool {
         let Some((number, receives)) = read_receipt(receipt) else { return false };
         if self.held.get(&number).is_some_and(|held| held.receives == receives) {
             self.release(number);
@@ -98,7 +98,7 @@ impl Queue {
     }
 
     /// Makes a message visible after `wait`. Says whether this delivery is still on.
-    pub fn set_visibility(&mut self, receipt: &str, wait: Duration, now: Instant) -> bool {
+    pub(crate) fn set_visibility(&mut self, receipt: &str, wait: Duration, now: Instant) -> bool {
         self.expire(now);
         let Some((number, receives)) = read_receipt(receipt) else { return false };
         if self.held.get(&number).is_none_or(|held| held.receives != receives) {
@@ -114,7 +114,7 @@ impl Queue {
     }
 
     /// Messages to be had, and messages that are held.
-    pub fn counts(&mut self, now: Instant) -> (usize, usize) {
+    pub(crate) fn counts(&mut self, now: Instant) -> (usize, usize) {
         self.expire(now);
         (self.visible.len(), self.held.len())
     }

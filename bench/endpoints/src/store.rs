@@ -6,13 +6,13 @@ use bytes::Bytes;
 use hyper::StatusCode;
 
 /// Every key in it is an upload.
-pub const UPLOAD_BUCKET: &str = "uploads";
+pub(crate) const UPLOAD_BUCKET: &str = "uploads";
 /// Whatever is written to it is kept.
-pub const OUTPUT_BUCKET: &str = "streams";
+pub(crate) const OUTPUT_BUCKET: &str = "streams";
 
 /// What every upload holds.
 #[derive(Debug, Default)]
-pub struct Upload {
+pub(crate) struct Upload {
     /// The file.
     pub bytes: Bytes,
     /// Without quotes.
@@ -21,7 +21,7 @@ pub struct Upload {
 
 /// A stored object.
 #[derive(Debug, Clone)]
-pub struct Object {
+pub(crate) struct Object {
     /// Its content.
     pub bytes: Bytes,
     /// With quotes.
@@ -32,7 +32,7 @@ pub struct Object {
 
 /// The conditions of a write.
 #[derive(Debug, Default)]
-pub struct Conditions<'a> {
+pub(crate) struct Conditions<'a> {
     /// `If-Match`.
     pub replaces: Option<&'a str>,
     /// `If-None-Match: *`.
@@ -40,23 +40,23 @@ pub struct Conditions<'a> {
 }
 
 /// Why a write is refused: HTTP status and S3's code.
-pub type Refusal = (StatusCode, &'static str);
+pub(crate) type Refusal = (StatusCode, &'static str);
 
 /// What was written, by `bucket/key`.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(crate) struct Store {
     objects: HashMap<String, Object>,
     writes: u64,
 }
 
 impl Store {
     /// What is stored.
-    pub fn get(&self, place: &str) -> Option<&Object> {
+    pub(crate) fn get(&self, place: &str) -> Option<&Object> {
         self.objects.get(place)
     }
 
     /// Writes, and gives the new ETag.
-    pub fn put(
+    pub(crate) fn put(
         &mut self,
         place: &str,
         bytes: Bytes,
@@ -80,7 +80,7 @@ impl Store {
     }
 
     /// How many objects hold this text: for counting records by state.
-    pub fn holding(&self, text: &str) -> usize {
+    pub(crate) fn holding(&self, text: &str) -> usize {
         let holds =
             |object: &&Object| std::str::from_utf8(&object.bytes).is_ok_and(|found| found.contains(text));
         self.objects.values().filter(holds).count()
@@ -88,7 +88,7 @@ impl Store {
 }
 
 /// The part of an object that a `Range` header names; `None` if there is none of it.
-pub fn range(header: &str, length: usize) -> Option<Range<usize>> {
+pub(crate) fn range(header: &str, length: usize) -> Option<Range<usize>> {
     let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
     let range = if first.is_empty() {
         length.saturating_sub(last.parse().ok()?)..length
@@ -100,13 +100,13 @@ pub fn range(header: &str, length: usize) -> Option<Range<usize>> {
 }
 
 /// The job's id in the key of a report.
-pub fn job_of_report(key: &str) -> Option<&str> {
+pub(crate) fn job_of_report(key: &str) -> Option<&str> {
     let id = key.strip_suffix("/job.json")?.rsplit('/').next()?;
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
 /// A report as the task writes it about ten minutes of 1080p.
-pub fn report(job: &str) -> String {
+pub(crate) fn report(job: &str) -> String {
     let video = |name: &str, width: u32, height: u32, peak: u64| {
         format!(
             r#"{{"name":"{name}","kind":"video","codecs":"avc1.640028","copied":false,"width":{width},"height":{height},"channels":0,"segments":150,"frames":15000,"duration_seconds":600.0,"bytes":{},"peak_bandwidth":{peak},"average_bandwidth":{},"verified":{{"codec":"h264","width":{width},"height":{height},"keyframes_at_boundaries":2,"frames_read":200}}}}"#,

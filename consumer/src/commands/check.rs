@@ -18,7 +18,7 @@ use crate::{
 
 /// What a look at one thing showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The thing.
     pub subject: String,
     /// How it is.
@@ -27,7 +27,7 @@ pub struct Finding {
 
 /// How a thing is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FindingState {
+pub(crate) enum FindingState {
     /// As it should be.
     Ok(String),
     /// It can't be looked at for the moment, or not with these permissions: no reason not to run.
@@ -77,13 +77,13 @@ impl Finding {
 
     /// Whether the consumer can't work like this.
     #[must_use]
-    pub const fn is_wrong(&self) -> bool {
+    pub(crate) const fn is_wrong(&self) -> bool {
         matches!(self.state, FindingState::Wrong { .. })
     }
 
     /// Whether it could not be looked at.
     #[must_use]
-    pub const fn is_unknown(&self) -> bool {
+    pub(crate) const fn is_unknown(&self) -> bool {
         matches!(self.state, FindingState::Unknown(_))
     }
 }
@@ -106,7 +106,10 @@ impl fmt::Display for Finding {
 
 /// Looks at what `run` can't do without: both queues, cluster, task definition, and the record store. Says
 /// what the task definition says, if that can be read.
-pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding>, Option<TaskDefaults>) {
+pub(crate) async fn essentials(
+    config: &SdkConfig,
+    settings: &Settings,
+) -> (Vec<Finding>, Option<TaskDefaults>) {
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = crate::aws::client::s3(config);
@@ -122,7 +125,7 @@ pub async fn essentials(config: &SdkConfig, settings: &Settings) -> (Vec<Finding
 }
 
 /// Looks at everything.
-pub async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
+pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
     let sqs = aws_sdk_sqs::Client::new(config);
     let s3 = crate::aws::client::s3(config);
     let (mut findings, _) = essentials(config, settings).await;

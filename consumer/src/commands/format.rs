@@ -5,11 +5,12 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use vidstreamx_job::State;
 
 /// All states, in the order in which they are counted up.
-pub const STATES: [State; 5] = [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
+pub(crate) const STATES: [State; 5] =
+    [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
 
 /// A state's name, as records have it.
 #[must_use]
-pub const fn state(state: State) -> &'static str {
+pub(crate) const fn state(state: State) -> &'static str {
     match state {
         State::Running => "running",
         State::Done => "done",
@@ -22,7 +23,7 @@ pub const fn state(state: State) -> &'static str {
 /// A text on one line. Keys and reasons come from uploads: what could move a terminal's cursor, or turn
 /// the direction of writing, is shown by its number.
 #[must_use]
-pub fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -41,7 +42,7 @@ const fn steers(letter: char) -> bool {
 
 /// A key cut to so many columns. Its end tells more than its beginning.
 #[must_use]
-pub fn end_of(text: &str, columns: usize) -> String {
+pub(crate) fn end_of(text: &str, columns: usize) -> String {
     if text.width() <= columns {
         return text.to_owned();
     }
@@ -60,25 +61,25 @@ pub fn end_of(text: &str, columns: usize) -> String {
 
 /// To the minute, in UTC.
 #[must_use]
-pub fn minute(at: Timestamp) -> String {
+pub(crate) fn minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M").to_string()
 }
 
 /// The same without the year.
 #[must_use]
-pub fn minute_of_year(at: Timestamp) -> String {
+pub(crate) fn minute_of_year(at: Timestamp) -> String {
     at.strftime("%m-%d %H:%M").to_string()
 }
 
 /// To the second, in UTC.
 #[must_use]
-pub fn second(at: Timestamp) -> String {
+pub(crate) fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// To the second: `4m 3s`. Clocks of several machines are involved, so that it can come out negative.
 #[must_use]
-pub fn duration(duration: SignedDuration) -> String {
+pub(crate) fn duration(duration: SignedDuration) -> String {
     let duration = duration.max(SignedDuration::ZERO);
     let rounding = SignedDurationRound::new().smallest(Unit::Second);
     format!("{:#}", duration.round(rounding).unwrap_or(duration))
@@ -86,13 +87,13 @@ pub fn duration(duration: SignedDuration) -> String {
 
 /// Dollars; cents are split where they matter.
 #[must_use]
-pub fn money(usd: f64) -> String {
+pub(crate) fn money(usd: f64) -> String {
     if usd.abs() < 1.0 { format!("${usd:.4}") } else { format!("${usd:.2}") }
 }
 
 /// `1 video`, `2 videos`.
 #[must_use]
-pub fn count(number: u64, what: &str) -> String {
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 

@@ -2,9 +2,9 @@
 //! uploads to the queue, [`redrive`] dead letters. [`format`](mod@format) turns values into text for a
 //! terminal, [`progress`] shows that a long command is at work.
 
-pub mod check;
-pub mod format;
-pub mod history;
-pub mod progress;
-pub mod redrive;
-pub mod submit;
+pub(crate) mod check;
+pub(crate) mod format;
+pub(crate) mod history;
+pub(crate) mod progress;
+pub(crate) mod redrive;
+pub(crate) mod submit;

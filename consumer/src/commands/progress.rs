@@ -9,7 +9,7 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// Counts what was done. Nothing is shown for the first two seconds, and ever where stderr is no terminal.
 #[derive(Debug)]
-pub struct ProgressDisplay {
+pub(crate) struct ProgressDisplay {
     bar: ProgressBar,
     since: Instant,
 }
@@ -17,7 +17,7 @@ pub struct ProgressDisplay {
 impl ProgressDisplay {
     /// Starts to count, up to `total` if that is known.
     #[must_use]
-    pub fn new(what: &'static str, total: Option<u64>) -> Self {
+    pub(crate) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(what);
         let template = if total.is_some() {
             "{bar:30} {human_pos} of {human_len} {msg}, {eta} left"
@@ -31,7 +31,7 @@ impl ProgressDisplay {
     }
 
     /// So many more were done.
-    pub fn step(&self, more: u64) {
+    pub(crate) fn step(&self, more: u64) {
         if self.bar.is_hidden() && self.since.elapsed() >= QUIET {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
@@ -39,7 +39,7 @@ impl ProgressDisplay {
     }
 
     /// Runs what writes lines, with the bar out of their way.
-    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+    pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }
 }

@@ -32,7 +32,7 @@ use super::FakeAws;
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// How often calls fail.
-pub struct Faults {
+pub(crate) struct Faults {
     rng: Mutex<fastrand::Rng>,
     /// Share of calls that fail, half of them after they took effect.
     pub errors: f64,
@@ -43,11 +43,11 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { rng: Mutex::new(fastrand::Rng::with_seed(0)), errors: 0.0, delays: 0.0, crashes: 0.0 }
     }
 
-    pub fn seeded(seed: u64) -> Self {
+    pub(crate) fn seeded(seed: u64) -> Self {
         Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), ..Self::none() }
     }
 
@@ -57,7 +57,7 @@ impl Faults {
 }
 
 /// The client of one consumer.
-pub struct FaultyClient {
+pub(crate) struct FaultyClient {
     aws: Arc<FakeAws>,
     faults: Faults,
     /// Cancelled when the consumer dies.
@@ -96,7 +96,7 @@ impl From<Lost> for SaveError {
 }
 
 impl FaultyClient {
-    pub fn new(aws: Arc<FakeAws>, faults: Faults) -> Self {
+    pub(crate) fn new(aws: Arc<FakeAws>, faults: Faults) -> Self {
         Self {
             aws,
             faults,
@@ -108,17 +108,17 @@ impl FaultyClient {
     }
 
     /// The times of RunTask calls.
-    pub fn launch_calls(&self) -> Vec<Instant> {
+    pub(crate) fn launch_calls(&self) -> Vec<Instant> {
         self.calls.lock().unwrap()[0].clone()
     }
 
     /// The times of DescribeTasks calls.
-    pub fn describe_calls(&self) -> Vec<Instant> {
+    pub(crate) fn describe_calls(&self) -> Vec<Instant> {
         self.calls.lock().unwrap()[1].clone()
     }
 
     /// The most tasks of this consumer that ran at the same time.
-    pub fn most_running(&self) -> usize {
+    pub(crate) fn most_running(&self) -> usize {
         self.most_running.load(Ordering::Relaxed)
     }
 

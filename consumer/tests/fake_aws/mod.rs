@@ -18,10 +18,10 @@ use std::{
     time::Duration,
 };
 
-pub use faulty_client::{Faults, FaultyClient};
+pub(crate) use faulty_client::{Faults, FaultyClient};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-pub use tasks::{Task, TaskScript};
+pub(crate) use tasks::{Task, TaskScript};
 use tokio::{sync::Notify, time::Instant};
 use vidstreamx_consumer::{
     aws::{run_task::Launch, task_definition::TaskDefaults},
@@ -34,13 +34,13 @@ use vidstreamx_consumer::{
 use vidstreamx_job::{Capacity, Size};
 
 /// Attempts before a job fails.
-pub const MAX_ATTEMPTS: u32 = 3;
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// The script of the n-th task (from 1) of a source key.
 type ScriptFn = Box<dyn Fn(&str, usize, &Launch) -> TaskScript + Send + Sync>;
 
 /// All of AWS that a consumer sees.
-pub struct FakeAws {
+pub(crate) struct FakeAws {
     state: Mutex<State>,
     /// A message was sent, or becomes visible earlier.
     changed: Notify,
@@ -60,12 +60,12 @@ struct State {
 
 impl FakeAws {
     /// Scripts tasks by the source key and the number of the key's task, from 1.
-    pub fn new(script: impl Fn(&str, usize) -> TaskScript + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(script: impl Fn(&str, usize) -> TaskScript + Send + Sync + 'static) -> Arc<Self> {
         Self::with_launches(move |key, nth, _| script(key, nth))
     }
 
     /// Scripts tasks by their launch as well.
-    pub fn with_launches(
+    pub(crate) fn with_launches(
         script: impl Fn(&str, usize, &Launch) -> TaskScript + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
@@ -78,11 +78,11 @@ impl FakeAws {
     }
 
     /// The services of a consumer whose calls all work.
-    pub fn services(self: &Arc<Self>) -> Services {
+    pub(crate) fn services(self: &Arc<Self>) -> Services {
         self.services_through(&Arc::new(FaultyClient::new(self.clone(), Faults::none())))
     }
 
-    pub fn services_through(&self, client: &Arc<FaultyClient>) -> Services {
+    pub(crate) fn services_through(&self, client: &Arc<FaultyClient>) -> Services {
         let start = self.start;
         Services {
             queue: client.clone(),
@@ -95,7 +95,7 @@ impl FakeAws {
     }
 
     /// Fails all calls of all services for so long.
-    pub fn fail_all_for(&self, duration: Duration) {
+    pub(crate) fn fail_all_for(&self, duration: Duration) {
         self.state().fail_until = Some(Instant::now() + duration);
     }
 
@@ -109,7 +109,7 @@ impl FakeAws {
 }
 
 /// The consumer's options, as the template has them.
-pub fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -> Options {
+pub(crate) fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -> Options {
     Options {
         rules: Rules {
             upload: "uploads".parse().unwrap(),
@@ -132,7 +132,7 @@ pub fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -> Optio
 }
 
 /// A record of S3's event about a new object.
-pub fn s3_record(key: &str, bytes: u64) -> Value {
+pub(crate) fn s3_record(key: &str, bytes: u64) -> Value {
     json!({
         "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
         "s3": {

@@ -32,45 +32,45 @@ impl State {
 }
 
 impl FakeAws {
-    pub fn delete_object(&self, key: &str) {
+    pub(crate) fn delete_object(&self, key: &str) {
         self.state().objects.delete(key);
     }
 
-    pub fn upload_object(&self, key: &str) {
+    pub(crate) fn upload_object(&self, key: &str) {
         self.state().objects.deleted.remove(key);
     }
 
     /// Makes an object whose first bytes show that it is no video.
-    pub fn upload_text(&self, key: &str) {
+    pub(crate) fn upload_text(&self, key: &str) {
         self.state().objects.not_videos.insert(key.to_owned());
     }
 
     /// Fails the next so many reads of uploads.
-    pub fn fail_reads(&self, times: usize) {
+    pub(crate) fn fail_reads(&self, times: usize) {
         self.state().objects.failing_reads = times;
     }
 
-    pub fn delete_record(&self, key: &str) {
+    pub(crate) fn delete_record(&self, key: &str) {
         self.state().objects.records.retain(|_, (record, _)| record.source.key.as_str() != key);
     }
 
-    pub fn put_record(&self, record: Record) {
+    pub(crate) fn put_record(&self, record: Record) {
         self.state().objects.records.insert(record.job_id.clone(), (record, 1));
     }
 
-    pub fn all_records(&self) -> Vec<Record> {
+    pub(crate) fn all_records(&self) -> Vec<Record> {
         self.state().objects.records.values().map(|(record, _)| record.clone()).collect()
     }
 
     /// The only record of a source key.
-    pub fn record(&self, key: &str) -> Record {
+    pub(crate) fn record(&self, key: &str) -> Record {
         let mut found = self.all_records();
         found.retain(|record| record.source.key.as_str() == key);
         assert_eq!(found.len(), 1, "records of {key}");
         found.remove(0)
     }
 
-    pub fn records(&self) -> usize {
+    pub(crate) fn records(&self) -> usize {
         self.state().objects.records.len()
     }
 

@@ -38,11 +38,11 @@ struct Queued {
 }
 
 impl FakeAws {
-    pub fn send(&self, body: String) {
+    pub(crate) fn send(&self, body: String) {
         self.send_with_restart(body, None);
     }
 
-    pub fn send_with_restart(&self, body: String, restart: Option<String>) {
+    pub(crate) fn send_with_restart(&self, body: String, restart: Option<String>) {
         let queue = &mut self.state().queue;
         let id = queue.next;
         queue.next += 1;
@@ -61,7 +61,7 @@ impl FakeAws {
     }
 
     /// Moves all dead letters back, as SQS does it: with body and attributes.
-    pub fn redrive(&self) {
+    pub(crate) fn redrive(&self) {
         let letters = std::mem::take(&mut self.state().queue.letters);
         for letter in letters {
             let restart = letter.attribute(RESTART_ATTRIBUTE).map(str::to_owned);
@@ -70,45 +70,45 @@ impl FakeAws {
     }
 
     /// The messages that consumers sent to the dead-letter queue.
-    pub fn letters(&self) -> Vec<OutgoingMessage> {
+    pub(crate) fn letters(&self) -> Vec<OutgoingMessage> {
         self.state().queue.letters.clone()
     }
 
     /// The messages that SQS itself moved to the dead-letter queue.
-    pub fn moved_by_sqs(&self) -> Vec<String> {
+    pub(crate) fn moved_by_sqs(&self) -> Vec<String> {
         self.state().queue.moved_by_sqs.clone()
     }
 
     /// The bodies of all messages in the dead-letter queue.
-    pub fn dead(&self) -> Vec<String> {
+    pub(crate) fn dead(&self) -> Vec<String> {
         let queue = &self.state().queue;
         let letters = queue.letters.iter().map(|letter| letter.body.clone());
         letters.chain(queue.moved_by_sqs.iter().cloned()).collect()
     }
 
     /// Messages that are neither deleted nor dead.
-    pub fn queued(&self) -> usize {
+    pub(crate) fn queued(&self) -> usize {
         self.state().queue.messages.len()
     }
 
     /// Messages that a receive would get now.
-    pub fn visible(&self) -> usize {
+    pub(crate) fn visible(&self) -> usize {
         let now = Instant::now();
         self.state().queue.messages.values().filter(|message| message.visible_at <= now).count()
     }
 
     /// The most receives of a message that is in the queue now.
-    pub fn most_receives(&self) -> u32 {
+    pub(crate) fn most_receives(&self) -> u32 {
         self.state().queue.messages.values().map(|message| message.receives).max().unwrap_or_default()
     }
 
     /// The most receives of any message so far.
-    pub fn most_receives_ever(&self) -> u32 {
+    pub(crate) fn most_receives_ever(&self) -> u32 {
         self.state().queue.most_receives
     }
 
     /// ReceiveMessage calls.
-    pub fn receives(&self) -> usize {
+    pub(crate) fn receives(&self) -> usize {
         self.state().queue.receives
     }
 

@@ -26,7 +26,7 @@ const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
 
 /// The course of a task.
 #[derive(Debug, Clone)]
-pub struct TaskScript {
+pub(crate) struct TaskScript {
     pub duration: Duration,
     pub stopped: Stopped,
     /// The outcome in the report that it leaves.
@@ -35,7 +35,7 @@ pub struct TaskScript {
 
 impl TaskScript {
     /// A container that exits by itself, with the report that belongs to the exit code.
-    pub fn exit(code: i32, seconds: u64) -> Self {
+    pub(crate) fn exit(code: i32, seconds: u64) -> Self {
         let stopped = Stopped {
             billed: Some(Duration::from_secs(seconds)),
             exit_code: Some(code),
@@ -47,20 +47,20 @@ impl TaskScript {
     }
 
     /// A task that AWS ends.
-    pub fn stopped(exit_code: Option<i32>, stop_code: &str, seconds: u64) -> Self {
+    pub(crate) fn stopped(exit_code: Option<i32>, stop_code: &str, seconds: u64) -> Self {
         let stopped = Stopped { billed: None, exit_code, stop_code: Some(stop_code.into()), reason: None };
         Self { duration: Duration::from_secs(seconds), stopped, report: None }
     }
 
     /// Whether the task makes a stream.
-    pub fn succeeds(&self) -> bool {
+    pub(crate) fn succeeds(&self) -> bool {
         self.stopped.exit_code == Some(0) && self.report == Some(Outcome::Complete)
     }
 }
 
 /// A task, from its launch to its end.
 #[derive(Debug, Clone)]
-pub struct Task {
+pub(crate) struct Task {
     pub job: Job,
     pub launch: Launch,
     pub started_at: Instant,
@@ -68,7 +68,7 @@ pub struct Task {
 }
 
 impl Task {
-    pub fn ends_at(&self) -> Instant {
+    pub(crate) fn ends_at(&self) -> Instant {
         self.started_at + self.script.duration
     }
 
@@ -93,35 +93,35 @@ pub(super) struct State {
 
 impl FakeAws {
     /// Refuses RunTask with `failures` for so long.
-    pub fn refuse_for(&self, duration: Duration) {
+    pub(crate) fn refuse_for(&self, duration: Duration) {
         self.state().tasks.refuse_until = Some(Instant::now() + duration);
     }
 
     /// Refuses RunTask for this video, as invalid.
-    pub fn refuse_key(&self, key: &str) {
+    pub(crate) fn refuse_key(&self, key: &str) {
         self.state().tasks.refused_keys.insert(key.to_owned());
     }
 
     /// Refuses RunTask for this video, as beyond a quota.
-    pub fn refuse_key_by_quota(&self, key: &str) {
+    pub(crate) fn refuse_key_by_quota(&self, key: &str) {
         self.state().tasks.keys_beyond_quota.insert(key.to_owned());
     }
 
     /// Takes every RunTask call for a new one, as after a token's 24 hours.
-    pub fn forget_tokens(&self) {
+    pub(crate) fn forget_tokens(&self) {
         self.state().tasks.forgets_tokens = true;
     }
 
-    pub fn tasks(&self) -> Vec<Task> {
+    pub(crate) fn tasks(&self) -> Vec<Task> {
         self.state().tasks.tasks.values().cloned().collect()
     }
 
-    pub fn run_task_calls(&self) -> usize {
+    pub(crate) fn run_task_calls(&self) -> usize {
         self.state().tasks.run_task_calls
     }
 
     /// The launches that started a task, in order.
-    pub fn launches(&self) -> Vec<Launch> {
+    pub(crate) fn launches(&self) -> Vec<Launch> {
         self.state().tasks.launches.clone()
     }
 
@@ -132,14 +132,14 @@ impl FakeAws {
         arns.iter().filter(|arn| tasks.get(*arn).is_some_and(|task| now < task.ends_at())).count()
     }
 
-    pub fn tasks_running(&self) -> usize {
+    pub(crate) fn tasks_running(&self) -> usize {
         let now = Instant::now();
         let tasks = &self.state().tasks.tasks;
         tasks.values().filter(|task| task.started_at <= now && now < task.ends_at()).count()
     }
 
     /// The most tasks that ran at the same time: of all jobs, and of one job.
-    pub fn most_at_once(&self) -> (usize, usize) {
+    pub(crate) fn most_at_once(&self) -> (usize, usize) {
         let tasks = &self.state().tasks.tasks;
         let overlap = |task: &Task, same_job: bool| {
             let others = tasks.values().filter(|other| !same_job || other.job.id == task.job.id);

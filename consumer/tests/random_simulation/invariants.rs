@@ -22,7 +22,7 @@ use crate::{
 const TIMER: Duration = Duration::from_millis(5);
 
 /// One sentence per violated invariant.
-pub fn violations(outcome: &Outcome) -> Vec<String> {
+pub(crate) fn violations(outcome: &Outcome) -> Vec<String> {
     let records = outcome.aws.all_records();
     let mut tasks: BTreeMap<JobId, Vec<Task>> = BTreeMap::new();
     for task in outcome.aws.tasks() {

@@ -8,11 +8,11 @@ use vidstreamx_consumer::{aws::run_task::Launch, intake::Options};
 use crate::fake_aws::{self, Faults, MAX_ATTEMPTS, TaskScript, s3_record};
 
 /// Uploads per run. Duplicates and foreign messages come on top.
-pub const VIDEOS: usize = 200;
+pub(crate) const VIDEOS: usize = 200;
 
 /// The kind of a video. `times` tasks end like that before one makes the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum VideoKind {
+pub(crate) enum VideoKind {
     Good,
     /// Its task runs longer than SQS lets a delivery be held.
     VeryLong,
@@ -48,7 +48,7 @@ pub enum VideoKind {
 
 impl VideoKind {
     /// The script of the n-th task (from 1).
-    pub fn script(self, nth: usize, launch: &Launch, repaired: bool, seconds: u64) -> TaskScript {
+    pub(crate) fn script(self, nth: usize, launch: &Launch, repaired: bool, seconds: u64) -> TaskScript {
         let first =
             |times, script: TaskScript| if nth <= times { script } else { TaskScript::exit(0, seconds) };
         match self {
@@ -73,7 +73,7 @@ impl VideoKind {
     }
 
     /// How many tasks the video needs, one after the other.
-    pub fn tasks(self, without_faults: bool) -> RangeInclusive<usize> {
+    pub(crate) fn tasks(self, without_faults: bool) -> RangeInclusive<usize> {
         let tasks = match self {
             // An inspection that fails saves no task.
             Self::NoVideo | Self::Deleted => return 0..=usize::from(!without_faults),
@@ -111,7 +111,7 @@ impl VideoKind {
 }
 
 /// An event outside the consumer.
-pub enum Event {
+pub(crate) enum Event {
     /// A message of S3.
     Upload(String),
     /// ECS has no capacity for so long.
@@ -121,7 +121,7 @@ pub enum Event {
 }
 
 /// The scenario of a seed.
-pub struct Scenario {
+pub(crate) struct Scenario {
     pub seed: u64,
     pub kinds: Vec<VideoKind>,
     pub max_tasks: usize,
@@ -143,11 +143,11 @@ pub struct Scenario {
 }
 
 impl Scenario {
-    pub fn key(video: usize) -> String {
+    pub(crate) fn key(video: usize) -> String {
         format!("{video}.mp4")
     }
 
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let rng = &mut rng;
         let mut kinds: Vec<_> = (0..VIDEOS).map(|_| VideoKind::any(rng)).collect();
@@ -208,14 +208,14 @@ impl Scenario {
     }
 
     /// Messages that cannot be read, and one about another bucket.
-    pub fn foreign_messages(&self) -> Vec<String> {
+    pub(crate) fn foreign_messages(&self) -> Vec<String> {
         let foreign = json!({"Records": [record("a.mp4", VideoKind::Good)]}).to_string();
         let rubbish = (1..self.foreign_messages).map(|nth| format!("rubbish {nth}"));
         rubbish.chain((self.foreign_messages > 0).then(|| foreign.replace("uploads", "elsewhere"))).collect()
     }
 
     /// All events in order of time.
-    pub fn events(&self) -> Vec<(Duration, Event)> {
+    pub(crate) fn events(&self) -> Vec<(Duration, Event)> {
         let uploads = self.messages.iter().map(|(at, body)| (*at, Event::Upload(body.clone())));
         let shortages = self.shortages.iter().map(|(at, duration)| (*at, Event::Shortage(*duration)));
         let outages = self.outages.iter().map(|(at, duration)| (*at, Event::Outage(*duration)));
@@ -224,14 +224,14 @@ impl Scenario {
         events
     }
 
-    pub fn faults(&self, seed: u64) -> Faults {
+    pub(crate) fn faults(&self, seed: u64) -> Faults {
         let mut faults = Faults::seeded(seed);
         (faults.errors, faults.delays, faults.crashes) = (self.errors, self.delays, self.crashes);
         faults
     }
 
     /// The duration of a video's n-th task.
-    pub fn seconds(&self, video: usize, nth: usize) -> u64 {
+    pub(crate) fn seconds(&self, video: usize, nth: usize) -> u64 {
         let mut rng = fastrand::Rng::with_seed(self.seed ^ (video * 64 + nth) as u64);
         match self.kinds[video] {
             VideoKind::VeryLong => rng.u64(13 * 3600..30 * 3600),
@@ -240,7 +240,7 @@ impl Scenario {
         }
     }
 
-    pub fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         fake_aws::options(self.max_tasks, self.launches_per_second, false)
     }
 }

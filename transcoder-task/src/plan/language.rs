@@ -31,11 +31,11 @@ const BIBLIOGRAPHIC: [(&str, &str); 20] = [
 const LONGEST_TITLE: usize = 80;
 
 /// A track as the file describes it: the language's code, and the title.
-pub type Described<'a> = (Option<&'a str>, Option<&'a str>);
+pub(crate) type Described<'a> = (Option<&'a str>, Option<&'a str>);
 
 /// The RFC 5646 tag of a file's language code, in its shortest form: `en` of `eng`, `de` of `ger`, `pt-BR` of
 /// `por-BR`. None if the code names no language.
-pub fn tag(code: &str) -> Option<String> {
+pub(crate) fn tag(code: &str) -> Option<String> {
     let mut subtags = code.split(['-', '_']);
     let language = known(subtags.next()?)?;
     let mut tag = language.to_639_1().unwrap_or(language.to_639_3()).to_owned();
@@ -61,7 +61,7 @@ fn known(code: &str) -> Option<Language> {
 
 /// What people choose tracks by, each different: the language's English name; with the title where several
 /// tracks have that language; the title where the language is unknown; else `nameless`.
-pub fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
+pub(crate) fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
     let described: Vec<(Option<&str>, Option<String>)> = tracks
         .iter()
         .map(|(code, title)| {

@@ -38,7 +38,7 @@ use tokio::{
 
 /// What a call asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Head,
     Get,
     Put,
@@ -53,7 +53,7 @@ pub enum Kind {
 
 /// What becomes of a call instead.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// 500 InternalError.
     Internal,
     /// 503 SlowDown.
@@ -77,7 +77,7 @@ pub enum Fault {
 /// A fault of the calls of one kind for keys with certain words in them: of those, the ones from `first` on,
 /// `count` of them.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     kind: Kind,
     key: &'static str,
     first: usize,
@@ -87,25 +87,25 @@ pub struct Plan {
 }
 
 /// The first call of its kind for a key with these words; [`Plan::from`] and [`Plan::times`] change that.
-pub fn fail(kind: Kind, key: &'static str, fault: Fault) -> Plan {
+pub(crate) fn fail(kind: Kind, key: &'static str, fault: Fault) -> Plan {
     Plan { kind, key, first: 0, count: 1, fault, seen: 0 }
 }
 
 impl Plan {
     /// Beginning with this one, the first being 0.
-    pub fn from(mut self, first: usize) -> Self {
+    pub(crate) fn from(mut self, first: usize) -> Self {
         self.first = first;
         self
     }
 
     /// As many in a row.
-    pub fn times(mut self, count: usize) -> Self {
+    pub(crate) fn times(mut self, count: usize) -> Self {
         self.count = count;
         self
     }
 
     /// Each one.
-    pub fn always(self) -> Self {
+    pub(crate) fn always(self) -> Self {
         self.times(usize::MAX)
     }
 
@@ -121,7 +121,7 @@ impl Plan {
 
 /// A call as it came.
 #[derive(Debug, Clone)]
-pub struct Call {
+pub(crate) struct Call {
     pub kind: Kind,
     /// `bucket/key`; of a listing `bucket/prefix`.
     pub key: String,
@@ -143,7 +143,7 @@ struct State {
 }
 
 /// A running server with its buckets.
-pub struct S3 {
+pub(crate) struct S3 {
     state: Arc<Mutex<State>>,
     address: SocketAddr,
     server: AbortHandle,
@@ -157,12 +157,12 @@ impl Drop for S3 {
 
 impl S3 {
     /// Starts it, with nothing in it.
-    pub async fn start(plans: impl IntoIterator<Item = Plan>) -> Self {
+    pub(crate) async fn start(plans: impl IntoIterator<Item = Plan>) -> Self {
         Self::slow(plans, Duration::ZERO).await
     }
 
     /// Starts one that takes its time before each answer.
-    pub async fn slow(plans: impl IntoIterator<Item = Plan>, delay: Duration) -> Self {
+    pub(crate) async fn slow(plans: impl IntoIterator<Item = Plan>, delay: Duration) -> Self {
         let state = State { plans: plans.into_iter().collect(), ..State::default() };
         let state = Arc::new(Mutex::new(state));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -176,12 +176,12 @@ impl S3 {
     }
 
     /// Puts an object there, by `bucket/key`.
-    pub fn put(&self, key: &str, content: Bytes) {
+    pub(crate) fn put(&self, key: &str, content: Bytes) {
         self.state().objects.insert(key.into(), content);
     }
 
     /// All objects below `bucket/prefix`, by what follows it.
-    pub fn objects(&self, prefix: &str) -> BTreeMap<String, Bytes> {
+    pub(crate) fn objects(&self, prefix: &str) -> BTreeMap<String, Bytes> {
         let state = self.state();
         let below = state.objects.iter().filter_map(|(key, content)| {
             let name = key.strip_prefix(prefix)?;
@@ -191,22 +191,22 @@ impl S3 {
     }
 
     /// Every call so far.
-    pub fn calls(&self) -> Vec<Call> {
+    pub(crate) fn calls(&self) -> Vec<Call> {
         self.state().calls.clone()
     }
 
     /// How many calls of a kind there were for keys with certain words in them.
-    pub fn count(&self, kind: Kind, key: &str) -> usize {
+    pub(crate) fn count(&self, kind: Kind, key: &str) -> usize {
         self.state().calls.iter().filter(|call| call.kind == kind && call.key.contains(key)).count()
     }
 
     /// Bytes of objects that were sent.
-    pub fn sent(&self) -> u64 {
+    pub(crate) fn sent(&self) -> u64 {
         self.state().sent
     }
 
     /// The SDK's client for it.
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let config = config::Builder::new()
             .behavior_version_latest()
             .http_client(aws_smithy_http_client::Builder::new().build_http())
@@ -218,7 +218,7 @@ impl S3 {
     }
 
     /// A program with nothing in its environment but what it needs to find this S3.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
             .env_clear()

@@ -11,7 +11,7 @@ use crate::commands::format;
 
 /// What a line shows; far less than the record, of which there may be very many.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Line {
+pub(crate) struct Line {
     when: Timestamp,
     state: String,
     key: String,
@@ -25,7 +25,7 @@ pub struct Line {
 impl Line {
     /// What a list shows of a video.
     #[must_use]
-    pub fn new(video: &Video, now: Timestamp) -> Self {
+    pub(crate) fn new(video: &Video, now: Timestamp) -> Self {
         let record = &video.record;
         let share = video.progress.as_ref().map(|progress| share(progress.share));
         Self {
@@ -47,13 +47,13 @@ impl Line {
 
 /// How far, in whole per cent.
 #[must_use]
-pub fn share(share: f64) -> String {
+pub(crate) fn share(share: f64) -> String {
     format!("{:.0} %", share.clamp(0.0, 1.0) * 100.0)
 }
 
 /// From when the job was seen, or started anew, to its end or until now.
 #[must_use]
-pub fn took(record: &Record, now: Timestamp) -> SignedDuration {
+pub(crate) fn took(record: &Record, now: Timestamp) -> SignedDuration {
     let start = record.restarts.last().map_or(record.created_at, |restart| restart.at);
     let end = if record.state.is_end() { record.updated_at } else { now };
     end.duration_since(start)
@@ -61,7 +61,7 @@ pub fn took(record: &Record, now: Timestamp) -> SignedDuration {
 
 /// What a job's tasks have cost so far, where that is known of any.
 #[must_use]
-pub fn cost(record: &Record) -> Option<f64> {
+pub(crate) fn cost(record: &Record) -> Option<f64> {
     let costs = record.attempts.iter().filter_map(|attempt| attempt.cost_usd);
     costs.fold(None, |sum: Option<f64>, cost| Some(sum.unwrap_or_default() + cost))
 }
@@ -76,7 +76,7 @@ fn size(attempt: &Attempt) -> String {
 
 /// Why a job ended as it did, or what it is doing.
 #[must_use]
-pub fn why(video: &Video) -> String {
+pub(crate) fn why(video: &Video) -> String {
     let record = &video.record;
     if record.state.is_end() {
         return record.reason.clone().unwrap_or_default();
@@ -110,7 +110,7 @@ const SHORTEST_KEY: usize = 16;
 
 /// The lines as a table, newest first, cut to a terminal's width if there is one.
 #[must_use]
-pub fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
+pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
     lines.sort_by_key(|line| Reverse(line.when));
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING).set_truncation_indicator("…").set_header(HEADER);
@@ -164,7 +164,7 @@ pub fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
 
 /// What is said at the end of a list.
 #[derive(Debug, Clone, Default)]
-pub struct Summary {
+pub(crate) struct Summary {
     states: BTreeMap<&'static str, u64>,
     cost: f64,
     with_cost: u64,
@@ -173,7 +173,7 @@ pub struct Summary {
 
 impl Summary {
     /// Counts a video in.
-    pub fn add(&mut self, record: &Record) {
+    pub(crate) fn add(&mut self, record: &Record) {
         *self.states.entry(format::state(record.state)).or_default() += 1;
         if let Some(cost) = cost(record) {
             self.cost += cost;
@@ -182,19 +182,19 @@ impl Summary {
     }
 
     /// Counts a record in that could not be read.
-    pub const fn add_unreadable(&mut self) {
+    pub(crate) const fn add_unreadable(&mut self) {
         self.unreadable += 1;
     }
 
     /// How many could not be read.
     #[must_use]
-    pub const fn unreadable(&self) -> u64 {
+    pub(crate) const fn unreadable(&self) -> u64 {
         self.unreadable
     }
 
     /// One line about what was updated since then.
     #[must_use]
-    pub fn line(&self, since: Timestamp) -> String {
+    pub(crate) fn line(&self, since: Timestamp) -> String {
         let videos = self.states.values().sum();
         let mut line = format!("{} since {} UTC", format::count(videos, "video"), format::minute(since));
         let count = |state: State| {

@@ -3,9 +3,9 @@
 //! Everything comes from the records in the output bucket, so that it can be asked for anywhere, with or
 //! without a consumer that runs, and long after ECS has forgotten its tasks.
 
-pub mod list;
-pub mod page;
-pub mod read;
+pub(crate) mod list;
+pub(crate) mod page;
+pub(crate) mod read;
 #[cfg(test)]
 mod samples;
 mod since;
@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use tracing::warn;
 use vidstreamx_job::{JobId, Record, S3Uri, Source, State};
 
-pub use self::since::Since;
+pub(crate) use self::since::Since;
 use self::{
     list::{Line, Summary},
     read::{Found, Store, Video},
@@ -35,7 +35,7 @@ use crate::{
 
 /// What is asked for.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Show everything about this job (its id) or about all jobs of this upload (its key, or
     /// s3://BUCKET/KEY). A job id is one read; for a key, all records are read
     #[arg(value_name = "JOB ID | KEY", value_parser = NonEmptyStringValueParser::new())]
@@ -71,7 +71,7 @@ fn state() -> impl TypedValueParser<Value = State> {
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
-pub enum HistoryError {
+pub(crate) enum HistoryError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -97,7 +97,7 @@ pub enum HistoryError {
 ///
 /// # Errors
 /// A call failed, or a job that is asked for by name is not there.
-pub async fn show(
+pub(crate) async fn show(
     store: &Store,
     arguments: &Arguments,
     now: Timestamp,

@@ -11,7 +11,7 @@ use crate::commands::format;
 
 /// A job's page; it ends with a line break.
 #[must_use]
-pub fn page(video: &Video, output: &BucketName, now: Timestamp) -> String {
+pub(crate) fn page(video: &Video, output: &BucketName, now: Timestamp) -> String {
     let mut page = String::new();
     // Writing into a text can't fail.
     let _ = write(&mut page, video, output, now);

@@ -27,7 +27,7 @@ const PROGRESS_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A record, with what is known beside it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Video {
+pub(crate) struct Video {
     /// The record.
     #[serde(flatten)]
     pub record: Record,
@@ -38,7 +38,7 @@ pub struct Video {
 
 /// That there is a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub(crate) struct Entry {
     /// Whose.
     pub job: JobId,
     /// When it was last written, by S3's clock, to the second.
@@ -49,7 +49,7 @@ pub struct Entry {
 
 /// What became of reading a record.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// It was read, and is wanted.
     Video(Box<Video>),
     /// It was read, and is not wanted.
@@ -62,7 +62,7 @@ pub enum Found {
 
 /// The output bucket's records, to be read only.
 #[derive(Debug)]
-pub struct Store {
+pub(crate) struct Store {
     client: Client,
     output: BucketName,
     records: S3RecordStore,
@@ -71,13 +71,13 @@ pub struct Store {
 impl Store {
     /// The records in this bucket.
     #[must_use]
-    pub fn new(client: Client, output: BucketName) -> Self {
+    pub(crate) fn new(client: Client, output: BucketName) -> Self {
         Self { records: S3RecordStore::new(client.clone(), output.clone()), client, output }
     }
 
     /// The bucket.
     #[must_use]
-    pub const fn output(&self) -> &BucketName {
+    pub(crate) const fn output(&self) -> &BucketName {
         &self.output
     }
 
@@ -85,7 +85,7 @@ impl Store {
     ///
     /// # Errors
     /// A call failed.
-    pub async fn entries(&self, since: Option<Timestamp>) -> Result<Vec<Entry>, CallError> {
+    pub(crate) async fn entries(&self, since: Option<Timestamp>) -> Result<Vec<Entry>, CallError> {
         let waiting = ProgressDisplay::new("records listed", None);
         let prefix = format!("{RECORDS_PREFIX}jobs/");
         let mut entries = Vec::new();
@@ -126,7 +126,7 @@ impl Store {
     }
 
     /// Reads records in their order, some at a time.
-    pub fn videos<'a>(
+    pub(crate) fn videos<'a>(
         &'a self,
         entries: &'a [Entry],
         wanted: &'a impl Fn(&Record) -> bool,
@@ -148,7 +148,11 @@ impl Store {
     ///
     /// # Errors
     /// The call failed.
-    pub async fn video(&self, job: &JobId, wanted: &impl Fn(&Record) -> bool) -> Result<Found, CallError> {
+    pub(crate) async fn video(
+        &self,
+        job: &JobId,
+        wanted: &impl Fn(&Record) -> bool,
+    ) -> Result<Found, CallError> {
         let record = match self.records.load(job).await {
             Ok(Some(stored)) => stored.record,
             Ok(None) => return Ok(Found::Nothing),

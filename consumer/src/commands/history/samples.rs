@@ -5,13 +5,13 @@ use vidstreamx_job::{Attempt, Capacity, Job, Progress, Record, Restart, Size, So
 
 use super::read::Video;
 
-pub const NOW: &str = "2026-05-04T12:00:00Z";
+pub(super) const NOW: &str = "2026-05-04T12:00:00Z";
 
 fn at(minutes: i64) -> Timestamp {
     NOW.parse::<Timestamp>().unwrap() - minutes.minutes()
 }
 
-pub fn record(key: &str, state: State, created: i64, updated: i64) -> Record {
+pub(super) fn record(key: &str, state: State, created: i64, updated: i64) -> Record {
     let source = Source {
         bucket: "uploads".parse().unwrap(),
         key: key.parse().unwrap(),
@@ -50,7 +50,7 @@ fn ended(number: u32, started: i64, end: i64, code: i32, reason: &str) -> Attemp
 }
 
 /// A video in every state, and running ones at every point.
-pub fn videos() -> Vec<Video> {
+pub(super) fn videos() -> Vec<Video> {
     let mut done = record("films/summer holidays 2026.mp4", State::Done, 70, 60);
     done.source.version_id = Some("v1".into());
     done.attempts = vec![ended(1, 69, 60, 0, "done")];

@@ -6,7 +6,7 @@ use jiff::{Span, Timestamp, civil, tz::TimeZone};
 
 /// A beginning, as people write it.
 #[derive(Debug, Clone, Copy)]
-pub enum Since {
+pub(crate) enum Since {
     /// So long before now.
     Ago(Span),
     /// This very moment.
@@ -16,12 +16,12 @@ pub enum Since {
 /// The text is neither a span nor a date.
 #[derive(Debug, thiserror::Error)]
 #[error("it should be a span like 90m, 24h or 7d, or a date in UTC like 2026-05-04 or 2026-05-04T10:00")]
-pub struct InvalidSince;
+pub(crate) struct InvalidSince;
 
 impl Since {
     /// The moment it means. A span that reaches beyond all calendars means the beginning of time.
     #[must_use]
-    pub fn moment(self, now: Timestamp) -> Timestamp {
+    pub(crate) fn moment(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(moment) => moment,
             Self::Ago(span) => now

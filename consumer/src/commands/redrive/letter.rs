@@ -13,7 +13,7 @@ use crate::{
 
 /// A message that was set aside. One that SQS moved by itself has no attributes.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SetAside {
+pub(crate) struct SetAside {
     /// The same at every delivery.
     pub id: String,
     /// The name of this delivery.
@@ -36,7 +36,7 @@ pub struct SetAside {
 impl SetAside {
     /// Reads a message; `None` if it came without a receipt.
     #[must_use]
-    pub fn new(message: Message) -> Option<Self> {
+    pub(crate) fn new(message: Message) -> Option<Self> {
         let attributes = message.message_attributes.unwrap_or_default();
         let text = |name| attributes.get(name).and_then(|value| value.string_value()).map(str::to_owned);
         let (reason, job, attempts) = (text(REASON), text(JOB_ID), text(ATTEMPTS));
@@ -80,7 +80,7 @@ impl SetAside {
 
     /// One line: what, why, and what else is known.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let what = match self.keys.as_slice() {
             [] => format!("message {}", self.id),
             [key] => key.clone(),

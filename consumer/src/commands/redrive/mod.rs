@@ -3,7 +3,7 @@
 //! A message is sent first and deleted then. Whatever goes wrong in between, it is there twice at worst,
 //! which does no harm: a wish to start a failed job anew is followed once.
 
-pub mod letter;
+pub(crate) mod letter;
 
 use std::{
     collections::HashSet,
@@ -31,7 +31,7 @@ use crate::{
 
 /// Which messages, and what happens to them.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Only messages about keys that contain this text
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
@@ -65,7 +65,7 @@ impl Arguments {
 
 /// Why not everything was sent back.
 #[derive(Debug, thiserror::Error)]
-pub enum RedriveError {
+pub(crate) enum RedriveError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -93,7 +93,7 @@ const LAST_LOOKS: u32 = 2;
 ///
 /// # Errors
 /// A call failed, or SQS refused some. What was held back is visible again in any case.
-pub async fn redrive(
+pub(crate) async fn redrive(
     client: &Client,
     arguments: &Arguments,
     now: Timestamp,

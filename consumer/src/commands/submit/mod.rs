@@ -3,7 +3,7 @@
 //! What is sent is what S3 would send, so that the consumer, its limits and its dead-letter queue treat
 //! these videos like all others, and one that was done before is known by its identity.
 
-pub mod objects;
+pub(crate) mod objects;
 
 use std::io::{self, Write};
 
@@ -29,7 +29,7 @@ use crate::{
 
 /// What is submitted.
 #[derive(Debug, Clone, Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// An object, whatever its name, or a prefix that ends in /: all below it whose names end in one of
     /// .mp4, .MP4, .mov, .MOV, .m4v
     #[arg(value_name = "s3://BUCKET/KEY | s3://BUCKET/PREFIX/")]
@@ -51,7 +51,7 @@ pub struct Arguments {
 
 /// Why not everything was submitted.
 #[derive(Debug, thiserror::Error)]
-pub enum SubmitError {
+pub(crate) enum SubmitError {
     /// The consumer would set events of this bucket aside.
     #[error("s3://{asked}: the upload bucket is {expected} (VIDSTREAMX_UPLOAD_BUCKET), others are not taken")]
     OtherBucket {
@@ -89,7 +89,7 @@ struct Tally {
 ///
 /// # Errors
 /// There is no such object, or not everything could be sent.
-pub async fn submit(
+pub(crate) async fn submit(
     uploads: &Uploads,
     queue: &aws_sdk_sqs::Client,
     arguments: &Arguments,

@@ -16,7 +16,7 @@ const AT_ONCE: usize = 32;
 
 /// A page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Page {
+pub(crate) struct Page {
     /// The videos on it.
     pub videos: Vec<Source>,
     /// How many objects on it are no videos by their names.
@@ -29,7 +29,7 @@ pub struct Page {
 
 /// The upload bucket, to be read only.
 #[derive(Debug)]
-pub struct Uploads {
+pub(crate) struct Uploads {
     client: Client,
     bucket: BucketName,
 }
@@ -37,7 +37,7 @@ pub struct Uploads {
 impl Uploads {
     /// The objects in this bucket.
     #[must_use]
-    pub const fn new(client: Client, bucket: BucketName) -> Self {
+    pub(crate) const fn new(client: Client, bucket: BucketName) -> Self {
         Self { client, bucket }
     }
 
@@ -45,7 +45,7 @@ impl Uploads {
     ///
     /// # Errors
     /// The call failed.
-    pub async fn object(&self, key: ObjectKey) -> Result<Option<Source>, CallError> {
+    pub(crate) async fn object(&self, key: ObjectKey) -> Result<Option<Source>, CallError> {
         let call = "HeadObject";
         match self.client.head_object().bucket(self.bucket.as_str()).key(key.as_str()).send().await {
             Ok(found) => Ok(Some(Source {
@@ -72,7 +72,7 @@ impl Uploads {
     ///
     /// # Errors
     /// The call failed for another reason than its permission.
-    pub async fn may_be_versioned(&self) -> Result<bool, CallError> {
+    pub(crate) async fn may_be_versioned(&self) -> Result<bool, CallError> {
         match self.client.get_bucket_versioning().bucket(self.bucket.as_str()).send().await {
             // A bucket has no status until versioning is turned on; after that, it keeps what it has.
             Ok(answer) => Ok(answer.status.is_some()),
@@ -89,7 +89,12 @@ impl Uploads {
     ///
     /// # Errors
     /// A call failed.
-    pub async fn page(&self, prefix: &str, versioned: bool, from: Option<String>) -> Result<Page, CallError> {
+    pub(crate) async fn page(
+        &self,
+        prefix: &str,
+        versioned: bool,
+        from: Option<String>,
+    ) -> Result<Page, CallError> {
         let answer = self
             .client
             .list_objects_v2()
@@ -134,7 +139,7 @@ fn is_video(key: &str) -> bool {
 
 /// The suffixes for people.
 #[must_use]
-pub fn suffixes() -> String {
+pub(crate) fn suffixes() -> String {
     VIDEO_SUFFIXES.join(", ")
 }
 
