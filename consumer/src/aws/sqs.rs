@@ -14,10 +14,11 @@ use futures::future::BoxFuture;
 
 use jiff::Timestamp;
 
-use crate::{aws::error::CallError, aws::names::QueueUrl, aws::sqs_send::OutgoingMessage};
-
-/// What SQS allows in one call of any kind.
-pub const BATCH: usize = 10;
+use crate::{
+    aws::error::CallError,
+    aws::names::QueueUrl,
+    aws::sqs_send::{BATCH, OutgoingMessage},
+};
 
 /// The attribute of a message that requests a restart of jobs that have ended.
 pub const RESTART_ATTRIBUTE: &str = "vidstreamx-restart";

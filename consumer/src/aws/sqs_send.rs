@@ -7,9 +7,12 @@ use aws_sdk_sqs::{
     types::{MessageAttributeValue, SendMessageBatchRequestEntry},
 };
 
-use crate::{aws::error::CallError, aws::names::QueueUrl, aws::sqs::BATCH};
+use crate::{aws::error::CallError, aws::names::QueueUrl};
 
-/// What a batch may hold in all where a queue has SQS's older limit (now 1 MiB).
+/// Most entries of one call to SQS.
+pub(crate) const BATCH: usize = 10;
+
+/// Most bytes of a batch, by SQS's older limit, which some queues still have (now 1 MiB).
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// How often an entry is sent that SQS refuses for no fault of its own.

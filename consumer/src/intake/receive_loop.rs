@@ -22,7 +22,8 @@ use super::{
 use crate::{
     aws::{
         error::CallError,
-        sqs::{BATCH, Message, RESTART_ATTRIBUTE},
+        sqs::{Message, RESTART_ATTRIBUTE},
+        sqs_send::BATCH,
     },
     reconcile::{JobOptions, LaunchThrottle, Reconciler, RestartRequest},
     services::Services,

@@ -14,7 +14,10 @@ use futures::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, warn};
 
-use crate::aws::sqs::{BATCH, Queue, Receipt};
+use crate::aws::{
+    sqs::{Queue, Receipt},
+    sqs_send::BATCH,
+};
 
 /// How long a message stays invisible after each extension: another consumer takes over this soon after this
 /// one dies.

@@ -22,8 +22,9 @@ use vidstreamx_job::JobId;
 use self::letter::SetAside;
 use crate::{
     aws::error::CallError,
-    aws::sqs::{BATCH, Queue, Receipt, Sqs},
+    aws::sqs::{Queue, Receipt, Sqs},
     aws::sqs_send,
+    aws::sqs_send::BATCH,
     commands::format,
     commands::progress::ProgressDisplay,
     config::RedriveSettings,

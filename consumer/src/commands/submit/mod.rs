@@ -18,7 +18,8 @@ use self::objects::Uploads;
 use crate::{
     aws::error::CallError,
     aws::names::QueueUrl,
-    aws::sqs::{BATCH, RESTART_ATTRIBUTE},
+    aws::sqs::RESTART_ATTRIBUTE,
+    aws::sqs_send::BATCH,
     aws::sqs_send::{self, OutgoingMessage},
     commands::format,
     commands::progress::ProgressDisplay,
