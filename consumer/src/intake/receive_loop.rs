@@ -57,7 +57,7 @@ const RECEIVED_PER_SECOND: usize = 100;
 const CONCURRENT_RECEIVES: usize = 8;
 /// Poll of a full queue, in case it has just become empty.
 const FULL_POLL: Duration = Duration::from_secs(1);
-/// How long calls that have begun may take at shutdown.
+/// Time for calls that have begun at shutdown.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Added to the time that an open poll has left, for its way to SQS.
 const POLL_MARGIN: Duration = Duration::from_secs(1);
@@ -193,15 +193,15 @@ impl ReceiveLoop {
         (received, failed)
     }
 
-    /// How many receives at a time keep up with the launch rate. Messages that cannot be launched soon are
-    /// left to other consumers.
+    /// The number of receives at a time that keep up with the launch rate. Messages that cannot be launched
+    /// soon are left to other consumers.
     fn concurrent_receives(&self) -> usize {
         let rate = usize::try_from(self.options.jobs.launches_per_second).unwrap_or(usize::MAX);
         rate.div_ceil(RECEIVED_PER_SECOND).min(CONCURRENT_RECEIVES)
     }
 
     /// Makes all messages visible for the next consumer: at once, or after an open poll has ended, which
-    /// would receive them for nobody.
+    /// would receive them without a consumer.
     async fn return_messages(&self) -> usize {
         let left = self.poll_ends.map(|end| end.saturating_duration_since(Instant::now()));
         self.visibility.return_all(left.map_or(Duration::ZERO, |left| left + POLL_MARGIN)).await
@@ -262,7 +262,7 @@ impl ReceiveLoop {
     }
 }
 
-/// How many messages the n-th of several receives may bring, so that together they bring at most `free`.
+/// The most messages of the n-th of several receives, so that together they bring at most `free`.
 const fn share(free: usize, call: usize) -> usize {
     let left = free.saturating_sub(call * BATCH);
     if left < BATCH { left } else { BATCH }

@@ -11,7 +11,7 @@ use crate::{
     reconcile::JobEnd,
 };
 
-/// What happens to a message.
+/// The settlement of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Settlement {

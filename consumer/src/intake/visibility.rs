@@ -19,7 +19,7 @@ use crate::aws::{
     sqs_send::BATCH,
 };
 
-/// How long a message stays invisible after each extension: another consumer takes over this soon after this
+/// Time that a message stays invisible after each extension: another consumer takes over this soon after this
 /// one dies.
 pub(super) const VISIBILITY: Duration = Duration::from_secs(90);
 /// Between extensions: two in a row may fail before a message is lost.

@@ -1,11 +1,11 @@
-//! The window of metrics for CloudWatch: what happened since the last line.
+//! The window of metrics for CloudWatch: the time since the last line.
 
 use vidstreamx_job::State;
 
 /// Most values of a metric in a line, by the embedded metric format's specification.
 pub(super) const MOST_VALUES: usize = 100;
 
-/// What happened since the last line.
+/// The counts and values since the last line.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     pub(super) ended: EndedVideos,

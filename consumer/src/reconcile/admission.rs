@@ -4,7 +4,7 @@ use vidstreamx_job::{Job, State};
 
 use crate::inspect::{Inspection, MediaFacts};
 
-/// What happens to a job that has no record yet.
+/// The admission of a job that has no record yet.
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub(super) enum Admission {

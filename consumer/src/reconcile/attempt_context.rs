@@ -6,8 +6,8 @@ use tokio::{sync::SemaphorePermit, time::Instant};
 
 use crate::aws::record_store::Stored;
 
-/// How long an attempt that another consumer began, and whose task is not started yet, is left alone. RunTask
-/// and writing its answer take seconds.
+/// Time for another consumer to start the task of an attempt that it began, before this one takes over.
+/// RunTask and writing its answer take seconds.
 const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
 
 /// This consumer's knowledge of a job.

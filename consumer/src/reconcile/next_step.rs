@@ -11,7 +11,7 @@ use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
 use super::task_outcome::{Cause, Classified, TaskOutcome, stop_outcome};
 use crate::{aws::ecs::Stopped, sizing};
 
-/// How often a job is tried, and on which capacity.
+/// The limit of a job's attempts, and their capacity.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
     /// Attempts before a job fails; see [`Cause::counts`].

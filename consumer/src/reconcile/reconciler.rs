@@ -44,7 +44,7 @@ use crate::{
 /// The settings for all jobs.
 #[derive(Debug, Clone)]
 pub struct JobOptions {
-    /// How often to try, and on which capacity.
+    /// The limit of a job's attempts, and their capacity.
     pub policy: Policy,
     /// The container that runs the job.
     pub container: String,
@@ -76,7 +76,7 @@ pub(crate) enum JobEnd {
 /// some 50 ms in all, so this is enough for hundreds of videos a second, also when ten thousand tasks end
 /// together.
 const AT_WORK: usize = 128;
-/// How far the clocks of AWS's services may be apart.
+/// Difference between the clocks of AWS's services.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Reconciles jobs with their records.

@@ -33,7 +33,7 @@ pub(super) enum TaskEnd {
 const ROUND_PAUSE: Duration = Duration::from_secs(2);
 /// Pauses between rounds while ECS does not answer.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(4), longest: Duration::from_secs(30) };
-/// How long ECS may take to show a new task.
+/// Time that ECS may take to show a new task.
 const VISIBLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Watches tasks until they end.

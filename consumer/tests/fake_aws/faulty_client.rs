@@ -31,7 +31,7 @@ use super::FakeAws;
 /// The time of every call.
 const LATENCY: Duration = Duration::from_millis(50);
 
-/// How often calls fail.
+/// The rates of faults.
 pub(crate) struct Faults {
     rng: Mutex<fastrand::Rng>,
     /// Share of calls that fail, half of them after they took effect.

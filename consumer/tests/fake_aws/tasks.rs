@@ -125,7 +125,7 @@ impl FakeAws {
         self.state().tasks.launches.clone()
     }
 
-    /// How many of these tasks run now.
+    /// The number of these tasks that run now.
     pub(super) fn running(&self, arns: &HashSet<String>) -> usize {
         let now = Instant::now();
         let tasks = &self.state().tasks.tasks;

@@ -72,7 +72,7 @@ impl VideoKind {
         }
     }
 
-    /// How many tasks the video needs, one after the other.
+    /// The number of tasks that the video needs, one after the other.
     pub(crate) fn tasks(self, without_faults: bool) -> RangeInclusive<usize> {
         let tasks = match self {
             // An inspection that fails saves no task.
