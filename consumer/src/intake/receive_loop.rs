@@ -22,9 +22,10 @@ use super::{
 use crate::{
     aws::{
         error::CallError,
-        sqs::{Message, RESTART_ATTRIBUTE},
+        sqs::{Message, Queue, RESTART_ATTRIBUTE},
         sqs_send::BATCH,
     },
+    metrics::Metrics,
     reconcile::{JobOptions, LaunchThrottle, Reconciler, RestartRequest},
     services::Services,
 };
@@ -252,7 +253,8 @@ impl ReceiveLoop {
         // The body is no longer needed, and may be long.
         let message = Message { body: String::new(), ..message };
         self.messages.spawn(follow(
-            self.services.clone(),
+            self.services.queue.clone(),
+            self.services.metrics.clone(),
             self.reconciler.clone(),
             message,
             held,
@@ -277,7 +279,8 @@ fn log_panic(ended: Result<(), JoinError>) {
 
 /// Follows all jobs of a message to their ends, then settles the message.
 async fn follow(
-    services: Services,
+    queue: Arc<dyn Queue>,
+    metrics: Arc<Metrics>,
     reconciler: Arc<Reconciler>,
     message: Message,
     held: HeldMessage,
@@ -292,8 +295,8 @@ async fn follow(
         end
     });
     let settlement = settle::settlement(letters, join_all(ends).await);
-    let letters = Box::pin(settle::settle(&*services.queue, &message, held, settlement)).await;
-    (0..letters).for_each(|_| services.metrics.dead_lettered());
+    let letters = Box::pin(settle::settle(&*queue, &message, held, settlement)).await;
+    (0..letters).for_each(|_| metrics.dead_lettered());
 }
 
 /// The restart request of a message. A text that does not parse is ignored.

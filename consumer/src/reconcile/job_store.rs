@@ -84,7 +84,7 @@ impl JobStore {
     }
 
     /// Inspects the upload. `None` if S3 does not answer: an inspection only saves the price of a task, which
-    /// finds out by itself.
+    /// finds out by itself. A shutdown ends it at once.
     pub(super) async fn inspect(&self, source: &Source) -> Result<Option<Inspection>, ShuttingDown> {
         let retries =
             ExponentialBuilder::new().with_min_delay(INSPECTION_PAUSE).with_max_times(INSPECTION_TRIES - 1);
