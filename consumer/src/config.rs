@@ -1,5 +1,4 @@
-//! What the consumer is told from outside: flags and environment variables, read once into
-//! validated types.
+//! Configuration: flags and environment variables, read once into validated types.
 
 use std::{fs, net::SocketAddr, num::NonZeroU32};
 
@@ -17,8 +16,8 @@ use crate::{
     sizing::Sizing,
 };
 
-/// Everything `run` and `check` need to know. Region, endpoint and credentials are not here: they
-/// come from the AWS SDK's own chain (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
+/// The settings of `run` and `check`. Region, endpoint and credentials come from the AWS SDK's own chain
+/// (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
     /// URL of the queue that receives the upload bucket's events. Messages are deleted from it when
@@ -26,12 +25,12 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 
-    /// URL of the queue's dead-letter queue: where the queue's redrive policy leads, and where videos that
-    /// failed and messages that cannot be read are sent
+    /// URL of the queue's dead-letter queue: the target of its redrive policy, and of failed videos and
+    /// unreadable messages
     #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
     pub dead_letter_queue_url: QueueUrl,
 
-    /// Name or ARN of the ECS cluster that tasks are started in
+    /// Name or ARN of the ECS cluster in which tasks are started
     #[arg(long, env = "VIDSTREAMX_CLUSTER", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub cluster: String,
 
@@ -40,8 +39,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_TASK_DEFINITION", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub task_definition: String,
 
-    /// Name of the transcoder's container in the task definition: it is given the job, and its exit
-    /// code says how the video ended
+    /// Name of the transcoder's container in the task definition. It gets the job, and its exit code is the
+    /// result
     #[arg(long, env = "VIDSTREAMX_CONTAINER", hide_env_values = true, default_value = "transcoder", value_parser = NonEmptyStringValueParser::new())]
     pub container: String,
 
@@ -60,23 +59,23 @@ pub(crate) struct Settings {
     )]
     pub security_groups: Vec<SecurityGroupId>,
 
-    /// Whether tasks get a public address: true in public subnets (without one they reach nothing,
-    /// and fail to start), false behind a NAT gateway or VPC endpoints
+    /// Whether tasks get a public address: true in public subnets (without one, tasks reach nothing and fail to
+    /// start), false behind a NAT gateway or VPC endpoints
     #[arg(long, env = "VIDSTREAMX_ASSIGN_PUBLIC_IP", hide_env_values = true, value_name = "true|false", action = clap::ArgAction::Set)]
     pub assign_public_ip: bool,
 
-    /// Bucket whose uploads are transcoded; one only, as streams are published under their uploads'
-    /// keys alone. Events of any other bucket start nothing and go to the dead-letter queue
+    /// Bucket whose uploads are transcoded. Only one, because streams are published under their uploads' keys.
+    /// Events of other buckets start nothing and go to the dead-letter queue
     #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
     pub upload_bucket: BucketName,
 
-    /// Bucket that streams and job records are written to. It can't be the upload bucket: streams
-    /// would be taken for uploads
+    /// Bucket for streams and job records. It can't be the upload bucket, because streams would be transcoded as
+    /// uploads
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
 
-    /// Name of the transcoding profile. Another name makes other jobs: a video that was done under
-    /// one profile is transcoded again when it is uploaded under another
+    /// Name of the transcoding profile. With another name, a video that is uploaded again is another job and is
+    /// transcoded again
     #[arg(long, env = "VIDSTREAMX_PROFILE", hide_env_values = true, default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     pub profile: String,
 
@@ -84,70 +83,70 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_MAX_TASKS", hide_env_values = true, default_value = "10")]
     pub max_tasks: NonZeroU32,
 
-    /// How often a video is tried before it counts as failed. Interruptions by AWS are not counted
+    /// Attempts of a video before it counts as failed. Interruptions by AWS do not count
     #[arg(long, env = "VIDSTREAMX_MAX_ATTEMPTS", hide_env_values = true, default_value = "3")]
     pub max_attempts: NonZeroU32,
 
-    /// What tasks run on. Spot costs up to 70 % less and may be interrupted; a video that was
-    /// interrupted twice goes on on-demand
+    /// Capacity of tasks. Spot costs up to 70 % less and may be interrupted; after two interruptions a video
+    /// continues on-demand
     #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand", value_parser = capacity())]
     pub capacity: Capacity,
 
-    /// File with the rules by which a video gets its task's vCPUs and memory, and the prices by which costs
-    /// are estimated. Without it, the built-in rules: they are in consumer/src/sizing.toml
+    /// File with the rules for a task's vCPUs and memory, and with the prices for cost estimates. Without it, the
+    /// built-in rules: they are in consumer/src/sizing.toml
     #[arg(long, env = "VIDSTREAMX_SIZING", hide_env_values = true, value_name = "FILE", value_parser = sizing_file)]
     pub sizing: Option<Sizing>,
 
-    /// Most tasks started per second, and most requests for the state of tasks, of up to a hundred each.
-    /// AWS starts 20 a second per account and Region, for everybody in it together
+    /// Most tasks started per second, and most requests for task states (of up to a hundred tasks each). AWS
+    /// starts 20 per second for all users of an account in a Region
     #[arg(long, env = "VIDSTREAMX_LAUNCHES_PER_SECOND", hide_env_values = true, default_value = "20")]
     pub launches_per_second: NonZeroU32,
 
     /// Address and port of the status endpoint, such as 127.0.0.1:9464: /metrics for Prometheus and
-    /// /healthz. It asks nobody who they are. Without it there is none
+    /// /healthz. It has no authentication. Without this setting there is no endpoint
     #[arg(long, env = "VIDSTREAMX_STATUS_ADDR", hide_env_values = true, value_name = "ADDRESS:PORT", value_parser = status_addr)]
     pub status_addr: Option<SocketAddr>,
 
     /// Whether `run` writes a line of metrics to its standard output every minute, in CloudWatch's
-    /// embedded metric format: for where the output goes to CloudWatch Logs
+    /// embedded metric format. For consumers whose output goes to CloudWatch Logs
     #[arg(long, env = "VIDSTREAMX_EMF", hide_env_values = true, value_name = "true|false", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     pub emf: bool,
 }
 
-/// What `history` needs to know.
+/// The settings of `history`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct HistorySettings {
-    /// Bucket that streams and job records are written to
+    /// Bucket of streams and job records
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
 }
 
-/// What `submit` needs to know.
+/// The settings of `submit`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitSettings {
     /// URL of the queue that receives the upload bucket's events
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 
-    /// Bucket whose uploads are transcoded: objects of no other can be submitted
+    /// Bucket whose uploads are transcoded. Only its objects can be submitted
     #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
     pub upload_bucket: BucketName,
 }
 
-/// What `redrive` needs to know.
+/// The settings of `redrive`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RedriveSettings {
-    /// URL of the queue that messages are sent back to
+    /// URL of the queue to which messages return
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 
-    /// URL of the dead-letter queue that they are taken from
+    /// URL of the dead-letter queue
     #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
     pub dead_letter_queue_url: QueueUrl,
 }
 
 impl RedriveSettings {
-    /// Looks at what no single setting can show.
+    /// Checks the settings as a whole.
     ///
     /// # Errors
     /// The settings contradict each other.
@@ -176,16 +175,16 @@ fn status_addr(text: &str) -> Result<SocketAddr, Malformed> {
     text.parse().map_err(|_| Malformed("an address and a port like 127.0.0.1:9464"))
 }
 
-/// Settings that are each valid but do not go together.
+/// Settings that contradict each other.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Contradiction {
-    /// Streams written to the upload bucket would be transcoded again, without end.
+    /// Streams in the upload bucket would be transcoded again, endlessly.
     #[error(
         "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also the upload bucket, so that streams \
          would be taken for uploads: use two buckets"
     )]
     OutputIsUpload(BucketName),
-    /// What is set aside would be received again at once, without end.
+    /// Dead letters would be received again, endlessly.
     #[error(
         "--dead-letter-queue-url (VIDSTREAMX_DEAD_LETTER_QUEUE_URL): {0} is also the queue of uploads: use \
          two queues"
@@ -196,7 +195,7 @@ pub(crate) enum Contradiction {
     TooMany {
         /// Flag and variable.
         setting: &'static str,
-        /// How many were given.
+        /// Number of values.
         count: usize,
         /// ECS's limit.
         most: usize,
@@ -221,7 +220,7 @@ impl Settings {
         }
     }
 
-    /// Looks at what no single setting can show.
+    /// Checks the settings as a whole.
     ///
     /// # Errors
     /// The settings contradict each other or go beyond ECS's limits.

@@ -1,5 +1,5 @@
-//! The AWS SDK, set up: one HTTPS client for all services, time limits, credentials and Region from the
-//! SDK's own chain.
+//! Sets up the AWS SDK: one HTTPS client for all services, time limits, and the SDK's own chain for
+//! credentials and Region.
 
 use std::time::Duration;
 
@@ -14,24 +14,24 @@ use tracing::warn;
 
 use crate::aws::error::chain;
 
-/// What AWS can't be reached without.
+/// A missing prerequisite of AWS calls.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Neither environment, profile nor instance says which Region.
+    /// Neither environment, profile nor instance has a Region.
     #[error("AWS_REGION is not set, and no profile or instance says which Region to use")]
     Region,
-    /// The credentials chain ends without any.
+    /// The chain has no credentials.
     #[error("there are no AWS credentials (environment, profile, container or instance role): {0}")]
     Credentials(CredentialsError),
 }
 
-/// To connect, and between bytes of an answer.
+/// Time to connect.
 const CONNECT: Duration = Duration::from_secs(5);
 const READ: Duration = Duration::from_secs(10);
-/// For one attempt at a call, so that an endpoint that accepts and never answers is noticed.
+/// Time of one attempt of a call, to detect an endpoint that accepts and never responds.
 const ATTEMPT: Duration = Duration::from_secs(20);
 
-/// Loads the SDK's configuration and makes sure that there is a Region and credentials.
+/// Loads the SDK's configuration, and checks that it has a Region and credentials.
 ///
 /// # Errors
 /// One of them is missing.
@@ -53,7 +53,7 @@ pub async fn configuration() -> Result<SdkConfig, SetupError> {
                 missing @ (CredentialsError::CredentialsNotLoaded(_)
                 | CredentialsError::InvalidConfiguration(_)),
             ) => return Err(SetupError::Credentials(missing)),
-            // A source that does not answer yet, as on an instance that boots: the SDK asks again.
+            // The source does not respond yet, for example on a booting instance. The SDK retries.
             Err(error) => warn!(error = chain(&error), "no AWS credentials yet"),
         }
     }
@@ -64,7 +64,8 @@ fn https() -> SharedHttpClient {
     Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
 }
 
-/// A configuration with connections of its own: a connection's buffer stays as large as its largest answer.
+/// A configuration with its own connections, because a connection's buffer stays as large as its largest
+/// response.
 #[must_use]
 pub fn apart(config: &SdkConfig) -> SdkConfig {
     config.to_builder().http_client(https()).build()

@@ -1,4 +1,4 @@
-//! The tasks: what the consumer needs of ECS.
+//! The calls to ECS.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,37 +16,36 @@ use crate::{
     aws::run_task::{self, Launch, LaunchError, Placement},
 };
 
-/// What ECS allows in one DescribeTasks call.
+/// Most tasks of one DescribeTasks call.
 pub const BATCH: usize = 100;
 
-/// How a task ended, as ECS tells it.
+/// The end of a task, as ECS reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stopped {
-    /// From the beginning of the image's pull to the stop, which is what Fargate bills; absent where
-    /// nothing was pulled.
+    /// Billed time: from the start of the image pull to the stop; absent if nothing was pulled.
     pub billed: Option<Duration>,
-    /// The transcoder container's, if it ever ran.
+    /// Exit code of the transcoder's container, if it ran.
     pub exit_code: Option<i32>,
-    /// ECS's word for why.
+    /// ECS's stop code.
     pub stop_code: Option<String>,
-    /// ECS's sentences about task and container.
+    /// ECS's reasons for task and container.
     pub reason: Option<String>,
 }
 
-/// What DescribeTasks says about a task.
+/// The state of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskStatus {
-    /// Anything before its end.
+    /// Not ended.
     Alive,
-    /// Over.
+    /// Ended.
     Stopped(Stopped),
-    /// Unknown to ECS: not visible yet, or forgotten an hour after its end.
+    /// Unknown to ECS: not visible yet, or forgotten after an hour.
     Missing,
 }
 
 /// The cluster that runs the transcoder.
 pub trait Tasks: Send + Sync {
-    /// Starts a task, or finds the one that the same token started. Returns its ARN.
+    /// Starts a task, or returns the one that the same token started.
     ///
     /// # Errors
     /// See [`LaunchError`].
@@ -58,7 +57,7 @@ pub trait Tasks: Send + Sync {
     /// The call failed.
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>>;
 
-    /// The task that was started for a job with this token, as long as ECS has not forgotten it.
+    /// The job's task with this token, unless ECS has forgotten it.
     ///
     /// # Errors
     /// The call failed.
@@ -66,7 +65,7 @@ pub trait Tasks: Send + Sync {
     -> BoxFuture<'a, Result<Option<String>, CallError>>;
 }
 
-/// The real cluster.
+/// A cluster of ECS.
 #[derive(Debug, Clone)]
 pub struct Ecs {
     client: Client,
@@ -75,8 +74,7 @@ pub struct Ecs {
 }
 
 impl Ecs {
-    /// A cluster, and how tasks are started in it. What is said of a hundred tasks is long, and a client of
-    /// its own keeps its connections apart.
+    /// A cluster. DescribeTasks has its own client, because its large responses enlarge connection buffers.
     #[must_use]
     pub fn new(launcher: &Client, client: Client, placement: Placement) -> Self {
         // Launches are not retried by the SDK: that would bypass the launch rate and the backpressure.
@@ -117,11 +115,11 @@ impl Tasks for Ecs {
 
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
         Box::pin(async move {
-            // One of another cluster would be an error for all: it is as good as forgotten.
+            // An ARN of another cluster would fail the whole call, so it counts as forgotten.
             let cluster = name(&self.placement.cluster);
             let here: Vec<_> = arns.iter().map(|arn| &**arn).filter(|arn| is_in(arn, cluster)).collect();
             let tasks = if here.is_empty() { Vec::new() } else { self.tasks(here.into_iter()).await? };
-            // What is not among the tasks is among the failures, with the reason MISSING.
+            // Missing tasks are in the failures, with the reason MISSING.
             let status = |arn: &Arc<str>| {
                 let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
                 task.map_or(TaskStatus::Missing, |task| status(task, &self.placement.container))
@@ -162,8 +160,8 @@ impl Tasks for Ecs {
     }
 }
 
-/// Whether a task was started with this token: the job has other attempts, and a record that a person
-/// deleted had attempts of the same numbers.
+/// Whether a task has this token. The job has other attempts, and a deleted record had attempts of the same
+/// numbers.
 fn is_of(task: &Task, token: &str) -> bool {
     let containers = task.overrides().map(|overrides| overrides.container_overrides()).unwrap_or_default();
     let mut variables = containers.iter().flat_map(|container| container.environment());
@@ -177,7 +175,7 @@ fn billed(task: &Task) -> Option<Duration> {
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// Of a cluster by its name or ARN.
+/// The name in a cluster's name or ARN.
 fn name(cluster: &str) -> &str {
     cluster.rsplit_once('/').map_or(cluster, |(_, name)| name)
 }

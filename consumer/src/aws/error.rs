@@ -1,35 +1,35 @@
-//! What went wrong with a call to AWS, as far as the caller's next step depends on it.
+//! Errors of AWS calls, by the caller's next step.
 
 use std::{error::Error, fmt::Write as _};
 
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::error::metadata::ErrorMetadata;
 
-/// Why a call to AWS failed.
+/// A failed call to AWS.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// Only a person can help: something is missing, or permission for it.
+    /// An operator must act: a resource or a permission is missing.
     #[error("{call}: {reason}")]
     Configuration {
-        /// The operation, with what it was about where that is not obvious.
+        /// The operation, with its object if that is not obvious.
         call: &'static str,
         /// AWS's code and message.
         reason: String,
-        /// Whether it is the credentials that are wrong.
+        /// Whether the credentials are wrong.
         credentials: bool,
     },
-    /// It may work the next time.
+    /// A retry may succeed.
     #[error("{call}: {reason}")]
     Passing {
         /// The operation.
         call: &'static str,
-        /// AWS's code and message, or what happened on the way there.
+        /// AWS's code and message, or the failure of the connection.
         reason: String,
     },
 }
 
-/// AWS's codes, over all services used, for what does not pass by itself. Expired credentials are
-/// not among them: they come back when the role's or the instance's next ones arrive.
+/// AWS's codes for errors that do not pass, of all services used. Expired credentials are not among them,
+/// because the role or instance provides new ones.
 const CONFIGURATION: [&str; 12] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -45,7 +45,7 @@ const CONFIGURATION: [&str; 12] = [
     "QueueDoesNotExist",
 ];
 
-/// And those among them that say that AWS does not know who calls.
+/// Codes for rejected credentials.
 const CREDENTIALS: [&str; 6] = [
     "AuthFailure",
     "InvalidAccessKeyId",
@@ -56,7 +56,7 @@ const CREDENTIALS: [&str; 6] = [
 ];
 
 impl CallError {
-    /// Sorts an SDK error.
+    /// Classifies an SDK error.
     pub fn new<E, R>(call: &'static str, error: &SdkError<E, R>) -> Self
     where
         E: ProvideErrorMetadata + Error + 'static,
@@ -72,20 +72,20 @@ impl CallError {
         }
     }
 
-    /// Whether only a person can help.
+    /// Whether an operator must act.
     #[must_use]
     pub const fn is_configuration(&self) -> bool {
         matches!(self, Self::Configuration { .. })
     }
 
-    /// Whether AWS does not know who calls.
+    /// Whether AWS rejected the credentials.
     #[must_use]
     pub const fn is_about_credentials(&self) -> bool {
         matches!(self, Self::Configuration { credentials: true, .. })
     }
 }
 
-/// The answer's HTTP status, if there was an answer.
+/// The response's HTTP status, if there was one.
 pub fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }

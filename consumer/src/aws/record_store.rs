@@ -1,7 +1,7 @@
-//! What the consumer keeps and reads in S3: job records, and the reports of tasks.
+//! Job records and task reports in S3.
 //!
-//! Records are written with conditions only. Whoever's write is accepted has the next step of the job;
-//! everybody else reads again. That is all the agreement that consumers need among themselves.
+//! Records are written conditionally. The consumer whose write is accepted takes the job's next step; the
+//! others read the record again. Consumers need no other coordination.
 
 use aws_sdk_s3::{
     Client,
@@ -13,35 +13,35 @@ use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError
 
 use crate::aws::error::{CallError, status};
 
-/// A record as it was read or written.
+/// A record with its stored version.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The record.
     pub record: Record,
-    /// S3's name of this content, for replacing exactly it.
+    /// ETag, for a conditional replacement.
     pub etag: String,
 }
 
-/// Why a record was not written.
+/// A record that was not written.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// Somebody else wrote it first.
+    /// Another consumer wrote it first.
     #[error("somebody else wrote the record first")]
     Conflict,
-    /// The call failed; the record may be written all the same.
+    /// The call failed. The record may have been written.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-/// Why a stored document was not read.
+/// A stored document that was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// It is there, but another version's, or damaged.
+    /// It exists, but has another schema version, or is damaged.
     #[error("s3://{bucket}/{key}: {error}")]
     Unreadable {
-        /// Where it is.
+        /// Its key.
         bucket: BucketName,
-        /// Where it is.
+        /// Its key.
         key: String,
         /// What is wrong with it.
         error: SchemaError,
@@ -51,7 +51,7 @@ pub enum LoadError {
     Call(#[from] CallError),
 }
 
-/// The part of S3 that the consumer works with.
+/// Records and reports.
 pub trait RecordStore: Send + Sync {
     /// A job's record.
     ///
@@ -76,7 +76,7 @@ pub trait RecordStore: Send + Sync {
     fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
 }
 
-/// The real S3.
+/// Records and reports in S3.
 #[derive(Debug, Clone)]
 pub struct S3RecordStore {
     client: Client,
@@ -143,7 +143,7 @@ impl RecordStore for S3RecordStore {
             };
             match put.send().await {
                 Ok(answer) => Ok(answer.e_tag.unwrap_or_default()),
-                // 409: two conditional writes met. 404: the object to be replaced is gone.
+                // 409: two conditional writes at a time. 404: the object to replace is gone.
                 Err(error)
                     if matches!(status(&error), Some(404 | 409 | 412))
                         && code(&error) != Some("NoSuchBucket") =>

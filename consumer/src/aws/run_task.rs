@@ -1,4 +1,4 @@
-//! How a job is asked of ECS: the request, built purely, and what an answer to it means.
+//! The RunTask request for a job (pure), and the meaning of the response.
 
 use aws_sdk_ecs::{
     operation::run_task::{RunTaskOutput, builders::RunTaskInputBuilder},
@@ -13,22 +13,22 @@ use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
 
 use crate::aws::task_definition::FREE_STORAGE_GIB;
 
-/// One attempt at a job, as ECS is to be asked for it. The same job and number give the same launch,
-/// whichever consumer asks: ECS then answers with the same task.
+/// The launch of one attempt. The same job and number give the same launch in every consumer, and ECS then
+/// returns the same task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// The job's id: `startedBy`, by which a task can be found again.
+    /// The job's id, for `startedBy`, by which ListTasks finds the task.
     pub started_by: String,
-    /// `<job id>-<seconds of the record's beginning>-<attempt>`: makes asking twice harmless for 24
-    /// hours. A record that was deleted for a new start leads to tokens of its own.
+    /// `clientToken`: `<job id>-<seconds of the record's creation>-<attempt>`. A repeated request starts
+    /// nothing for 24 hours. After an operator deleted a record, tokens differ.
     pub token: String,
     /// The job.
     pub environment: Vec<(&'static str, String)>,
-    /// For people who look at the task.
+    /// Tags for people.
     pub tags: Vec<(&'static str, String)>,
-    /// What to run on.
+    /// Capacity.
     pub capacity: Capacity,
-    /// What the task gets; absent for the task definition's own size.
+    /// Absent for the task definition's size.
     pub size: Option<Size>,
 }
 
@@ -55,8 +55,8 @@ impl Launch {
         }
     }
 
-    /// Whether ECS takes overrides this long. All that S3 allows in keys and version ids fits; an event
-    /// that was not written by S3 can hold more.
+    /// Whether the overrides are short enough for ECS. All keys and version ids of S3 fit; an event that S3
+    /// did not write may have longer ones.
     #[must_use]
     pub fn fits(&self, container: &str) -> bool {
         let environment: Vec<_> =
@@ -73,11 +73,11 @@ const LONGEST_OVERRIDES: usize = 8192;
 /// AWS's limit on a tag's value, in characters.
 const LONGEST_TAG: usize = 256;
 
-/// A text as a tag's value: what AWS does not allow becomes `_`.
+/// A text as a tag's value, with `_` for characters that AWS does not allow.
 ///
-/// AWS allows letters, spaces and digits of all scripts and `+-=._:/@`, and refuses the whole launch
-/// over any other character. Its idea of a letter is not quite Rust's, so only blocks that hold nothing
-/// but letters are let through. A value that begins with `aws:`, in any case, is reserved.
+/// AWS allows letters, spaces and digits of all scripts and `+-=._:/@`, and refuses the launch for any other
+/// character. Its definition of a letter differs from Rust's, so only Unicode blocks that hold letters alone
+/// pass. A value that begins with `aws:`, in any case, is reserved.
 fn tag_value(text: &str) -> String {
     let allowed = |c: char| {
         c.is_ascii_alphanumeric()
@@ -92,14 +92,14 @@ fn tag_value(text: &str) -> String {
     text.chars().enumerate().map(harmless).take(LONGEST_TAG).collect()
 }
 
-/// Where and how tasks run: the part of a request that is the same for all jobs.
+/// The part of a request that is the same for all jobs.
 #[derive(Debug, Clone)]
 pub struct Placement {
     /// Name or ARN.
     pub cluster: String,
     /// Family, family:revision or ARN.
     pub task_definition: String,
-    /// The container that is given the job.
+    /// The container that gets the job.
     pub container: String,
     /// Ids.
     pub subnets: Vec<String>,
@@ -139,7 +139,7 @@ impl Placement {
         let mut overrides = TaskOverride::builder().container_overrides(container);
         if let Some(Size { cpu, memory_mib, storage_gib }) = launch.size {
             overrides = overrides.cpu(cpu.to_string()).memory(memory_mib.to_string());
-            // 20 GiB are there without being asked for, and are the only size that can't be.
+            // 20 GiB are the default, and the only size that a request must not name.
             if storage_gib > FREE_STORAGE_GIB {
                 let gib = i32::try_from(storage_gib).unwrap_or(i32::MAX);
                 let storage = EphemeralStorage::builder().size_in_gib(gib).build();
@@ -162,29 +162,27 @@ impl Placement {
     }
 }
 
-/// Why a launch did not give a task.
+/// A launch that returned no task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
-    /// No capacity, a quota, or too many calls: nothing was started, and other launches would not be
-    /// either.
+    /// No capacity, a quota, or throttling: nothing was started, and other launches would fail, too.
     #[error("ECS can't start a task now: {0}")]
     Refused(String),
-    /// A setting or permission is wrong: nothing was started, and nothing will be until it is right.
+    /// A wrong setting or a missing permission: no launch succeeds until it is corrected.
     #[error("ECS refuses to start tasks: {0}")]
     Misconfigured(String),
-    /// What the request says about this one job is refused: nothing was started, and nothing ever will
-    /// be for this job; others are not concerned.
+    /// ECS refuses the part of the request that is about this job. Other jobs are not affected.
     #[error("ECS refuses this video's request: {0}")]
     Invalid(String),
-    /// The token was used before with another request; these are the tasks that it started.
+    /// The token was used with another request, which started these tasks.
     #[error("the attempt was started before, with other settings")]
     Conflict(Vec<String>),
-    /// Nobody knows whether a task was started.
+    /// Unknown: a task may have been started.
     #[error("no answer from ECS: {0}")]
     Unknown(String),
 }
 
-/// The task in a successful answer, which can be none: then the answer says what failed.
+/// The task in a successful response, or the failure that the response lists.
 ///
 /// # Errors
 /// No task was started.
@@ -205,14 +203,14 @@ fn failure_reason(failure: &Failure) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// What an error answer means, by AWS's code.
+/// The meaning of an error response, by AWS's code.
 #[must_use]
 pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
     match code {
         Some("ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded") => {
             LaunchError::Refused(described)
         }
-        // The quotas on tasks and vCPUs hide in codes that also stand for mistakes.
+        // The codes for quotas on tasks and vCPUs also mean mistakes in the request.
         Some(_)
             if ["limit on the number", "Rate exceeded", "Capacity is unavailable"]
                 .iter()
@@ -240,9 +238,9 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
     }
 }
 
-/// Whether a refusal names a part of the request that is different for every job. The same codes are
-/// given for a wrong subnet or task definition, and those must fail no video: only what is known to be
-/// about the job counts, and not if it is about a resource as well.
+/// Whether a refusal names a part of the request that differs between jobs. Wrong subnets and task
+/// definitions have the same codes, and must not fail a video, so only a message that is certainly about the
+/// job counts.
 fn is_about_the_job(described: &str) -> bool {
     let text = described.to_ascii_lowercase();
     // Names like `my-tags` are one word.

@@ -1,4 +1,4 @@
-//! The queue: what the consumer needs of SQS.
+//! The calls to SQS for a queue of events.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,51 +26,51 @@ pub const RESTART_ATTRIBUTE: &str = "vidstreamx-restart";
 /// A received message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// The same at every delivery.
+    /// The message id, the same at every delivery.
     pub id: String,
-    /// The name of this delivery, for deleting it and changing its visibility.
+    /// The receipt of this delivery, for deleting it and changing its visibility.
     pub receipt: Receipt,
-    /// How often it was delivered, this time included.
+    /// Number of deliveries, this one included.
     pub receive_count: u32,
-    /// When it was sent; absent if SQS does not say.
+    /// Time of sending, if known.
     pub sent_at: Option<Timestamp>,
     /// The attribute [`RESTART_ATTRIBUTE`].
     pub restart: Option<String>,
-    /// Its text.
+    /// Body.
     pub body: String,
 }
 
-/// The name of one delivery of a message.
+/// The receipt of one delivery of a message.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub Arc<str>);
 
-/// How many messages a queue holds, about.
+/// Approximate numbers of messages in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
-    /// Waiting to be received.
+    /// Visible messages.
     pub visible: u64,
-    /// Received, by whomever, and not deleted.
+    /// In flight: received and not deleted.
     pub in_flight: u64,
-    /// Not to be received yet.
+    /// Delayed messages.
     pub delayed: u64,
 }
 
 impl Backlog {
-    /// Whether nothing at all is left.
+    /// Whether the queue is empty.
     #[must_use]
     pub const fn is_empty(self) -> bool {
         self.visible == 0 && self.in_flight == 0 && self.delayed == 0
     }
 }
 
-/// An entry of a batch that was not done.
+/// A failed entry of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEntry {
-    /// Which.
+    /// Its index.
     pub receipt: Receipt,
     /// AWS's code and message.
     pub reason: String,
-    /// Whether asking again is of no use: the delivery is over.
+    /// Whether a retry is useless, because the delivery is over.
     pub for_good: bool,
 }
 
@@ -79,7 +79,7 @@ pub trait Queue: Send + Sync {
     /// Waits up to `wait` for up to [`BATCH`] messages, which then stay invisible for `visibility`.
     ///
     /// # Errors
-    /// The call failed; messages may have been delivered all the same.
+    /// The call failed. Messages may have been delivered.
     fn receive(
         &self,
         most: usize,
@@ -90,13 +90,13 @@ pub trait Queue: Send + Sync {
     /// Deletes a message. Deleting one that is gone succeeds.
     ///
     /// # Errors
-    /// The call failed; the message may be gone all the same.
+    /// The call failed. The message may be deleted.
     fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Sends a message to the dead-letter queue.
     ///
     /// # Errors
-    /// The call failed; the message may have been sent all the same.
+    /// The call failed. The message may have been sent.
     fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>>;
 
     /// Makes up to [`BATCH`] messages visible again after `visibility`, counted from now. Returns the
@@ -117,7 +117,7 @@ pub trait Queue: Send + Sync {
     fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>>;
 }
 
-/// The real queue.
+/// A queue in SQS.
 #[derive(Debug, Clone)]
 pub struct Sqs {
     client: Client,
@@ -133,7 +133,7 @@ impl Sqs {
     }
 }
 
-/// How much longer than its wait a long poll may take before the connection counts as dead.
+/// Time beyond its wait after which a long poll counts as dead.
 const POLL_GRACE: Duration = Duration::from_secs(10);
 
 impl Queue for Sqs {
@@ -276,7 +276,7 @@ fn message(message: aws_sdk_sqs::types::Message) -> Option<Message> {
             .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds.parse().ok()?).ok()),
         restart,
         id: message.message_id.unwrap_or_default(),
-        // Without a receipt a message can be neither deleted nor held.
+        // A message without a receipt can be neither deleted nor held.
         receipt: Receipt(message.receipt_handle?.into()),
         body: message.body.unwrap_or_default(),
     })

@@ -1,4 +1,4 @@
-//! Messages put into a queue, ten at a time.
+//! Sends messages in batches of ten.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -15,14 +15,14 @@ pub(crate) const BATCH: usize = 10;
 /// Most bytes of a batch, by SQS's older limit, which some queues still have (now 1 MiB).
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// How often an entry is sent that SQS refuses for no fault of its own.
+/// Tries of an entry that SQS refuses for a reason of its own.
 const TRIES: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
-/// A message to be sent.
+/// A message to send.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OutgoingMessage {
-    /// Its text.
+    /// Body.
     pub body: String,
     /// Its attributes by name.
     pub attributes: HashMap<String, MessageAttributeValue>,
@@ -44,7 +44,7 @@ impl OutgoingMessage {
         self.attributes.get(name)?.string_value()
     }
 
-    /// As SQS counts: body, and names, types and values of attributes.
+    /// Size as SQS counts it: body, and names, types and values of attributes.
     fn bytes(&self) -> usize {
         let attributes = self.attributes.iter().map(|(name, value)| {
             let text = value.string_value().map_or(0, str::len);
@@ -55,20 +55,20 @@ impl OutgoingMessage {
     }
 }
 
-/// A letter that SQS did not take.
+/// A message that SQS refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedMessage {
-    /// Its place among the letters.
+    /// Its index.
     pub index: usize,
     /// AWS's code and message.
     pub reason: String,
 }
 
-/// Sends letters, and those again that SQS refuses for a reason of its own. Returns what it refused for
-/// good.
+/// Sends messages, with retries for those that SQS refuses for a reason of its own. Returns the ones that it
+/// refused for good.
 ///
 /// # Errors
-/// A call as a whole failed; letters may have been sent all the same.
+/// A call as a whole failed. Messages may have been sent.
 pub async fn send(
     client: &Client,
     queue: &QueueUrl,
@@ -122,7 +122,7 @@ fn entries(batch: &[(usize, &OutgoingMessage)]) -> Result<Vec<SendMessageBatchRe
         .map_err(|error| CallError::Passing { call: "SendMessageBatch", reason: error.to_string() })
 }
 
-/// Cut so that each fits a call.
+/// Splits messages into batches that fit a call.
 fn batches<'a, 'l>(
     mut letters: &'a [(usize, &'l OutgoingMessage)],
 ) -> Vec<&'a [(usize, &'l OutgoingMessage)]> {

@@ -1,4 +1,4 @@
-//! The program: its commands, its log, its signals and its exit codes.
+//! The program: commands, log, signals and exit codes.
 
 use std::{
     io::{self, Write as _},
@@ -44,7 +44,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log lines for people, or one JSON object per line
+    /// Format of log lines: text, or one JSON object per line
     #[arg(
         long,
         global = true,
@@ -54,7 +54,7 @@ struct Cli {
     )]
     log_format: LogFormat,
 
-    /// What is logged: a level, or levels by module such as info,vidstreamx_consumer=debug
+    /// Log level, also by module such as info,vidstreamx_consumer=debug
     #[arg(long, global = true, env = "VIDSTREAMX_LOG", hide_env_values = true, default_value = "info,aws_config=error", value_name = "FILTER", value_parser = log_filter)]
     log: LogFilter,
 }
@@ -63,46 +63,44 @@ struct Cli {
 enum Command {
     /// Receive uploads and run their tasks until SIGTERM or SIGINT
     ///
-    /// The first signal stops receiving, leaves running tasks alone and ends the program within seconds;
-    /// the next consumer takes the tasks over. A second signal ends it at once.
+    /// The first signal stops receiving and ends the program within seconds. Running tasks continue, and the
+    /// next consumer takes them over. A second signal ends it at once.
     Run {
-        /// End with exit code 0 as soon as the queue is empty: nothing waiting, delayed, or held by any
-        /// consumer. Messages on their way to the dead-letter queue are waited for
+        /// Exit with code 0 as soon as the queue is empty: no message visible, delayed, or in flight at any
+        /// consumer. Waits for messages on their way to the dead-letter queue
         #[arg(long)]
         drain: bool,
 
         #[command(flatten)]
         settings: Box<Settings>,
     },
-    /// Look at queue, cluster, task definition and buckets and say what is wrong; changes nothing
+    /// Check queues, cluster, task definition and buckets; changes nothing
     Check {
         #[command(flatten)]
         settings: Box<Settings>,
     },
-    /// Show what became of videos: those of the last 24 hours, or everything about one
+    /// Show the history of videos: those of the last 24 hours, or one in detail
     ///
-    /// It reads the records in the output bucket, and nothing else; no consumer has to run. A list reads
-    /// only the records that were updated in its time, 32 at once. Costs are estimates, by the prices that
-    /// the consumer was given. All times are UTC.
+    /// Reads the records in the output bucket; no consumer has to run. A list reads only the records updated
+    /// in its period, 32 at once. Costs are estimates by the configured prices. All times are UTC.
     ///
     /// Permissions: s3:ListBucket on the output bucket, s3:GetObject on its .vidstreamx/*.
     History(Box<history::Arguments>),
     /// Put videos that are already in the upload bucket into the queue
     ///
-    /// An object is submitted as it is now, as if it had just been uploaded: it waits its turn, and what
-    /// was made of the same content before is not made again, unless --force is given. In a bucket with
-    /// versioning, and where s3:GetBucketVersioning is denied, every object is asked for its version
-    /// (HEAD), as S3's own events name it.
+    /// Submits the current version of an object, as if it had just been uploaded. Content that is done
+    /// already is not transcoded again, unless --force is given. In a bucket with versioning, and if
+    /// s3:GetBucketVersioning is denied, every object gets a HEAD request for its version.
     ///
     /// Permissions: sqs:SendMessage on the queue; s3:GetObject and s3:ListBucket on the upload bucket (and
     /// s3:GetBucketVersioning, for prefixes).
     Submit(Box<submit::Arguments>),
     /// Send messages of the dead-letter queue back to the queue, after the cause is gone
     ///
-    /// Each failed video is started anew once, with all its attempts. Messages that cannot be read come
-    /// back to the dead-letter queue at once. With --dry-run, it only shows what is there and why. While it
-    /// runs, nobody else sees the messages, for at most 15 minutes; what is not sent back is visible again
-    /// at the end. A message that is there twice in the end, as after a crash, does no harm.
+    /// Restarts each failed video once, with all its attempts. Unreadable messages return to the dead-letter
+    /// queue at once. With --dry-run, it only lists messages and reasons. While it runs, the messages are
+    /// hidden from others, for at most 15 minutes; messages that are not sent back are visible again at the
+    /// end. A duplicate message, as after a crash, does no harm.
     ///
     /// Permissions: sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the dead-letter
     /// queue; sqs:SendMessage on the queue.
@@ -125,7 +123,7 @@ enum LogFormat {
     Json,
 }
 
-/// A filter that is known to be one; `EnvFilter` itself can't be cloned.
+/// A validated filter; `EnvFilter` cannot be cloned.
 #[derive(Debug, Clone)]
 struct LogFilter(String);
 
@@ -136,14 +134,14 @@ fn log_filter(text: &str) -> Result<LogFilter, String> {
     EnvFilter::try_new(text).map(|_| LogFilter(text.to_owned())).map_err(|error| error.to_string())
 }
 
-/// Why the program ends with something other than success.
+/// A failed run of the program.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    /// The `.env` file can't be read, or holds something else. Only a line's name is shown:
-    /// its value may be a secret.
+    /// The `.env` file cannot be read or parsed. The error shows only a line's name, because its value may be
+    /// a secret.
     #[error(".env: {0}")]
     DotEnv(String),
-    /// One line of clap's about flags or variables.
+    /// One line of clap about flags or variables.
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
@@ -152,14 +150,14 @@ enum Failure {
     Setup(#[from] SetupError),
     #[error(transparent)]
     Status(#[from] StatusError),
-    /// Something that the consumer can't work without.
+    /// A missing or wrong prerequisite.
     #[error("{subject}: {fault} -> {remedy}")]
     Wrong { subject: String, fault: String, remedy: String },
-    /// `check` has said what.
+    /// `check` found faults.
     #[error("{0} of these are wrong")]
     Findings(usize),
-    /// `check` has said why.
-    #[error("{0} of these could not be looked at")]
+    /// `check` could not check some.
+    #[error("{0} of these could not be checked")]
     Unknown(usize),
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -202,7 +200,7 @@ impl Failure {
         }
     }
 
-    /// Whether whoever reads the output has had enough of it, as `head` has.
+    /// Whether the reader of the output closed it, as `head` does.
     fn is_of_a_closed_pipe(&self) -> bool {
         let (Self::System(error)
         | Self::History(HistoryError::Output(error))
@@ -232,7 +230,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> Result<(), Failure> {
-    // Before any thread is there, as it changes the environment.
+    // Before any thread starts, because it changes the environment.
     match dotenvy::from_path(".env") {
         Err(dotenvy::Error::LineParse(line, at)) => {
             let name = line.split('=').next().unwrap_or_default().trim();
@@ -263,7 +261,7 @@ fn start() -> Result<(), Failure> {
     })
 }
 
-/// The work is waiting for answers: more threads would only cost memory.
+/// The work is mostly waiting, so more threads would only cost memory.
 const WORKERS: usize = 2;
 
 fn start_log(cli: &Cli) {
@@ -284,7 +282,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
     watch_signals(shutdown.clone())?;
     let metrics = Arc::new(Metrics::new(&settings.cluster));
-    // Ends with this function, whatever its connections do.
+    // Dropped at the end of this function, with its connections.
     let _status = match settings.status_addr {
         Some(address) => {
             let listener = http::listen(address).await?;
@@ -335,7 +333,7 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     intake::run(services, options(&settings, definition, drain), shutdown).await;
     ended.cancel();
     if let Some(lines) = lines {
-        // Whatever kept the last line from being written has been told.
+        // A failure to write the last line was logged.
         let _ = lines.await;
     }
     info!("consumer ended");
@@ -362,7 +360,7 @@ fn options(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Options 
     }
 }
 
-/// The work goes on without anybody who reads its metrics.
+/// The consumer continues if nobody reads its metrics.
 async fn write_lines(metrics: Arc<Metrics>, ended: CancellationToken) {
     if let Err(error) = metrics.write_lines(io::stdout(), Timestamp::now, ended).await {
         warn!(%error, "no more metrics are written to the standard output");
@@ -411,7 +409,7 @@ async fn redrive(arguments: &redrive::Arguments) -> Result<(), Failure> {
     Ok(redrive::redrive(&client, arguments, Timestamp::now(), &stop, &mut io::stdout().lock()).await?)
 }
 
-/// The first signal asks for an orderly end, the second one gets an immediate one.
+/// The first signal ends the program in order, the second one at once.
 fn watch_signals(shutdown: CancellationToken) -> Result<(), Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

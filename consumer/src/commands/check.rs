@@ -1,4 +1,4 @@
-//! A look at everything the consumer depends on, before anything is spent.
+//! Checks everything that the consumer depends on, before anything costs money.
 
 use std::fmt;
 
@@ -16,34 +16,34 @@ use crate::{
     config::Settings,
 };
 
-/// What a look at one thing showed.
+/// The result of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
-    /// The thing.
+    /// The checked resource.
     pub subject: String,
-    /// How it is.
+    /// Its state.
     pub state: FindingState,
 }
 
-/// How a thing is.
+/// The state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FindingState {
-    /// As it should be.
+    /// It is right.
     Ok(String),
-    /// It can't be looked at for the moment, or not with these permissions: no reason not to run.
+    /// It cannot be checked now, or not with these permissions. The consumer may run.
     Unknown(String),
-    /// Nobody tries to look at it: a person has to. No reason not to run.
+    /// It is not checked automatically; an operator must. The consumer may run.
     NotChecked {
-        /// What is known all the same.
+        /// What is known.
         why: String,
         /// What to do.
         remedy: String,
     },
-    /// It can't work like this.
+    /// The consumer cannot work with it.
     Wrong {
-        /// What is wrong.
+        /// The fault.
         fault: String,
-        /// The way out.
+        /// The remedy.
         remedy: String,
     },
 }
@@ -62,7 +62,7 @@ impl Finding {
         Self { subject: subject.into(), state }
     }
 
-    /// A call that failed: wrong where it will fail again.
+    /// A failed call: a fault if it will fail again.
     fn call(subject: impl Into<String>, error: &CallError, remedy: &str) -> Self {
         if error.is_about_credentials() {
             let remedy =
@@ -75,13 +75,13 @@ impl Finding {
         }
     }
 
-    /// Whether the consumer can't work like this.
+    /// Whether the consumer cannot work with it.
     #[must_use]
     pub(crate) const fn is_wrong(&self) -> bool {
         matches!(self.state, FindingState::Wrong { .. })
     }
 
-    /// Whether it could not be looked at.
+    /// Whether it could not be checked.
     #[must_use]
     pub(crate) const fn is_unknown(&self) -> bool {
         matches!(self.state, FindingState::Unknown(_))
@@ -104,8 +104,8 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at what `run` can't do without: both queues, cluster, task definition, and the record store. Says
-/// what the task definition says, if that can be read.
+/// Checks the essentials of `run`: both queues, cluster, task definition and record store. Returns the task
+/// definition's defaults if it can be read.
 pub(crate) async fn essentials(
     config: &SdkConfig,
     settings: &Settings,
@@ -113,7 +113,7 @@ pub(crate) async fn essentials(
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = crate::aws::client::s3(config);
-    // A wrong dead-letter queue would be noticed when the first video fails, and nobody told why.
+    // Otherwise a wrong dead-letter queue would show only at the first failed video.
     let (queue, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
         queue(&sqs, settings),
         dead_letter_queue(&sqs, &settings.dead_letter_queue_url),
@@ -124,12 +124,12 @@ pub(crate) async fn essentials(
     ([vec![queue.finding, dead_letters], cluster, definition_findings, output].concat(), definition)
 }
 
-/// Looks at everything.
+/// Checks everything.
 pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
     let sqs = aws_sdk_sqs::Client::new(config);
     let s3 = crate::aws::client::s3(config);
     let (mut findings, _) = essentials(config, settings).await;
-    // A second look at the queue, for what the essentials leave out.
+    // A second check of the queue, for the rest of its settings.
     let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
     findings.extend(redrive);
     findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
@@ -137,7 +137,7 @@ pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<F
     findings
 }
 
-/// The consumer has no right to look at these, and needs none.
+/// The consumer has no permission to check these, and needs none.
 fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
     let subnets: Vec<_> = subnets.iter().map(SubnetId::as_str).collect();
     let groups: Vec<_> = groups.iter().map(SecurityGroupId::as_str).collect();
@@ -162,11 +162,11 @@ struct QueueLook {
 #[serde(rename_all = "camelCase")]
 struct RedrivePolicy {
     dead_letter_target_arn: String,
-    // SQS answers with a number or a string, depending on how it was set.
+    // SQS returns a number or a string, as it was set.
     max_receive_count: serde_json::Value,
 }
 
-/// Receives that a message should survive: each restart of the consumer spends one.
+/// Receives that the redrive policy should allow: each restart of the consumer uses one.
 const FEWEST_RECEIVES: u64 = 5;
 
 async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
@@ -328,7 +328,7 @@ async fn task_definition(
     (findings, TaskDefaults::read(&definition))
 }
 
-/// Reading and writing records, tried without leaving anything.
+/// Tries to read and write records, without leaving an object.
 async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Finding> {
     let subject = format!("output bucket {bucket}");
     if let Some(fault) = head(s3, bucket).await {
@@ -345,7 +345,7 @@ async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Find
              answers AccessDenied for a record that is not there)",
         ),
     };
-    // S3 looks at the permission first and at the condition then: no object has this ETag.
+    // S3 checks the permission before the condition, and no object has this ETag.
     let write = s3
         .put_object()
         .bucket(bucket.as_str())
@@ -364,9 +364,9 @@ async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Find
     vec![reading, writing]
 }
 
-/// What came of trying something out.
+/// The result of a trial.
 enum Tried {
-    /// It was allowed, and refused for the reason that was planned.
+    /// It was allowed, and failed as intended.
     Refused,
     Failed(CallError),
 }
@@ -389,7 +389,7 @@ enum BucketFault {
 
 async fn head(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Option<BucketFault> {
     let error = s3.head_bucket().bucket(bucket.as_str()).send().await.err()?;
-    // An answer to HEAD has no body, and so no code.
+    // A response to HEAD has no body, so it has no code.
     Some(match status(&error) {
         Some(404) => BucketFault::Missing,
         Some(403) => BucketFault::Forbidden,

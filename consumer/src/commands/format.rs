@@ -1,4 +1,4 @@
-//! How things are put into words for people who look at a terminal.
+//! Formats values for a terminal.
 
 use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
@@ -20,8 +20,8 @@ pub(crate) const fn state(state: State) -> &'static str {
     }
 }
 
-/// A text on one line. Keys and reasons come from uploads: what could move a terminal's cursor, or turn
-/// the direction of writing, is shown by its number.
+/// A text on one line. Keys and reasons come from uploads, so characters that move the cursor or change the
+/// direction of text are shown as numbers.
 #[must_use]
 pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
@@ -40,7 +40,7 @@ const fn steers(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A key cut to so many columns. Its end tells more than its beginning.
+/// A key cut to a number of columns. Its end is more useful than its beginning.
 #[must_use]
 pub(crate) fn end_of(text: &str, columns: usize) -> String {
     if text.width() <= columns {
@@ -77,7 +77,7 @@ pub(crate) fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// To the second: `4m 3s`. Clocks of several machines are involved, so that it can come out negative.
+/// To the second: `4m 3s`. May be negative, because the times are of several machines.
 #[must_use]
 pub(crate) fn duration(duration: SignedDuration) -> String {
     let duration = duration.max(SignedDuration::ZERO);
@@ -85,7 +85,7 @@ pub(crate) fn duration(duration: SignedDuration) -> String {
     format!("{:#}", duration.round(rounding).unwrap_or(duration))
 }
 
-/// Dollars; cents are split where they matter.
+/// Dollars, with fractions of cents for small amounts.
 #[must_use]
 pub(crate) fn money(usd: f64) -> String {
     if usd.abs() < 1.0 { format!("${usd:.4}") } else { format!("${usd:.2}") }

@@ -1,13 +1,13 @@
-//! A sign of life on stderr for what takes longer than people wait without asking.
+//! A progress bar on stderr for commands that take longer than two seconds.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Less needs no sign.
+/// Time before the bar appears.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Counts what was done. Nothing is shown for the first two seconds, and ever where stderr is no terminal.
+/// A count of finished items. Nothing is shown in the first two seconds, or if stderr is not a terminal.
 #[derive(Debug)]
 pub(crate) struct ProgressDisplay {
     bar: ProgressBar,
@@ -15,7 +15,7 @@ pub(crate) struct ProgressDisplay {
 }
 
 impl ProgressDisplay {
-    /// Starts to count, up to `total` if that is known.
+    /// Starts a count, up to `total` if it is known.
     #[must_use]
     pub(crate) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(what);
@@ -30,7 +30,7 @@ impl ProgressDisplay {
         Self { bar, since: Instant::now() }
     }
 
-    /// So many more were done.
+    /// Adds finished items.
     pub(crate) fn step(&self, more: u64) {
         if self.bar.is_hidden() && self.since.elapsed() >= QUIET {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -38,7 +38,7 @@ impl ProgressDisplay {
         self.bar.inc(more);
     }
 
-    /// Runs what writes lines, with the bar out of their way.
+    /// Runs a function that writes lines, with the bar hidden.
     pub(crate) fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
         self.bar.suspend(write)
     }

@@ -1,8 +1,8 @@
-//! How large a task a video gets, and what that costs.
+//! The size of a video's task, and its cost.
 //!
-//! The rules are data (`sizing.toml` is the default, with its reasons): what waiting is worth is for the one
-//! to say who pays. Fargate takes only certain combinations of vCPUs and memory, so rules are checked when
-//! they are read.
+//! The rules are data (`sizing.toml` has the defaults and their reasons), because the operator decides what
+//! waiting may cost. Fargate accepts only certain combinations of vCPUs and memory, so rules are validated
+//! when they are read.
 
 use std::{collections::HashSet, fmt::Write as _, ops::RangeInclusive};
 
@@ -18,9 +18,9 @@ const DEFAULT: &str = include_str!("sizing.toml");
 const VCPU: u32 = 1024;
 /// MiB in a GiB.
 const GIB: u32 = 1024;
-/// What Fargate takes as ephemeral storage, in GiB.
+/// Ephemeral storage that Fargate accepts, in GiB.
 const STORAGE_GIB: RangeInclusive<u32> = 21..=200;
-/// What Fargate bills at least.
+/// Shortest time that Fargate bills.
 const LEAST_SECONDS: f64 = 60.0;
 
 /// Fargate's combinations, smallest first (Amazon ECS Developer Guide, "Task CPU and memory"). The smallest
@@ -35,10 +35,10 @@ const FARGATE: [Combinations; 8] = [
     Combinations { cpu: 8192, least: 16_384, most: 61_440, step: 4096 },
     Combinations { cpu: 16_384, least: 32_768, most: 122_880, step: 8192 },
 ];
-/// The most memory that there is, in MiB.
+/// Largest memory of any task, in MiB.
 const MOST_MEMORY: u32 = 122_880;
 
-/// Sizes with the same CPU units: MiB of memory from, to and in steps of.
+/// Sizes with the same CPU units: first, last and step of memory in MiB.
 struct Combinations {
     cpu: u32,
     least: u32,
@@ -54,7 +54,7 @@ impl Combinations {
     }
 }
 
-/// A size that Fargate does not have.
+/// A size that Fargate does not offer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSize {
     /// No such number of vCPUs.
@@ -67,7 +67,7 @@ pub enum InvalidSize {
         cpu: u32,
         /// The memory.
         memory_mib: u32,
-        /// What goes with the CPU units.
+        /// Memory that Fargate offers with these CPU units.
         possible: String,
     },
     /// Too little or too much.
@@ -75,10 +75,10 @@ pub enum InvalidSize {
     Storage(u32),
 }
 
-/// Whether Fargate takes a size.
+/// Checks that Fargate offers a size.
 ///
 /// # Errors
-/// What about it Fargate does not take, and what it takes instead.
+/// The part that Fargate does not offer, and what it offers instead.
 pub fn check(size: Size) -> Result<(), InvalidSize> {
     let rows: Vec<_> = FARGATE.iter().filter(|row| row.cpu == size.cpu).collect();
     if rows.is_empty() {
@@ -98,8 +98,8 @@ pub fn check(size: Size) -> Result<(), InvalidSize> {
     Ok(())
 }
 
-/// The size to try after one had too little memory: twice as much, with more vCPUs where theirs end. `None`
-/// if there is nothing larger.
+/// The size after an out-of-memory end: twice the memory, with more vCPUs if necessary. `None` if there is no
+/// larger one.
 #[must_use]
 pub fn larger(size: Size) -> Option<Size> {
     if size.memory_mib >= MOST_MEMORY {
@@ -111,18 +111,18 @@ pub fn larger(size: Size) -> Option<Size> {
     Some(Size { cpu, memory_mib, storage_gib: storage(size.storage_gib) })
 }
 
-/// What can be asked for: tasks have 20 GiB where nothing is said, but nobody can say 20.
+/// Storage that a request may name. Tasks have 20 GiB by default, but a request for 20 is an error.
 fn storage(gib: u32) -> u32 {
     gib.clamp(*STORAGE_GIB.start(), *STORAGE_GIB.end())
 }
 
-/// Why rules cannot be used.
+/// Invalid rules.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum SizingError {
-    /// Not TOML, or an unknown or mistyped field; names the line.
+    /// Not TOML, or an unknown or mistyped field. The message names the line.
     #[error("{0}")]
     Syntax(Box<toml::de::Error>),
-    /// A field's value is not what it can be.
+    /// A value out of range.
     #[error("rule \"{rule}\": {field} is {value}, expected {expected}")]
     Rule {
         /// Its name.
@@ -134,7 +134,7 @@ pub enum SizingError {
         /// What is possible.
         expected: String,
     },
-    /// A rule's vCPUs, memory and storage are no size.
+    /// A rule's vCPUs, memory and storage are not a size of Fargate.
     #[error("rule \"{rule}\": {error}")]
     Size {
         /// Its name.
@@ -142,7 +142,7 @@ pub enum SizingError {
         /// What is wrong with the size.
         error: InvalidSize,
     },
-    /// Rules behind one that always applies.
+    /// A rule after one that always applies.
     #[error("rule \"{rule}\" has no condition, so that \"{next}\" behind it never applies: put it last")]
     Unreachable {
         /// Its name.
@@ -150,7 +150,7 @@ pub enum SizingError {
         /// The next one's name.
         next: String,
     },
-    /// A price is none.
+    /// A price that is not a number of dollars.
     #[error("prices: {field} is {value}, expected {expected}")]
     Price {
         /// The field's name.
@@ -162,7 +162,7 @@ pub enum SizingError {
     },
 }
 
-/// What a video needs to be for a size, and the size.
+/// A rule: the conditions on a video, and the size.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Rule {
@@ -260,7 +260,7 @@ impl Rule {
     }
 }
 
-/// A number in a smaller unit, if it is a whole one there.
+/// A number in a smaller unit, if it is whole there.
 fn whole(value: f64, of: u32) -> Option<u32> {
     let units = value * f64::from(of);
     (units.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&units)).then_some(units as u32)
@@ -278,9 +278,9 @@ struct Prices {
     x86_gib_hour: f64,
     arm_vcpu_hour: f64,
     arm_gib_hour: f64,
-    /// Of what is more than comes with every task.
+    /// For storage beyond what every task includes.
     storage_gib_hour: f64,
-    /// What of the price of vCPUs and memory is paid on Spot.
+    /// Share of the price of vCPUs and memory on Spot.
     spot_share: f64,
 }
 
@@ -305,7 +305,7 @@ impl Prices {
     }
 }
 
-/// The file's shape. What it leaves out is as in the default.
+/// The file. Missing fields have their default values.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -321,7 +321,7 @@ pub struct Sizing {
 }
 
 impl Default for Sizing {
-    /// As in `sizing.toml`, which a test reads.
+    /// The values of `sizing.toml`, which a test checks.
     fn default() -> Self {
         match Self::parse(DEFAULT) {
             Ok(sizing) => sizing,
@@ -361,8 +361,8 @@ impl Sizing {
         Ok(Self { rules, prices })
     }
 
-    /// The size for an upload, and why, for people. `base` is the task definition's own size: what a rule
-    /// does not say is as there.
+    /// The size for an upload, and the reason as a sentence. `base` is the task definition's size, for values
+    /// that a rule does not set.
     #[must_use]
     pub fn choose(
         &self,
@@ -382,7 +382,7 @@ impl Sizing {
         (rule.map_or(base, |rule| rule.size(base)), reason)
     }
 
-    /// What a task costs in US dollars, for the time that Fargate bills (`arm`: on Graviton): an estimate.
+    /// Estimated cost of a task in US dollars for the billed time (`arm`: on Graviton).
     #[must_use]
     pub fn cost(&self, size: Size, capacity: Capacity, arm: bool, billed_seconds: f64) -> f64 {
         let prices = &self.prices;
@@ -403,7 +403,7 @@ impl Sizing {
     }
 }
 
-/// What is known about an upload, for people: `h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB`.
+/// The facts about an upload as a text: `h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB`.
 fn describe(object_bytes: Option<u64>, facts: &MediaFacts) -> String {
     let size = facts.width.zip(facts.height).map(|(width, height)| format!("{width}x{height}"));
     let rate = facts.frame_rate.map(|rate| format!("at {}/s", (rate * 100.0).round() / 100.0));

@@ -10,20 +10,20 @@ use vidstreamx_job as job;
 pub(crate) struct Media {
     /// FFmpeg's name of the container format.
     pub(crate) format: String,
-    /// Of the longest track; 0 if the file does not say.
+    /// Duration of the longest track; 0 if unknown.
     pub(crate) duration_seconds: f64,
-    /// The instant of the file's clock at which its first track begins. FFmpeg's filters and encoders, and
-    /// all times here, count from there.
+    /// Start of the first track on the file's clock. FFmpeg's filters and encoders, and all times here, count
+    /// from there.
     pub(crate) start_seconds: f64,
-    /// The first video track that is no cover art.
+    /// The first video track that is not cover art.
     pub(crate) video: Option<Video>,
-    /// Every audio track that can be decoded.
+    /// All audio tracks that can be decoded.
     pub(crate) audio: Vec<Audio>,
-    /// Every track of text to be shown with the picture.
+    /// All text subtitle tracks.
     pub(crate) subtitles: Vec<Subtitle>,
     /// In order.
     pub(crate) chapters: Vec<Chapter>,
-    /// What was left out, for people.
+    /// Warnings about dropped tracks.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -36,15 +36,15 @@ pub(crate) struct Video {
     pub(crate) id: Option<u32>,
     /// FFmpeg's name.
     pub(crate) codec: String,
-    /// The container's name, four characters as a rule: `avc1`, `hvc1`, `dvh1`.
+    /// The container's name, usually four characters: `avc1`, `hvc1`, `dvh1`.
     pub(crate) codec_tag: String,
     /// FFmpeg's name: `High`, `Main 10`.
     pub(crate) profile: Option<String>,
     /// In the codec's own unit: 41 is H.264's level 4.1, 123 is HEVC's 4.1.
     pub(crate) level: Option<u32>,
-    /// Stored, in pixels.
+    /// Stored size in pixels.
     pub(crate) width: u32,
-    /// Stored, in pixels.
+    /// Stored size in pixels.
     pub(crate) height: u32,
     /// Pixel aspect ratio, width to height.
     pub(crate) pixel_aspect: f64,
@@ -52,41 +52,41 @@ pub(crate) struct Video {
     pub(crate) rotation: u32,
     /// Frames per second, on average.
     pub(crate) frame_rate: f64,
-    /// The lowest rate in which every frame has a place of its own: as [`Self::frame_rate`] if that is
+    /// The lowest rate at which every frame has its own time; equal to [`Self::frame_rate`] if that is
     /// constant.
     pub(crate) base_frame_rate: f64,
-    /// How many, if the container says.
+    /// Number of frames, if known.
     pub(crate) frames: Option<u64>,
     /// Seconds per tick of the track's clock, as `1/15360`.
     pub(crate) time_base: String,
     /// FFmpeg's name.
     pub(crate) pixel_format: String,
-    /// Of one sample of one plane.
+    /// Bits per sample of a plane.
     pub(crate) bits: u32,
-    /// What the numbers of a pixel mean.
+    /// Colour tags.
     pub(crate) colour: Colour,
-    /// Frames are stored in another order than they are shown in.
+    /// Whether decoding and presentation order differ.
     pub(crate) reordered: bool,
-    /// Anything but progressive.
+    /// Whether it is not progressive.
     pub(crate) interlaced: bool,
-    /// In bits per second; 0 if the file does not say.
+    /// In bits per second; 0 if unknown.
     pub(crate) bit_rate: u64,
-    /// Of the first frame, after [`Media::start_seconds`].
+    /// Start of the first frame, after [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
-    /// 0 if the file does not say.
+    /// Duration; 0 if unknown.
     pub(crate) duration_seconds: f64,
 }
 
 impl Video {
-    /// Width and height as shown, in square pixels: what FFmpeg's own turning gives, scaled to square pixels.
+    /// Display width and height in square pixels, after FFmpeg's own rotation.
     pub(crate) fn display_size(&self) -> (f64, f64) {
         let (width, height) = (f64::from(self.width) * self.pixel_aspect, f64::from(self.height));
         if self.rotation % 180 == 90 { (height, width) } else { (width, height) }
     }
 }
 
-/// How a picture's numbers are to be seen. FFmpeg's names; `None` where neither bitstream nor container says.
-/// Where they disagree FFmpeg, when it decodes, and ffprobe go by the bitstream.
+/// Colour tags with FFmpeg's names; `None` if neither bitstream nor container has one. If they disagree,
+/// FFmpeg and ffprobe use the bitstream's.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Colour {
     /// 0 to 255 instead of 16 to 235.
@@ -97,17 +97,16 @@ pub(crate) struct Colour {
     pub(crate) transfer: Option<String>,
     /// `bt709`, `bt2020`.
     pub(crate) primaries: Option<String>,
-    /// The brightest pixel in cd/m², if the container says.
+    /// The brightest pixel in cd/m², if known.
     pub(crate) peak_nits: Option<f64>,
-    /// Dolby Vision's profile and what its base layer is without Dolby's data (1: HDR10, 2: SDR, 4: HLG, 0:
-    /// nothing that can be shown).
+    /// Dolby Vision's profile, and the base layer's compatibility (1: HDR10, 2: SDR, 4: HLG, 0: none).
     pub(crate) dolby_vision: Option<(u32, u32)>,
 }
 
-/// What has to happen to a picture's brightness before an ordinary screen can show it.
+/// The dynamic range of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DynamicRange {
-    /// Nothing.
+    /// SDR.
     Sdr,
     /// PQ, with or without metadata.
     Hdr10,
@@ -118,7 +117,7 @@ pub(crate) enum DynamicRange {
 }
 
 impl Colour {
-    /// Told by Dolby's record if there is one, else by the transfer function alone.
+    /// The dynamic range by Dolby's record, else by the transfer function.
     pub(crate) fn dynamic_range(&self) -> DynamicRange {
         match (self.dolby_vision, self.transfer.as_deref()) {
             (Some((profile, compatibility)), _) => DynamicRange::DolbyVision(profile, compatibility),
@@ -154,27 +153,27 @@ pub(crate) struct Audio {
     pub(crate) codec: String,
     /// FFmpeg's name: `LC`, `HE-AAC`.
     pub(crate) profile: Option<String>,
-    /// How many.
+    /// Number of channels.
     pub(crate) channels: u32,
     /// FFmpeg's name: `stereo`, `5.1(side)`.
     pub(crate) channel_layout: Option<String>,
     /// In Hz.
     pub(crate) sample_rate: u32,
-    /// In bits per second; 0 if the file does not say.
+    /// In bits per second; 0 if unknown.
     pub(crate) bit_rate: u64,
     /// ISO 639-2 code, unless undetermined.
     pub(crate) language: Option<String>,
     /// The track's own title.
     pub(crate) title: Option<String>,
-    /// What the track is for.
+    /// The track's role.
     pub(crate) role: Role,
-    /// Of the first sample, after [`Media::start_seconds`].
+    /// Start of the first sample, after [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
-    /// 0 if the file does not say.
+    /// Duration; 0 if unknown.
     pub(crate) duration_seconds: f64,
 }
 
-/// A track of text to be shown with the picture.
+/// A subtitle track.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Subtitle {
     /// FFmpeg's stream index.
@@ -187,42 +186,42 @@ pub(crate) struct Subtitle {
     pub(crate) language: Option<String>,
     /// The track's own title.
     pub(crate) title: Option<String>,
-    /// What the track is for.
+    /// The track's role.
     pub(crate) role: Role,
 }
 
-/// What a track is for, as far as the file says.
+/// The role of a track, by its flags.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Role {
-    /// Chosen where the viewer chooses nothing.
+    /// The default track.
     #[serde(deserialize_with = "flag")]
     pub(crate) default: bool,
-    /// In the language the film was made in.
+    /// The original language.
     #[serde(deserialize_with = "flag")]
     pub(crate) original: bool,
     /// A commentary.
     #[serde(deserialize_with = "flag")]
     pub(crate) comment: bool,
-    /// To be shown even without being asked for: what is said in a foreign language.
+    /// Shown even if subtitles are off: translations of a foreign language.
     #[serde(deserialize_with = "flag")]
     pub(crate) forced: bool,
-    /// For people who hear badly.
+    /// For viewers with impaired hearing.
     #[serde(deserialize_with = "flag")]
     pub(crate) hearing_impaired: bool,
-    /// For people who see badly.
+    /// For viewers with impaired vision.
     #[serde(deserialize_with = "flag")]
     pub(crate) visual_impaired: bool,
 }
 
-/// A part of the video with a name.
+/// A chapter.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Chapter {
     /// After [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
     /// After [`Media::start_seconds`].
     pub(crate) end_seconds: f64,
-    /// Its name, if it has one.
+    /// Title.
     pub(crate) title: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Many videos, one line each.
+//! The list of videos, one line each.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -9,7 +9,7 @@ use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
 use super::read::Video;
 use crate::commands::format;
 
-/// What a line shows; far less than the record, of which there may be very many.
+/// The content of a line. Much less than a record, because there may be very many.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Line {
     when: Timestamp,
@@ -23,7 +23,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// What a list shows of a video.
+    /// The line of a video.
     #[must_use]
     pub(crate) fn new(video: &Video, now: Timestamp) -> Self {
         let record = &video.record;
@@ -45,13 +45,13 @@ impl Line {
     }
 }
 
-/// How far, in whole per cent.
+/// Progress in per cent.
 #[must_use]
 pub(crate) fn share(share: f64) -> String {
     format!("{:.0} %", share.clamp(0.0, 1.0) * 100.0)
 }
 
-/// From when the job was seen, or started anew, to its end or until now.
+/// Duration from the job's start or last restart to its end, or to now.
 #[must_use]
 pub(crate) fn took(record: &Record, now: Timestamp) -> SignedDuration {
     let start = record.restarts.last().map_or(record.created_at, |restart| restart.at);
@@ -59,7 +59,7 @@ pub(crate) fn took(record: &Record, now: Timestamp) -> SignedDuration {
     end.duration_since(start)
 }
 
-/// What a job's tasks have cost so far, where that is known of any.
+/// Cost of a job's tasks so far, if known.
 #[must_use]
 pub(crate) fn cost(record: &Record) -> Option<f64> {
     let costs = record.attempts.iter().filter_map(|attempt| attempt.cost_usd);
@@ -74,7 +74,7 @@ fn size(attempt: &Attempt) -> String {
     [size, spot].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Why a job ended as it did, or what it is doing.
+/// The reason of a job's end, or its current stage.
 #[must_use]
 pub(crate) fn why(video: &Video) -> String {
     let record = &video.record;
@@ -101,7 +101,7 @@ const HEADER: [&str; 8] = ["WHEN (UTC)", "STATE", "KEY", "TRIES", "TOOK", "CPU/G
 const SIZE: usize = 5;
 const WHY: usize = 7;
 const NUMBERS: [usize; 4] = [3, 4, 5, 6];
-/// What all columns but key and reason take of a terminal.
+/// Width of all columns except key and reason.
 const OTHERS: usize = 66;
 const OTHERS_WHERE_NARROW: usize = 51;
 /// Narrower terminals have no room for size and year.
@@ -120,7 +120,7 @@ pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
         Some(width) => {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
             let others = if narrow { OTHERS_WHERE_NARROW } else { OTHERS };
-            // The reason gets somewhat more of what is left.
+            // The reason gets slightly more of the rest.
             longest_key = (usize::from(width).saturating_sub(others) * 2 / 5).max(SHORTEST_KEY);
         }
         None => {
@@ -150,7 +150,7 @@ pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
         if index == WHY {
-            // Cut anywhere, not between words.
+            // May cut within a word.
             column.set_delimiter('\0');
         } else {
             column.set_constraint(ColumnConstraint::ContentWidth);
@@ -162,7 +162,7 @@ pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
     table.trim_fmt()
 }
 
-/// What is said at the end of a list.
+/// The summary at the end of a list.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Summary {
     states: BTreeMap<&'static str, u64>,
@@ -186,7 +186,7 @@ impl Summary {
         self.unreadable += 1;
     }
 
-    /// How many could not be read.
+    /// Number of unreadable records.
     #[must_use]
     pub(crate) const fn unreadable(&self) -> u64 {
         self.unreadable

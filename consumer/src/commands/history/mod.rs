@@ -1,7 +1,7 @@
-//! What became of videos: a list, or one job with all it went through.
+//! The history of videos: a list, or one job with all its attempts.
 //!
-//! Everything comes from the records in the output bucket, so that it can be asked for anywhere, with or
-//! without a consumer that runs, and long after ECS has forgotten its tasks.
+//! It reads the records in the output bucket, so it works anywhere, without a running consumer, and long
+//! after ECS has forgotten the tasks.
 
 pub(crate) mod list;
 pub(crate) mod page;
@@ -33,7 +33,7 @@ use crate::{
     aws::error::CallError, commands::format, commands::progress::ProgressDisplay, config::HistorySettings,
 };
 
-/// What is asked for.
+/// The query.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
     /// Show everything about this job (its id) or about all jobs of this upload (its key, or
@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "JOB ID | KEY", value_parser = NonEmptyStringValueParser::new())]
     pub job: Option<String>,
 
-    /// Only what was updated since then: 90m, 24h, 7d, or a date in UTC such as 2026-05-04. Without it,
-    /// a list goes back 24h, and what is asked for by name is looked for in all records
+    /// Only records updated since: 90m, 24h, 7d, or a date in UTC such as 2026-05-04. Without it, a list
+    /// covers 24h, and a job or upload is searched in all records
     #[arg(long, value_name = "WHEN")]
     pub since: Option<Since>,
 
@@ -54,11 +54,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", conflicts_with = "job", value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
 
-    /// One JSON object per video and line: the record, and the progress of those that run
+    /// Print one JSON object per line and video: the record, and the progress of running jobs
     #[arg(long)]
     pub json: bool,
 
-    /// Where the records are.
+    /// The output bucket.
     #[command(flatten)]
     pub settings: HistorySettings,
 }
@@ -69,34 +69,34 @@ fn state() -> impl TypedValueParser<Value = State> {
     })
 }
 
-/// Why there is nothing to show.
+/// A failed query.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HistoryError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// Nothing of this name.
+    /// No record matches.
     #[error("there is no record of \"{asked}\" in s3://{bucket}{unreadable}")]
     NotFound {
-        /// As it was asked for.
+        /// The query.
         asked: String,
         /// The output bucket.
         bucket: String,
-        /// What else is to be said.
+        /// A hint about unreadable records.
         unreadable: String,
     },
-    /// There is a record, but not for this program.
+    /// The record is not readable for this version.
     #[error("{0}")]
     Unreadable(String),
-    /// Nobody takes what is shown.
+    /// The output is closed.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// Shows what is asked for, cut to a terminal's `width` if there is one.
+/// Prints the result, cut to a terminal's `width` if there is one.
 ///
 /// # Errors
-/// A call failed, or a job that is asked for by name is not there.
+/// A call failed, or the job does not exist.
 pub(crate) async fn show(
     store: &Store,
     arguments: &Arguments,
@@ -110,7 +110,7 @@ pub(crate) async fn show(
     }
 }
 
-/// How far back a list goes.
+/// Default period of a list.
 const LIST_HOURS: i64 = 24;
 
 async fn show_list(
@@ -197,7 +197,7 @@ fn is_about(source: &Source, key: &str, uri: Option<&S3Uri>) -> bool {
         || uri.is_some_and(|uri| uri.bucket == source.bucket && uri.path == source.key.as_str())
 }
 
-/// Reads the wanted records that were written since then, and counts them.
+/// Reads and counts the matching records written since a time.
 async fn each(
     store: &Store,
     since: Option<Timestamp>,

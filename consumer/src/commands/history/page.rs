@@ -1,4 +1,4 @@
-//! One job, with everything that is known about it.
+//! The page of one job, with all details.
 
 use std::fmt::{self, Write as _};
 
@@ -69,7 +69,7 @@ fn state(video: &Video) -> String {
     }
 }
 
-/// What a person can do about it.
+/// The operator's options.
 fn next_step(record: &Record) -> Option<String> {
     match record.state {
         State::Failed => Some(format!(

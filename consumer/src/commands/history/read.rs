@@ -1,4 +1,4 @@
-//! Records as they are found in the output bucket: which there are, and what they say.
+//! Reads records from the output bucket.
 
 use std::time::Duration;
 
@@ -15,48 +15,49 @@ use crate::{
     commands::progress::ProgressDisplay,
 };
 
-/// Objects read at the same time. Each takes some 30 ms, nearly all of it waiting.
+/// Concurrent reads. Each takes about 30 ms, mostly waiting.
 const AT_ONCE: usize = 32;
-/// A record of 1,000 attempts has some 600 kB; what is larger is none.
+/// Largest record. One with 1,000 attempts has about 600 kB.
 const LARGEST_RECORD: i64 = 1024 * 1024;
 const LARGEST_PROGRESS: i64 = 64 * 1024;
-/// How far two clocks of AWS's may be apart. The next attempt begins later than that after the one before.
+/// Largest difference of two clocks of AWS. The next attempt always begins later than this after the one
+/// before.
 const CLOCKS: Duration = Duration::from_secs(5);
-/// A sign of life is not worth waiting for.
+/// Time limit for a progress object, which is optional.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(5);
 
-/// A record, with what is known beside it.
+/// A record with its progress.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Video {
     /// The record.
     #[serde(flatten)]
     pub record: Record,
-    /// Of running ones whose task has said something.
+    /// The progress of a running task, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 }
 
-/// That there is a record.
+/// A listed record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Whose.
+    /// Its job.
     pub job: JobId,
-    /// When it was last written, by S3's clock, to the second.
+    /// Last write by S3's clock, to the second.
     pub written: Timestamp,
     /// In bytes.
     pub size: i64,
 }
 
-/// What became of reading a record.
+/// The result of reading a record.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// It was read, and is wanted.
+    /// It matches.
     Video(Box<Video>),
-    /// It was read, and is not wanted.
+    /// It does not match.
     Unwanted,
-    /// It is there, but another version's, or damaged: what is wrong with it.
+    /// It exists, but has another schema version or is damaged. Holds the error.
     Unreadable(String),
-    /// It is not there.
+    /// It does not exist.
     Nothing,
 }
 
@@ -81,7 +82,7 @@ impl Store {
         &self.output
     }
 
-    /// The records that were written since then, newest first.
+    /// The records written since a time, newest first.
     ///
     /// # Errors
     /// A call failed.
@@ -125,7 +126,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// Reads records in their order, some at a time.
+    /// Reads records concurrently, in their order.
     pub(crate) fn videos<'a>(
         &'a self,
         entries: &'a [Entry],
@@ -171,7 +172,7 @@ impl Store {
         Ok(Found::Video(Box::new(Video { record, progress })))
     }
 
-    /// What the job's task says of itself. It is an extra: without it, everything else is still shown.
+    /// The task's progress. It is optional: without it, everything else is shown.
     async fn progress(&self, job: &JobId) -> Option<Progress> {
         let read = async {
             let key = Layout::progress(job);
@@ -186,14 +187,14 @@ impl Store {
     }
 }
 
-/// When the attempt began that a job is in.
+/// Start of the job's current attempt.
 fn is_in_a_task(record: &Record) -> Option<Timestamp> {
     let attempt = record.attempts.last().filter(|attempt| attempt.ended_at.is_none());
     attempt.filter(|_| record.state == State::Running).map(|attempt| attempt.started_at)
 }
 
-/// Whether it is about the attempt that began then, and not about an earlier one. The task and the consumer
-/// have clocks of their own.
+/// Whether the progress is of the attempt that began at a time, and not of an earlier one. Task and consumer
+/// have separate clocks.
 fn is_of(progress: &Progress, started: Timestamp) -> bool {
     progress.started_at >= started - CLOCKS && !progress.stage.is_end()
 }

@@ -1,15 +1,15 @@
-//! From when on: a span that ends now, or a date.
+//! The start of a period: a span before now, or a date.
 
 use std::str::FromStr;
 
 use jiff::{Span, Timestamp, civil, tz::TimeZone};
 
-/// A beginning, as people write it.
+/// A start, as users write it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Since {
-    /// So long before now.
+    /// A span before now.
     Ago(Span),
-    /// This very moment.
+    /// A point in time.
     At(Timestamp),
 }
 
@@ -19,7 +19,7 @@ pub(crate) enum Since {
 pub(crate) struct InvalidSince;
 
 impl Since {
-    /// The moment it means. A span that reaches beyond all calendars means the beginning of time.
+    /// The point in time. A span beyond the calendar means its beginning.
     #[must_use]
     pub(crate) fn moment(self, now: Timestamp) -> Timestamp {
         match self {

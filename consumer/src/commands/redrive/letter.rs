@@ -1,4 +1,4 @@
-//! What a message of the dead-letter queue says of itself.
+//! The content of a dead letter.
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use jiff::Timestamp;
@@ -11,30 +11,30 @@ use crate::{
     intake::notification::{self, Notification, ObjectRef},
 };
 
-/// A message that was set aside. One that SQS moved by itself has no attributes.
+/// A dead letter. One that SQS moved by itself has no attributes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SetAside {
-    /// The same at every delivery.
+    /// The message id, the same at every delivery.
     pub id: String,
-    /// The name of this delivery.
+    /// The receipt of this delivery.
     pub receipt: Receipt,
-    /// What is sent back: everything it came with.
+    /// The message to send back.
     pub letter: OutgoingMessage,
-    /// The objects' keys, as far as they can be read.
+    /// The objects' keys that can be read.
     pub keys: Vec<String>,
-    /// Why it was set aside, if it says so.
+    /// The reason, if it has one.
     pub reason: Option<String>,
-    /// Of a failed job.
+    /// The id of a failed job.
     pub job: Option<String>,
-    /// When it was put into a queue for the first time.
+    /// Time of the first sending.
     pub sent: Option<Timestamp>,
     attempts: Option<String>,
-    /// Why there are no keys.
+    /// The reason why there are no keys.
     fault: Option<String>,
 }
 
 impl SetAside {
-    /// Reads a message; `None` if it came without a receipt.
+    /// Parses a message; `None` without a receipt.
     #[must_use]
     pub(crate) fn new(message: Message) -> Option<Self> {
         let attributes = message.message_attributes.unwrap_or_default();
@@ -78,7 +78,7 @@ impl SetAside {
         })
     }
 
-    /// One line: what, why, and what else is known.
+    /// One line with keys, reason and details.
     #[must_use]
     pub(crate) fn line(&self) -> String {
         let what = match self.keys.as_slice() {

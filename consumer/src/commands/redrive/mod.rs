@@ -1,7 +1,7 @@
-//! Messages that were set aside, sent back to the queue of uploads after the cause is gone.
+//! Redrive: sends dead letters back to the queue after their cause is gone.
 //!
-//! A message is sent first and deleted then. Whatever goes wrong in between, it is there twice at worst,
-//! which does no harm: a wish to start a failed job anew is followed once.
+//! A message is sent first and deleted then. A failure in between leaves it twice, which does no harm,
+//! because each restart request restarts a job once.
 
 pub(crate) mod letter;
 
@@ -30,14 +30,14 @@ use crate::{
     config::RedriveSettings,
 };
 
-/// Which messages, and what happens to them.
+/// The messages to send back.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
     /// Only messages about keys that contain this text
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
 
-    /// Only messages whose reason contains this text, in capitals or not
+    /// Only messages whose reason contains this text, ignoring case
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     pub reason: Option<String>,
 
@@ -45,11 +45,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "JOB ID")]
     pub job: Option<JobId>,
 
-    /// Only list what is in the dead-letter queue, and why
+    /// Only list the dead letters and their reasons
     #[arg(long)]
     pub dry_run: bool,
 
-    /// From where, and where to.
+    /// The queues.
     #[command(flatten)]
     pub settings: RedriveSettings,
 }
@@ -64,36 +64,36 @@ impl Arguments {
     }
 }
 
-/// Why not everything was sent back.
+/// An incomplete redrive.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RedriveError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// SQS refused some, which were named.
+    /// SQS refused some, which the output names.
     #[error("{} not sent back: run it again", format::count(*.0, "message"))]
     Refused(u64),
-    /// A person ended it.
+    /// The user interrupted it.
     #[error("interrupted: run it again for the rest")]
     Interrupted,
-    /// Nobody takes what is shown.
+    /// The output is closed.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// For how long nobody else sees what was received: enough to see 100,000 messages, ten in about 60 ms.
-/// A program that is killed leaves them hidden for the rest of it.
+/// Visibility timeout of received messages: enough for 100,000 messages, ten in about 60 ms. After a kill
+/// they stay hidden for the rest of it.
 const HIDDEN: Duration = Duration::from_secs(15 * 60);
-/// With a wait of at least a second, SQS asks all its servers; without, only some.
+/// Wait of a receive. From one second on, SQS queries all its servers.
 const POLL: Duration = Duration::from_secs(1);
-/// Receives in a row that bring nothing new, after which there is nothing new.
+/// Consecutive receives without a new message that end the redrive.
 const LAST_LOOKS: u32 = 2;
 
-/// Sends the messages back that match, until all have been seen once or `stop` is cancelled. What arrives
-/// after `now` stays: it may be what was sent back a moment ago and failed again.
+/// Sends the matching messages back, until all have been seen once or `stop` is cancelled. Messages that
+/// arrive after `now` stay, because they may have been sent back a moment ago.
 ///
 /// # Errors
-/// A call failed, or SQS refused some. What was held back is visible again in any case.
+/// A call failed, or SQS refused some. Other messages become visible again in any case.
 pub(crate) async fn redrive(
     client: &Client,
     arguments: &Arguments,
@@ -157,9 +157,9 @@ struct Run<'a> {
     arguments: &'a Arguments,
     began: Timestamp,
     dead_letters: Sqs,
-    /// Ids of messages that have had their turn.
+    /// Ids of handled messages.
     seen: HashSet<String>,
-    /// What has to become visible again.
+    /// Messages to make visible again.
     held: Vec<Receipt>,
     tally: Tally,
 }
@@ -253,7 +253,8 @@ impl Run<'_> {
         Ok(shown?)
     }
 
-    /// Makes visible what was only looked at. If that fails, it becomes visible by itself a little later.
+    /// Makes messages visible again that were not sent. If that fails, they become visible by themselves
+    /// later.
     async fn release(&mut self) {
         let waiting = ProgressDisplay::new("messages made visible again", Some(self.held.len() as u64));
         for receipts in self.held.chunks(BATCH) {

@@ -1,7 +1,7 @@
-//! Objects that are in the upload bucket already, put into the queue as if they had just been uploaded.
+//! Submits existing objects of the upload bucket to the queue, as if they had just been uploaded.
 //!
-//! What is sent is what S3 would send, so that the consumer, its limits and its dead-letter queue treat
-//! these videos like all others, and one that was done before is known by its identity.
+//! The events are the same as S3's, so the consumer, its limits and its dead-letter queue treat these videos
+//! like others. A video that is done already is recognised by its identity.
 
 pub(crate) mod objects;
 
@@ -28,54 +28,56 @@ use crate::{
     reconcile::RestartRequest,
 };
 
-/// What is submitted.
+/// The objects to submit.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
-    /// An object, whatever its name, or a prefix that ends in /: all below it whose names end in one of
+    /// An object of any name, or a prefix that ends in /: all objects below it whose names end in one of
     /// .mp4, .MP4, .mov, .MOV, .m4v
     #[arg(value_name = "s3://BUCKET/KEY | s3://BUCKET/PREFIX/")]
     pub objects: S3Uri,
 
-    /// Make videos anew that have ended, even if they are done. EVERY one of them is transcoded, and
-    /// paid for, again; each time this is called. Videos that are just being made are left alone
+    /// Restart videos that have ended, even if they are done. EVERY one of them is transcoded, and paid for,
+    /// again, each time this is called. Running videos are left alone
     #[arg(long)]
     pub force: bool,
 
-    /// Only list what would be submitted
+    /// Only list the objects that would be submitted
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Where to.
+    /// The queue.
     #[command(flatten)]
     pub settings: SubmitSettings,
 }
 
-/// Why not everything was submitted.
+/// An incomplete submission.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SubmitError {
-    /// The consumer would set events of this bucket aside.
-    #[error("s3://{asked}: the upload bucket is {expected} (VIDSTREAMX_UPLOAD_BUCKET), others are not taken")]
+    /// The consumer does not accept events of this bucket.
+    #[error(
+        "s3://{asked}: the upload bucket is {expected} (VIDSTREAMX_UPLOAD_BUCKET), others are not accepted"
+    )]
     OtherBucket {
-        /// As it was asked for.
+        /// The argument.
         asked: BucketName,
         /// The setting.
         expected: BucketName,
     },
-    /// No object, or none that is a video.
+    /// There is no object, or none that is a video.
     #[error("{0}")]
     Nothing(String),
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// SQS refused some, which were named.
+    /// SQS refused some, which the output names.
     #[error("{} not submitted: run it again with the same arguments", format::count(*.0, "object"))]
     Refused(u64),
-    /// Nobody takes what is shown.
+    /// The output is closed.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// Batches sent at the same time.
+/// Concurrent batches.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug, Default)]
@@ -89,7 +91,7 @@ struct Tally {
 /// Sends an event per object to the queue.
 ///
 /// # Errors
-/// There is no such object, or not everything could be sent.
+/// There is no such object, or some events were not sent.
 pub(crate) async fn submit(
     uploads: &Uploads,
     queue: &aws_sdk_sqs::Client,
@@ -115,7 +117,7 @@ pub(crate) async fn submit(
         submit_object(uploads, path, &mut post, &mut tally, out).await
     };
     match result {
-        // What was sent before something went wrong is sent.
+        // Events that were sent before an error stay sent.
         Ok(()) | Err(SubmitError::Call(_)) => writeln!(out, "{}", tally.line(arguments.dry_run))?,
         Err(_) => {}
     }
@@ -177,7 +179,7 @@ async fn submit_prefix(
     Err(SubmitError::Nothing(format!("there is {others} under \"{}\"", format::clean(prefix))))
 }
 
-/// Names of request_ids that no other call has given.
+/// Unique ids of restart requests.
 struct RequestIds {
     call: String,
     next: u64,
@@ -237,7 +239,7 @@ impl Post<'_> {
                         waiting.aside(|| error!(key, reason = refused.reason, "not submitted"));
                     }
                 }
-                // The others that are under way are waited for, so that the count is right.
+                // Wait for the batches in flight, so that the count is right.
                 Err(error) => failure = Some(error),
             }
         }

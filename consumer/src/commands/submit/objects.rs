@@ -1,4 +1,4 @@
-//! Objects of the upload bucket, as S3's own event would name them.
+//! Lists objects of the upload bucket, with the fields of S3's events.
 
 use aws_sdk_s3::{Client, types::EncodingType};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -11,19 +11,19 @@ use crate::aws::error::{CallError, status};
 /// The suffixes for which the template's upload bucket sends events. S3 compares them by case.
 const VIDEO_SUFFIXES: [&str; 5] = [".mp4", ".MP4", ".mov", ".MOV", ".m4v"];
 
-/// Objects looked at at the same time.
+/// Concurrent HEAD requests.
 const AT_ONCE: usize = 32;
 
 /// A page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// The videos on it.
+    /// Its videos.
     pub videos: Vec<Source>,
-    /// How many objects on it are no videos by their names.
+    /// Number of objects whose names are not of videos.
     pub others: u64,
-    /// How many were deleted while they were looked at.
+    /// Number of objects deleted in the meantime.
     pub gone: u64,
-    /// Where the next page begins, if there is one.
+    /// Token of the next page, if any.
     pub next: Option<String>,
 }
 
@@ -41,7 +41,7 @@ impl Uploads {
         Self { client, bucket }
     }
 
-    /// One object as it is now; `Ok(None)` means that there is none.
+    /// The current version of an object; `Ok(None)` if it does not exist.
     ///
     /// # Errors
     /// The call failed.
@@ -57,7 +57,7 @@ impl Uploads {
                 size: found.content_length.and_then(|size| size.try_into().ok()),
             })),
             Err(error) if status(&error) == Some(404) => Ok(None),
-            // An answer to HEAD has no body, and so no code.
+            // A response to HEAD has no body, so it has no code.
             Err(error) if status(&error) == Some(403) => Err(CallError::Configuration {
                 call,
                 reason: format!("access to s3://{}/{key} is denied", self.bucket),
@@ -67,8 +67,7 @@ impl Uploads {
         }
     }
 
-    /// Whether objects may have version ids, by which S3's own events identify them. Where that is not
-    /// told, they may.
+    /// Whether objects may have version ids, which S3's events use. True if that is unknown.
     ///
     /// # Errors
     /// The call failed for another reason than its permission.
@@ -84,8 +83,8 @@ impl Uploads {
         }
     }
 
-    /// A page of the videos under a prefix. Listings do not tell version ids: where there may be some,
-    /// `versioned`, every object is looked at.
+    /// A page of the videos under a prefix. Listings have no version ids, so with `versioned` every object
+    /// gets a HEAD request.
     ///
     /// # Errors
     /// A call failed.
@@ -100,7 +99,7 @@ impl Uploads {
             .list_objects_v2()
             .bucket(self.bucket.as_str())
             .prefix(prefix)
-            // Keys may hold what XML can't.
+            // Keys may hold characters that XML cannot.
             .encoding_type(EncodingType::Url)
             .set_continuation_token(from)
             .send()
