@@ -59,23 +59,23 @@ pub(crate) struct Settings {
     )]
     pub security_groups: Vec<SecurityGroupId>,
 
-    /// Whether tasks get a public address: true in public subnets (without one, tasks reach nothing and fail to
-    /// start), false behind a NAT gateway or VPC endpoints
+    /// Whether tasks get a public address: true in public subnets (without one, tasks reach nothing and fail
+    /// to start), false behind a NAT gateway or VPC endpoints
     #[arg(long, env = "VIDSTREAMX_ASSIGN_PUBLIC_IP", hide_env_values = true, value_name = "true|false", action = clap::ArgAction::Set)]
     pub assign_public_ip: bool,
 
-    /// Bucket whose uploads are transcoded. Only one, because streams are published under their uploads' keys.
-    /// Events of other buckets start nothing and go to the dead-letter queue
+    /// Bucket whose uploads are transcoded. Only one, because streams are published under their uploads'
+    /// keys. Events of other buckets start nothing and go to the dead-letter queue
     #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
     pub upload_bucket: BucketName,
 
-    /// Bucket for streams and job records. It can't be the upload bucket, because streams would be transcoded as
-    /// uploads
+    /// Bucket for streams and job records. It can't be the upload bucket, because streams would be transcoded
+    /// as uploads
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
 
-    /// Name of the transcoding profile. With another name, a video that is uploaded again is another job and is
-    /// transcoded again
+    /// Name of the transcoding profile. With another name, a video that is uploaded again is another job and
+    /// is transcoded again
     #[arg(long, env = "VIDSTREAMX_PROFILE", hide_env_values = true, default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     pub profile: String,
 
@@ -92,8 +92,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand", value_parser = capacity())]
     pub capacity: Capacity,
 
-    /// File with the rules for a task's vCPUs and memory, and with the prices for cost estimates. Without it, the
-    /// built-in rules: they are in consumer/src/sizing.toml
+    /// File with the rules for a task's vCPUs and memory, and with the prices for cost estimates. Without it,
+    /// the built-in rules: they are in consumer/src/sizing.toml
     #[arg(long, env = "VIDSTREAMX_SIZING", hide_env_values = true, value_name = "FILE", value_parser = sizing_file)]
     pub sizing: Option<Sizing>,
 
