@@ -3,8 +3,11 @@
 use vidstreamx_job::Exit;
 
 use crate::{
-    analysis::rejection::ProbeError, package::progressive::Mp4Error, process::FfmpegError, store::S3Error,
-    store::StoreError,
+    analysis::rejection::ProbeError,
+    ffmpeg::loudness::LoudnessError,
+    process::FfmpegError,
+    publish::PublishError,
+    store::{S3Error, StoreError},
 };
 
 /// A failed task.
@@ -12,7 +15,7 @@ use crate::{
 pub(crate) enum TaskError {
     /// The source object cannot be read.
     #[error(transparent)]
-    S3(#[from] S3Error),
+    Source(#[from] S3Error),
     /// A local file cannot be read.
     #[error("cannot read {path}: {error}")]
     Input { path: String, error: std::io::Error },
@@ -22,20 +25,13 @@ pub(crate) enum TaskError {
     #[error(transparent)]
     Probe(#[from] ProbeError),
     #[error(transparent)]
+    Loudness(#[from] LoudnessError),
+    #[error(transparent)]
     Ffmpeg(#[from] FfmpegError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Publish(#[from] PublishError),
     #[error(transparent)]
-    Mp4(#[from] Mp4Error),
-    /// FFmpeg's output is not the expected fragmented MP4. `rendition` is `video/1080p`, for example.
-    #[error("FFmpeg's output for {rendition} is not valid: {reason}")]
-    Output { rendition: String, reason: String },
-    /// This attempt's output does not match the segments of an earlier attempt.
-    #[error("this attempt cannot resume after the last one: {0}")]
-    Resume(String),
-    /// The published output does not match the plan.
-    #[error("the output is wrong: {0}")]
-    Verify(String),
+    Store(#[from] StoreError),
     /// SIGTERM or SIGINT.
     #[error("terminated by a signal")]
     Terminated,
@@ -46,14 +42,14 @@ impl TaskError {
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::S3(error) => error.exit(),
-            Self::Store(error) => error.exit(),
-            Self::Mp4(error) => error.exit(),
-            Self::Probe(error) => error.exit(),
-            Self::Ffmpeg(error) => error.exit(),
-            Self::Unusable(_) => Exit::Unusable,
+            Self::Source(error) => error.exit(),
             Self::Input { .. } => Exit::Misconfigured,
-            Self::Output { .. } | Self::Resume(_) | Self::Verify(_) => Exit::Internal,
+            Self::Unusable(_) => Exit::Unusable,
+            Self::Probe(error) => error.exit(),
+            Self::Loudness(error) => error.exit(),
+            Self::Ffmpeg(error) => error.exit(),
+            Self::Publish(error) => error.exit(),
+            Self::Store(error) => error.exit(),
             Self::Terminated => Exit::Terminated,
         }
     }

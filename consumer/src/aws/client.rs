@@ -1,16 +1,11 @@
-//! Sets up the AWS SDK: one HTTPS client for all services, time limits, and the SDK's own chain for
-//! credentials and Region.
+//! The AWS SDK's configuration, and what must be there before the first call.
 
 use std::time::Duration;
 
-use aws_config::{SdkConfig, timeout::TimeoutConfig};
+use aws_config::SdkConfig;
 use aws_credential_types::provider::{ProvideCredentials, error::CredentialsError};
-use aws_sdk_sqs::config::SharedHttpClient;
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use tracing::warn;
+use vidstreamx_aws::Limits;
 
 use crate::aws::error::chain;
 
@@ -25,24 +20,20 @@ pub enum SetupError {
     Credentials(CredentialsError),
 }
 
-/// Time to connect.
-const CONNECT: Duration = Duration::from_secs(5);
-const READ: Duration = Duration::from_secs(10);
-/// Time of one attempt of a call, to detect an endpoint that accepts and never responds.
-const ATTEMPT: Duration = Duration::from_secs(20);
+/// Requests and responses are small, except for records; the SDK's defaults for attempts and stalls serve.
+const LIMITS: Limits = Limits {
+    response: Duration::from_secs(10),
+    attempt: Duration::from_secs(20),
+    stall: Duration::from_secs(20),
+    attempts: 3,
+};
 
 /// Loads the SDK's configuration, and checks that it has a Region and credentials.
 ///
 /// # Errors
 /// One of them is missing.
 pub async fn configuration() -> Result<SdkConfig, SetupError> {
-    let https = https();
-    let limits = TimeoutConfig::builder()
-        .connect_timeout(CONNECT)
-        .read_timeout(READ)
-        .operation_attempt_timeout(ATTEMPT)
-        .build();
-    let config = aws_config::from_env().http_client(https).timeout_config(limits).load().await;
+    let config = vidstreamx_aws::configuration(LIMITS).await;
     if config.region().is_none() {
         return Err(SetupError::Region);
     }
@@ -58,24 +49,4 @@ pub async fn configuration() -> Result<SdkConfig, SetupError> {
         }
     }
     Ok(config)
-}
-
-fn https() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https()
-}
-
-/// A configuration with its own connections, because a connection's buffer stays as large as its largest
-/// response.
-#[must_use]
-pub fn apart(config: &SdkConfig) -> SdkConfig {
-    config.to_builder().http_client(https()).build()
-}
-
-/// An S3 client. With an endpoint of one's own, buckets are named in the path: only AWS has a host name
-/// for each.
-#[must_use]
-pub fn s3(config: &SdkConfig) -> aws_sdk_s3::Client {
-    let own_endpoint = config.endpoint_url().is_some() || std::env::var_os("AWS_ENDPOINT_URL_S3").is_some();
-    let config = aws_sdk_s3::config::Builder::from(config).force_path_style(own_endpoint).build();
-    aws_sdk_s3::Client::from_conf(config)
 }

@@ -314,11 +314,11 @@ async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
         )),
         tasks: Arc::new(Ecs::new(
             &aws_sdk_ecs::Client::new(&config),
-            aws_sdk_ecs::Client::new(&client::apart(&config)),
+            aws_sdk_ecs::Client::new(&vidstreamx_aws::with_own_connections(&config)),
             settings.placement(),
         )),
-        uploads: Arc::new(S3Uploads(client::s3(&config))),
-        records: Arc::new(S3RecordStore::new(client::s3(&config), settings.output_bucket.clone())),
+        uploads: Arc::new(S3Uploads(vidstreamx_aws::s3(&config))),
+        records: Arc::new(S3RecordStore::new(vidstreamx_aws::s3(&config), settings.output_bucket.clone())),
         clock: Arc::new(Timestamp::now),
         metrics: metrics.clone(),
     };
@@ -385,7 +385,8 @@ async fn check(settings: Settings) -> Result<(), Failure> {
 
 async fn history(arguments: &history::Arguments) -> Result<(), Failure> {
     let config = client::configuration().await?;
-    let store = history::read::Store::new(client::s3(&config), arguments.settings.output_bucket.clone());
+    let store =
+        history::read::Store::new(vidstreamx_aws::s3(&config), arguments.settings.output_bucket.clone());
     let mut out = io::stdout().lock();
     // None where it is no terminal.
     let width = terminal_size::terminal_size_of(&out).map(|(width, _)| width.0);
@@ -395,7 +396,7 @@ async fn history(arguments: &history::Arguments) -> Result<(), Failure> {
 async fn submit(arguments: &submit::Arguments) -> Result<(), Failure> {
     let config = client::configuration().await?;
     let bucket = arguments.settings.upload_bucket.clone();
-    let uploads = submit::objects::Uploads::new(client::s3(&config), bucket);
+    let uploads = submit::objects::Uploads::new(vidstreamx_aws::s3(&config), bucket);
     let queue = aws_sdk_sqs::Client::new(&config);
     Ok(submit::submit(&uploads, &queue, arguments, Timestamp::now(), &mut io::stdout().lock()).await?)
 }

@@ -112,7 +112,7 @@ pub(crate) async fn essentials(
 ) -> (Vec<Finding>, Option<TaskDefaults>) {
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
-    let s3 = crate::aws::client::s3(config);
+    let s3 = vidstreamx_aws::s3(config);
     // Otherwise a wrong dead-letter queue would show only at the first failed video.
     let (queue, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
         queue(&sqs, settings),
@@ -127,7 +127,7 @@ pub(crate) async fn essentials(
 /// Checks everything.
 pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<Finding> {
     let sqs = aws_sdk_sqs::Client::new(config);
-    let s3 = crate::aws::client::s3(config);
+    let s3 = vidstreamx_aws::s3(config);
     let (mut findings, _) = essentials(config, settings).await;
     // A second check of the queue, for the rest of its settings.
     let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;

@@ -1,4 +1,4 @@
-//! Runs ffprobe on the source.
+//! Runs ffprobe: on the source, and on published segments.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -6,7 +6,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use bytes::Bytes;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::Command,
+};
 
 use crate::{process, source::loopback::Input};
 
@@ -37,21 +41,13 @@ pub(crate) async fn probe(input: &Input) -> Result<Media, ProbeError> {
         .args(["-show_packets", "-read_intervals", PACKETS])
         // ffprobe decodes the first frames, so it needs the limit, too.
         .args(["-max_pixels", &MOST_PIXELS.to_string()])
-        .args(input.arguments())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(ProbeError::Run)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    let read = async {
-        let (json, messages) = tokio::try_join!(beginning(stdout), beginning(stderr))?;
-        Ok::<_, std::io::Error>((json, messages, child.wait().await?))
-    };
-    let (json, messages, status) = match tokio::time::timeout(TIME_LIMIT, read).await {
+        .args(input.arguments());
+    let answer = match tokio::time::timeout(TIME_LIMIT, run(command, Bytes::new())).await {
         Ok(answer) => answer.map_err(ProbeError::Run)?,
         Err(_) if matches!(input, Input::Served(_)) => return Err(ProbeError::Slow),
         Err(_) => return Err(unusable("the file's index could not be read within a minute")),
     };
-    let messages = String::from_utf8_lossy(&messages);
+    let Answer { json, messages, status } = answer;
     for line in messages.lines() {
         tracing::debug!("ffprobe: {line}");
     }
@@ -71,6 +67,77 @@ pub(crate) async fn probe(input: &Input) -> Result<Media, ProbeError> {
         Some((width, height)) if !media.as_ref().is_ok_and(seen) => Err(oversize(width, height)),
         _ => media,
     }
+}
+
+/// The track of an init segment and the media segments behind it.
+#[derive(Debug)]
+pub(crate) struct SegmentFacts {
+    /// FFmpeg's name of the codec.
+    pub(crate) codec: String,
+    /// 0 for audio, as is the height.
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    /// For each packet, whether it is a keyframe.
+    pub(crate) keyframes: Vec<bool>,
+}
+
+/// Probes an init segment and the media segments behind it.
+///
+/// # Errors
+/// ffprobe fails, or finds no track.
+pub(crate) async fn segments(bytes: Bytes) -> Result<SegmentFacts, ProbeError> {
+    let mut command = process::command("ffprobe");
+    command.args(["-loglevel", "error", "-of", "json", "-show_packets", "-show_entries"]).args([
+        "packet=flags:stream=index,codec_name,width,height",
+        "-f",
+        "mov",
+        "-i",
+        "pipe:0",
+    ]);
+    let Answer { json, messages, status } = run(command, bytes).await.map_err(ProbeError::Run)?;
+    if !status.success() {
+        return Err(match failure(status, &messages) {
+            // The sentence for uploaders does not help here.
+            ProbeError::Unusable(_) => ProbeError::Answer(messages.trim().to_owned()),
+            error => error,
+        });
+    }
+    let output = parse(&json).map_err(|error| ProbeError::Answer(error.to_string()))?;
+    let Some(stream) = output.streams.into_iter().next() else {
+        return Err(ProbeError::Answer("there is no track".to_owned()));
+    };
+    Ok(SegmentFacts {
+        codec: stream.codec_name.unwrap_or_default(),
+        width: stream.width,
+        height: stream.height,
+        keyframes: output.packets.iter().map(|packet| packet.flags.starts_with('K')).collect(),
+    })
+}
+
+/// An ended ffprobe.
+struct Answer {
+    json: Vec<u8>,
+    messages: String,
+    status: ExitStatus,
+}
+
+/// Runs ffprobe with this input on stdin.
+async fn run(mut command: Command, input: Bytes) -> std::io::Result<Answer> {
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // ffprobe may end before it has read everything; its exit code has the reason.
+            let _ = stdin.write_all(&input).await;
+        }
+        Ok(())
+    };
+    let (json, messages, ()) = tokio::try_join!(beginning(stdout), beginning(stderr), feed)?;
+    let messages = String::from_utf8_lossy(&messages).into_owned();
+    Ok(Answer { json, messages, status: child.wait().await? })
 }
 
 /// Keeps the first [`OUTPUT_LIMIT`] bytes. Also reads the rest, because a closed pipe would end ffprobe by a

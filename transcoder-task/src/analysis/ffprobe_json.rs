@@ -14,10 +14,11 @@ pub(super) struct Output {
     /// The first few packets.
     #[serde(default)]
     pub(super) packets: Vec<Packet>,
+    #[serde(default)]
     pub(super) format: Format,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 pub(super) struct Format {
     #[serde(default)]
     pub(super) format_name: String,
@@ -103,6 +104,9 @@ pub(super) struct SideData {
 
 #[derive(Deserialize)]
 pub(super) struct Packet {
+    /// Begins with `K` for a keyframe.
+    #[serde(default)]
+    pub(super) flags: String,
     #[serde(default)]
     pub(super) side_data_list: Vec<SideData>,
 }

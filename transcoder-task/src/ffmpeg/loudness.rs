@@ -6,21 +6,42 @@
 use ebur128::{EbuR128, Mode};
 use futures::future::try_join_all;
 use tokio::{io::AsyncReadExt, net::unix::pipe};
+use vidstreamx_job::Exit;
 
 use crate::{
     analysis::limits::MOST_SECONDS,
-    error::TaskError,
     plan::{
         gain::{Gain, HIGHEST_PEAK_DBTP, Loudness},
         model::AudioRendition,
     },
-    process::{FIRST_PIPE_FD, Ffmpeg},
+    process::{FIRST_PIPE_FD, Ffmpeg, FfmpegError},
     progress::{self, ProgressState},
     source::loopback::Input,
 };
 
 /// Sample rate of the measurement in Hz. Loudness does not depend on it.
 const SAMPLE_RATE: u32 = 48_000;
+
+/// A failed measurement.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LoudnessError {
+    #[error(transparent)]
+    Ffmpeg(#[from] FfmpegError),
+    /// FFmpeg's output cannot be read or measured.
+    #[error("the loudness of audio track {track} cannot be measured: {reason}")]
+    Output { track: String, reason: String },
+}
+
+impl LoudnessError {
+    /// The exit code that tells the consumer what to do.
+    #[must_use]
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Ffmpeg(error) => error.exit(),
+            Self::Output { .. } => Exit::Internal,
+        }
+    }
+}
 
 /// The FFmpeg filter for a gain.
 #[must_use]
@@ -42,7 +63,7 @@ pub(crate) async fn measure(
     input: &Input,
     tracks: &[AudioRendition],
     progress_state: &ProgressState,
-) -> Result<Vec<Loudness>, TaskError> {
+) -> Result<Vec<Loudness>, LoudnessError> {
     let mut arguments: Vec<String> =
         ["-hide_banner", "-nostdin", "-loglevel", "warning", "-nostats", "-stats_period", "1"]
             .map(str::to_owned)
@@ -80,8 +101,8 @@ pub(crate) async fn measure(
     }
 }
 
-async fn meter(mut pipe: pipe::Receiver, track: &AudioRendition) -> Result<Loudness, TaskError> {
-    let failed = |reason: String| TaskError::Output { rendition: format!("audio/{}", track.name), reason };
+async fn meter(mut pipe: pipe::Receiver, track: &AudioRendition) -> Result<Loudness, LoudnessError> {
+    let failed = |reason: String| LoudnessError::Output { track: track.name.clone(), reason };
     // A histogram has constant size; a list of blocks would grow with the track.
     let mode = Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
     let mut meter =

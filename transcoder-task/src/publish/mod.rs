@@ -4,8 +4,10 @@
 //! [`lockstep`] keeps together; writes [`manifests`] and [`mp4_files`]; and gives the stream its
 //! [`stable_address`]. A [`checkpoint`] holds what later attempts need, and [`recovery`] decides where they
 //! resume. [`verify`] checks the stream against the plan before it is complete.
+//! All fail with a [`PublishError`].
 
 pub(crate) mod checkpoint;
+mod error;
 mod lockstep;
 mod manifests;
 mod mp4_files;
@@ -15,3 +17,5 @@ pub(crate) mod stable_address;
 pub(crate) mod track;
 mod uploader;
 pub(crate) mod verify;
+
+pub(crate) use error::PublishError;

@@ -4,9 +4,12 @@ use std::cell::Cell;
 
 use vidstreamx_job::{self as job, RenditionKind};
 
-use crate::{error::TaskError, package::progressive, progress::ProgressState, store::Store};
+use crate::{package::progressive, progress::ProgressState, store::Store};
 
-use super::track::{Planned, Track};
+use super::{
+    PublishError,
+    track::{Planned, Track},
+};
 
 /// Writes one progressive file per rung, with every stereo audio track.
 ///
@@ -17,7 +20,7 @@ pub(super) async fn write_files(
     folder: &str,
     tracks: &[Track],
     progress_state: &ProgressState,
-) -> Result<Vec<job::Rendition>, TaskError> {
+) -> Result<Vec<job::Rendition>, PublishError> {
     let part = |track: &Track, language: Option<String>, label: &str| progressive::Part {
         folder: track.folder.clone(),
         segments: track.timeline.segments.len(),
@@ -68,7 +71,7 @@ async fn write_file(
     parts: &[progressive::Part],
     track: &Track,
     read_bytes: impl Fn(u64),
-) -> Result<job::Rendition, TaskError> {
+) -> Result<job::Rendition, PublishError> {
     let path = format!("{}/mp4/{name}.mp4", folder);
     let file = progressive::remux(store, parts, &path, read_bytes).await?;
     let of_parts = |track: &&Track| parts.iter().any(|part| part.folder == track.folder);

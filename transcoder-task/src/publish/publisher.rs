@@ -14,7 +14,6 @@ use vidstreamx_job::{self as job, JobId};
 
 use crate::{
     config::profile::{Format, Profile},
-    error::TaskError,
     package::{
         dash, hls,
         init_segment::Init,
@@ -32,6 +31,7 @@ use crate::{
 };
 
 use super::{
+    PublishError,
     checkpoint::{Checkpoint, Entry, Recovered},
     lockstep::Lockstep,
     manifests::{presentation, target_duration, write_media_playlist, write_side_playlists},
@@ -126,7 +126,7 @@ impl Publisher {
     /// pipes is an encoded prefix and the copied rest. Adds `stills` to the checkpoint.
     ///
     /// # Errors
-    /// [`TaskError::Terminated`] after a stop, with the open segments finished if there was time; a failed
+    /// [`PublishError::Terminated`] after a stop, with the open segments finished if there was time; a failed
     /// upload; output that does not continue the earlier attempt's.
     pub(crate) async fn stream(
         &mut self,
@@ -134,7 +134,7 @@ impl Publisher {
         mut stills: mpsc::Receiver<Bytes>,
         progress_state: &ProgressState,
         stop: &CancellationToken,
-    ) -> Result<(), TaskError> {
+    ) -> Result<(), PublishError> {
         let (events, mut inbox) = mpsc::channel(16);
         let lockstep = Lockstep::of(&self.tracks);
         let uploads = try_join_all(pipes.into_iter().zip(&self.tracks).enumerate().map(
@@ -188,7 +188,7 @@ impl Publisher {
             }
             self.flush(&mut stills).await?;
             if stop.is_cancelled() {
-                return Err(TaskError::Terminated);
+                return Err(PublishError::Terminated);
             }
             held.into_iter().try_for_each(|(track, entry)| self.add(track, &entry, progress_state))
         };
@@ -202,7 +202,12 @@ impl Publisher {
         }
     }
 
-    fn add(&mut self, index: usize, entry: &Entry, progress_state: &ProgressState) -> Result<(), TaskError> {
+    fn add(
+        &mut self,
+        index: usize,
+        entry: &Entry,
+        progress_state: &ProgressState,
+    ) -> Result<(), PublishError> {
         let Some(track) = self.tracks.get_mut(index) else { return Ok(()) };
         if track.init.take().is_some() {
             track.check_continuity(&entry.published)?;
@@ -232,7 +237,7 @@ impl Publisher {
 
     /// Writes the checkpoint, then announces in growing playlists the segments that no later attempt would
     /// replace. The stream becomes playable when every rendition has a segment.
-    async fn flush(&mut self, stills: &mut mpsc::Receiver<Bytes>) -> Result<(), TaskError> {
+    async fn flush(&mut self, stills: &mut mpsc::Receiver<Bytes>) -> Result<(), PublishError> {
         let Some(next) = self.next() else { return Ok(()) };
         self.flushed = Some((next, tokio::time::Instant::now()));
         let stills: Vec<Bytes> = std::iter::from_fn(|| stills.try_recv().ok()).collect();
@@ -285,7 +290,7 @@ impl Publisher {
         &mut self,
         rendition: SubtitleRendition,
         track: &webvtt::Track,
-    ) -> Result<(), TaskError> {
+    ) -> Result<(), StoreError> {
         let folder = format!("subtitles/{}", rendition.name);
         self.put_own(&format!("{folder}/{}", names::TEXT_NAME), WEBVTT, track.whole().into()).await?;
         let end_seconds = self.tracks.iter().map(|track| track.timeline.end_seconds()).fold(0.0, f64::max);
@@ -357,7 +362,7 @@ impl Publisher {
     pub(crate) async fn finish(
         &mut self,
         progress_state: &ProgressState,
-    ) -> Result<Vec<job::Rendition>, TaskError> {
+    ) -> Result<Vec<job::Rendition>, PublishError> {
         self.address.check_source().await?;
         let mut renditions: Vec<_> = self.tracks.iter().map(Track::report).collect();
         renditions.extend(self.subtitles.iter().map(SubtitleTrack::report));

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use vidstreamx_job::JobId;
 
 use crate::{
-    error::TaskError,
     source::object::PinnedObject,
-    store::{CachePolicy, PLAYLIST, S3Error, Store, StoreError},
+    store::{CachePolicy, PLAYLIST, Store, StoreError},
 };
+
+use super::PublishError;
 
 /// The master playlist.
 pub(crate) const MASTER: &str = "master.m3u8";
@@ -43,7 +44,7 @@ impl StableAddress {
     ///
     /// # Errors
     /// The source was replaced, or the store fails.
-    pub(super) async fn switch(&mut self, master: Vec<u8>) -> Result<(), StableAddressError> {
+    pub(super) async fn switch(&mut self, master: Vec<u8>) -> Result<(), PublishError> {
         let before = async { Ok(self.store.get(MASTER).await?) };
         let ((), before) = tokio::try_join!(self.check_source(), before)?;
         if let Some(before) = before.filter(|before| !is_of(before, &self.job_id)) {
@@ -61,9 +62,9 @@ impl StableAddress {
     ///
     /// # Errors
     /// The source was replaced or removed, or S3 fails.
-    pub(super) async fn check_source(&self) -> Result<(), StableAddressError> {
+    pub(super) async fn check_source(&self) -> Result<(), PublishError> {
         match &self.source {
-            Some(source) => Ok(source.check_current().await?),
+            Some(source) => source.check_current().await.map_err(PublishError::Source),
             None => Ok(()),
         }
     }
@@ -88,24 +89,6 @@ impl StableAddress {
             }
         }
         Ok(())
-    }
-}
-
-/// A failed use of the stable address.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StableAddressError {
-    #[error(transparent)]
-    Source(#[from] S3Error),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl From<StableAddressError> for TaskError {
-    fn from(error: StableAddressError) -> Self {
-        match error {
-            StableAddressError::Source(error) => Self::S3(error),
-            StableAddressError::Store(error) => Self::Store(error),
-        }
     }
 }
 

@@ -3,7 +3,6 @@
 use vidstreamx_job::{self as job, RenditionKind};
 
 use crate::{
-    error::TaskError,
     package::{
         init_segment::Init,
         presentation::{AudioLayout, Published, Rates, Rendition, SubtitlesTrack, Timeline},
@@ -14,7 +13,10 @@ use crate::{
     },
 };
 
-use super::checkpoint::{self, Entry};
+use super::{
+    PublishError,
+    checkpoint::{self, Entry},
+};
 
 /// Largest gap between the video of two attempts in seconds; one frame, if that is longer.
 const MOST_GAP_SECONDS: f64 = 0.1;
@@ -116,7 +118,7 @@ impl Track {
     }
 
     /// Checks that this attempt's first segment follows the earlier attempt's last one.
-    pub(super) fn check_continuity(&self, next: &Published) -> Result<(), TaskError> {
+    pub(super) fn check_continuity(&self, next: &Published) -> Result<(), PublishError> {
         let Some(last) = self.timeline.segments.last() else { return Ok(()) };
         let end = self.timeline.seconds(last.start_ticks + last.duration_ticks);
         let gap = self.timeline.seconds(next.start_ticks) - end;
@@ -127,7 +129,7 @@ impl Track {
             Planned::Audio(_) => 0.0,
         };
         if gap.abs() > most {
-            return Err(TaskError::Resume(format!("{} continues {gap:.3} s late", self.folder)));
+            return Err(PublishError::Resume(format!("{} continues {gap:.3} s late", self.folder)));
         }
         Ok(())
     }

@@ -5,7 +5,6 @@ use futures::{StreamExt, TryStreamExt};
 use tokio::{net::unix::pipe, sync::mpsc};
 
 use crate::{
-    error::TaskError,
     package::{
         init_segment::{CmafError, Init},
         presentation::{self, Published},
@@ -16,7 +15,7 @@ use crate::{
     store::{CachePolicy, Store, Tag},
 };
 
-use super::{checkpoint::Entry, lockstep::Lockstep};
+use super::{PublishError, checkpoint::Entry, lockstep::Lockstep};
 
 /// Concurrent uploads of a rendition: enough to hide a round trip, few enough to bound memory.
 const UPLOADS_PER_RENDITION: usize = 2;
@@ -50,11 +49,11 @@ impl Uploader<'_> {
         boundaries: Boundaries,
         first_number: usize,
         events: mpsc::Sender<Event>,
-    ) -> Result<(), TaskError> {
+    ) -> Result<(), PublishError> {
         let broken = |error: CmafError| match error {
             // The source does not match its sample index.
-            CmafError::Splice(_) => TaskError::Verify(format!("{}: {error}", self.folder)),
-            _ => TaskError::Output { rendition: self.folder.clone(), reason: error.to_string() },
+            CmafError::Splice(_) => PublishError::Mismatch(format!("{}: {error}", self.folder)),
+            _ => PublishError::Output { rendition: self.folder.clone(), reason: error.to_string() },
         };
         let outputs = match encoded_prefix.zip(self.prefix_until) {
             None => segmenter::outputs(pipe, boundaries, first_number).left_stream(),
@@ -77,7 +76,7 @@ impl Uploader<'_> {
         Ok(())
     }
 
-    async fn upload(&self, piece: Output) -> Result<Event, TaskError> {
+    async fn upload(&self, piece: Output) -> Result<Event, PublishError> {
         match piece {
             Output::Init(init) => {
                 let Some(published) = &self.init else {
@@ -91,7 +90,7 @@ impl Uploader<'_> {
                 };
                 let same = whole.filter(|init| init.bytes == published.bytes);
                 let init = same.ok_or_else(|| {
-                    TaskError::Resume(format!("{} has a different init segment now", self.folder))
+                    PublishError::Resume(format!("{} has a different init segment now", self.folder))
                 })?;
                 Ok(Event::Init { track: self.track, init })
             }
@@ -116,7 +115,7 @@ impl Uploader<'_> {
         }
     }
 
-    async fn put(&self, name: &str, bytes: Bytes) -> Result<Tag, TaskError> {
+    async fn put(&self, name: &str, bytes: Bytes) -> Result<Tag, PublishError> {
         Ok(self.store.put(&format!("{}/{name}", self.folder), self.policy, bytes).await?)
     }
 }

@@ -1,22 +1,23 @@
 //! Verifies the published stream against the plan before it is complete.
 
-use std::process::Stdio;
-
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
-use serde::Deserialize;
-use tokio::io::AsyncWriteExt;
 use vidstreamx_job::Verified;
 
 use crate::{
+    analysis::{
+        ffprobe::{self, SegmentFacts},
+        rejection::ProbeError,
+    },
     config::profile::Codec,
-    error::TaskError,
     package::presentation::{self, Timeline},
     plan::model::{Picture, Plan},
     plan::segmentation::Boundaries,
-    process::{self, FfmpegError},
-    publish::track::{Planned, Track},
     store::Store,
+};
+
+use super::{
+    PublishError,
+    track::{Planned, Track},
 };
 
 /// Least share of the source's duration in the stream; less is an error.
@@ -31,9 +32,9 @@ const READ_AT_ONCE: usize = 4;
 /// Checks all segments by their boxes. Returns warnings for the report.
 ///
 /// # Errors
-/// [`TaskError::Unusable`] if the stream has less than half of the source; [`TaskError::Verify`] if rungs
+/// [`PublishError::Unusable`] if the stream has less than half of the source; [`PublishError::Mismatch`] if rungs
 /// have different segments, or a segment does not begin with a keyframe.
-pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, TaskError> {
+pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, PublishError> {
     let (mut rungs, mut audio) = (Vec::new(), Vec::new());
     for track in tracks {
         match &track.rendition {
@@ -45,7 +46,7 @@ pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, Tas
     if let (Some(picture), Some(((_, first), _))) = (&plan.picture, rungs.split_first()) {
         warnings.extend(pictures(picture, &plan.boundaries, &first.timeline, &rungs)?);
     } else if audio.iter().all(|(_, track)| track.timeline.segments.is_empty()) {
-        return Err(TaskError::Unusable("nothing of the sound can be decoded".into()));
+        return Err(PublishError::Unusable("nothing of the sound can be decoded".into()));
     } else if let Some((_, first)) = audio.first() {
         warnings.extend(coverage("sound", &first.timeline, plan.duration_seconds)?);
     }
@@ -66,9 +67,9 @@ fn pictures(
     boundaries: &Boundaries,
     first: &Timeline,
     rungs: &[(&str, &Track)],
-) -> Result<Option<String>, TaskError> {
+) -> Result<Option<String>, PublishError> {
     if first.segments.is_empty() {
-        return Err(TaskError::Unusable("not one frame of the video can be decoded".into()));
+        return Err(PublishError::Unusable("not one frame of the video can be decoded".into()));
     }
     let warning = if has_its_frames(picture, first) {
         None
@@ -76,7 +77,7 @@ fn pictures(
         coverage("video", first, picture.duration_seconds)?
     };
     for (name, track) in rungs {
-        let wrong = |difference: String| TaskError::Verify(format!("rung {name} {difference}"));
+        let wrong = |difference: String| PublishError::Mismatch(format!("rung {name} {difference}"));
         same_segments(first, &track.timeline).map_err(wrong)?;
         on_boundaries(boundaries, &track.timeline).map_err(wrong)?;
         if track.keyframes_at_boundaries != track.timeline.segments.len() {
@@ -146,10 +147,10 @@ fn on_boundaries(boundaries: &Boundaries, timeline: &Timeline) -> Result<(), Str
     }
 }
 
-fn coverage(what: &str, timeline: &Timeline, expected_seconds: f64) -> Result<Option<String>, TaskError> {
+fn coverage(what: &str, timeline: &Timeline, expected_seconds: f64) -> Result<Option<String>, PublishError> {
     let seconds = timeline.duration_seconds();
     if seconds < expected_seconds * LEAST_SHARE {
-        return Err(TaskError::Unusable(format!(
+        return Err(PublishError::Unusable(format!(
             "the file is damaged: only {seconds:.1} of {expected_seconds:.1} seconds of {what} can be decoded"
         )));
     }
@@ -167,16 +168,16 @@ fn missing(what: &str, timeline: &Timeline, expected_seconds: f64) -> Option<Str
 /// FFmpeg's output was stored unchanged. Returns results in the tracks' order.
 ///
 /// # Errors
-/// [`TaskError::Verify`] if a rendition does not match the plan; errors of the store.
-pub(crate) async fn read_back(store: &Store, tracks: &[Track]) -> Result<Vec<Verified>, TaskError> {
+/// [`PublishError::Mismatch`] if a rendition does not match the plan; errors of the store.
+pub(crate) async fn read_back(store: &Store, tracks: &[Track]) -> Result<Vec<Verified>, PublishError> {
     stream::iter(tracks.iter().map(|track| read_track_back(store, track)))
         .buffered(READ_AT_ONCE)
         .try_collect()
         .await
 }
 
-async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, TaskError> {
-    let wrong = |what: String| TaskError::Verify(format!("{} {what}", track.folder));
+async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, PublishError> {
+    let wrong = |what: String| PublishError::Mismatch(format!("{} {what}", track.folder));
     let segments = &track.timeline.segments;
     let mut numbers = vec![0];
     numbers.extend((segments.len() > 1).then(|| segments.len() - 1));
@@ -186,8 +187,11 @@ async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, TaskE
         let object = store.get(&format!("{}/{name}", track.folder)).await?;
         bytes.extend(object.ok_or_else(|| wrong(format!("has no {name} although it was uploaded")))?);
     }
-    let answer = probe(bytes.into()).await?;
-    let Some(found) = answer.streams.first() else { return Err(wrong("cannot be read".to_owned())) };
+    let SegmentFacts { codec: found, width, height, keyframes } =
+        ffprobe::segments(bytes.into()).await.map_err(|error| match error {
+            ProbeError::Answer(reason) => wrong(format!("cannot be read back: {reason}")),
+            error => PublishError::Probe(error),
+        })?;
     let expected: usize =
         numbers.iter().filter_map(|number| segments.get(*number)).map(|segment| segment.samples).sum();
     let codec = match &track.rendition {
@@ -198,80 +202,33 @@ async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, TaskE
         },
         Planned::Audio(_) => "aac",
     };
-    let (width, height) = match &track.rendition {
+    let (planned_width, planned_height) = match &track.rendition {
         Planned::Video(rung) => (rung.width, rung.height),
         Planned::Audio(_) => (0, 0),
     };
-    if (found.codec_name.as_str(), found.width, found.height) != (codec, width, height) {
+    if (found.as_str(), width, height) != (codec, planned_width, planned_height) {
         return Err(wrong(format!(
-            "is {} of {} × {} where {codec} of {width} × {height} was planned",
-            found.codec_name, found.width, found.height
+            "is {found} of {width} × {height} where {codec} of {planned_width} × {planned_height} was planned"
         )));
     }
-    let is_key = |packet: Option<&Packet>| packet.is_some_and(|packet| packet.flags.starts_with('K'));
     let first = segments.first().map_or(0, |segment| segment.samples);
-    if answer.packets.len() != expected
-        || !is_key(answer.packets.first())
-        || (numbers.len() > 1 && !is_key(answer.packets.get(first)))
+    let starts_with_keyframe = |packet: usize| keyframes.get(packet) == Some(&true);
+    if keyframes.len() != expected
+        || !starts_with_keyframe(0)
+        || (numbers.len() > 1 && !starts_with_keyframe(first))
     {
         return Err(wrong(format!(
             "has {} frames in its first and last segment where {expected} were planned, each beginning with a \
              keyframe",
-            answer.packets.len()
+            keyframes.len()
         )));
     }
     Ok(Verified {
-        codec: found.codec_name.clone(),
-        width: found.width,
-        height: found.height,
+        codec: found,
+        width,
+        height,
         keyframes_at_boundaries: track.keyframes_at_boundaries,
-        frames_read: answer.packets.len(),
-    })
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    packets: Vec<Packet>,
-    #[serde(default)]
-    streams: Vec<Stream>,
-}
-
-#[derive(Deserialize)]
-struct Packet {
-    flags: String,
-}
-
-#[derive(Deserialize)]
-struct Stream {
-    codec_name: String,
-    #[serde(default)]
-    width: u32,
-    #[serde(default)]
-    height: u32,
-}
-
-async fn probe(bytes: Bytes) -> Result<Answer, TaskError> {
-    let mut child = process::command("ffprobe")
-        .args(["-loglevel", "error", "-of", "json", "-show_packets", "-show_entries"])
-        .args(["packet=flags:stream=codec_name,width,height", "-f", "mov", "-i", "pipe:0"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(FfmpegError::Run)?;
-    let stdin = child.stdin.take();
-    let feed = async {
-        if let Some(mut stdin) = stdin {
-            // ffprobe may end before it has read everything; its exit code has the reason.
-            let _ = stdin.write_all(&bytes).await;
-        }
-    };
-    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
-    let output = output.map_err(FfmpegError::Run)?;
-    serde_json::from_slice(&output.stdout).ok().filter(|_| output.status.success()).ok_or_else(|| {
-        let complaint = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        TaskError::Verify(format!("what was published cannot be read back: {complaint}"))
+        frames_read: keyframes.len(),
     })
 }
 
@@ -283,6 +240,7 @@ mod tests {
         package::presentation::Published,
         plan::colour::{Colour, Tags},
         plan::model::{AudioRendition, Encoding, VideoRendition},
+        process,
     };
 
     const TICKS: u64 = 25;
@@ -359,7 +317,7 @@ mod tests {
         for (bad, expected) in [(timeline(2), "2 segments"), (moved, "4.040 s"), (lost, "99 frames")] {
             let error = segments(&plan(12.0), &[rung(timeline(3)), rung(bad)]).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
-            assert!(matches!(error, TaskError::Verify(_)));
+            assert!(matches!(error, PublishError::Mismatch(_)));
         }
     }
 
@@ -408,11 +366,11 @@ mod tests {
         assert!(of(12.2).unwrap().is_empty());
         assert_eq!(of(12.4).unwrap().len(), 1);
         assert_eq!(of(20.0).unwrap(), ["the file is damaged: 8.0 of 20.0 seconds of video are missing"]);
-        assert!(matches!(of(25.0), Err(TaskError::Unusable(_))));
+        assert!(matches!(of(25.0), Err(PublishError::Unusable(_))));
         let is_short = |seconds| is_picture_short(&plan(seconds), &[rung(timeline(3))]);
         assert_eq!([12.2, 12.4, 20.0].map(is_short), [false, true, true]);
         let nothing = segments(&plan(1.0), &[rung(timeline(0)), rung(timeline(0))]);
-        assert!(matches!(nothing, Err(TaskError::Unusable(_))));
+        assert!(matches!(nothing, Err(PublishError::Unusable(_))));
     }
 
     /// A rung of one segment of 25 frames as FFmpeg makes it, in a folder.

@@ -2,28 +2,25 @@
 
 use std::{error::Error, time::Duration};
 
-use aws_config::{retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_s3::{
     Client,
-    config::{StalledStreamProtectionConfig, http::HttpResponse},
+    config::http::HttpResponse,
     error::{DisplayErrorContext, ProvideErrorMetadata, SdkError},
 };
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use vidstreamx_aws::Limits;
 use vidstreamx_job::{BucketName, Exit};
 
-/// Time to open a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the first byte of a request to the first byte of its response; then the SDK retries. The largest
-/// request, a part of 16 MiB, needs 4.5 Mbit/s to stay below it; in the same Region it takes a second.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(30);
-/// A body that does not move for this time has stalled. The SDK's default of 5 s is too short for a slow line
-/// that many uploads share.
-const STALL_LIMIT: Duration = Duration::from_secs(20);
-/// One attempt of a call, credentials included, to the end of a response that is not an object. To complete a
-/// multipart upload, S3 sends the response's beginning, then may need a minute to join the parts.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(120);
-/// Attempts per call.
-const MAX_ATTEMPTS: u32 = 5;
+const LIMITS: Limits = Limits {
+    // The largest request, a part of 16 MiB, needs 4.5 Mbit/s to stay below it; in the same Region it takes a
+    // second.
+    response: Duration::from_secs(30),
+    // To complete a multipart upload, S3 sends the response's beginning, then may need a minute to join the
+    // parts.
+    attempt: Duration::from_secs(120),
+    // Many uploads share a slow line.
+    stall: Duration::from_secs(20),
+    attempts: 5,
+};
 
 /// The action in errors of reads; it distinguishes the source's errors from the output's.
 pub(crate) const READ: &str = "read";
@@ -35,26 +32,9 @@ pub(crate) fn uri(bucket: &BucketName, key: &str) -> String {
     format!("s3://{bucket}/{key}")
 }
 
-/// A client from the SDK's default configuration chain: environment, profile, container role.
+/// A client with the task's limits.
 pub(crate) async fn client() -> Client {
-    let https =
-        aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-    let config = aws_config::from_env()
-        .http_client(https)
-        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
-        .timeout_config(
-            TimeoutConfig::builder()
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(RESPONSE_TIMEOUT)
-                .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-                .build(),
-        )
-        .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL_LIMIT).build())
-        .load()
-        .await;
-    // Path style reaches all buckets: names with dots, which virtual-hosted TLS certificates do not cover,
-    // and endpoints behind AWS_ENDPOINT_URL.
-    Client::from_conf(aws_sdk_s3::config::Builder::from(&config).force_path_style(true).build())
+    vidstreamx_aws::s3(&vidstreamx_aws::configuration(LIMITS).await)
 }
 
 /// A call to S3 that failed for good. `object` is `s3://bucket/key`, `action` is a verb (`read`, `write`),

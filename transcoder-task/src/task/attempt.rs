@@ -13,7 +13,7 @@ use crate::{
     package::stills::{self, Stills},
     plan::{copyable::Copyable, gain::Gain, model::Plan, resume_point::ResumePoint},
     process::{self, FfmpegError},
-    publish::{checkpoint::PriorOutput, publisher::Publisher, recovery, track},
+    publish::{PublishError, checkpoint::PriorOutput, publisher::Publisher, recovery, track},
     source::{
         loopback::{Input, ServedObject},
         object::PinnedObject,
@@ -71,7 +71,7 @@ impl Attempt<'_> {
             draft.warnings = media.warnings.clone();
             match self.publish(&plan, &ffmpeg_version, input, object.as_ref(), draft).await {
                 // The source does not match its sample index. Encode all rungs, which does not use the index.
-                Err(TaskError::Verify(reason)) if plan.copies() => {
+                Err(TaskError::Publish(PublishError::Mismatch(reason))) if plan.copies() => {
                     tracing::warn!("the source cannot be copied and is encoded instead: {reason}");
                     copyable = Copyable::default();
                 }
@@ -157,7 +157,9 @@ impl Attempt<'_> {
             let pass = Pass { attempt: *self, plan, resume_point: resume_point.as_ref(), input };
             match pass.run(&mut publisher, draft).await {
                 // Another generation of this plan would copy the same source.
-                Err(error @ TaskError::Verify(_)) if plan.copies() => return Err(error),
+                Err(error @ TaskError::Publish(PublishError::Mismatch(_))) if plan.copies() => {
+                    return Err(error);
+                }
                 // A run from the beginning may succeed.
                 Err(error) if resume_point.is_some() && may_be_caused_by_resume(&error) => {
                     tracing::warn!("restarting from the beginning of the source: {error}");
@@ -199,9 +201,12 @@ impl Pass<'_> {
 /// Whether resuming may have caused the error, rather than a temporary failure.
 fn may_be_caused_by_resume(error: &TaskError) -> bool {
     match error {
-        TaskError::Resume(_) | TaskError::Verify(_) | TaskError::Output { .. } | TaskError::Unusable(_) => {
-            true
-        }
+        TaskError::Publish(
+            PublishError::Resume(_)
+            | PublishError::Mismatch(_)
+            | PublishError::Output { .. }
+            | PublishError::Unusable(_),
+        ) => true,
         TaskError::Ffmpeg(FfmpegError::Source(_)) => true,
         // Death by a signal is a crash or an external kill.
         TaskError::Ffmpeg(FfmpegError::Failed { status, .. }) => status.code().is_some(),

@@ -3,7 +3,10 @@
 use std::{io::Write, time::Duration};
 
 use bytes::Bytes;
-use futures::future::{join_all, try_join_all};
+use futures::{
+    TryFutureExt,
+    future::{join_all, try_join_all},
+};
 use tempfile::NamedTempFile;
 use tokio::{net::unix::pipe, sync::mpsc};
 
@@ -17,7 +20,7 @@ use crate::{
     plan::model::Plan,
     process::{self, Ffmpeg, FfmpegError},
     progress,
-    publish::publisher::Publisher,
+    publish::{PublishError, publisher::Publisher},
     store::StoreError,
 };
 
@@ -75,9 +78,9 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
     let (stills_sender, stills_receiver) = mpsc::channel(STILLS_BUFFER);
     let outputs = async {
         tokio::try_join!(
-            publisher.stream(renditions, stills_receiver, progress_state, stop),
-            read_stills(stills_pipe, earlier_stills, stills_sender),
-            read_subtitles(subtitle_pipes),
+            publisher.stream(renditions, stills_receiver, progress_state, stop).err_into(),
+            read_stills(stills_pipe, earlier_stills, stills_sender).err_into(),
+            read_subtitles(subtitle_pipes).err_into(),
             follow_progress
         )
     };
@@ -94,7 +97,10 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
             let cause = causes.min_by_key(|cause| !matches!(cause, FfmpegError::Killed));
             match (error, cause) {
                 // The output ended within a box: FFmpeg's own error has the reason.
-                (TaskError::Output { .. } | TaskError::Verify(_), Some(cause)) => Err(cause.into()),
+                (
+                    TaskError::Publish(PublishError::Output { .. } | PublishError::Mismatch(_)),
+                    Some(cause),
+                ) => Err(cause.into()),
                 (error, _) => Err(error),
             }
         }
@@ -119,7 +125,7 @@ async fn read_stills(
     pipe: Option<pipe::Receiver>,
     earlier: Stills,
     sender: mpsc::Sender<Bytes>,
-) -> Result<Option<Stills>, TaskError> {
+) -> Result<Option<Stills>, PublishError> {
     let Some(pipe) = pipe else { return Ok(None) };
     let mut sender = Some(sender);
     let stills = earlier.read(pipe, |jpeg| {
@@ -130,12 +136,12 @@ async fn read_stills(
         }
     });
     let failed =
-        |error: std::io::Error| TaskError::Output { rendition: POSTER.into(), reason: error.to_string() };
+        |error: std::io::Error| PublishError::Output { rendition: POSTER.into(), reason: error.to_string() };
     Ok(Some(stills.await.map_err(failed)?))
 }
 
-async fn read_subtitles(pipes: Vec<pipe::Receiver>) -> Result<Vec<webvtt::Track>, TaskError> {
-    let failed = |error: std::io::Error| TaskError::Output {
+async fn read_subtitles(pipes: Vec<pipe::Receiver>) -> Result<Vec<webvtt::Track>, PublishError> {
+    let failed = |error: std::io::Error| PublishError::Output {
         rendition: "subtitles".into(),
         reason: error.to_string(),
     };

@@ -1,5 +1,7 @@
 //! Verifies a stream whose segments are all published, and publishes the rest of it.
 
+use futures::TryFutureExt;
+
 use crate::{
     error::TaskError,
     ffmpeg::arguments,
@@ -42,7 +44,7 @@ pub(super) async fn finish(
             None => Ok(()),
         }
     };
-    let (verified, ()) = tokio::try_join!(read_back, images)?;
+    let (verified, ()) = tokio::try_join!(read_back.err_into::<TaskError>(), images)?;
     publisher.verified(verified);
     for (rendition, track) in plan.subtitles.iter().zip(encoded.subtitles) {
         if track.truncated {

@@ -43,7 +43,8 @@ pub(crate) async fn run(settings: Settings) -> Exit {
             return error.exit();
         }
     };
-    let span = tracing::info_span!("job", id = %context.job_id, source = context.name);
+    // At the level of errors, so that every log level keeps its fields.
+    let span = tracing::error_span!("job", id = %context.job_id, source = context.name);
     transcode(context, settings.profile, start_time).instrument(span).await
 }
 

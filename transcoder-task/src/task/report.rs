@@ -12,7 +12,7 @@ use crate::{
         checkpoint,
         stable_address::{MASTER, retract},
     },
-    store::{CachePolicy, JSON, Store},
+    store::{CachePolicy, JSON, Store, StoreError},
 };
 
 use super::context::{StartTime, TaskContext, TaskInput};
@@ -128,9 +128,10 @@ async fn remove_checkpoint(store: &Store, folder: &str) {
 
 /// Writes the report into the job's folder. The stable address gets it only if it concerns its visitors: the
 /// report of the published stream, or of the latest upload if that was rejected.
-async fn write_report(context: &TaskContext, report: &Report) -> Result<(), TaskError> {
-    let json: Bytes =
-        serde_json::to_vec_pretty(report).map_err(|error| TaskError::Verify(error.to_string()))?.into();
+async fn write_report(context: &TaskContext, report: &Report) -> Result<(), StoreError> {
+    let json: Bytes = serde_json::to_vec_pretty(report)
+        .map_err(|error| StoreError::File { path: REPORT.into(), error: error.into() })?
+        .into();
     let policy = CachePolicy::Stable(JSON);
     context.store.put(&format!("{}/{REPORT}", context.job_id), policy, json.clone()).await?;
     let is_latest = match report.outcome {
