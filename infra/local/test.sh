@@ -22,10 +22,20 @@ check() {
     printf '== %s: ok, %d s\n' "$label" $((SECONDS - start))
 }
 
-# rustfmt does not wrap comments and strings, so its max_width needs a check of its own.
 # rustfmt keeps code within max_width; this checks comments. Lines with a string literal may be longer.
 lint_rust_lines() {
     ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}' | grep -v '"'
+}
+
+# .dockerignore lists what reaches the build of an image. A crate that is missing there breaks the build.
+lint_build_context() {
+    local manifest
+    git ls-files '*/Cargo.toml' | while read -r manifest; do
+        grep -qxF "!$manifest" .dockerignore && grep -qxF "!${manifest%/*}/src" .dockerignore || {
+            echo ".dockerignore lacks the lines !$manifest and !${manifest%/*}/src"
+            return 1
+        }
+    done
 }
 
 lint_shell() {
@@ -50,6 +60,7 @@ rust_tests() {
 lint_quick() {
     check 'Rust formatting' cargo fmt --all --check
     check 'Rust line length' lint_rust_lines
+    check 'build context of the images' lint_build_context
     check 'shell scripts' lint_shell
     check 'Python' lint_python
     check 'templates' "$bin/cfn-lint" infra/*.yaml

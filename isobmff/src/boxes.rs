@@ -179,11 +179,7 @@ pub fn sample_entries(stsd: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wrap(kind: &BoxType, body: &[u8]) -> Vec<u8> {
-        let size = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
-        [&size[..], kind, body].concat()
-    }
+    use crate::wrap;
 
     #[test]
     fn boxes_end_at_the_first_incomplete_one() {

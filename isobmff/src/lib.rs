@@ -16,3 +16,10 @@ pub mod walk;
 
 /// A box's type, for example `*b"moov"`.
 pub type BoxType = [u8; 4];
+
+/// A box with this body, for tests.
+#[cfg(test)]
+fn wrap(kind: &BoxType, body: &[u8]) -> Vec<u8> {
+    let size = u32::try_from(8 + body.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&size[..], kind, body].concat()
+}

@@ -141,11 +141,7 @@ impl<'a, B: AsRef<[u8]>> BoxesIn<'a, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn wrap(kind: &BoxType, body: &[u8]) -> Vec<u8> {
-        let size = u32::try_from(8 + body.len()).unwrap().to_be_bytes();
-        [&size[..], kind, body].concat()
-    }
+    use crate::wrap;
 
     #[test]
     fn a_walk_names_the_bytes_that_it_needs() {

@@ -18,15 +18,14 @@ use mp4_atom::{
 };
 use vidstreamx_isobmff::{
     BoxType,
-    boxes::{BoxError, all_boxes},
-    fragment::{self, FragmentError, SampleDefaults, track_fragment},
+    boxes::all_boxes,
+    fragment::{self, SampleDefaults, track_fragment},
 };
 use vidstreamx_job::Exit;
 
-use crate::{
-    package::presentation,
-    store::{CachePolicy, Store, StoreError},
-};
+use crate::store::{CachePolicy, Store, StoreError};
+
+use super::{init_segment::CmafError, presentation};
 
 /// Segments to read ahead: enough to hide a round trip, few enough to bound memory.
 const READ_AHEAD: usize = 3;
@@ -70,27 +69,10 @@ pub(crate) enum Mp4Error {
     Gone(String),
     /// A segment does not fit into a progressive file.
     #[error("{path} cannot become part of an MP4 file: {reason}")]
-    Segment { path: String, reason: Unfit },
+    Segment { path: String, reason: CmafError },
     /// The sample table cannot be written.
     #[error("the table of {path} cannot be written: {error}")]
     Table { path: String, error: mp4_atom::Error },
-}
-
-/// The reason why a segment does not fit.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfit {
-    /// A box cannot be decoded.
-    #[error("a box is malformed: {0}")]
-    Box(#[from] mp4_atom::Error),
-    /// Boxes are missing.
-    #[error("{0}")]
-    Structure(#[from] BoxError),
-    /// A fragment has no single track with a time.
-    #[error("{0}")]
-    Fragment(#[from] FragmentError),
-    /// Content that the task never publishes.
-    #[error("{0}")]
-    Unexpected(&'static str),
 }
 
 impl Mp4Error {
@@ -185,7 +167,7 @@ fn samples(
 }
 
 /// The boxes in `bytes`, with bodies that share its memory.
-fn boxes(bytes: &Bytes) -> Result<Vec<(BoxType, Bytes)>, Unfit> {
+fn boxes(bytes: &Bytes) -> Result<Vec<(BoxType, Bytes)>, CmafError> {
     Ok(all_boxes(bytes)?.into_iter().map(|(kind, body)| (kind, bytes.slice_ref(body))).collect())
 }
 
@@ -225,13 +207,13 @@ struct Track {
 }
 
 impl Track {
-    fn new(part: &Part, init: &Bytes) -> Result<Self, Unfit> {
+    fn new(part: &Part, init: &Bytes) -> Result<Self, CmafError> {
         let moov = boxes(init)?.into_iter().find(|(kind, _)| kind == b"moov");
-        let (_, body) = moov.ok_or(Unfit::Unexpected("it is no init segment"))?;
+        let (_, body) = moov.ok_or(CmafError::Unexpected("it is no init segment"))?;
         let moov = Moov::decode_body(&mut body.as_ref())?;
         let defaults = SampleDefaults::of_init(&moov);
         let [trak] = <[Trak; 1]>::try_from(moov.trak)
-            .map_err(|_| Unfit::Unexpected("it is an init segment of other than one track"))?;
+            .map_err(|_| CmafError::Unexpected("it is an init segment of other than one track"))?;
         let mut track = Self { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() };
         let mdia = &mut track.trak.mdia;
         mdia.mdhd.timescale = mdia.mdhd.timescale.max(1);
@@ -259,7 +241,7 @@ impl Track {
     }
 
     /// Adds the samples of the next segment. The caller sets the chunk's track and path.
-    fn add(&mut self, segment: &Bytes) -> Result<Chunk, Unfit> {
+    fn add(&mut self, segment: &Bytes) -> Result<Chunk, CmafError> {
         let known = self.samples.len();
         let (mut start, mut bytes, mut expected) = (None, 0, 0);
         for (kind, body) in boxes(segment)? {
@@ -270,25 +252,25 @@ impl Track {
             } else if kind == *b"mdat" {
                 bytes += body.len() as u64;
                 if bytes != expected {
-                    return Err(Unfit::Unexpected("a fragment's samples are not what it announces"));
+                    return Err(CmafError::Unexpected("a fragment's samples are not what it announces"));
                 }
             }
         }
         if bytes != expected {
-            return Err(Unfit::Unexpected("a fragment lacks its samples"));
+            return Err(CmafError::Unexpected("a fragment lacks its samples"));
         }
         let samples = u32::try_from(self.samples.len() - known)
-            .map_err(|_| Unfit::Unexpected("it has more samples than can be counted"))?;
-        let start_seconds = self.seconds(start.ok_or(Unfit::Unexpected("it has no fragment"))?);
+            .map_err(|_| CmafError::Unexpected("it has more samples than can be counted"))?;
+        let start_seconds = self.seconds(start.ok_or(CmafError::Unexpected("it has no fragment"))?);
         Ok(Chunk { track: 0, path: String::new(), start_seconds, bytes, samples })
     }
 
     /// Adds a fragment's samples. Returns the first decoding time and the size of all samples.
-    fn add_fragment(&mut self, moof: &Moof) -> Result<(u64, u64), Unfit> {
+    fn add_fragment(&mut self, moof: &Moof) -> Result<(u64, u64), CmafError> {
         let (traf, start) = track_fragment(moof)?;
         let start = Some(start)
             .filter(|start| *start < LATEST_START)
-            .ok_or(Unfit::Unexpected("a fragment's time is out of range"))?;
+            .ok_or(CmafError::Unexpected("a fragment's time is out of range"))?;
         self.extend_last_to(start)?;
         let mut size = 0;
         for sample in fragment::samples(traf, start, self.defaults) {
@@ -296,7 +278,7 @@ impl Track {
                 bytes: sample.size,
                 ticks: sample.duration,
                 offset: i32::try_from(sample.composition_offset)
-                    .map_err(|_| Unfit::Unexpected("a frame is presented too long after its decoding"))?,
+                    .map_err(|_| CmafError::Unexpected("a frame is presented too long after its decoding"))?,
                 sync: sample.is_sync,
             };
             size += u64::from(sample.bytes);
@@ -308,7 +290,7 @@ impl Track {
 
     /// Extends the last sample to the start of the next fragment. A fragment has a start time, but a
     /// progressive file has only durations.
-    fn extend_last_to(&mut self, start: u64) -> Result<(), Unfit> {
+    fn extend_last_to(&mut self, start: u64) -> Result<(), CmafError> {
         let Some(last) = self.samples.last_mut() else {
             self.start_ticks = start;
             return Ok(());
@@ -316,7 +298,7 @@ impl Track {
         let last_began = self.start_ticks + self.ticks - u64::from(last.ticks);
         let ticks = start.checked_sub(last_began).and_then(|ticks| u32::try_from(ticks).ok());
         last.ticks =
-            ticks.ok_or(Unfit::Unexpected("a fragment begins before the last one, or long after"))?;
+            ticks.ok_or(CmafError::Unexpected("a fragment begins before the last one, or long after"))?;
         self.ticks = start - self.start_ticks;
         Ok(())
     }

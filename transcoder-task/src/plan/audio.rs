@@ -48,9 +48,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
         };
         let is_copied = track.channels <= 2 && copied(COPY_STEREO_KBPS);
         let stereo = AudioRendition {
-            name: language::numbered(track.language.as_deref(), |name| {
-                renditions.iter().any(|other| other.name == name)
-            }),
+            name: language::numbered(track.language.as_deref(), renditions.iter().map(|other| &other.name)),
             label,
             language: track.language.clone(),
             stream: track.index,

@@ -100,9 +100,7 @@ fn subtitles(tracks: &[Subtitle]) -> Vec<SubtitleRendition> {
     let mut renditions: Vec<SubtitleRendition> = Vec::with_capacity(tracks.len());
     for (track, label) in tracks.iter().zip(language::labels(&described, "Subtitles")) {
         renditions.push(SubtitleRendition {
-            name: language::numbered(track.language.as_deref(), |name| {
-                renditions.iter().any(|other| other.name == name)
-            }),
+            name: language::numbered(track.language.as_deref(), renditions.iter().map(|other| &other.name)),
             label,
             language: track.language.clone(),
             stream: track.index,

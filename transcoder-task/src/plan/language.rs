@@ -96,11 +96,14 @@ fn readable(title: &str) -> Option<String> {
 }
 
 /// A track's name in URLs: its language's code, with the first number from 2 that makes it unique.
-pub(super) fn numbered(language: Option<&str>, taken: impl Fn(&str) -> bool) -> String {
+pub(super) fn numbered<'a>(
+    language: Option<&str>,
+    taken: impl Iterator<Item = &'a String> + Clone,
+) -> String {
     let text = language.unwrap_or("und");
     let mut unique = text.to_owned();
     let mut number = 1;
-    while taken(&unique) {
+    while taken.clone().any(|name| *name == unique) {
         number += 1;
         unique = format!("{text}-{number}");
     }
