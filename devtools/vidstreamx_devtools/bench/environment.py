@@ -38,8 +38,9 @@ def image_programs(container: BenchContainer) -> Environment:
 
 def sentence(environment: Environment) -> str:
     """Machine, date, commit and, if known, the versions in the image."""
+    cores = environment["cores"]
     text = (
-        f"{environment['cores']} cores of {environment['cpu']}, {environment['memory_gb']:.0f} GB,"
+        f"{cores} core{'' if cores == 1 else 's'} of {environment['cpu']}, {environment['memory_gb']:.0f} GB,"
         f" Linux {environment['kernel']}, load {environment['load']:.1f} at the start."
         f" {environment['date']}, commit {environment['commit']}."
     )

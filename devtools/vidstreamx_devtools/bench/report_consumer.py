@@ -107,10 +107,10 @@ def _method(results: Row) -> str:
         "The endpoints (`bench/endpoints`) implement visibility, conditional writes and client tokens as the services do,"
         " and answer each call after 50 ms. Their tasks run for a fixed time and succeed. Messages, receipt handles,"
         f" task descriptions and reports are as long as on AWS. {cores}. Connections are plain HTTP, so TLS is not"
-        " measured. Memory is resident memory, with some 13 MB of the program's own file. CPU time is user and system"
-        " time. Both come from Linux. The log is written to a file at its default level.\n\n"
-        "**Sequential** is a loop with the same SDK: receive one message, start its task, delete the message. It keeps"
-        " no records, watches no tasks and repeats no call."
+        " measured. Memory is resident memory, which includes some 13 MB of the program's own file. CPU time is user"
+        " and system time. The log is written to a file at its default level.\n\n"
+        "**Sequential** is a loop with the same SDK that receives one message, starts its task and deletes the message."
+        " It keeps no records, watches no tasks and retries no call."
     )
 
 
@@ -133,7 +133,7 @@ def _comparison(results: Row) -> str:
                 f"{calls:.1f}",
             ]
         )
-    header = ["", "launches/s", "CPU ms per launch", "of a core", "memory", "calls per launch"]
+    header = ["", "launches/s", "CPU ms per launch", "share of a core", "memory", "calls per launch"]
     count = len(results["unlimited"])
     note = f"\n\nMedians of {count} runs, except for the last row." if count > 1 else ""
     return table(header, rows) + note

@@ -107,14 +107,14 @@ def _playable(results: Row) -> str:
         for row in results["playable"]
     ]
     return (
-        "*Started*: seconds until the task has its credentials and has found its source. *Planned*: until it has read the"
-        " source and has a plan. *Playable*: until the master playlist is published, with the first segment of every"
-        f" rung, by the store's clock. Then the task is killed.\n\n{table(header, rows)}"
+        "*Started*: seconds until the task has its credentials and has found its source. *Planned*: seconds until it has"
+        " analysed the source and has a plan. *Playable*: seconds until the master playlist is published, with the first"
+        f" segment of every rung, by the store's clock. Then the task is killed.\n\n{table(header, rows)}"
     )
 
 
 def _overhead(results: Row) -> str:
-    header = ["source", "length", "bare s", "files s", "of bare", "S3 s", "of bare"]
+    header = ["source", "length", "bare s", "files s", "files / bare", "S3 s", "S3 / bare"]
     rows, each = [], []
     for row in results["overhead"]:
         bare, files, store = (median(row["walls"][name]) for name in ("bare", "files", "store"))
@@ -134,8 +134,8 @@ def _overhead(results: Row) -> str:
         )
         each.append(f"{row['description']}: {walls}.")
     return (
-        "**Bare** is the task's FFmpeg commands in parallel, from a file, with their outputs discarded. **Files** is"
-        " the task from a file into a folder, **S3** the task from bucket to bucket. The store runs on the same cores, so"
+        "**Bare** runs the task's FFmpeg commands in parallel on a file and discards their outputs. **Files** is the"
+        " task from a file into a folder, **S3** is the task from bucket to bucket. The store runs on the same cores, so"
         f" its CPU time is part of the wall time.\n\n{table(header, rows)}\n\n"
         f"Wall seconds of each run: {' '.join(each)}"
     )
@@ -170,8 +170,9 @@ def _interruption(results: Row) -> str:
         f" {median(_segment_seconds(run) for run in runs):.2f} s. An attempt gets the signal when half of the segments of"
         " every rung are published (SIGKILL also ends FFmpeg and everything else in the container). The next attempt"
         " runs to its end. *Cost* is the time of both attempts minus that of the undisturbed task in the same run; the"
-        " time that ECS needs to start a task is not included. *Resumed* is when the second attempt knows its resume"
-        f" point. *Repeated* segments were published before.\n\n{table(header, rows)}{_difference_warning(runs)}"
+        " time that ECS needs to start a task is not included. *Exit* is the time from the signal to the first attempt's"
+        " exit. *Resumed* and *new segment* are the times until the second attempt knows its resume point and publishes"
+        f" its first segment. *Repeated* segments were published before.\n\n{table(header, rows)}{_difference_warning(runs)}"
     )
 
 

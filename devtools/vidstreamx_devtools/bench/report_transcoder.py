@@ -36,7 +36,7 @@ def render(results: Row) -> str:
         "make bench BENCH=--render                          # writes this section from target/bench/results.json\n"
         "```\n\n"
         "The clips come from `../shared/corpus` (`VIDSTREAMX_CORPUS` selects another folder). Without the corpus, clips"
-        " are generated with FFmpeg's `testsrc2`. They are easy to encode, so their quality says little.",
+        " are generated with FFmpeg's `testsrc2`. They are easy to encode, so their VMAF says little.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -45,15 +45,15 @@ def _method(results: Row) -> str:
     runs = results["runs"]
     count = f"Times are medians of {runs} alternating runs." if runs > 1 else "Times are of one run only."
     return (
-        "**Naive** is a straightforward first implementation: copy the file to the machine, one `ffmpeg` run per rung"
-        " in sequence (`-c:v libx264 -preset medium -crf 23`, keyframes every 4 s, AAC 128 kbit/s, HLS with fragmented"
-        " MP4), copy the result away. It makes the same rungs as the task, so neither upscales."
-        " **Task** is `transcoder-task --input FILE --output DIR`. **Bare** is the task's FFmpeg commands without the"
-        " task, with their outputs discarded.\n\n"
+        "**Naive** is a straightforward first implementation. It copies the file to the machine, runs `ffmpeg` once per"
+        " rung in sequence (`-c:v libx264 -preset medium -crf 23`, keyframes every 4 s, AAC 128 kbit/s, HLS with"
+        " fragmented MP4), and copies the result away. It encodes the same rungs as the task, and neither upscales."
+        " **Task** is `transcoder-task --input FILE --output DIR`. **Bare** runs the task's FFmpeg commands without the"
+        " task and discards their outputs.\n\n"
         "All commands run in one container of the transcoder's image and are measured inside it, so the start of the"
-        f" container is not measured. {count} Bytes are those of the video packets. VMAF is the mean of every third"
-        " frame (paired by number): the rung is scaled to the size of the largest rung (bicubic) and compared with the"
-        " source."
+        f" container is not measured. {count} Bytes are the bytes of the video packets. VMAF is the mean of every"
+        " third frame (paired by number): each rung is scaled to the size of the largest rung (bicubic) and compared"
+        " with the source."
     )
 
 
@@ -87,7 +87,7 @@ def _target(clip: str, limit: str, got: str, missed_by: float, unit: str) -> Tar
 
 def _overview(results: Row) -> str:
     header = ["clip", "naive s", "task s", "bare s", "faster", "naive CPU s", "task CPU s"]
-    header += ["peak memory of FFmpeg, naive", "same, task", "peak memory of transcoder-task"]
+    header += ["FFmpeg peak memory, naive", "FFmpeg peak memory, task", "transcoder-task peak memory"]
     rows = []
     for clip in results["clips"]:
         naive, task, bare = (clip["commands"].get(name) for name in ("naive", "task", "bare"))
