@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs missing programs and packages on a Debian or Ubuntu machine. It can be repeated.
+# Installs the missing programs and packages for a purpose, on Debian or Ubuntu. It can be repeated.
 #
 #   setup.sh PURPOSE   one of: python demo test lint unit media e2e bench bench-consumer bench-stream
 #
-# It installs into .local/ (VIDSTREAMX_TOOLS_DIR selects another folder). The output of all commands is in
-# setup.log there.
+# It installs system packages with apt, and everything else into .local/ (VIDSTREAMX_TOOLS_DIR selects
+# another folder). The output of all commands is in setup.log in that folder.
 set -euo pipefail
 
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -23,8 +23,8 @@ fail() {
     exit 1
 }
 
-# step LABEL COMMAND…: prints one line with the duration; the command's output goes to the log.
-# (bash ignores "set -e" in the condition of an "if", so the functions below chain their commands with "&&".)
+# step LABEL COMMAND…: prints one line with the duration; the command's output goes to the log. bash
+# ignores "set -e" in the condition of an "if", so the functions below chain their commands with "&&".
 step() {
     local label=$1 start=$SECONDS
     shift
@@ -49,7 +49,7 @@ as_root() {
     elif have sudo; then
         sudo "$@"
     else
-        fail "root is needed to install packages, and there is no sudo" "Run this as root, or install sudo."
+        fail "installing packages requires root, and there is no sudo" "Run this as root, or install sudo."
     fi
 }
 
@@ -57,7 +57,7 @@ apt_updated=
 apt_install() {
     have apt-get || fail "$* is missing, and this is not a Debian or Ubuntu machine" \
         "Install it and run this again."
-    if ((EUID != 0)); then as_root true; fi # asks for the password now, because the output of steps goes to the log
+    if ((EUID != 0)); then as_root true; fi # asks for the password here, because a step hides its output
     if [[ -z $apt_updated ]]; then
         step "package lists" as_root apt-get update -q
         apt_updated=yes
@@ -71,12 +71,12 @@ apt_install() {
 docker_answers() { docker info --format '{{.ServerVersion}}' >/dev/null 2>&1; }
 
 docker_refuses() {
-    local output # not piped to grep: with pipefail its early exit would be an error
+    local output # not a pipe to grep, because with pipefail its early exit would be an error
     output=$(docker info 2>&1 >/dev/null) || true
     [[ $output == *"permission denied"* ]]
 }
 
-# wait_for SECONDS COMMAND…
+# wait_for SECONDS COMMAND…: repeats the command until it succeeds. Fails after this time.
 wait_for() {
     local deadline=$((SECONDS + $1))
     shift
@@ -89,7 +89,7 @@ wait_for() {
 start_dockerd() {
     local group
     group=$(id -gn) || return 1
-    # In its own session: it outlives this shell, and Ctrl-C does not reach it.
+    # In its own session, so that the engine outlives this shell and ignores its Ctrl-C.
     as_root setsid --fork dockerd --pidfile "$tools/dockerd.pid" --group "$group" \
         >"$tools/dockerd.log" 2>&1 </dev/null || return 1
     wait_for 30 docker_answers || {
@@ -98,14 +98,15 @@ start_dockerd() {
     }
 }
 
-# The socket belongs to root and the group docker. An open session does not get a new group.
+# The socket belongs to root and the group docker. The current session does not get a new group, so the
+# user becomes the owner of the socket, too.
 grant_docker_access() {
     as_root usermod -aG docker "$user" && # for later sessions
-        as_root chown "$user" /run/docker.sock && # until the next boot; the group stays
+        as_root chown "$user" /run/docker.sock && # until the next boot
         docker_answers
 }
 
-# Changes only an engine that this script installed.
+# Changes the access only if this script installed the engine.
 need_docker_access() {
     if [[ -e $own_engine ]]; then
         if ((EUID != 0)); then as_root true; fi
@@ -146,14 +147,14 @@ need_docker() {
     fi
 }
 
-# On Debian, /usr/sbin is not on the PATH of users.
+# On Debian, /usr/sbin is not on the PATH of ordinary users.
 have_engine() { have dockerd || [[ -x /usr/sbin/dockerd ]]; }
 
 docker_is_up() { docker_answers || docker_refuses; }
 
-# The first repository in the machine's own apt configuration.
+# Prints the first repository of the machine's apt configuration.
 debian_mirror() {
-    # From apt itself, because its configuration has several formats.
+    # apt resolves its configuration, which has several formats.
     # shellcheck disable=SC2016 # apt's variables, not the shell's
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null |
         awk '$2 !~ /-(security|updates|backports)$/ { print $1; exit }'
@@ -177,10 +178,10 @@ need_base_image() {
     fi
     local mirror=${VIDSTREAMX_DEBIAN_MIRROR:-}
     if [[ -z $mirror && $(distribution) == debian ]]; then mirror=$(debian_mirror); fi
-    [[ -n $mirror ]] || fail "$base_image can't be pulled, and no Debian mirror is known to make it from" \
+    [[ -n $mirror ]] || fail "cannot pull $base_image, and no Debian mirror is known to build it from" \
         "Set VIDSTREAMX_DEBIAN_MIRROR, or load the image with: docker load"
     have mmdebstrap || apt_install mmdebstrap
-    step "no registry answers: make $base_image from packages" make_base_image "$mirror"
+    step "build $base_image from packages" make_base_image "$mirror"
 }
 
 # --- Python and npm packages -------------------------------------------------------------------
@@ -200,7 +201,7 @@ make_venv() {
         cp "$devtools/pyproject.toml" "$tools/venv/installed.toml"
 }
 
-# An editable install records a path. It is wrong if another checkout shares the venv, or this one was moved.
+# An editable install records the checkout's path, which is wrong after a move or for another checkout.
 devtools_are_installed() {
     local folder
     folder=$("$tools/venv/bin/python" -I -c 'import vidstreamx_devtools as d; print(d.__path__[0])' 2>/dev/null) &&
@@ -254,7 +255,7 @@ need_rust() {
     have cc || apt_install gcc libc6-dev
 }
 
-# Ubuntu has Chromium only as a snap, which does not run everywhere.
+# Ubuntu has Chromium only as a snap, which needs a running snapd.
 install_own_chromium() {
     rm -f "$tools/browsers.txt" &&
         as_root env PLAYWRIGHT_BROWSERS_PATH="$tools/browsers" \
@@ -271,7 +272,7 @@ need_chromium() {
         apt_install chromium
         return
     fi
-    # Each version of Playwright needs its own browser. The file is written after a complete download.
+    # Each version of Playwright needs its own browser. browsers.txt exists only after a complete download.
     playwright=$(grep -o 'playwright==[0-9.]*' "$devtools/pyproject.toml")
     if [[ -d $tools/browsers && $(cat "$tools/browsers.txt" 2>/dev/null) == "$playwright" ]]; then return; fi
     step "Chromium for the end-to-end test" install_own_chromium "$playwright"

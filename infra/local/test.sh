@@ -9,8 +9,8 @@ tools=${VIDSTREAMX_TOOLS_DIR:-$PWD/.local}
 bin=$tools/venv/bin
 export PYTHONDONTWRITEBYTECODE=1
 
-# check LABEL COMMAND…: shows the command's output, then its duration. Exits if the command fails.
-# (bash ignores "set -e" in a command before "||", so the functions below chain their commands with "&&".)
+# check LABEL COMMAND…: shows the command's output and its duration. Exits if the command fails. bash
+# ignores "set -e" in a command before "||", so the functions below chain their commands with "&&".
 check() {
     local label=$1 start=$SECONDS
     shift
@@ -22,7 +22,7 @@ check() {
     printf '== %s: ok, %d s\n' "$label" $((SECONDS - start))
 }
 
-# rustfmt keeps code within max_width; this checks comments. Lines with a string literal may be longer.
+# rustfmt does not wrap comments, so this checks their width. Lines with a string literal may be longer.
 lint_rust_lines() {
     ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}' | grep -v '"'
 }
@@ -100,4 +100,4 @@ case $part in
 esac
 check 'set-up' infra/local/setup.sh "${part%-quick}"
 for run in "${parts[@]}"; do "$run"; done
-printf 'All green after %d s.\n' "$SECONDS"
+printf 'All checks passed after %d s.\n' "$SECONDS"
