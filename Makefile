@@ -8,17 +8,17 @@ python := $(VIDSTREAMX_TOOLS_DIR)/venv/bin/python
 devtools := $(python) -m vidstreamx_devtools
 
 help:
-	@echo 'make demo [VIDEO=path]   runs the whole system on this machine: upload, transcode, play in a browser'
+	@echo 'make demo [VIDEO=path]   starts a local stack, uploads a video and transcodes it'
 	@echo 'make upload VIDEO=path   uploads another video to the stack of "make demo"'
-	@echo 'make status              shows what is running'
-	@echo 'make down                stops everything'
+	@echo 'make status              shows the state of the local stack'
+	@echo 'make down                stops the local stack'
 	@echo 'make test                runs all checks: lint, unit, media and e2e'
 	@echo 'make lint                runs formatters, linters and type checkers'
-	@echo 'make lint-quick          the same without clippy; for a pre-commit hook'
+	@echo 'make lint-quick          runs make lint without clippy and cargo-deny, for a pre-commit hook'
 	@echo 'make unit                runs the Rust tests'
 	@echo 'make media               transcodes all kinds of files, checks the streams and plays them in a browser'
 	@echo 'make e2e                 runs the end-to-end tests on a local stack'
-	@echo 'make fuzz [SECONDS=600]  reads mutated MP4 files for this time'
+	@echo 'make fuzz [SECONDS=600]  tests the MP4 reader with mutated files for this time'
 	@echo 'make soak [SECONDS=600]  simulates the consumer with new random seeds for this time'
 	@echo 'make bench               compares speed, size and quality with a naive implementation'
 	@echo "make bench-consumer      measures the consumer's memory, CPU time and launches"
