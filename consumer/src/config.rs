@@ -93,7 +93,7 @@ pub(crate) struct Settings {
     pub capacity: Capacity,
 
     /// File with the rules for a task's vCPUs and memory, and with the prices for cost estimates. Without it,
-    /// the built-in rules: they are in consumer/src/sizing.toml
+    /// the built-in rules: they are in consumer/src/sizing/sizing.toml
     #[arg(long, env = "VIDSTREAMX_SIZING", hide_env_values = true, value_name = "FILE", value_parser = sizing_file)]
     pub sizing: Option<Sizing>,
 
