@@ -21,11 +21,11 @@ pub(super) fn aac_lc(config: &[u8]) -> Result<(u8, u32), NotCopyable> {
     if !(1..=7).contains(&channels) {
         return why("its channels are in an unusual order");
     }
-    // Frame length, core coder, extension.
+    // Flags: frame length, core coder, extension.
     if field(13, 3) != 0 {
         return why("its AAC is unusual");
     }
-    // A sync word, the extension's type (spectral band replication) and whether it is there at all.
+    // The sync word of an extension, and its flag for spectral band replication.
     if field(16, 11) == 0x2b7 && field(32, 1) == 1 {
         return why("its AAC is of the HE kind");
     }

@@ -1,4 +1,4 @@
-//! The tracks that may be copied, with what the plan needs of their samples.
+//! The tracks that may be copied, with the sample data that the plan needs.
 
 use futures::future::try_join_all;
 use mp4_atom::{Avcc, Esds};
@@ -20,37 +20,37 @@ use super::{
 const MOST_KEYFRAMES: usize = 1_000_000;
 /// Largest `esds`. Its descriptors are decoded recursively; 1 KB is 20 times the usual size.
 const LARGEST_ESDS: usize = 1 << 10;
-/// FFmpeg starts to decode audio this much before an edit.
+/// Longest priming of audio: FFmpeg starts to decode at most this many seconds before an edit.
 const LONGEST_PRIMING_SECONDS: i64 = 1;
 /// Number of keyframes that are checked in the file.
 const CHECKED_KEYFRAMES: usize = 8;
-/// Bytes to read of a keyframe: parameter sets, captions and encoder settings precede the slices, usually in
-/// 1 KB.
+/// Bytes to read of a keyframe. Parameter sets, captions and encoder settings precede its slices and usually
+/// take 1 KB.
 const KEYFRAME_READ: u64 = 16 << 10;
-/// Length of the beginning whose frame times are kept: an encoded prefix replaces at most the first two
-/// segments, of 10.5 s each.
+/// Seconds at the beginning of the source whose frame times are kept. An encoded prefix replaces at most the
+/// first two segments, of 10.5 s each.
 pub(crate) const OPENING_SECONDS: f64 = 21.0;
-/// Least seconds over which the peak rate is measured; a player's buffer averages shorter segments.
+/// Shortest duration over which the peak rate is measured. A player's buffer absorbs shorter peaks.
 const PEAK_SECONDS: f64 = 2.0;
 
-/// The time of a frame, on the clock that the context names.
+/// The time of a frame: on the clock of FFmpeg's input in this module, of its outputs in the plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FrameTime {
     /// Presentation time in seconds.
     pub(crate) at_seconds: f64,
-    /// Presentation time of the frame before it; equal to `at_seconds` for the first frame.
+    /// Presentation time of the previous frame; equal to `at_seconds` for the first frame.
     pub(crate) before_seconds: f64,
 }
 
 impl FrameTime {
-    /// Midpoint between the two frames, which no rounding of a clock can cross.
+    /// Midpoint between the two frames, which tolerates the rounding of clocks.
     #[must_use]
     pub(crate) fn threshold(&self) -> f64 {
         f64::midpoint(self.at_seconds, self.before_seconds)
     }
 }
 
-/// A track of 8-bit 4:2:0 H.264 whose frames are all in the file and shown once.
+/// An 8-bit 4:2:0 H.264 track. The file has all of its frames, and each is shown once.
 ///
 /// Times are FFmpeg's presentation times in ticks of the track's clock: after edit lists, but before the
 /// `ffmpeg` program moves the earliest track's start to 0.
@@ -62,8 +62,8 @@ pub(crate) struct CopyableVideo {
     pub(crate) level: u8,
     /// Bytes of the length field before each NAL unit.
     pub(crate) nal_length_size: u8,
-    /// Whether an encoded prefix with the parameter sets [`super::h264::PREFIX_PARAMETER_SETS`] can precede
-    /// it.
+    /// True if an encoded prefix with the parameter sets [`super::h264::PREFIX_PARAMETER_SETS`] can precede
+    /// the track.
     pub(crate) accepts_encoded_prefix: bool,
     /// Ticks per second.
     pub(crate) timescale: u32,
@@ -75,28 +75,28 @@ pub(crate) struct CopyableVideo {
     pub(crate) last: i64,
     /// End of the last frame in ticks.
     pub(crate) end: i64,
-    /// In order. The first one is the first frame, and closed.
+    /// In order. The first frame is a closed keyframe.
     pub(crate) keyframes: Vec<Keyframe>,
     /// Times of the frames of the first [`OPENING_SECONDS`] in ticks, in order.
     pub(crate) opening: Vec<i64>,
 }
 
-/// A keyframe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Keyframe {
     /// Presentation time in ticks.
     pub(crate) at: i64,
-    /// Presentation time in ticks of the last frame stored before it; of itself, for the first keyframe.
+    /// Latest presentation time, in ticks, of the frames stored before it; for the first keyframe, its own
+    /// time.
     pub(crate) before: i64,
-    /// Whether frames stored after it are presented after it, and frames stored before it before it.
+    /// True if all frames stored before it (after it) are also presented before it (after it).
     pub(crate) closed: bool,
     /// Offset in the file in bytes.
     pub(crate) offset: u64,
-    /// Bytes of the track's samples before it.
+    /// Bytes of the track's samples that precede it.
     pub(crate) bytes_before: u64,
 }
 
-/// A track of AAC-LC in frames of 1024 samples without gaps.
+/// An AAC-LC track with frames of 1024 samples, without gaps.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CopyableAudio {
     /// AAC's channel configuration: the number of channels, except 7 for 8 channels.
@@ -109,7 +109,7 @@ pub(crate) struct CopyableAudio {
     pub(crate) bytes: u64,
     /// Time of the first audible sample in seconds, on the clock of [`CopyableVideo`].
     pub(crate) start_seconds: f64,
-    /// End of the last sample, likewise.
+    /// End of the last sample in seconds, on the same clock.
     pub(crate) end_seconds: f64,
     /// Number of samples before the first audible one.
     pub(crate) primed_samples: u64,
@@ -145,7 +145,7 @@ impl CopyableVideo {
         bitrate(self.bytes, self.duration_seconds())
     }
 
-    /// Highest bits per second between closed keyframes at least [`PEAK_SECONDS`] apart.
+    /// Highest rate in bits per second between closed keyframes that are at least [`PEAK_SECONDS`] apart.
     #[must_use]
     pub(crate) fn peak_bitrate(&self) -> u64 {
         let ends = self.closed().map(|keyframe| (keyframe.at, keyframe.bytes_before));
@@ -160,7 +160,8 @@ impl CopyableVideo {
         rates.max().unwrap_or_default().max(self.average_bitrate())
     }
 
-    /// Closed keyframes: no frame before one depends on a frame after it, nor the other way round.
+    /// Times of the closed keyframes. The track can be cut there, because no frame depends on a frame on the
+    /// other side.
     pub(crate) fn keyframe_times(&self) -> impl Iterator<Item = FrameTime> + Clone {
         self.closed().map(|keyframe| FrameTime {
             at_seconds: self.seconds(keyframe.at),
@@ -168,7 +169,7 @@ impl CopyableVideo {
         })
     }
 
-    /// The frames of the source's beginning after the first one.
+    /// Times of the frames in the first [`OPENING_SECONDS`], except the first frame's.
     pub(crate) fn opening_times(&self) -> impl Iterator<Item = FrameTime> {
         self.opening.windows(2).filter_map(|pair| match pair {
             [before, at] => {
@@ -191,8 +192,9 @@ impl CopyableVideo {
         self.keyframes.iter().filter(|keyframe| keyframe.closed)
     }
 
-    /// Checks a few keyframes in the file. Encoders also mark other frames as sync samples, but segments can
-    /// only begin at an instantaneous decoder refresh. An encoder makes all its keyframes alike.
+    /// Reads a few keyframes and checks that each is an instantaneous decoder refresh, because segments can
+    /// only begin at one. Some encoders also mark other frames as sync samples. A few keyframes are enough,
+    /// because an encoder makes all of them alike.
     pub(super) async fn check_keyframes(&self, input: &Input) -> Result<Result<(), NotCopyable>, S3Error> {
         let closed: Vec<_> = self.closed().collect();
         let step = closed.len().div_ceil(CHECKED_KEYFRAMES).max(1);
@@ -221,7 +223,7 @@ pub(super) fn video(
     let children = visual_entry_boxes(entry);
     // Newer versions of FFmpeg apply the crop.
     if find(children, *b"clap")?.is_some() {
-        return why("it is to be cropped");
+        return why("it has a crop box");
     }
     let avcc: Avcc = decode_required(children)?;
     check_avcc(&avcc)?;
@@ -232,7 +234,7 @@ pub(super) fn video(
     let mut closed: Vec<usize> = Vec::new();
     let mut times = Vec::with_capacity(tables.samples as usize);
     let (mut bytes, mut latest, mut end) = (0_u64, i64::MIN, 0);
-    // A last frame without a duration gets the previous frame's.
+    // A last frame without a duration gets the duration of the previous frame.
     let mut ticks = 1;
     tables.walk(movie.file_size, |sample| {
         if sample.size == 0 {
@@ -331,14 +333,14 @@ pub(super) fn audio(
     let tables = tables()?;
 
     if tables.edit.is_none() && movie.priming_tag {
-        return why("its priming is in a tag");
+        return why("its priming is in a tag instead of an edit list");
     }
     let timescale = i64::from(tables.timescale);
     let frame_ticks = |ticks: u32| i64::from(ticks) * i64::from(sample_rate) == 1024 * timescale;
     let (mut bytes, mut end) = (0_u64, 0);
     tables.walk(movie.file_size, |sample| {
         if !frame_ticks(sample.ticks) && sample.number < tables.samples {
-            return why("its frames do not follow each other without gaps");
+            return why("some of its frames do not last 1024 samples");
         }
         bytes += u64::from(sample.size);
         end = sample.shown + i64::from(sample.ticks);
@@ -349,10 +351,10 @@ pub(super) fn audio(
     }
     let edit = tables.edit.unwrap_or(Edit { pause: 0, from: 0, to: end });
     if edit.from > timescale * LONGEST_PRIMING_SECONDS {
-        return why("its edit list leaves out much at the start");
+        return why("its edit list leaves out more than a second at the start");
     }
-    let heard = edit.to.min(end) - edit.from;
-    if heard <= 0 {
+    let audible = edit.to.min(end) - edit.from;
+    if audible <= 0 {
         return why("its edit list leaves out everything");
     }
     let seconds = |ticks: i64| ticks as f64 / timescale as f64;
@@ -362,7 +364,7 @@ pub(super) fn audio(
         frames: tables.samples,
         bytes,
         start_seconds: seconds(edit.pause),
-        end_seconds: seconds(edit.pause + heard),
+        end_seconds: seconds(edit.pause + audible),
         primed_samples: u64::try_from(edit.from * i64::from(sample_rate) / timescale).unwrap_or(0),
         average_bitrate: bitrate(bytes, seconds(end)),
     })

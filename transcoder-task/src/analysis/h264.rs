@@ -4,8 +4,8 @@ use mp4_atom::Avcc;
 
 use super::not_copyable::{NotCopyable, why};
 
-/// The id of x264's parameter sets in an encoded prefix, which must differ from the ids of the source's. It
-/// is the highest possible id, because encoders begin with 0.
+/// The id of the parameter sets of an encoded prefix. It must differ from all ids of the source. Encoders
+/// count from 0, so this is the highest id.
 pub(crate) const PREFIX_PARAMETER_SETS: u32 = 31;
 
 /// Checks for 8 bits and 4:2:0. Baseline, Main and High always have both, except for rare grey video.
@@ -24,13 +24,13 @@ pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
     }
 }
 
-/// Whether an encoded prefix can share the init segment: FFmpeg's NAL length size, room for two more
-/// parameter sets, and no set with the prefix's id.
+/// Returns true if an encoded prefix can share the init segment: it has FFmpeg's NAL length size, room for
+/// two more parameter sets, and no set with the prefix's id.
 pub(super) fn accepts_encoded_prefix(avcc: &Avcc) -> bool {
     const MAX_SEQUENCE_SETS: usize = 31;
     const MAX_PICTURE_SETS: usize = 255;
-    // The id follows the NAL unit header, and in a sequence parameter set also profile, constraints and
-    // level.
+    // The id follows the NAL unit header. In a sequence parameter set, profile, constraints and level precede
+    // it.
     let sequence_ids = avcc.sequence_parameter_sets.iter().map(|set| ue(set, 4));
     let picture_ids = avcc.picture_parameter_sets.iter().map(|set| ue(set, 1));
     avcc.length_size == 4
@@ -51,7 +51,7 @@ pub(super) fn ue(nal: &[u8], byte: usize) -> Option<u32> {
     (zeros < 8).then(|| (code >> (31 - 2 * zeros)) - 1)
 }
 
-/// Whether the first slice of a sample belongs to an instantaneous decoder refresh (IDR).
+/// Returns true if the first slice of a sample belongs to an instantaneous decoder refresh (IDR).
 pub(super) fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
     loop {
         let Some((length, rest)) = sample.split_at_checked(usize::from(nal_length_size)) else {

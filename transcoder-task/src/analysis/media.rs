@@ -1,4 +1,4 @@
-//! The tracks of a source, as far as the plan needs them.
+//! The model of a source: its tracks, with the properties that the plan needs.
 
 use std::fmt;
 
@@ -12,8 +12,8 @@ pub(crate) struct Media {
     pub(crate) format: String,
     /// Duration of the longest track; 0 if unknown.
     pub(crate) duration_seconds: f64,
-    /// Start of the first track on the file's clock. FFmpeg's filters and encoders, and all times here, count
-    /// from there.
+    /// Start of the first track on the file's clock. All times here count from it, as in FFmpeg's filters and
+    /// encoders.
     pub(crate) start_seconds: f64,
     /// The first video track that is not cover art.
     pub(crate) video: Option<Video>,
@@ -63,15 +63,14 @@ pub(crate) struct Video {
     pub(crate) pixel_format: String,
     /// Bits per sample of a plane.
     pub(crate) bits: u32,
-    /// Colour tags.
     pub(crate) colour: Colour,
-    /// Whether decoding and presentation order differ.
+    /// True if decoding and presentation order differ.
     pub(crate) reordered: bool,
-    /// Whether it is not progressive.
+    /// True if the frames consist of two fields.
     pub(crate) interlaced: bool,
     /// In bits per second; 0 if unknown.
     pub(crate) bit_rate: u64,
-    /// Start of the first frame, after [`Media::start_seconds`].
+    /// Start of the first frame, counted from [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
     /// Duration; 0 if unknown.
     pub(crate) duration_seconds: f64,
@@ -106,18 +105,16 @@ pub(crate) struct Colour {
 /// The dynamic range of a video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DynamicRange {
-    /// SDR.
     Sdr,
     /// PQ, with or without metadata.
     Hdr10,
-    /// Hybrid log-gamma.
     Hlg,
     /// Profile and base layer compatibility, as in [`Colour::dolby_vision`].
     DolbyVision(u32, u32),
 }
 
 impl Colour {
-    /// The dynamic range by Dolby's record, else by the transfer function.
+    /// The dynamic range from Dolby Vision's record, else from the transfer function.
     pub(crate) fn dynamic_range(&self) -> DynamicRange {
         match (self.dolby_vision, self.transfer.as_deref()) {
             (Some((profile, compatibility)), _) => DynamicRange::DolbyVision(profile, compatibility),
@@ -142,7 +139,6 @@ impl fmt::Display for DynamicRange {
     }
 }
 
-/// An audio track.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Audio {
     /// FFmpeg's stream index.
@@ -153,7 +149,6 @@ pub(crate) struct Audio {
     pub(crate) codec: String,
     /// FFmpeg's name: `LC`, `HE-AAC`.
     pub(crate) profile: Option<String>,
-    /// Number of channels.
     pub(crate) channels: u32,
     /// FFmpeg's name: `stereo`, `5.1(side)`.
     pub(crate) channel_layout: Option<String>,
@@ -165,15 +160,13 @@ pub(crate) struct Audio {
     pub(crate) language: Option<String>,
     /// The track's own title.
     pub(crate) title: Option<String>,
-    /// The track's role.
     pub(crate) role: Role,
-    /// Start of the first sample, after [`Media::start_seconds`].
+    /// Start of the first sample, counted from [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
     /// Duration; 0 if unknown.
     pub(crate) duration_seconds: f64,
 }
 
-/// A subtitle track.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Subtitle {
     /// FFmpeg's stream index.
@@ -186,7 +179,6 @@ pub(crate) struct Subtitle {
     pub(crate) language: Option<String>,
     /// The track's own title.
     pub(crate) title: Option<String>,
-    /// The track's role.
     pub(crate) role: Role,
 }
 
@@ -214,14 +206,12 @@ pub(crate) struct Role {
     pub(crate) visual_impaired: bool,
 }
 
-/// A chapter.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Chapter {
-    /// After [`Media::start_seconds`].
+    /// Counts from [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
-    /// After [`Media::start_seconds`].
+    /// Counts from [`Media::start_seconds`].
     pub(crate) end_seconds: f64,
-    /// Title.
     pub(crate) title: Option<String>,
 }
 

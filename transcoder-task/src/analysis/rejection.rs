@@ -1,4 +1,4 @@
-//! Rejected uploads: the errors of probing, and their sentences for the uploader.
+//! Errors of probing, and the texts that the uploader of a rejected file reads.
 
 use std::process::ExitStatus;
 
@@ -6,7 +6,7 @@ use vidstreamx_job::Exit;
 
 use super::limits::{LONGEST_SIDE, MOST_PIXELS};
 
-/// Rejection of an encrypted file.
+/// The text for an encrypted file.
 pub(crate) const ENCRYPTED: &str = "the file is encrypted (copy protection); upload an unprotected version";
 
 /// A failed probe.
@@ -15,18 +15,14 @@ pub(crate) enum ProbeError {
     /// The file is not a usable video. The text is for the uploader.
     #[error("{0}")]
     Unusable(String),
-    /// ffprobe cannot be started.
     #[error("cannot run ffprobe: {0} (is FFmpeg installed?)")]
     Run(std::io::Error),
-    /// S3 delivered the object too slowly.
     #[error("the file's header could not be read from S3 within a minute")]
     Slow,
-    /// ffprobe was killed, most likely for lack of memory.
     #[error("ffprobe was killed, most likely for lack of memory")]
     Killed,
     #[error("ffprobe crashed ({0})")]
     Crashed(ExitStatus),
-    /// ffprobe's output is not valid.
     #[error("ffprobe's output cannot be read: {0}")]
     Answer(String),
 }
@@ -51,8 +47,8 @@ pub(super) fn unusable(reason: impl Into<String>) -> ProbeError {
 
 pub(super) fn oversize(width: u32, height: u32) -> ProbeError {
     unusable(format!(
-        "the picture is {width} × {height} pixels, more than the {LONGEST_SIDE} a side and {} million in all that \
-         are accepted",
+        "the picture is {width} × {height} pixels; the limits are {LONGEST_SIDE} pixels a side and {} million pixels \
+         in all",
         MOST_PIXELS / 1_000_000
     ))
 }

@@ -6,7 +6,7 @@
 //! encoded instead.
 //!
 //! Uploads may be hostile. The walk through the boxes is bounded by their size and does not recurse.
-//! `mp4-atom` decodes single boxes only, because its decoder of a whole `moov` recurses as deep as boxes
+//! `mp4-atom` decodes only single boxes, because its decoder of a whole `moov` recurses as deep as the boxes
 //! nest.
 
 use std::ops::Range;
@@ -32,16 +32,17 @@ use super::{
     sample_table::{MOST_SAMPLES, Tables},
 };
 
-/// Bytes of the first read: all of a small file, and usually every top-level header before `mdat` of others.
+/// Bytes of the first read. They hold a small file completely, and usually every box header before `mdat` of
+/// a large file.
 const FIRST_READ: u64 = 64 << 10;
 /// Most boxes at the top level; files have about five.
 const MAX_BOXES: usize = 64;
 /// Largest `moov`. It takes about 12 bytes per frame: 24 hours at 30 frames per second are 50 MB with audio.
 const LARGEST_MOOV: u64 = 64 << 20;
-/// Most edits of a track. FFmpeg scans a track once per edit, so a thousand take half a minute; films have
-/// none.
+/// Most edits of a track. FFmpeg scans a track once per edit, so a thousand edits take half a minute. Films
+/// have none.
 const MOST_EDITS: u32 = 100;
-/// Most samples of all tracks, so that a small file cannot claim a hundred long tracks.
+/// Most samples of all tracks together, so that a small file cannot claim a hundred long tracks.
 const MOST_SAMPLES_OF_ALL: u32 = 4 * MOST_SAMPLES;
 const VIDEO: BoxType = *b"vide";
 const AUDIO: BoxType = *b"soun";
@@ -62,13 +63,13 @@ pub(crate) struct Index {
 pub(crate) struct Track {
     /// The track id, which ffprobe prints as `0x1`.
     pub(crate) id: u32,
-    /// Whether it is encrypted, so that it cannot be decoded.
+    /// True if the track is encrypted, so that it cannot be decoded.
     pub(crate) encrypted: bool,
-    /// Its kind, and whether it can be copied.
+    /// Its kind, with its samples if it can be copied.
     pub(crate) content: Content,
 }
 
-/// The content of a track, with the samples or the reason not to copy.
+/// The kind of a track, with its samples or the reason why it cannot be copied.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Content {
     Video(Result<CopyableVideo, NotCopyable>),
@@ -81,7 +82,7 @@ impl Index {
     /// Reads the index of an MP4 or QuickTime file; `None` if it has no usable one.
     ///
     /// # Errors
-    /// Errors of S3. A local file that cannot be read has no index; FFmpeg will report its error.
+    /// S3 fails. A local file that cannot be read has no index; FFmpeg will report its error.
     pub(crate) async fn read(input: &Input) -> Result<Option<Self>, S3Error> {
         let Some(size) = input.size().await else { return Ok(None) };
         let Some(moov) = find_moov(input, size).await? else { return Ok(None) };
@@ -128,7 +129,7 @@ impl Index {
         let mut tracks: Vec<Track> = Vec::new();
         for (_, trak) in boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS) {
             let Some(mut track) = track(trak, &movie, &mut budget) else { continue };
-            // One video track is enough, and a hundred would need much memory.
+            // Only one copyable video track is kept, because the tables of a hundred would need much memory.
             if track.is_copyable_video() && tracks.iter().any(Track::is_copyable_video) {
                 track.content = Content::Video(why("another video track precedes it"));
             }
@@ -138,15 +139,13 @@ impl Index {
     }
 }
 
-/// Rejects headers that no real video has, and that would cost FFmpeg hours.
+/// The reason to reject a header that no real video has, and that would occupy FFmpeg for hours.
 fn rejection(moov: &[u8], mvhd: &Mvhd) -> Option<String> {
     let hours = mvhd.duration as f64 / f64::from(mvhd.timescale.max(1)) / 3600.0;
     // All ones means an unknown duration.
     if !matches!(mvhd.duration, u64::MAX | 0xffff_ffff) && hours * 3600.0 > MOST_SECONDS {
         let most = MOST_SECONDS / 3600.0;
-        return Some(format!(
-            "the file claims to last {hours:.0} hours, more than the {most:.0} that are accepted"
-        ));
+        return Some(format!("the file claims to last {hours:.0} hours; the limit is {most:.0} hours"));
     }
     let edits = |trak: &[u8]| {
         let elst = find(find(trak, *b"edts").ok()??, *b"elst").ok()??;
@@ -154,7 +153,8 @@ fn rejection(moov: &[u8], mvhd: &Mvhd) -> Option<String> {
     };
     let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS);
     let most = traks.filter_map(|(_, trak)| edits(trak)).max().unwrap_or(0);
-    (most > MOST_EDITS).then(|| format!("the file is cut into {most} pieces, more than any video is"))
+    (most > MOST_EDITS)
+        .then(|| format!("an edit list of the file has {most} parts; the limit is {MOST_EDITS}"))
 }
 
 impl Track {

@@ -31,9 +31,9 @@ pub(super) struct Tables {
 pub(super) struct Edit {
     /// Pause in ticks of the track.
     pub(super) pause: i64,
-    /// Start in ticks of the track before the edit.
+    /// Start in ticks of the unedited track.
     pub(super) from: i64,
-    /// Exclusive end, likewise.
+    /// Exclusive end in ticks of the unedited track.
     pub(super) to: i64,
 }
 
@@ -42,7 +42,7 @@ pub(super) struct Edit {
 pub(super) struct Sample {
     /// Counts from 1.
     pub(super) number: u32,
-    /// Presentation time before the edit, in ticks.
+    /// Presentation time in ticks, before the edit is applied.
     pub(super) shown: i64,
     pub(super) ticks: u32,
     pub(super) size: u32,
@@ -83,14 +83,15 @@ impl Tables {
         let chunks = match (decode_optional::<Stco>(stbl)?, decode_optional::<Co64>(stbl)?) {
             (Some(stco), None) => stco.entries.into_iter().map(u64::from).collect(),
             (None, Some(co64)) => co64.entries,
-            _ => return why("it has other than one list of chunks"),
+            _ => return why("it does not have exactly one chunk offset table"),
         };
         let stss: Option<Stss> = decode_optional(stbl)?;
         let tables = Self { timescale, samples, edit, stts, ctts, stss, stsc, stsz, chunks };
         tables.check().map(|()| tables)
     }
 
-    /// Checks everything that other functions rely on. FFmpeg has its own ways to read contradicting tables.
+    /// Checks that the tables agree, as the other functions assume. Contradictory tables are not used,
+    /// because FFmpeg may read them differently.
     fn check(&self) -> Result<(), NotCopyable> {
         let samples = u64::from(self.samples);
         let deltas = &self.stts.entries;
@@ -143,7 +144,7 @@ impl Tables {
     /// Visits every sample in the order of the file.
     ///
     /// # Errors
-    /// An error of `visit`, or a sample beyond the end of the file.
+    /// `visit` fails, or a sample lies beyond the end of the file.
     pub(super) fn walk(
         &self,
         file_size: u64,
@@ -183,18 +184,19 @@ impl Tables {
     }
 }
 
-/// A composition offset. QuickTime's are signed in version 0, too.
+/// A composition offset. QuickTime has signed offsets also in version 0.
 pub(super) fn offset(entry: &CttsEntry) -> i64 {
     i64::from(entry.sample_offset as i32)
 }
 
-/// Whether all data references say that the samples are in the same file (ISO/IEC 14496-12, 8.7.2).
+/// Returns true if all data references point into the same file (ISO/IEC 14496-12, 8.7.2).
 pub(super) fn in_this_file(dinf: &[u8]) -> bool {
     let dref = find(dinf, *b"dref").ok().flatten().and_then(|dref| dref.get(8..)).unwrap_or_default();
     boxes(dref).all(|(_, reference)| reference.get(3).is_some_and(|flags| flags & 1 == 1))
 }
 
-/// The edit in ticks of the track, if the list has at most a pause and one part, as in almost all files.
+/// The edit in ticks of the track. As in almost all files, the list must consist of at most a pause and one
+/// part.
 pub(super) fn edit(elst: &Elst, movie_timescale: u32, timescale: u32) -> Result<Option<Edit>, NotCopyable> {
     if movie_timescale == 0 {
         return why("the file's timescale is not valid");

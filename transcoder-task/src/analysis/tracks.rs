@@ -1,4 +1,5 @@
-//! Builds the model of a source from ffprobe's output: chooses tracks, and leaves out what cannot be decoded.
+//! Builds the model of a source from ffprobe's output. Chooses tracks, and leaves out those that cannot be
+//! decoded.
 
 use super::{
     ffprobe_json::{ChapterMark, Output, Stream, Tags},
@@ -13,7 +14,7 @@ use super::{
 pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
     if output.streams.len() > MOST_TRACKS {
         return Err(unusable(format!(
-            "the file has {} tracks, more than the {MOST_TRACKS} that are accepted",
+            "the file has {} tracks; the limit is {MOST_TRACKS}",
             output.streams.len()
         )));
     }
@@ -35,7 +36,7 @@ pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
     let claimed = ends.fold(duration_seconds, f64::max);
     if claimed > MOST_SECONDS {
         return Err(unusable(format!(
-            "the file claims to last {:.0} hours, more than the {:.0} that are accepted",
+            "the file claims to last {:.0} hours; the limit is {:.0} hours",
             claimed / 3600.0,
             MOST_SECONDS / 3600.0
         )));
@@ -53,7 +54,7 @@ pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
         }
         (None, None) => None,
     };
-    // Phones add tracks in formats of their own (spatial audio) beside an ordinary one.
+    // Phones add tracks in formats of their own (spatial audio) to an ordinary one.
     let mut audio = Vec::new();
     for stream in of_type("audio") {
         match check_audio(stream) {
@@ -105,7 +106,8 @@ pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
     })
 }
 
-/// Whether the first packets have decryption data. (Keys for the whole file remain in decrypted files, too.)
+/// Returns true if the first packets have decryption data. (Keys for the whole file remain in decrypted
+/// files, too.)
 fn encrypted(output: &Output) -> bool {
     let mut data = output.packets.iter().flat_map(|packet| &packet.side_data_list);
     data.any(|data| data.side_data_type == "Encryption info")
@@ -118,7 +120,7 @@ fn codec(stream: &Stream) -> Option<&str> {
     stream.codec_name.as_deref().filter(|name| !matches!(*name, "unknown" | "none" | "vvc"))
 }
 
-/// A clause after "is" about a track that cannot be decoded.
+/// The reason why a track cannot be decoded, worded to follow "is".
 fn unreadable(stream: &Stream) -> String {
     let name = stream.codec_tag_string.as_deref().or(stream.codec_name.as_deref()).unwrap_or_default().trim();
     if !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b" -_.".contains(&byte)) {
@@ -131,37 +133,34 @@ fn unreadable(stream: &Stream) -> String {
 /// Checks that an audio track can be transcoded.
 ///
 /// # Errors
-/// The reason why not, as a clause after "is".
+/// The reason why it cannot, worded to follow "is".
 fn check_audio(stream: &Stream) -> Result<(), String> {
     if codec(stream).is_none() || stream.channels == 0 {
         Err(unreadable(stream))
     } else if stream.channels > MOST_CHANNELS {
-        Err(format!(
-            "said to have {} channels, more than the {MOST_CHANNELS} that are accepted,",
-            stream.channels
-        ))
+        Err(format!("declared with {} channels (the limit is {MOST_CHANNELS})", stream.channels))
     } else if !SAMPLE_RATES.contains(&sample_rate(stream)) {
-        Err(format!("said to have {} samples per second, which no sound has,", sample_rate(stream)))
+        Err(format!("declared with an impossible sample rate of {} Hz", sample_rate(stream)))
     } else {
         Ok(())
     }
 }
 
-/// Checks that a subtitle track is text. (FFmpeg itself removes the text track with QuickTime's chapters.)
+/// Checks that a subtitle track is text. (FFmpeg itself removes the text track of QuickTime's chapters.)
 ///
 /// # Errors
-/// The reason why not, as a clause after "is".
+/// The reason why it cannot be used, worded to follow "is".
 fn check_subtitles(stream: &Stream) -> Result<(), String> {
     match codec(stream) {
         Some("mov_text" | "subrip" | "ass" | "ssa" | "webvtt" | "text") => Ok(()),
         Some("dvd_subtitle" | "hdmv_pgs_subtitle" | "dvb_subtitle" | "xsub") => {
-            Err("made of pictures instead of text".into())
+            Err("in a picture format instead of text".into())
         }
         _ => Err(unreadable(stream)),
     }
 }
 
-/// Duration of a track in seconds; 0 if unknown. (The file's duration is the longest track's.)
+/// Duration of a track in seconds; 0 if unknown. (The file's duration is that of its longest track.)
 fn duration(stream: &Stream) -> f64 {
     let tagged = || {
         let mut parts = stream.tags.duration.as_deref()?.splitn(3, ':').map(|part| part.parse::<f64>().ok());
@@ -340,17 +339,17 @@ fn title(tags: &Tags) -> Option<String> {
     tags.title.as_deref().and_then(clean).or_else(handler)
 }
 
-/// A value, unless it is one of ffprobe's words for an absent one.
+/// A value, unless it is one of ffprobe's markers for an absent value.
 fn non_empty(text: Option<&str>) -> Option<String> {
     text.filter(|text| !matches!(*text, "" | "unknown" | "unspecified" | "reserved")).map(str::to_owned)
 }
 
-/// A finite number; 0 if there is none.
+/// Parses a finite number; 0 if there is none.
 fn number(text: Option<&str>) -> f64 {
     text.and_then(|text| text.parse().ok()).filter(|seconds: &f64| seconds.is_finite()).unwrap_or(0.0)
 }
 
-/// A duration in seconds; at least 0.
+/// Parses a duration in seconds; at least 0.
 fn seconds(text: Option<&str>) -> f64 {
     number(text).max(0.0)
 }

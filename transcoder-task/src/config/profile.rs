@@ -58,9 +58,9 @@ pub(crate) enum Codec {
     /// Played everywhere.
     #[default]
     H264,
-    /// About a third smaller; Apple devices and most televisions.
+    /// A third smaller than H.264; played by Apple devices and most televisions.
     Hevc,
-    /// About a third smaller; browsers but Safari, newer devices.
+    /// A third smaller than H.264; played by newer devices and all browsers except Safari.
     Av1,
 }
 
@@ -99,7 +99,6 @@ impl Codec {
 pub(crate) struct Rung {
     /// The shorter side in pixels.
     pub(crate) size: u32,
-    /// Codec.
     #[serde(default)]
     pub(crate) codec: Codec,
     /// Constant rate factor; lower means better quality and more bytes.
@@ -175,7 +174,7 @@ impl Default for Profile {
 }
 
 impl Profile {
-    /// Whether the stream is published while it grows.
+    /// Returns true if the stream is published while it grows.
     #[must_use]
     pub(crate) fn grows(&self) -> bool {
         self.publish == Publish::Growing && self.formats.contains(&Format::Hls)
@@ -200,7 +199,7 @@ impl Profile {
         Ok(profile)
     }
 
-    /// A text that differs between profiles, for a job's identity.
+    /// A text that differs between profiles. It is part of a job's identity.
     #[must_use]
     pub(crate) fn fingerprint(&self) -> String {
         format!("{self:?}")
@@ -256,7 +255,7 @@ impl Profile {
             if !known {
                 return field(&name("preset"), &preset, presets);
             }
-            // Other characters could add an option of FFmpeg.
+            // Other characters could inject an option of FFmpeg.
             let is_word = |word: &str| {
                 !word.is_empty()
                     && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,".contains(&byte))

@@ -30,8 +30,8 @@ pub(crate) struct Flags {
     #[arg(long, requires = "output", value_name = "FILE|s3://BUCKET/KEY")]
     input: Option<Location>,
 
-    /// Where to write the stream: a folder (created if missing), or s3://BUCKET/PREFIX. Replaces files and
-    /// objects of the same names.
+    /// Output of the stream: a folder (created if missing), or s3://BUCKET/PREFIX. Replaces files and objects
+    /// of the same names.
     #[arg(long, requires = "input", value_name = "DIR|s3://BUCKET/PREFIX")]
     output: Option<Location>,
 
@@ -112,7 +112,6 @@ pub(crate) enum Output {
     Prefix(S3Uri),
 }
 
-/// The work, by its origin.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// A job of the consumer.
@@ -121,7 +120,6 @@ pub(crate) enum Work {
     CommandLine { input: Input, output: Output },
 }
 
-/// The task's settings.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) work: Work,
@@ -134,7 +132,7 @@ pub(crate) enum SettingsError {
     /// Neither flags nor the environment name any work.
     #[error("nothing to do: give --input and --output, or set the VIDSTREAMX_* variables of a job ({0})")]
     NoWork(EnvError),
-    #[error("the job in the environment is wrong: {0}")]
+    #[error("the job in the environment is not valid: {0}")]
     Job(EnvError),
     #[error(transparent)]
     Profile(#[from] ProfileError),

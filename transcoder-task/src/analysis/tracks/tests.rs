@@ -15,20 +15,20 @@ fn of(json: serde_json::Value) -> Result<Media, ProbeError> {
     media(serde_json::from_value(json).unwrap())
 }
 
-/// ffprobe of this machine, asked about a file.
-async fn asked(file: &std::path::Path) -> Result<Media, ProbeError> {
+/// Runs the installed ffprobe on a file.
+async fn probe_file(file: &std::path::Path) -> Result<Media, ProbeError> {
     probe(&Input::File(file.to_owned())).await
 }
 
 async fn ffmpeg(arguments: &str, folder: &tempfile::TempDir) -> std::path::PathBuf {
     let file = folder.path().join("clip.mp4");
-    let made = process::command("ffmpeg")
+    let status = process::command("ffmpeg")
         .current_dir(folder.path())
         .args(["-loglevel", "error", "-y"])
         .args(arguments.split_whitespace())
         .arg(&file)
         .status();
-    assert!(made.await.unwrap().success());
+    assert!(status.await.unwrap().success());
     file
 }
 
@@ -49,7 +49,7 @@ async fn subtitles_and_chapters_of_a_real_file() {
          -metadata:s:s:0 language=deu -metadata:s:s:0 handler_name=Untertitel -disposition:s:0 forced"
     )
     .replace("-pix_fmt yuv420p", "");
-    let media = asked(&ffmpeg(&format!("{arguments} -pix_fmt yuv420p"), &folder).await).await.unwrap();
+    let media = probe_file(&ffmpeg(&format!("{arguments} -pix_fmt yuv420p"), &folder).await).await.unwrap();
     let [subtitle] = &media.subtitles[..] else { panic!("{:?}", media.subtitles) };
     assert_eq!((subtitle.codec.as_str(), subtitle.language.as_deref()), ("mov_text", Some("deu")));
     assert_eq!((subtitle.title.as_deref(), subtitle.role.forced), (Some("Untertitel"), true));
@@ -59,7 +59,7 @@ async fn subtitles_and_chapters_of_a_real_file() {
         .map(|chapter| (chapter.start_seconds, chapter.end_seconds, chapter.title.as_deref()))
         .collect();
     assert_eq!(chapters, [(0.0, 0.8, Some("One")), (0.8, 2.0, Some("Two"))]);
-    // The chapters' own track is neither.
+    // The chapters' own track is left out without a warning.
     assert!(media.warnings.is_empty(), "{:?}", media.warnings);
 }
 
@@ -70,7 +70,7 @@ async fn properties_of_a_real_video_track() {
         "{VIDEO} -c:v libx264 -preset veryfast -color_range tv -colorspace bt2020nc -color_trc smpte2084 \
          -color_primaries bt2020"
     );
-    let media = asked(&ffmpeg(&arguments, &folder).await).await.unwrap();
+    let media = probe_file(&ffmpeg(&arguments, &folder).await).await.unwrap();
     let video = media.video.unwrap();
     assert_eq!((video.codec_tag.as_str(), video.profile.as_deref()), ("avc1", Some("High")));
     assert_eq!((video.id, video.level, video.frames, video.bits), (Some(1), Some(10), Some(50), 8));
@@ -141,7 +141,7 @@ fn program_names_are_not_titles() {
 
 #[test]
 fn rotations_match_ffmpeg() {
-    // As FFmpeg 5.1 and 7.1 were seen to turn pictures of 160x90 with these matrices.
+    // Observed with FFmpeg 5.1 and 7.1 for frames of 160x90 and these matrices.
     let matrix = |a: f64, b: f64, c: f64, d: f64| {
         let fixed = |value: f64| (value * 65_536.0).round() as i64;
         rotation(&format!(
@@ -152,7 +152,7 @@ fn rotations_match_ffmpeg() {
             fixed(d)
         ))
     };
-    let turned = |degrees: f64| {
+    let rotated = |degrees: f64| {
         let (sin, cos) = degrees.to_radians().sin_cos();
         matrix(cos, sin, -sin, cos)
     };
@@ -163,7 +163,7 @@ fn rotations_match_ffmpeg() {
     for (degrees, expected) in
         [(0.0, 0), (90.0, 90), (180.0, 180), (270.0, 270), (89.7, 90), (45.0, 0), (91.0, 0)]
     {
-        assert_eq!(turned(degrees), Some(expected), "{degrees}");
+        assert_eq!(rotated(degrees), Some(expected), "{degrees}");
     }
     let swapped = |rotation: Option<u32>| rotation.unwrap() % 180 == 90;
     assert_eq!(
@@ -207,7 +207,7 @@ fn encryption_is_detected_in_packets() {
 }
 
 #[test]
-fn the_size_that_a_decoder_refused_is_parsed() {
+fn a_picture_size_refused_by_a_decoder_is_parsed() {
     let limited = "[h264 @ 0x5] no frame!\n[h264 @ 0x5] [IMGUTILS @ 0x7] Picture size 8192x8000 exceeds specified \
         max pixel count 35389440, see the documentation\n";
     let impossible =
@@ -272,11 +272,11 @@ fn an_unknown_audio_track_is_dropped_with_a_warning() {
     assert_eq!(media.audio.iter().map(|audio| audio.index).collect::<Vec<_>>(), [1]);
     let expected = [
         "audio track 2 is in a format (apac) that this service cannot read and was left out",
-        "audio track 3 is said to have 999 channels, more than the 8 that are accepted, and was left out",
-        "subtitle track 4 is made of pictures instead of text and was left out",
+        "audio track 3 is declared with 999 channels (the limit is 8) and was left out",
+        "subtitle track 4 is in a picture format instead of text and was left out",
     ];
     assert_eq!(media.warnings, expected);
-    assert_eq!(media.video.unwrap().duration_seconds, 0.0, "4 s may be those of the sound");
+    assert_eq!(media.video.unwrap().duration_seconds, 0.0, "the 4 s may be the audio's");
 }
 
 #[test]
