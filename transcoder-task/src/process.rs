@@ -27,7 +27,7 @@ use vidstreamx_job::Exit;
 pub(crate) const FIRST_PIPE_FD: RawFd = 3;
 /// Time between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(5);
-/// A process that ends within this time after its pipes closed has ended by itself.
+/// A process that ends within this time after its pipes have closed has ended by itself.
 const ALREADY_ENDED: Duration = Duration::from_millis(500);
 /// Lines of stderr that are kept for errors.
 const KEPT_LINES: usize = 20;
@@ -43,7 +43,6 @@ pub(crate) enum FfmpegError {
     /// The source is unusable. The text is for the uploader.
     #[error("{0}")]
     Source(String),
-    /// It was killed, most likely by the kernel for lack of memory.
     #[error("ffmpeg was killed, most likely for lack of memory")]
     Killed,
     /// Any other failure.
@@ -54,7 +53,6 @@ pub(crate) enum FfmpegError {
         /// Last line of its stderr.
         complaint: String,
     },
-    /// It made no progress for this many seconds.
     #[error("ffmpeg made no progress for {0} seconds and was stopped")]
     Stalled(u64),
 }
@@ -109,7 +107,7 @@ struct Messages {
     lines: VecDeque<String>,
     /// Number of packets and frames with decoding errors.
     damaged: u64,
-    /// Whether the last line reported such an error. FFmpeg then only counts repetitions.
+    /// True if the last line reported such an error. FFmpeg then only counts repetitions.
     last_was_damage: bool,
 }
 
@@ -155,13 +153,14 @@ impl Ffmpeg {
         command.args(arguments).stdout(Stdio::null()).stderr(Stdio::piped());
         command.fd_mappings(mappings).map_err(|error| FfmpegError::Run(std::io::Error::other(error)))?;
         let mut child = command.spawn().map_err(FfmpegError::Run)?;
-        // The command holds the writing ends, so no pipe would end while it lives.
+        // The command holds the pipes' writing ends, so no pipe ends while the command lives.
         drop(command);
         let messages = tokio::spawn(read_messages(child.stderr.take()));
         Ok((Self { child, messages: Some(messages) }, receivers))
     }
 
-    /// Waits for FFmpeg's end. Returns the number of decoding errors, which are visible faults or gaps.
+    /// Waits for FFmpeg's end. Returns the number of decoding errors, each of which is a visible fault or a
+    /// gap.
     ///
     /// # Errors
     /// FFmpeg failed.
@@ -215,7 +214,7 @@ impl Ffmpeg {
     }
 }
 
-/// Waits for several processes. After the end of the first one, which does most of the work, the others have
+/// Waits for several processes. The first one does most of the work; after its end, the others have
 /// `patience` to end. Returns the largest number of decoding errors of one process.
 ///
 /// # Errors
@@ -240,8 +239,8 @@ pub(crate) async fn wait_for_all(ffmpegs: &mut [Ffmpeg], patience: Duration) -> 
 /// Runs FFmpeg from memory to memory: it reads `input` from `pipe:0` and writes to `pipe:1`.
 ///
 /// # Errors
-/// It failed, or did not end within `limit`. Never [`FfmpegError::Source`], because the input is the task's
-/// own.
+/// FFmpeg failed, or did not end within `limit`. The error is never [`FfmpegError::Source`], because the
+/// input is the task's own.
 pub(crate) async fn convert(
     arguments: &[String],
     input: &[Bytes],
@@ -254,7 +253,7 @@ pub(crate) async fn convert(
     let feed = async {
         if let Some(mut stdin) = stdin {
             for piece in input {
-                // After an early end, the exit code has the reason.
+                // If FFmpeg ends early, its exit code has the reason.
                 if stdin.write_all(piece).await.is_err() {
                     break;
                 }
@@ -288,7 +287,7 @@ async fn read_messages(stderr: Option<ChildStderr>) -> Messages {
     let Some(stderr) = stderr else { return messages };
     let mut reader = BufReader::new(stderr);
     let mut line = Vec::new();
-    // A longer line is split.
+    // A line over the limit is split.
     while let Ok(1..) = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
         let text = String::from_utf8_lossy(&line).trim().to_owned();
         line.clear();
@@ -318,13 +317,13 @@ fn failure(status: ExitStatus, messages: &VecDeque<String>) -> FfmpegError {
     if let Some(line) = has_message(&["no decoder found for", "Decoder (codec"]) {
         return FfmpegError::Source(match missing_decoder(&line) {
             Some(name) => {
-                format!("the video or its sound is in a format ({name}) that this service cannot read")
+                format!("the video or its audio is in a format ({name}) that this service cannot read")
             }
-            None => "the video or its sound is in a format that this service cannot read".into(),
+            None => "the video or its audio is in a format that this service cannot read".into(),
         });
     }
-    // Messages of FFmpeg 5 to 7 if no frame or sample could be decoded; the first one if less than a third
-    // could.
+    // Messages of FFmpeg 5 to 7 that can decode nothing. The first one also appears if less than a third can
+    // be decoded.
     let nothing = [
         "Decode error rate",
         "Invalid data found",
@@ -377,12 +376,15 @@ mod tests {
         assert!(matches!(error, FfmpegError::Stalled(_)), "{error}");
         wait_for_all(&mut all([brief, brief]), Duration::from_secs(60)).await.unwrap();
         let error = wait_for_all(&mut all([endless, "-i nothing.mp4 -f null -"]), Duration::MAX).await;
-        assert!(matches!(error.unwrap_err(), FfmpegError::Failed { .. }), "the first need not end");
+        assert!(
+            matches!(error.unwrap_err(), FfmpegError::Failed { .. }),
+            "a failure does not wait for the first process"
+        );
     }
 
     #[tokio::test]
     async fn pipes_carry_bytes_and_the_environment_is_empty() {
-        // With a real program and real pipes, because a fake would hide what this tests.
+        // FFmpeg and its pipes are real, because a fake would hide what this tests.
         let (mut ffmpeg, mut pipes) = Ffmpeg::spawn(
             &[
                 "-loglevel",
@@ -420,7 +422,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn convert_has_a_time_limit_and_blames_no_source() {
+    async fn convert_has_a_time_limit_and_never_blames_the_source() {
         let run = async |arguments: &str, input: &'static [u8], limit| {
             let arguments: Vec<String> = arguments.split(' ').map(str::to_owned).collect();
             convert(&arguments, &[input.into(), input.into()], limit).await
@@ -471,8 +473,8 @@ mod tests {
             let error = failure(failed, &lines(line));
             assert!(matches!(&error, FfmpegError::Source(text) if text.contains(expected)), "{error}");
         }
-        for ours in ["Error while opening encoder", "Conversion failed!"] {
-            assert!(matches!(failure(failed, &lines(ours)), FfmpegError::Failed { .. }));
+        for message in ["Error while opening encoder", "Conversion failed!"] {
+            assert!(matches!(failure(failed, &lines(message)), FfmpegError::Failed { .. }));
         }
         assert!(matches!(failure(ExitStatus::from_raw(9), &lines("")), FfmpegError::Killed));
         let crashed = failure(ExitStatus::from_raw(11), &lines("Invalid data found"));

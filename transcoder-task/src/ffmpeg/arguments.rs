@@ -16,12 +16,12 @@ use crate::{
 
 use super::{colour, loudness::gain_filter};
 
-/// Duration of an audio fragment. Segments consist of whole fragments, so audio segments begin at most half
-/// of this before or after video segments. Each fragment costs a header of about 300 bytes.
+/// Duration of an audio fragment. Segments consist of whole fragments, so audio segments begin at most half a
+/// fragment before or after video segments. Each fragment costs a header of about 300 bytes.
 const AUDIO_FRAGMENT_MICROSECONDS: u32 = 250_000;
 /// Scaling algorithm: sharp without ringing.
 const SCALER: &str = "bicubic";
-/// Error of the end times of audio in files, in seconds.
+/// Largest error in seconds of the audio end times that files state.
 const ROUNDING: f64 = 0.1;
 /// Largest shorter side of a still in pixels.
 const STILL_SIZE: u32 = 720;
@@ -48,7 +48,7 @@ pub(crate) enum Pipe {
 pub(crate) struct Process {
     /// Pipes in the order of their file descriptors.
     pub(crate) pipes: Vec<Pipe>,
-    /// Absent for the beginning of the source.
+    /// The point to start at; absent for the beginning of the source.
     start: Option<ResumePoint>,
 }
 
@@ -83,9 +83,9 @@ pub(crate) fn processes(plan: &Plan, start: Option<&ResumePoint>) -> Vec<Process
     all.filter(|process| !process.pipes.is_empty()).collect()
 }
 
-/// The arguments of one of [`processes`]. `input` comes from [`crate::source::loopback::Input::arguments`];
-/// the text of the picture's [`crate::ffmpeg::colour::Colour::cube`] is in the file `cube`; the process's
-/// pipes are open from file descriptor `first_fd` on.
+/// The arguments of one of [`processes`]. `input` comes from [`crate::source::loopback::Input::arguments`].
+/// `cube` is the path of a file with the text of [`crate::ffmpeg::colour::cube`]. The process's pipes begin
+/// at file descriptor `first_fd`.
 pub(crate) fn arguments(
     plan: &Plan,
     process: &Process,
@@ -98,7 +98,7 @@ pub(crate) fn arguments(
     // Progress has its own pipe, in key=value form, instead of a status line on stderr.
     args.flag("-nostats");
     args.pair("-stats_period", "1");
-    // The duration and size in headers may be false, so decoding has its own limits.
+    // Headers may state a false duration or size, so decoding has its own limits.
     args.pair("-t", MOST_SECONDS.to_string());
     args.pair("-max_pixels", MOST_PIXELS.to_string());
     if let Some(start) = start {
@@ -136,9 +136,9 @@ pub(crate) fn arguments(
                         None => copied(&mut args, picture, plan, start),
                     }
                     if encoded_prefix.is_some() || rung.encoding.is_none() {
-                        // Prefix and copied rest share one clock. The muxer would choose another if the
-                        // source's ticks are long. Before FFmpeg 6 the filter that drops packets needs this,
-                        // too.
+                        // Encoded prefix and copied rest share one clock. By itself, the muxer chooses
+                        // another clock if the source's ticks are long. Before FFmpeg 6, the filter that
+                        // drops packets also needs this clock.
                         args.pair("-video_track_timescale", picture.timescale.to_string());
                     }
                 }
@@ -178,8 +178,8 @@ fn first_interval(start: Option<&ResumePoint>) -> i64 {
 /// Seeks to a keyframe before the resume point and keeps the source's times. Frames before the point are
 /// dropped after decoding.
 fn seek(args: &mut Arguments, start: &ResumePoint) {
-    // The first two keep FFmpeg from counting times from the seek position; the third keeps it from cutting
-    // by itself.
+    // The first two options make FFmpeg keep the source's times instead of counting from the seek position.
+    // The third keeps FFmpeg from dropping frames by itself.
     args.flag("-copyts");
     args.flag("-start_at_zero");
     args.flag("-noaccurate_seek");
@@ -217,8 +217,8 @@ impl Arguments {
     }
 }
 
-/// Size of the stills: of the largest encoded rung up to [`STILL_SIZE`], else of the smallest encoded rung,
-/// else of the copied rung.
+/// Size of the stills: that of the largest encoded rung up to [`STILL_SIZE`], else of the smallest encoded
+/// rung, else of the copied rung.
 #[must_use]
 pub(crate) fn still_size(rungs: &[VideoRendition]) -> (u32, u32) {
     let sizes = sizes(rungs);
@@ -278,8 +278,8 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str
     chains.join(";")
 }
 
-/// Selects frames from the resume point on, on the encoders' clock, whose rounding decides which frames are
-/// forced.
+/// Selects the frames from the resume point on. It uses the encoders' clock, because that clock's rounding
+/// decides which frames become keyframes.
 fn selected(picture: &Picture, plan: &Plan, start: &ResumePoint) -> String {
     format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(start.interval))
 }
@@ -314,7 +314,7 @@ fn stills(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &st
 fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, start: Option<&ResumePoint>) {
     args.pair("-map", format!("0:{}", picture.stream));
     args.pair("-c:v", "copy");
-    // FFmpeg starts at an earlier keyframe.
+    // FFmpeg starts at an earlier keyframe, so the packets before the resume point are dropped.
     if let Some(start) = start {
         let first = plan.boundaries.start_seconds(start.interval);
         args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
@@ -335,7 +335,7 @@ fn encoded(args: &mut Arguments, picture: &Picture, boundaries: &Boundaries, sta
     args.pair("-force_key_frames", boundaries.forced_keyframes(first, from_seconds));
     // The source's time base. FFmpeg's default (1/frame rate) would move frames of a variable rate.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
-    // Every frame once at its own time. The default may repeat frames to make the rate constant.
+    // Each frame once, at its own time. The default may repeat frames to make the rate constant.
     args.pair("-fps_mode", "vfr");
 }
 
@@ -349,14 +349,14 @@ fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_enc
     args.pair("-maxrate", format!("{}k", rung.max_kbps));
     args.pair("-bufsize", format!("{}k", rung.max_kbps * 2));
     args.pair("-sc_threshold", "0");
-    // A distance that is never reached.
+    // A keyframe distance that is never reached.
     args.pair("-g", "100000");
     let parameter_sets = format!("sps-id={PREFIX_PARAMETER_SETS}");
     let parameter_sets = if is_encoded_prefix { parameter_sets.as_str() } else { "" };
     args.pair("-x264-params", join(&["open-gop=0", &encoding.params, parameter_sets]));
 }
 
-/// As [`h264`].
+/// The settings of [`h264`] for x265.
 fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
     args.pair("-c:v", "libx265");
     args.pair("-preset", &encoding.preset);
@@ -376,7 +376,7 @@ fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
     args.pair("-tag:v", "hvc1");
 }
 
-/// As [`h264`].
+/// The settings of [`h264`] for SVT-AV1.
 fn av1(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
     args.pair("-c:v", "libsvtav1");
     args.pair("-preset", &encoding.preset);
@@ -420,13 +420,13 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             args.pair("-map", format!("0:{}", track.stream));
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
-            // Silence fills gaps of a damaged source, which would move all later audio. It also fills the
-            // start and end of the video, because some players, Shaka Player among them, end a stream with
-            // its shortest track. `first_pts` is set only if the start is missing: FFmpeg would apply it
-            // again when the number of channels changes.
+            // Silence fills gaps of a damaged source, which would move all later audio. It also extends the
+            // track to the start and end of the video, because some players (Shaka Player, for example) end a
+            // stream with its shortest track. `first_pts` is set only if the start is missing: FFmpeg would
+            // apply it again when the number of channels changes.
             let mut filters = Vec::new();
             match start {
-                // `first_pts` counts samples of the input rate.
+                // `first_pts` counts input samples, so the first `aresample` sets the rate.
                 Some(start) if track.begins_late && fed_seconds < track.start_seconds => {
                     filters.push(format!("aresample={rate},aresample=async=1:first_pts={}", start.fed_ticks));
                 }
@@ -451,7 +451,7 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
         "-bsf:a",
         match start {
             None => "noise=drop='lt(pts,0)'".to_owned(),
-            // Half a packet before the first one, so that no rounding matters.
+            // Half a packet before the first one, as a margin for rounding.
             Some(start) => {
                 let first_seconds = (start.first_ticks as f64 - 512.0) / f64::from(rate);
                 format!("noise=drop='lt(pts*tb,{first_seconds:.6})'")

@@ -20,7 +20,7 @@ fn matrix_name(matrix: Matrix) -> &'static str {
     }
 }
 
-/// A colour space of the filter `colorspace` with this matrix.
+/// The name of a colour space with this matrix, for the filter `colorspace`.
 fn colour_space(matrix: Matrix) -> Option<&'static str> {
     match matrix {
         Matrix::Bt709 => None,
@@ -31,19 +31,19 @@ fn colour_space(matrix: Matrix) -> Option<&'static str> {
     }
 }
 
-/// The lookup table that [`filters`] refers to, if it does.
+/// The text of the lookup table for [`filters`], if the conversion needs one.
 #[must_use]
 pub(crate) fn cube(colour: Colour) -> Option<String> {
     colour.signal.map(tone_map::cube)
 }
 
 /// The filters from decoded, progressive frames to frames of a rung, joined by commas. `flags` are the
-/// scaler's. `cube` is the path of the file with [`cube`]'s text; it ends in `.cube` and has none of FFmpeg's
-/// special characters (`:,;[]'\`).
+/// scaler's. `cube` is the path of a file with the text of [`cube`]; the path ends in `.cube` and has none of
+/// FFmpeg's special characters (`:,;[]'\`).
 #[must_use]
 pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube: &str) -> String {
     let size = format!("scale={width}:{height}:flags={flags}");
-    // 16 bits, because FFmpeg has no fast lookup for 10 and 12 (the chain takes half the time).
+    // 16 bits, because FFmpeg has no fast lookup for 10 and 12 bits. This halves the time.
     let lookup = format!("lut3d=file={cube}");
     let last = format!("scale=flags={flags}:out_color_matrix=bt709:out_range=tv,format=yuv420p");
     match (colour.signal, colour.layout) {
@@ -62,15 +62,16 @@ pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube
         (None, Layout::Rgb) => {
             format!("{size}:out_color_matrix=bt709:out_range=tv,format=yuv420p,{TAGS}")
         }
-        // The scaler treats grey as full range, whatever its tags.
+        // The scaler ignores the tags of grey and treats it as full range.
         (None, Layout::Grey) if !colour.full => {
             format!("{size}:in_range=pc:out_range=pc,format=yuv420p,{TAGS}")
         }
         (None, Layout::Grey) => format!("{size}:in_range=pc:out_range=tv,format=yuv420p,{TAGS}"),
         (None, Layout::Yuv(matrix)) => {
             let range = if colour.full { ":in_range=pc:out_range=tv" } else { "" };
-            // `fast` keeps the primaries: BT.601's differ by less than cameras do, and their conversion takes
-            // more time than the scaling. The scaler's own conversion goes through 8-bit RGB.
+            // `fast` leaves the primaries unconverted. Those of BT.601 differ from BT.709's less than cameras
+            // differ from each other, and converting them takes more time than scaling. The scaler's own
+            // conversion goes through 8-bit RGB.
             let matrix = colour_space(matrix).map_or_else(String::new, |set| {
                 format!(",colorspace=iall={set}:irange=tv:all=bt709:range=tv:fast=1")
             });

@@ -1,7 +1,8 @@
-//! The form in which FFmpeg gets a plan.
+//! Translates a plan for FFmpeg.
 //!
-//! [`arguments`] builds the command lines from the plan, with filters for [`colour`]s and [`tone_map`]s.
-//! [`plan_id`] identifies the output they produce. [`loudness`] measures audio before the plan is complete.
+//! [`arguments`] builds the command lines, with filters from [`colour`] and lookup tables from [`tone_map`].
+//! [`plan_id`] identifies the output that they produce. [`loudness`] measures audio before the plan is
+//! complete.
 
 pub(crate) mod arguments;
 pub(crate) mod colour;

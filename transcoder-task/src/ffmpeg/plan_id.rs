@@ -8,7 +8,7 @@ use crate::plan::model::Plan;
 use super::arguments::{arguments, processes};
 
 /// Eight hex digits, stable for identical plans, arguments and versions. Output published under the same id
-/// stays valid, and a later attempt may continue it. `made_by` names everything else that decides the
+/// stays valid, and a later attempt may continue it. `made_by` holds all other inputs that determine the
 /// output's bytes.
 #[must_use]
 pub(crate) fn plan_id(plan: &Plan, made_by: &[&str]) -> String {

@@ -7,9 +7,9 @@ use std::fmt::Write;
 
 use crate::plan::colour::{Gamut, PQ_PEAK, Signal, USUAL_PEAK, WHITE};
 
-/// Points per side of the table. For random colours the mean lookup error is 0.6 of 255 (1.0 for profile 5),
-/// and 99 % are within 5 (6); greys are within 0.5. Twice the points give a third of the error and take eight
-/// times as long to write.
+/// Points per side of the table. The lookup errors of random colours, of 255: 0.6 on average (1.0 for profile
+/// 5), and at most 5 (6) for 99 %. Greys have at most 0.5. Twice the points give a third of the error and
+/// take eight times as long to write.
 const POINTS: u32 = 33;
 /// Gamma of an SDR display: BT.1886.
 const SDR_GAMMA: f64 = 2.4;
@@ -35,14 +35,14 @@ const ICTCP: Matrix = [[2048.0, 2048.0, 0.0], [6610.0, -13613.0, 7003.0], [17933
 /// XYZ to the LMS of IPT: Hunt, Pointer and Estévez's, normalised to D65, in Ebner and Fairchild,
 /// "Development and Testing of a Color Space (IPT) with Improved Hue Uniformity", 1998.
 const IPT_LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
-/// IPT to PQ-coded LMS, times 8192: the inverse of that paper's, as every profile 5 stream carries it.
+/// IPT to PQ-coded LMS, times 8192: the inverse of that paper's matrix, as in every profile 5 stream.
 const IPT: Matrix = [[8192.0, 799.0, 1681.0], [8192.0, -933.0, 1091.0], [8192.0, 267.0, -5545.0]];
-/// Takes the crosstalk of 2 % (IPTPQ"c2") out of linear LMS, times 16384.
+/// Removes the crosstalk of 2 % (IPTPQ"c2") from linear LMS, times 16384.
 const CROSSTALK: Matrix = [[17081.0, -349.0, -349.0], [-349.0, 17081.0, -349.0], [-349.0, -349.0, 17081.0]];
 
-/// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB, red fastest. It maps
-/// full-range R'G'B' to full-range R'G'B' of BT.709. For profile 5, I, P and T take the place of G, B and R,
-/// FFmpeg's planes.
+/// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB; red varies fastest. It
+/// maps full-range R'G'B' to full-range R'G'B' of BT.709. For profile 5, FFmpeg's planes G, B and R hold I, P
+/// and T.
 #[must_use]
 pub(super) fn cube(signal: Signal) -> String {
     let mapper = Mapper::new(signal);
@@ -60,7 +60,7 @@ pub(super) fn cube(signal: Signal) -> String {
     text
 }
 
-/// The mapping of one signal to BT.709, with everything precomputed that does not depend on the colour.
+/// The mapping of one signal to BT.709, with precomputed constants.
 struct Mapper {
     signal: Signal,
     to_bt2020: Matrix,
@@ -108,7 +108,7 @@ impl Mapper {
     fn map(&self, coded: Rgb) -> Rgb {
         let light = apply(self.to_bt2020, self.light(coded)).map(|light| light.max(0.0));
         let ictcp = apply(self.ictcp, apply(self.lms, light).map(pq));
-        self.fitted(self.toned(ictcp)).map(|light| light.clamp(0.0, 1.0).powf(1.0 / SDR_GAMMA))
+        self.gamut_mapped(self.tone_mapped(ictcp)).map(|light| light.clamp(0.0, 1.0).powf(1.0 / SDR_GAMMA))
     }
 
     /// Light on the display in cd/m², in the signal's own primaries.
@@ -121,17 +121,18 @@ impl Mapper {
         }
     }
 
-    /// BT.2390-10, section 5.4: the curve (EETF) on the intensity, colour reduced by as much.
-    fn toned(&self, [intensity, ct, cp]: Rgb) -> Rgb {
-        let toned = self.curve(intensity);
+    /// BT.2390-10, section 5.4: applies the curve (EETF) to the intensity, and reduces the colour in
+    /// proportion.
+    fn tone_mapped(&self, [intensity, ct, cp]: Rgb) -> Rgb {
+        let toned = self.tone_curve(intensity);
         let part =
             if intensity > 0.0 && toned > 0.0 { (toned / intensity).min(intensity / toned) } else { 0.0 };
         [toned, ct * part, cp * part]
     }
 
-    /// Dark intensities stay; a hyperbola (mpv's and FFmpeg's "mobius") compresses the rest below SDR's peak.
-    /// BT.2390's own spline is flat at its end, so 400 and 1000 cd/m² would be the same white.
-    fn curve(&self, intensity: f64) -> f64 {
+    /// Keeps dark intensities. A hyperbola (mpv's and FFmpeg's "mobius") compresses the rest below SDR's
+    /// peak. BT.2390's own spline is flat at its end, so 400 and 1000 cd/m² would be the same white.
+    fn tone_curve(&self, intensity: f64) -> f64 {
         let (code, peak) = (intensity / self.white, self.peak / self.white);
         if code <= SHOULDER || peak <= 1.0 {
             return code.min(1.0) * self.white;
@@ -144,10 +145,10 @@ impl Mapper {
         scale * (code + a) / (code + b) * self.white
     }
 
-    /// Linear BT.709 with white at 1. A colour near or beyond the gamut's edge moves towards grey of the same
-    /// hue in ICtCp. Clipping would turn orange into yellow. Bright colours also become darker, or every
-    /// flame would be white.
-    fn fitted(&self, ictcp: Rgb) -> Rgb {
+    /// Returns linear BT.709 with white at 1. A colour near or beyond the gamut's edge moves towards grey of
+    /// the same hue in ICtCp; clipping would turn orange into yellow. Bright colours also become darker;
+    /// otherwise every flame would be white.
+    fn gamut_mapped(&self, ictcp: Rgb) -> Rgb {
         let [intensity, ct, cp] = ictcp;
         let darker = 1.2 * (intensity / self.white).powi(2) * ct.hypot(cp);
         let at = |part: f64| {
@@ -191,7 +192,7 @@ fn pq(nits: f64) -> f64 {
     ((3424.0 / 4096.0 + 2413.0 / 128.0 * power) / (1.0 + 2392.0 / 128.0 * power)).powf(2523.0 / 32.0)
 }
 
-/// BT.2100-2, table 5: the HLG display of [`USUAL_PEAK`], whose system gamma is 1.2.
+/// BT.2100-2, table 5: light in cd/m² of an HLG display with [`USUAL_PEAK`], whose system gamma is 1.2.
 fn hlg(coded: Rgb) -> Rgb {
     const A: f64 = 0.178_832_77;
     const B: f64 = 0.284_668_92;
@@ -232,7 +233,7 @@ fn transposed([a, b, c]: Matrix) -> Matrix {
     [[a[0], b[0], c[0]], [a[1], b[1], c[1]], [a[2], b[2], c[2]]]
 }
 
-/// `left` after `right`.
+/// The matrix product, which applies `right` first.
 fn product(left: Matrix, right: Matrix) -> Matrix {
     transposed(transposed(right).map(|column| apply(left, column)))
 }
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_the_standards() {
+    fn codes_match_the_standards() {
         // BT.2408-7, table 1: diffuse white in PQ and in HLG.
         assert!((pq(203.0) - 0.58).abs() < 0.002);
         assert!(near(hlg([0.75; 3]), [203.0; 3], 1.0));
@@ -282,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peak_that_cannot_be_is_not_believed() {
+    fn an_impossible_peak_is_ignored() {
         let usual = Signal::Pq { peak: USUAL_PEAK };
         for stated in [None, Some(0.1), Some(1e9), Some(f64::NAN)] {
             assert_eq!(Signal::pq(stated), usual, "{stated:?}");
@@ -301,11 +302,11 @@ mod tests {
             ("0.00000 0.00000 0.00000", "1.00000 1.00000 1.00000")
         );
         let red = |line: &str| line.split(' ').next().unwrap().parse::<f64>().unwrap();
-        assert!(red(lines[9]) > 0.0, "red is fastest");
+        assert!(red(lines[9]) > 0.0, "red varies fastest");
     }
 
     #[test]
-    fn a_peak_of_sdr_changes_nothing() {
+    fn an_sdr_peak_keeps_intensities() {
         let mapper = Mapper::new(Signal::pq(Some(WHITE)));
         let shown = mapper.map([pq(100.0); 3]);
         assert!(near(shown, [(100.0 / WHITE).powf(1.0 / SDR_GAMMA); 3], 1e-3), "{shown:?}");
@@ -313,7 +314,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_code_is_a_colour(signal in signals(), r in 0.0..=1.0, g in 0.0..=1.0, b in 0.0..=1.0) {
+        fn any_code_maps_into_range(signal in signals(), r in 0.0..=1.0, g in 0.0..=1.0, b in 0.0..=1.0) {
             let shown = Mapper::new(signal).map([r, g, b]);
             prop_assert!(shown.iter().all(|light| (0.0..=1.0).contains(light)), "{shown:?}");
         }
@@ -331,7 +332,7 @@ mod tests {
             prop_assert!(dark[1] <= light[1] + 1e-9, "{dark:?} {light:?}");
         }
 
-        /// A colour that BT.709 lacks keeps the side of the colour circle it is on.
+        /// A colour outside of BT.709 keeps its dominant primary.
         #[test]
         fn the_strongest_channel_stays_the_strongest(
             signal in prop_oneof![Just(Signal::pq(None)), Just(Signal::Hlg)],

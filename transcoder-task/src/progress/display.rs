@@ -18,7 +18,7 @@ pub(crate) async fn show(progress_state: &ProgressState) -> Infallible {
     while states.changed().await.is_ok() {
         display.show(&states.borrow_and_update());
     }
-    // Not reached, because the sender is borrowed.
+    // Not reached: the sender is borrowed, so it outlives this function.
     std::future::pending().await
 }
 

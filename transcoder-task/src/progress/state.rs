@@ -26,7 +26,7 @@ impl ProgressState {
         self.0.subscribe()
     }
 
-    /// The plan is complete. `files`: whether MP4 files are published.
+    /// The plan is complete. `files` is true if MP4 files are published.
     pub(crate) fn planned<'a>(
         &self,
         duration_seconds: f64,
@@ -46,8 +46,8 @@ impl ProgressState {
         self.0.send_modify(|state| state.begin(stage, now));
     }
 
-    /// Encoding resumes at `at_seconds` of the source. `segments` are the numbers of segments that earlier
-    /// attempts have published per rung.
+    /// Encoding resumes at `at_seconds` of the source. `segments` are the numbers of segments per rung that
+    /// earlier attempts have published.
     pub(crate) fn resumed(&self, at_seconds: f64, segments: impl Iterator<Item = usize>) {
         self.0.send_modify(|state| {
             state.from_seconds = at_seconds.clamp(0.0, state.duration_seconds);
@@ -59,7 +59,7 @@ impl ProgressState {
         });
     }
 
-    /// Takes FFmpeg's position, which counts from FFmpeg's start point in the source.
+    /// Updates FFmpeg's position, which counts from FFmpeg's start point in the source.
     pub(super) fn at(&self, seconds: f64, speed: f64) {
         self.0.send_modify(|state| {
             let all = state.duration_seconds - state.from_seconds;
@@ -70,7 +70,7 @@ impl ProgressState {
         });
     }
 
-    /// A segment is published. Renditions are numbered with the rungs first.
+    /// A segment is published. Renditions are numbered in the plan's order, rungs first.
     pub(crate) fn published(&self, rendition: usize) {
         self.0.send_modify(|state| {
             if let Some(rung) = state.rungs.get_mut(rendition) {
@@ -79,7 +79,7 @@ impl ProgressState {
         });
     }
 
-    /// A fraction of the stage, from 0 to 1, is done. For stages without FFmpeg.
+    /// A fraction of a stage without FFmpeg is done, from 0 to 1.
     pub(crate) fn reached(&self, fraction: f64) {
         self.0.send_modify(|state| state.share.reach(fraction));
     }
@@ -184,14 +184,14 @@ impl Share {
         self.since = now;
     }
 
-    /// An earlier attempt did this fraction of the stage, so it does not count for the speed.
+    /// Skips the fraction of the stage that an earlier attempt did, so that it does not count for the speed.
     fn skip(&mut self, fraction: f64) {
         self.reach(fraction);
         self.from = self.done;
     }
 
-    /// The stage has reached this fraction. It may be out of range, because the duration may be wrong or
-    /// unknown (0).
+    /// Advances the stage to this fraction. Values out of range are possible, because the duration may be
+    /// wrong or unknown (0).
     fn reach(&mut self, fraction: f64) {
         let fraction = if fraction.is_finite() { fraction.clamp(0.0, 1.0) } else { 0.0 };
         self.done = self.done.max(self.from + (self.to - self.from) * fraction);
@@ -211,7 +211,7 @@ impl Share {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// Whether the stage has moved.
+    /// Returns true if the stage has moved.
     pub(super) fn has_moved(&self) -> bool {
         self.done > self.from
     }

@@ -33,7 +33,7 @@ pub(super) struct Task {
 pub(crate) struct Writer(pub(super) JoinHandle<()>);
 
 impl Writer {
-    /// Starts the writer. Its first write follows the plan.
+    /// Starts the writer. Its first write happens when the plan is complete.
     pub(crate) fn start(
         progress_state: &ProgressState,
         job_id: JobId,
@@ -49,7 +49,7 @@ impl Writer {
     /// Waits for the write of the final state, for [`WRITE_LIMIT`] at most.
     pub(crate) async fn end(self) {
         if timeout(WRITE_LIMIT, self.0).await.is_err() {
-            tracing::debug!("the final progress is not written in time");
+            tracing::debug!("the final progress was not written in time");
         }
     }
 }
@@ -82,7 +82,7 @@ pub(super) async fn write_regularly<F>(
                 return;
             }
             Ok(Err(error)) => tracing::debug!("progress: {error}"),
-            Err(_) => tracing::debug!("progress is not written within {} s", WRITE_LIMIT.as_secs()),
+            Err(_) => tracing::debug!("progress was not written within {} s", WRITE_LIMIT.as_secs()),
         }
         if is_end {
             return;

@@ -90,7 +90,7 @@ async fn expected_end_follows_the_stages_speed() {
     assert_eq!((now(&progress_state).share, seconds_left()), (0.05, None), "too early for an estimate");
     tokio::time::advance(Duration::from_secs(100)).await;
     at(&progress_state, 300.0, 3.0);
-    // Half of its 0.95 * 0.98 in 100 s.
+    // Half of the stage's share, 0.95 * 0.98, took 100 s.
     assert_eq!((now(&progress_state).share, seconds_left()), (0.5155, Some(104.0)));
     assert_eq!((now(&progress_state).speed, now(&progress_state).done_seconds), (Some(3.0), 300.0));
     // Without progress, the expected end moves away.
@@ -128,7 +128,7 @@ async fn written(put: impl AsyncFn() -> Result<(), S3Error>) -> (Vec<(u128, Prog
             progress_state.published(usize::try_from(second).unwrap() % 2);
             let told = Instant::now();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(told.elapsed(), Duration::from_secs(1), "the work waited");
+            assert_eq!(told.elapsed(), Duration::from_secs(1), "the work must not wait");
         }
         progress_state.end(Exit::Done);
     };

@@ -1,4 +1,4 @@
-//! Colours after a run of real FFmpeg: clips of known colours in, pixels and tags of a rung out.
+//! Runs FFmpeg on clips of known colours and checks pixels and tags of the rung.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use crate::plan::colour::{Colour, Tags};
 /// R'G'B' of BT.709, full range, 8 bits.
 type Rgb = [u8; 3];
 
-/// The colours of test clips, a band each, from left to right.
+/// The colours of test clips, in vertical bands from left to right.
 const BANDS: [Rgb; 8] = [
     [235, 235, 235],
     [180, 180, 180],
@@ -26,8 +26,8 @@ const BANDS: [Rgb; 8] = [
 const BAND_WIDTH: usize = 32;
 const WIDTH: usize = BANDS.len() * BAND_WIDTH;
 const HEIGHT: usize = 64;
-/// What storage in 8 bits and the quick scaler may change, of 255. BT.601 taken for BT.709 changes 20 and
-/// more.
+/// Largest difference in a value from 0 to 255 that storage in 8 bits and the fast scaler may cause. Decoding
+/// BT.601 as BT.709 causes 20 and more.
 const ROUNDING: u8 = 6;
 
 fn ffmpeg(arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn ffmpeg(arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // Ends when FFmpeg has what it asks for.
+    // Writing ends with an error when FFmpeg needs no more input.
     let mut pipe = child.stdin.take().unwrap();
     let stdin = stdin.to_vec();
     let writer = std::thread::spawn(move || std::io::Write::write_all(&mut pipe, &stdin));
@@ -57,7 +57,7 @@ fn probe(path: &Path) -> Value {
     serde_json::from_slice::<Value>(&output.stdout).unwrap()["streams"][0].take()
 }
 
-/// What the program would find out about a file.
+/// The colour properties that the task detects in a file.
 fn colour_of(path: &Path) -> Colour {
     let stream = probe(path);
     let text = |name: &str| stream[name].as_str();
@@ -80,7 +80,7 @@ fn colour_of(path: &Path) -> Colour {
     })
 }
 
-/// A folder with a clip in it.
+/// A clip in a temporary folder.
 struct Clip {
     folder: tempfile::TempDir,
     path: PathBuf,
@@ -98,14 +98,14 @@ impl Clip {
         Self { folder, path }
     }
 
-    /// Bands of R'G'B' as BT.709 or another matrix, losslessly.
+    /// Losslessly encoded bands of R'G'B', converted by `filter`.
     fn of_rgb(filter: &str, encode: &[&str]) -> Self {
         let frame = frame(|band, _| band.to_vec());
         let encode = [&["-vf", filter, "-c:v", "libx264", "-qp", "0"][..], encode].concat();
         Self::new(&["-pix_fmt", "rgb24"], &frame, &encode)
     }
 
-    /// What each band becomes in a rung, as a player with the rung's tags shows it.
+    /// The colours of the bands in a rung, decoded as the rung's tags say.
     fn shown(&self) -> Vec<Rgb> {
         let colour = colour_of(&self.path);
         let cube = self.folder.path().join("table.cube");
@@ -131,21 +131,21 @@ impl Clip {
     }
 }
 
-/// Pixels of a frame, interleaved.
+/// The interleaved pixels of a frame.
 fn frame(pixel: impl Fn(Rgb, usize) -> Vec<u8>) -> Vec<u8> {
     let row = (0..WIDTH).flat_map(|x| pixel(BANDS[x / BAND_WIDTH], x)).collect::<Vec<_>>();
     row.repeat(HEIGHT)
 }
 
-fn assert_near(shown: &[Rgb], wanted: &[Rgb], tolerance: u8) {
-    for (shown, wanted) in shown.iter().zip(wanted) {
-        let far = shown.iter().zip(wanted).any(|(a, b)| a.abs_diff(*b) > tolerance);
-        assert!(!far, "{shown:?} instead of {wanted:?}");
+fn assert_near(shown: &[Rgb], expected: &[Rgb], tolerance: u8) {
+    for (shown, expected) in shown.iter().zip(expected) {
+        let far = shown.iter().zip(expected).any(|(a, b)| a.abs_diff(*b) > tolerance);
+        assert!(!far, "{shown:?} instead of {expected:?}");
     }
 }
 
 #[test]
-fn ordinary_range_keeps_its_colours_whatever_the_storage() {
+fn sdr_keeps_its_colours_in_every_storage_format() {
     let bt601 = "scale=out_color_matrix=bt601:out_range=";
     let bt709 = "scale=out_color_matrix=bt709:out_range=";
     let tag = |matrix, range| ["-colorspace", matrix, "-color_range", range];
@@ -157,7 +157,7 @@ fn ordinary_range_keeps_its_colours_whatever_the_storage() {
         (format!("{bt601}tv,format=yuv420p"), tag("smpte170m", "tv")),
         (format!("{bt601}pc,format=yuvj420p"), tag("bt470bg", "pc")),
         (format!("{bt601}tv,format=yuv420p10le"), tag("bt470bg", "tv")),
-        // Without tags and small.
+        // Small, and without tags.
         (format!("{bt601}tv,format=yuv420p"), tag("unknown", "unknown")),
         (format!("{bt709}pc,format=yuv420p10le"), tag("bt709", "pc")),
         (format!("{bt601}pc,format=yuvj444p"), tag("smpte170m", "pc")),
@@ -191,7 +191,7 @@ fn grey_keeps_its_levels() {
 
 type Matrix = [[f64; 3]; 3];
 
-/// BT.2087-0: linear BT.709 in BT.2020.
+/// BT.2087-0: linear BT.709 to BT.2020.
 const BT2020_OF_709: Matrix = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]];
 
 fn apply(matrix: Matrix, vector: [f64; 3]) -> [f64; 3] {
@@ -230,7 +230,7 @@ fn yuv([r, g, b]: [f64; 3]) -> [u16; 3] {
     [(64.0 + 876.0 * luma).round() as u16, chroma((b - luma) / 1.8814), chroma((r - luma) / 1.4746)]
 }
 
-/// Full-range 10-bit IPTPQc2, forwards as published: IPT of Ebner and Fairchild with 2 % crosstalk.
+/// Full-range 10-bit IPTPQc2 by the published formulas: IPT of Ebner and Fairchild with 2 % crosstalk.
 fn ipt(light: [f64; 3]) -> [u16; 3] {
     const XYZ: Matrix = [[0.6370, 0.1446, 0.1689], [0.2627, 0.6780, 0.0593], [0.0, 0.0281, 1.0610]];
     const LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
@@ -241,7 +241,7 @@ fn ipt(light: [f64; 3]) -> [u16; 3] {
     [i, p + 512.0 / 1023.0, t + 512.0 / 1023.0].map(|plane| (1023.0 * plane).round() as u16)
 }
 
-/// What the tone curve leaves alone: nothing above 64 cd/m², nothing near the edge of BT.709.
+/// Colours that tone mapping keeps: none above 64 cd/m², none near the edge of BT.709.
 const DIM: [Rgb; 8] = [
     [150, 150, 150],
     [100, 100, 100],
@@ -253,7 +253,7 @@ const DIM: [Rgb; 8] = [
     [60, 110, 140],
 ];
 
-/// Planar 4:2:0 of 10 bits in 16.
+/// Planar 4:2:0 with samples of 10 bits in 16.
 fn planes(bands: [[u16; 3]; 8]) -> Vec<u8> {
     let plane = |plane: usize, shrunk: usize| {
         let row = bands.iter().flat_map(move |band| vec![band[plane]; BAND_WIDTH / shrunk]);
@@ -262,7 +262,7 @@ fn planes(bands: [[u16; 3]; 8]) -> Vec<u8> {
     [plane(0, 1), plane(1, 2), plane(2, 2)].concat()
 }
 
-/// HEVC of 10 bits; `parameters` are x265's.
+/// A 10-bit HEVC clip; `parameters` are x265's.
 fn hevc(bands: [[u16; 3]; 8], parameters: &str) -> Clip {
     let parameters = format!("lossless=1:log-level=error:{parameters}");
     let encode = ["-c:v", "libx265", "-x265-params", &parameters];
@@ -273,7 +273,7 @@ const PQ: &str = "colorprim=bt2020:transfer=smpte2084:colormatrix=bt2020nc:range
 const HLG: &str = "colorprim=bt2020:transfer=arib-std-b67:colormatrix=bt2020nc:range=limited";
 
 #[test]
-fn what_sdr_can_show_survives_pq_and_hlg() {
+fn colours_within_sdr_survive_pq_and_hlg() {
     let pq = hevc(DIM.map(|rgb| yuv(light(rgb).map(pq))), PQ);
     assert_near(&pq.shown(), &DIM, ROUNDING);
     let hlg = hevc(DIM.map(|rgb| yuv(hlg(light(rgb)))), HLG);
@@ -281,14 +281,14 @@ fn what_sdr_can_show_survives_pq_and_hlg() {
 }
 
 #[test]
-fn ordinary_range_in_bt2020_becomes_bt709() {
+fn sdr_in_bt2020_becomes_bt709() {
     let coded = |rgb| yuv(light(rgb).map(|light| (light / 203.0).powf(1.0 / 2.4)));
     let clip = hevc(DIM.map(coded), "colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc");
     assert_near(&clip.shown(), &DIM, ROUNDING);
 }
 
 #[test]
-fn highlights_stay_grey_and_apart() {
+fn highlights_stay_grey_and_distinct() {
     let levels = [0.0, 5.0, 50.0, 100.0, 203.0, 400.0, 700.0, 1000.0];
     let shown = hevc(levels.map(|nits| yuv([pq(nits); 3])), PQ).shown();
     for [red, green, blue] in &shown {
@@ -307,8 +307,8 @@ fn dolby_vision_profile_5_is_neither_green_nor_purple() {
     assert_near(&clip.shown(), &DIM, ROUNDING);
 }
 
-/// Puts a `dvcC` box ("Dolby Vision Streams within the ISO Base Media File Format", 2.1.2) into the sample
-/// entry. `moov` is behind the samples, so that no offset changes.
+/// Adds a `dvcC` box ("Dolby Vision Streams within the ISO Base Media File Format", 2.1.2) to the sample
+/// entry. `moov` follows the samples, so no offset changes.
 fn add_dolby_vision(path: &Path, profile: u8, compatibility: u8) {
     let mut file = std::fs::read(path).unwrap();
     let mut record = [&32_u32.to_be_bytes()[..], b"dvcC"].concat();
