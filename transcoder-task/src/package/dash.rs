@@ -29,9 +29,9 @@ pub(crate) fn mpd(presentation: &Presentation) -> Vec<u8> {
     let rungs = presentation.sorted_rungs();
     let video = rungs.chunk_by(|one, next| one.family() == next.family()).map(video_set);
     let audio = presentation.sorted_audio();
-    let audio = audio.iter().enumerate().flat_map(|(index, sound)| {
-        let layouts = [Some(&sound.stereo), sound.surround.as_ref()];
-        layouts.into_iter().flatten().map(move |layout| audio_set(sound, layout, index == 0))
+    let audio = audio.iter().enumerate().flat_map(|(index, track)| {
+        let layouts = [Some(&track.stereo), track.surround.as_ref()];
+        layouts.into_iter().flatten().map(move |layout| audio_set(track, layout, index == 0))
     });
     let subtitles = presentation.subtitles.iter().map(text_set);
     let mut adaptations: Vec<AdaptationSet> = video.chain(audio).chain(subtitles).collect();
@@ -45,7 +45,7 @@ pub(crate) fn mpd(presentation: &Presentation) -> Vec<u8> {
         profiles: Some(PROFILE.into()),
         mpdtype: Some("static".into()),
         mediaPresentationDuration: Some(duration(timelines(presentation).map(Timeline::end_seconds))),
-        // A network with the rate of @bandwidth, the peak, delivers the first segment within its duration.
+        // At the rate of @bandwidth, the peak, a network delivers a segment within its duration.
         minBufferTime: Some(longest),
         maxSegmentDuration: Some(longest),
         periods: vec![Period {
@@ -61,7 +61,7 @@ pub(crate) fn mpd(presentation: &Presentation) -> Vec<u8> {
 
 /// The timelines of video and audio.
 fn timelines(presentation: &Presentation) -> impl Iterator<Item = &Timeline> {
-    let audio = presentation.audio.iter().flat_map(|sound| [Some(&sound.stereo), sound.surround.as_ref()]);
+    let audio = presentation.audio.iter().flat_map(|track| [Some(&track.stereo), track.surround.as_ref()]);
     let video = presentation.rungs.iter().map(|rung| &rung.rendition.timeline);
     video.chain(audio.flatten().map(|layout| &layout.rendition.timeline))
 }
@@ -98,15 +98,15 @@ fn video_set(rungs: &[&Variant]) -> AdaptationSet {
     }
 }
 
-fn audio_set(sound: &AudioTrack, layout: &AudioLayout, default: bool) -> AdaptationSet {
+fn audio_set(track: &AudioTrack, layout: &AudioLayout, default: bool) -> AdaptationSet {
     AdaptationSet {
         contentType: Some("audio".into()),
         mimeType: Some("audio/mp4".into()),
-        lang: sound.language.clone(),
+        lang: track.language.clone(),
         segmentAlignment: Some(true),
         startWithSAP: Some(1),
         Role: vec![role(if default { "main" } else { "alternate" })],
-        Label: vec![label(&sound.label)],
+        Label: vec![label(&track.label)],
         representations: vec![Representation {
             audioSamplingRate: Some(layout.sample_rate.to_string()),
             AudioChannelConfiguration: vec![AudioChannelConfiguration {
@@ -120,22 +120,22 @@ fn audio_set(sound: &AudioTrack, layout: &AudioLayout, default: bool) -> Adaptat
     }
 }
 
-fn text_set(text: &SubtitlesTrack) -> AdaptationSet {
-    let mut roles = vec![role(if text.forced { "forced-subtitle" } else { "subtitle" })];
-    if text.default {
+fn text_set(track: &SubtitlesTrack) -> AdaptationSet {
+    let mut roles = vec![role(if track.forced { "forced-subtitle" } else { "subtitle" })];
+    if track.default {
         roles.push(role("main"));
     }
     AdaptationSet {
         contentType: Some("text".into()),
         mimeType: Some("text/vtt".into()),
-        lang: text.language.clone(),
+        lang: track.language.clone(),
         Role: roles,
-        Label: vec![label(&text.label)],
+        Label: vec![label(&track.label)],
         representations: vec![Representation {
-            id: Some(id(&text.rendition)),
-            bandwidth: Some(text.rendition.rates.peak),
+            id: Some(id(&track.rendition)),
+            bandwidth: Some(track.rendition.rates.peak),
             BaseURL: vec![BaseURL {
-                base: format!("{}/{TEXT_NAME}", text.rendition.folder),
+                base: format!("{}/{TEXT_NAME}", track.rendition.folder),
                 ..BaseURL::default()
             }],
             ..Representation::default()
@@ -167,7 +167,7 @@ fn id(rendition: &Rendition) -> String {
     rendition.folder.split_once('/').map_or(rendition.folder.as_str(), |(_, below)| below).replace('/', "-")
 }
 
-/// The segment timeline; consecutive segments of one duration are one entry.
+/// The segment timeline. Consecutive segments of equal duration share an entry.
 fn runs(timeline: &Timeline) -> Vec<S> {
     let mut runs: Vec<S> = Vec::new();
     let mut end = None;
@@ -203,7 +203,7 @@ fn fraction(frame_rate: f64) -> Option<String> {
     }
 }
 
-/// The code point of FFmpeg's default layout for a number of channels; up to 5.1 it is that number.
+/// The code point of FFmpeg's default layout for a number of channels. Up to 5.1 it equals that number.
 fn channel_configuration(channels: u32) -> u32 {
     match channels {
         7 => 11,
@@ -233,7 +233,7 @@ mod tests {
         dash_mpd_core::parse(&String::from_utf8(mpd(presentation)).unwrap()).unwrap()
     }
 
-    /// One element a line.
+    /// The MPD with one element per line.
     fn lines(presentation: &Presentation) -> String {
         String::from_utf8(mpd(presentation)).unwrap().replace("><", ">\n<")
     }
@@ -350,14 +350,14 @@ mod tests {
                 same.collect::<Vec<_>>()
             };
             let labels: Vec<&str> = of("audio").iter().map(|set| set.Label[0].content.as_str()).collect();
-            let expected: Vec<&str> = layouts.iter().map(|(sound, _)| sound.label.as_str()).collect();
+            let expected: Vec<&str> = layouts.iter().map(|(track, _)| track.label.as_str()).collect();
             prop_assert_eq!(labels, expected);
             let files: Vec<&str> =
                 of("text").iter().map(|set| set.representations[0].BaseURL[0].base.as_str()).collect();
             let expected: Vec<String> = presentation
                 .subtitles
                 .iter()
-                .map(|text| format!("{}/subtitles.vtt", text.rendition.folder))
+                .map(|track| format!("{}/subtitles.vtt", track.rendition.folder))
                 .collect();
             prop_assert_eq!(files, expected);
         }

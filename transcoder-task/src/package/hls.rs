@@ -74,7 +74,7 @@ fn playlist(
 ) -> MediaPlaylist {
     let segments = timeline.segments.iter().enumerate().map(|(number, segment)| MediaSegment {
         uri: name(number),
-        // The error of 32 bits is at most 2^-23: 10 milliseconds over 24 hours.
+        // The rounding error of 32 bits is at most 2^-23: 10 milliseconds over 24 hours.
         duration: timeline.seconds(segment.duration_ticks) as f32,
         map: init.filter(|_| number == 0).map(|uri| Map { uri: uri.into(), ..Map::default() }),
         ..MediaSegment::default()
@@ -90,8 +90,8 @@ fn playlist(
 /// An audio group: stereo or surround.
 struct Group<'a> {
     id: &'static str,
-    /// One layout of each track. RFC 8216 section 4.3.4.2.1 requires the same members in every group, so a
-    /// track that is only in stereo is also in the surround group.
+    /// One layout per track. RFC 8216 section 4.3.4.2.1 requires the same members in every group, so the
+    /// surround group also has the tracks that are only in stereo.
     layouts: Vec<&'a AudioLayout>,
     codecs: Vec<&'a str>,
     rates: Rates,
@@ -109,10 +109,10 @@ impl<'a> Group<'a> {
     fn all(audio: &[&'a AudioTrack]) -> Vec<Self> {
         let mut groups = Vec::new();
         if !audio.is_empty() {
-            groups.push(Self::new("stereo", audio.iter().map(|sound| &sound.stereo).collect()));
+            groups.push(Self::new("stereo", audio.iter().map(|track| &track.stereo).collect()));
         }
-        if audio.iter().any(|sound| sound.surround.is_some()) {
-            let widest = |sound: &&'a AudioTrack| sound.surround.as_ref().unwrap_or(&sound.stereo);
+        if audio.iter().any(|track| track.surround.is_some()) {
+            let widest = |track: &&'a AudioTrack| track.surround.as_ref().unwrap_or(&track.stereo);
             groups.push(Self::new("surround", audio.iter().map(widest).collect()));
         }
         groups
@@ -120,12 +120,12 @@ impl<'a> Group<'a> {
 
     fn members(&self, audio: &[&AudioTrack]) -> Vec<AlternativeMedia> {
         let members =
-            audio.iter().zip(&self.layouts).enumerate().map(|(index, (sound, layout))| AlternativeMedia {
+            audio.iter().zip(&self.layouts).enumerate().map(|(index, (track, layout))| AlternativeMedia {
                 media_type: AlternativeMediaType::Audio,
                 group_id: self.id.into(),
                 uri: Some(layout.rendition.playlist()),
-                name: sound.label.clone(),
-                language: sound.language.clone(),
+                name: track.label.clone(),
+                language: track.language.clone(),
                 default: index == 0,
                 channels: Some(layout.channels.to_string()),
                 ..AlternativeMedia::default()
@@ -152,15 +152,15 @@ fn autoselected(mut group: Vec<AlternativeMedia>) -> Vec<AlternativeMedia> {
 }
 
 fn subtitles_group(subtitles: &[SubtitlesTrack]) -> Vec<AlternativeMedia> {
-    let default = subtitles.iter().position(|text| text.default);
-    let members = subtitles.iter().enumerate().map(|(index, text)| AlternativeMedia {
+    let default = subtitles.iter().position(|track| track.default);
+    let members = subtitles.iter().enumerate().map(|(index, track)| AlternativeMedia {
         media_type: AlternativeMediaType::Subtitles,
         group_id: SUBTITLES_GROUP.into(),
-        uri: Some(text.rendition.playlist()),
-        name: text.label.clone(),
-        language: text.language.clone(),
+        uri: Some(track.rendition.playlist()),
+        name: track.label.clone(),
+        language: track.language.clone(),
         default: Some(index) == default,
-        forced: text.forced,
+        forced: track.forced,
         ..AlternativeMedia::default()
     });
     autoselected(members.collect())
@@ -170,7 +170,7 @@ fn subtitles_group(subtitles: &[SubtitlesTrack]) -> Vec<AlternativeMedia> {
 pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
     let audio = presentation.sorted_audio();
     let groups = Group::all(&audio);
-    let text_rates = Rates::highest(presentation.subtitles.iter().map(|text| &text.rendition));
+    let text_rates = Rates::highest(presentation.subtitles.iter().map(|track| &track.rendition));
     let subtitles = (!presentation.subtitles.is_empty()).then(|| SUBTITLES_GROUP.to_owned());
     let mut alternatives: Vec<AlternativeMedia> =
         groups.iter().flat_map(|group| group.members(&audio)).collect();
@@ -219,7 +219,7 @@ pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
     text(|buffer| playlist.write_to(buffer))
 }
 
-/// The sorted rungs, with the variant to begin with first.
+/// The sorted rungs, with the variant that players begin with in front.
 fn in_playlist_order(presentation: &Presentation) -> Vec<&Variant> {
     let mut rungs = presentation.sorted_rungs();
     let most_played = rungs.first().map(|rung| rung.family());

@@ -1,4 +1,4 @@
-//! The model of a stream for all manifests: renditions with their segments, rates, labels, and the names of
+//! The model of a stream for all manifests: renditions with segments, rates and labels, and the names of
 //! files.
 
 /// A published segment, with the data that manifests need.
@@ -6,11 +6,10 @@
 pub(crate) struct Published {
     /// Earliest presentation time of its samples in ticks. With B frames this is not the first sample's.
     pub(crate) start_ticks: u64,
-    /// From there to the end of the last presented sample, in ticks.
+    /// Time in ticks from `start_ticks` to the end of the last presented sample.
     pub(crate) duration_ticks: u64,
     /// Number of samples (frames).
     pub(crate) samples: usize,
-    /// Size.
     pub(crate) bytes: u64,
     /// Bytes from its start to the end of its first sample, which decode to one frame. 0 without video.
     pub(crate) key_bytes: u64,
@@ -68,7 +67,7 @@ impl Timeline {
     }
 
     /// The peak as in RFC 8216 section 4.1: the highest rate of consecutive segments that last between 0.5
-    /// and 1.5 target durations. A very short last segment counts only together with the one before.
+    /// and 1.5 target durations. A very short last segment counts only together with the previous one.
     fn measured(&self, target_seconds: u64, bytes: impl Fn(&Published) -> u64) -> Rates {
         let bits = |bytes: u64, ticks: u64| {
             let of_a_second = u128::from(bytes) * 8 * u128::from(self.timescale);
@@ -135,7 +134,6 @@ pub(crate) struct Rendition {
     pub(crate) folder: String,
     /// RFC 6381 string of this rendition; empty for subtitles.
     pub(crate) codecs: String,
-    /// Its segments.
     pub(crate) timeline: Timeline,
     /// Measured rates; planned rates while the stream grows.
     pub(crate) rates: Rates,
@@ -144,7 +142,6 @@ pub(crate) struct Rendition {
 /// A rung.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Variant {
-    /// The video.
     pub(crate) rendition: Rendition,
     /// Width in pixels.
     pub(crate) width: u32,
@@ -163,7 +160,8 @@ pub(crate) struct AudioTrack {
     pub(crate) label: String,
     /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// Plays unless the viewer chooses another. The first default track counts, else the first track.
+    /// True for a track that plays unless the viewer chooses another. The first default track counts, else
+    /// the first track.
     pub(crate) default: bool,
     /// Mono or stereo, which every player supports.
     pub(crate) stereo: AudioLayout,
@@ -174,7 +172,6 @@ pub(crate) struct AudioTrack {
 /// An audio track in one channel layout.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AudioLayout {
-    /// The audio.
     pub(crate) rendition: Rendition,
     /// Number of channels.
     pub(crate) channels: u32,
@@ -191,9 +188,9 @@ pub(crate) struct SubtitlesTrack {
     pub(crate) label: String,
     /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// Shown unless the viewer turns it off. At most the first such track is shown.
+    /// True for a track that is shown unless the viewer turns it off. Only the first default track counts.
     pub(crate) default: bool,
-    /// Holds only translations that every viewer needs, for example of signs.
+    /// True if the track holds only translations that every viewer needs, for example of signs.
     pub(crate) forced: bool,
 }
 
@@ -265,7 +262,7 @@ pub(crate) const I_FRAMES_NAME: &str = "iframes.m3u8";
 /// File name of a whole subtitle track.
 pub(crate) const TEXT_NAME: &str = "subtitles.vtt";
 
-/// The bytes that `write` writes.
+/// Collects the output of `write`.
 pub(crate) fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Vec<u8> {
     let mut buffer = Vec::new();
     // Writing to memory cannot fail.

@@ -1,7 +1,7 @@
 //! Splits FFmpeg's fragmented MP4 into an init segment and media segments while it arrives.
 //!
-//! FFmpeg writes `ftyp moov (moof mdat)*` to a pipe. A fragment (`moof` and `mdat`) of video is everything
-//! from one keyframe to the next, one of audio a quarter of a second. Fragments that begin in the same
+//! FFmpeg writes `ftyp moov (moof mdat)*` to a pipe. A video fragment (`moof` and `mdat`) spans the time from
+//! one keyframe to the next; an audio fragment lasts a quarter of a second. Fragments that begin in the same
 //! interval between the plan's boundaries become one segment.
 //!
 //! Segment times are presentation times. Decoding times of a variable frame rate may be early by the longest
@@ -43,21 +43,21 @@ pub(crate) struct Segment {
     pub(crate) interval: i64,
     /// Presentation time of its first sample in ticks.
     pub(crate) start_ticks: u64,
-    /// From there to the end of its last sample, in ticks.
+    /// Time in ticks from `start_ticks` to the end of its last sample.
     pub(crate) duration_ticks: u64,
     /// Number of samples (frames).
     pub(crate) samples: usize,
     /// Bytes from its start to the end of its first sample.
     pub(crate) key_bytes: u64,
-    /// Whether its first sample is a sync sample.
+    /// True if its first sample is a sync sample.
     pub(crate) starts_with_keyframe: bool,
-    /// Whether the end of the pipe closed it, so that it may be incomplete.
+    /// True if the end of the pipe closed it. It may be incomplete.
     pub(crate) is_last: bool,
     /// Its fragments, as published.
     pub(crate) bytes: Bytes,
 }
 
-/// The outputs of a rendition as soon as they are complete. Segment numbers begin with `first_number`.
+/// Yields the outputs of a rendition as soon as they are complete. Segment numbers begin with `first_number`.
 pub(crate) fn outputs<R: AsyncRead + Unpin>(
     reader: R,
     boundaries: Boundaries,
@@ -139,7 +139,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
                     }
                     self.add(&fragment, track, &header).await?;
                 }
-                // mfra and others have no use in segments.
+                // Segments have no use for mfra and other boxes.
                 _ => {}
             }
         }
@@ -165,7 +165,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
             self.boundaries.interval(seconds(fragment.start_ticks))
         };
         if let Some(open) = self.open.as_mut().filter(|open| open.interval != interval) {
-            // The exact end, whatever the last frame's duration says.
+            // The exact end. The duration that the last frame states may be wrong.
             open.end_ticks = fragment.start_ticks.max(open.start_ticks);
             self.close();
         }
@@ -235,11 +235,11 @@ async fn read_header<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<Stre
     let (kind, body) = header
         .and_then(|header| Some((header.kind, header.body?)))
         .filter(|(_, body)| *body <= LARGEST_SEGMENT)
-        .ok_or(CmafError::Unexpected("a box without a sensible size"))?;
+        .ok_or(CmafError::Unexpected("a box of an invalid size"))?;
     Ok(Some(StreamedHeader { kind, bytes, body }))
 }
 
-/// Reads a box with its header, and returns its type, too; `None` at the end of the pipe.
+/// Reads a box with its header. Returns its type and bytes; `None` at the end of the pipe.
 async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<(BoxType, Bytes)>, CmafError> {
     let Some(StreamedHeader { kind, mut bytes, body }) = read_header(reader).await? else { return Ok(None) };
     let start = bytes.len();
@@ -277,7 +277,7 @@ fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError
     }
     let mut retimed = Vec::with_capacity(size);
     moof.encode(&mut retimed)?;
-    // The samples follow this box, whose size may have changed.
+    // The samples follow the `moof` box, whose size may have changed.
     let grown = retimed.len() as i64 - size as i64;
     for trun in moof.traf.iter_mut().flat_map(|traf| &mut traf.trun) {
         trun.data_offset = trun.data_offset.and_then(|offset| i32::try_from(i64::from(offset) + grown).ok());
@@ -287,8 +287,8 @@ fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError
     Ok(Fragment { moof: retimed.into(), ..fragment })
 }
 
-/// Sets decoding times to the presentation times in ascending order. Returns false if they are equal already,
-/// or if the fragment cannot express that.
+/// Sets decoding times to the presentation times in ascending order. Returns false if they already are, or if
+/// the fragment cannot express that.
 fn retime(
     traf: &mut Traf,
     defaults: SampleDefaults,

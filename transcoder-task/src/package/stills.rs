@@ -26,8 +26,8 @@ const START: [u8; 3] = [0xff, 0xd8, 0xff];
 /// JPEG's end of image. Neither marker occurs inside an image: in JPEG data each 0xFF is followed by a zero
 /// or a restart marker, and the tables of FFmpeg's encoder have no 0xFF.
 const END: [u8; 2] = [0xff, 0xd9];
-/// Weight of stills at the very beginning or end, where titles, credits and fades are, in the choice of the
-/// poster.
+/// Weight of the first and last stills in the choice of the poster. They often show titles, credits and
+/// fades.
 const EDGE_WEIGHT: f64 = 0.75;
 /// Tiles per row of the storyboard.
 const COLUMNS: usize = 10;
@@ -38,29 +38,29 @@ const STORYBOARD_LIMIT: Duration = Duration::from_secs(60);
 /// File name of the sheet, next to the storyboard's cues.
 pub(crate) const SHEET_NAME: &str = "storyboard-0.jpg";
 
-/// Seconds between stills of a video of this duration (0 if unknown): at least one, a multiple of a tenth,
-/// for about a hundred stills at most.
+/// Seconds between stills of a video of this duration (0 if unknown): a multiple of a tenth, at least one,
+/// and long enough for at most a hundred stills.
 #[must_use]
 pub(crate) fn interval_seconds(duration_seconds: f64) -> f64 {
     if duration_seconds > 0.0 {
-        // One in reserve, because a video may be a little longer than its header says.
+        // The spare still is for a video that is a little longer than its header says.
         (duration_seconds / (MAX_STILLS - 1) as f64 * 10.0).ceil().max(10.0) / 10.0
     } else {
         UNKNOWN_INTERVAL
     }
 }
 
-/// The filters for stills: the frame on screen at each multiple of the interval, from 0 to the end of the
-/// video, scaled to this size in pixels. `corrections` run before scaling and see only the stills, so their
-/// cost does not matter. (For interlaced video `field`, which keeps every other line, works; `bwdif` needs
-/// the frames between.)
+/// The filters for stills. They pick the frame on screen at each multiple of the interval, from 0 to the end
+/// of the video, and scale it to this size in pixels. `corrections` run before scaling and see only the
+/// stills, so their cost does not matter. (To deinterlace, use `field`, which keeps every other line; `bwdif`
+/// needs the frames in between.)
 ///
 /// Stills need a filter graph of their own, apart from the rungs': FFmpeg 7 requests the next frame from a
 /// graph's slowest output, and meanwhile uncompressed frames of the other outputs accumulate.
 ///
 /// `fps` repeats a frame while it is on screen, and the first frame if the video begins after the `first`
-/// multiple. It rounds times up, so a frame counts for the first multiple at or after its time. It delays
-/// only until the second frame.
+/// multiple. It rounds times up, so a frame counts for the first multiple at or after its time. It outputs a
+/// frame when the next one arrives.
 pub(crate) fn filters(
     interval_seconds: f64,
     first: usize,
@@ -81,12 +81,12 @@ pub(crate) struct Stills {
     jpegs: Vec<Bytes>,
     interval_seconds: f64,
     taken: usize,
-    /// One still in this many is kept.
+    /// The first of this many stills is kept.
     one_of: usize,
 }
 
 impl Stills {
-    /// No stills yet, at this interval.
+    /// An empty series at this interval.
     #[must_use]
     pub(crate) fn every(interval_seconds: f64) -> Self {
         Self { jpegs: Vec::new(), interval_seconds, taken: 0, one_of: 1 }
@@ -111,19 +111,19 @@ impl Stills {
         }
     }
 
-    /// Reads FFmpeg's stills to the end of the pipe, and passes each to the callback.
+    /// Reads FFmpeg's stills to the end of the pipe, and passes each to `on_still`.
     ///
     /// # Errors
     /// The pipe cannot be read.
     pub(crate) async fn read(
         mut self,
         mut pipe: impl AsyncRead + Unpin,
-        mut made: impl FnMut(&Bytes),
+        mut on_still: impl FnMut(&Bytes),
     ) -> std::io::Result<Self> {
         let mut stream = JpegStream::default();
         while pipe.read_buf(&mut stream.buffer).await? > 0 {
             while let Some(jpeg) = stream.next() {
-                made(&jpeg);
+                on_still(&jpeg);
                 self.take(jpeg);
             }
         }
@@ -144,8 +144,9 @@ impl Stills {
         self.interval_seconds *= 2.0;
     }
 
-    /// The most representative still, if there is one: the largest, since black, blank and blurred frames are
-    /// small, but not one of the first or last moments if others are about as large.
+    /// The most representative still, if there is one: the largest JPEG, because black, blank and blurred
+    /// frames are small. The first and last stills are chosen only if they are clearly larger than the
+    /// others.
     #[must_use]
     pub(crate) fn poster(&self) -> Option<Bytes> {
         let count = self.jpegs.len();
@@ -212,7 +213,7 @@ impl JpegStream {
     fn next(&mut self) -> Option<Bytes> {
         if self.searched == 0 {
             let start = memmem::find(&self.buffer, &START)
-                // The buffer may end within a start.
+                // The buffer may end within a start marker.
                 .unwrap_or(self.buffer.len().saturating_sub(START.len() - 1));
             self.buffer.advance(start);
             if !self.buffer.starts_with(&START) {
@@ -339,8 +340,8 @@ mod tests {
 
     #[tokio::test]
     async fn stills_are_split_at_any_chunk_boundary() {
-        let wanted = stills(&[3, 0, 500]);
-        let stream = [b"noise\xff", &wanted.jpegs.concat()[..], b"\xff", &START, b"cut off"].concat();
+        let expected = stills(&[3, 0, 500]);
+        let stream = [b"noise\xff", &expected.jpegs.concat()[..], b"\xff", &START, b"cut off"].concat();
         for size in [1, 2, 3, 7, 400, 4096] {
             let (mut sender, receiver) = tokio::io::duplex(size);
             let send = async {
@@ -348,7 +349,7 @@ mod tests {
                 drop(sender);
             };
             let (read, ()) = tokio::join!(Stills::every(1.0).read(receiver, |_| {}), send);
-            assert_eq!(read.unwrap(), wanted, "in pieces of {size}");
+            assert_eq!(read.unwrap(), expected, "in pieces of {size}");
         }
         assert_eq!(read(b"", 1.0).await, stills(&[]));
     }
@@ -433,7 +434,7 @@ mod tests {
         process::convert(&arguments, input, Duration::from_secs(30)).await.unwrap()
     }
 
-    /// The stills of a generated picture after some `changes`.
+    /// The stills of a generated picture, filtered by `changes`.
     async fn stills_of(graph: &str, changes: &str) -> Stills {
         let filters = format!("{changes},{}", filters(1.0, 0, (64, 36), &[]));
         let arguments = ["-f", "lavfi", "-i", graph, "-vf", &filters, "-fps_mode", "vfr"];

@@ -16,8 +16,8 @@ const MAX_CUE_BYTES: usize = 2000;
 /// Most cues on screen at once. A cue is repeated in every segment that it overlaps, so these three limits
 /// bound the published bytes.
 const MAX_CONCURRENT_CUES: usize = 32;
-/// Least duration of a segment except the last. Subtitles are small, so requests cost more than bytes. A
-/// final (VOD) playlist of subtitles may have its own target duration (RFC 8216, 6.2.4).
+/// Shortest segment except the last. Subtitles are small, so requests cost more than bytes. A final (VOD)
+/// playlist of subtitles may have its own target duration (RFC 8216, 6.2.4).
 const SEGMENT_SECONDS: f64 = 30.0;
 /// Markup that FFmpeg writes for styles. All other markup is text.
 const TAGS: [&str; 6] = ["<b>", "</b>", "<i>", "</i>", "<u>", "</u>"];
@@ -36,7 +36,7 @@ struct Cue {
 pub(crate) struct Track {
     /// In order of start times.
     cues: Vec<Cue>,
-    /// Whether text was dropped because of a limit.
+    /// True if text was dropped because of a limit.
     pub(crate) truncated: bool,
 }
 
@@ -57,7 +57,7 @@ impl Track {
     pub(crate) async fn read(mut pipe: impl AsyncRead + Unpin) -> std::io::Result<Self> {
         let mut bytes = Vec::new();
         (&mut pipe).take(MAX_BYTES).read_to_end(&mut bytes).await?;
-        // Without a reader of the rest, FFmpeg would block.
+        // The rest must be read too, or FFmpeg would block.
         let rest = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
         let mut track = Self::parse(&String::from_utf8_lossy(&bytes));
         track.truncated |= rest > 0;
@@ -78,7 +78,8 @@ impl Track {
                 cues.push(Cue { start, end, text: String::new() });
                 after_blank = false;
             } else if let Some(cue) = cues.last_mut() {
-                // Also after a blank line, which was part of the text.
+                // A line after a blank line also belongs to the cue, because the blank line was part of the
+                // text.
                 if cue.text.len() + line.len() <= MAX_CUE_BYTES {
                     cue.text.extend((!cue.text.is_empty()).then_some('\n'));
                     cue.text += line;
@@ -216,7 +217,7 @@ mod tests {
 
     use super::*;
 
-    fn texts(track: &Track) -> Vec<(u64, u64, &str)> {
+    fn cues(track: &Track) -> Vec<(u64, u64, &str)> {
         track.cues.iter().map(|cue| (cue.start, cue.end, cue.text.as_str())).collect()
     }
 
@@ -227,7 +228,7 @@ mod tests {
              01:00:02.500 --> 123:00:05.000 align:start\nZweite Zeile: äöü 你好\nnext line\n",
         );
         assert_eq!(
-            texts(&track),
+            cues(&track),
             [
                 (500, 2000, "First line, with <i>markup</i>"),
                 (3_602_500, 442_805_000, "Zweite Zeile: äöü 你好\nnext line"),
@@ -244,7 +245,7 @@ mod tests {
              00:04.000 --> 00:05.000\n\n",
         );
         assert_eq!(
-            texts(&track),
+            cues(&track),
             [(
                 1000,
                 2000,
@@ -301,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cue_is_in_every_segment_that_it_is_shown_in(
+        fn a_cue_is_in_every_segment_that_it_overlaps(
             cues in prop::collection::vec((0_u64..200_000, 1_u64..90_000), 0..20), step in 1.0_f64..11.0,
         ) {
             let text: String = cues
@@ -345,10 +346,10 @@ mod tests {
         let arguments =
             ["-loglevel", "error", "-f", "srt", "-i", "pipe:0", "-c:s", "webvtt", "-f", "webvtt", "pipe:1"];
         let (arguments, input) = (arguments.map(str::to_owned), [Bytes::from(srt)]);
-        let made = crate::process::convert(&arguments, &input, Duration::from_secs(30)).await.unwrap();
-        let track = Track::read(&made[..]).await.unwrap();
+        let output = crate::process::convert(&arguments, &input, Duration::from_secs(30)).await.unwrap();
+        let track = Track::read(&output[..]).await.unwrap();
         assert_eq!(
-            texts(&track),
+            cues(&track),
             [(20_000, 22_500, "late <i>text</i> &amp; more"), (3_621_000, 3_640_000, "line\nline")]
         );
     }

@@ -49,7 +49,7 @@ fn rates_are_measured_over_about_a_segment() {
     let peak = (1_090_000.0_f64 * 8.0 / 4.1).ceil() as u64;
     assert_eq!(segments.rates(4), Rates { peak, average: 1_570_371 });
     assert_eq!(segments.key_rates(4), Rates { peak: 8000, average: 8000 });
-    // One frame is all there is.
+    // A single frame.
     let single = timeline(1000, 0, &[40]);
     assert_eq!(single.rates(4), Rates { peak: 80_000, average: 80_000 });
     assert_eq!(Timeline::default().rates(4), Rates::default());

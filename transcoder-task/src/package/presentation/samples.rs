@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// Segments of these lengths in ticks, one behind the other; bytes grow with the length.
+/// Contiguous segments of these lengths in ticks. Longer segments have more bytes.
 pub(crate) fn timeline(timescale: u32, start_ticks: u64, lengths: &[u64]) -> Timeline {
     let mut next = start_ticks;
     let segments = lengths.iter().map(|&duration_ticks| {
@@ -16,7 +16,7 @@ pub(crate) fn timeline(timescale: u32, start_ticks: u64, lengths: &[u64]) -> Tim
     Timeline { timescale, segments: segments.collect() }
 }
 
-/// A rendition with that average; a quarter more at its peak.
+/// A rendition with this average rate. Its peak is a quarter higher.
 pub(crate) fn rendition(folder: &str, codecs: &str, average: u64, timeline: Timeline) -> Rendition {
     let rates = Rates { peak: average + average / 4, average };
     Rendition { folder: format!("0123/{folder}"), codecs: codecs.into(), timeline, rates }
@@ -43,17 +43,17 @@ fn layout(name: &str, channels: u32, lengths: &[u64]) -> AudioLayout {
     }
 }
 
-/// Three codecs, two languages, one of them in surround as well, subtitles.
+/// A presentation with three codecs, subtitles, and audio in two languages, one of them also in surround.
 pub(crate) fn everything() -> Presentation {
     let whole = [192_512, 192_512, 191_488, 72_704];
-    let sound = |label: &str, language: &str, stereo, surround| AudioTrack {
+    let audio_track = |label: &str, language: &str, stereo, surround| AudioTrack {
         label: label.into(),
         language: Some(language.into()),
         default: false,
         stereo,
         surround,
     };
-    let text = |name: &str, label: &str, forced| SubtitlesTrack {
+    let subtitle_track = |name: &str, label: &str, forced| SubtitlesTrack {
         rendition: rendition(
             &format!("subtitles/{name}"),
             "",
@@ -74,11 +74,11 @@ pub(crate) fn everything() -> Presentation {
             rung("1080p-hevc", "hvc1.1.6.L120.90", (1920, 1080), 2_400_000),
         ],
         audio: vec![
-            sound("English", "en", layout("eng", 2, &whole), Some(layout("eng-surround", 6, &whole))),
+            audio_track("English", "en", layout("eng", 2, &whole), Some(layout("eng-surround", 6, &whole))),
             // Ends early.
-            sound("German", "de", layout("deu", 1, &[192_512, 100_352]), None),
+            audio_track("German", "de", layout("deu", 1, &[192_512, 100_352]), None),
         ],
-        subtitles: vec![text("deu", "German", false), text("deu-2", "German 2", true)],
+        subtitles: vec![subtitle_track("deu", "German", false), subtitle_track("deu-2", "German 2", true)],
     }
 }
 
@@ -86,7 +86,7 @@ prop_compose! {
     fn any_timeline()(
         timescale in prop::sample::select(vec![1000_u32, 12_800, 30_000, 44_100, 48_000, 90_000]),
         late in 0_u64..3,
-        // Few different lengths, so that some follow on each other; gaps.
+        // Few different lengths, so that some neighbours are equal. Some segments follow a gap.
         lengths in prop::collection::vec(
             (prop::sample::select(vec![1_u64, 300, 400, 401]), 0_u64..20),
             1..20,
@@ -106,7 +106,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// Whatever a plan can hold, with measured rates.
+    /// Any presentation that a plan can produce, with measured rates.
     pub(crate) fn any_presentation()(
         rungs in prop::collection::vec(
             (any_timeline(), prop::sample::select(vec!["avc1.64001f", "hvc1.1.6.L93.90", "av01.0.05M.08"])),

@@ -13,7 +13,7 @@ use crate::{
 const FRAGMENTS: &str = "-movflags +empty_moov+default_base_moof+skip_sidx+frag_discont\
                          +negative_cts_offsets -avoid_negative_ts disabled -f mp4 pipe:1";
 
-/// Publishes what FFmpeg makes of the arguments in segments of a second.
+/// Runs FFmpeg with the arguments, and publishes its output in segments of a second.
 async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments: &str) -> Part {
     let output = crate::process::command("ffmpeg")
         .args("-nostdin -loglevel error".split(' '))
@@ -42,7 +42,7 @@ async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments:
     }
 }
 
-/// Pictures at 0 s and from 2 s to 4 s, so that the largest composition offset comes late.
+/// Frames at 0 s and from 2 s to 4 s, so that the largest composition offset is not in the first fragment.
 async fn publish_rung(store: &Store) -> Part {
     publish(
         store,
@@ -54,7 +54,7 @@ async fn publish_rung(store: &Store) -> Part {
     .await
 }
 
-async fn publish_sound(store: &Store, language: &str, begins: f64) -> Part {
+async fn publish_audio(store: &Store, language: &str, begins: f64) -> Part {
     publish(
         store,
         &format!("job/audio/{language}"),
@@ -67,7 +67,7 @@ async fn publish_sound(store: &Store, language: &str, begins: f64) -> Part {
     .await
 }
 
-/// What FFmpeg's own reader makes of a file.
+/// Runs ffprobe on a file; FFmpeg's reader must not complain.
 async fn probe(file: &std::path::Path, arguments: &str) -> String {
     let output = crate::process::command("ffprobe")
         .args("-loglevel error -of csv=p=0".split(' '))
@@ -81,7 +81,7 @@ async fn probe(file: &std::path::Path, arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// When the samples of each track are shown, in order.
+/// The sorted presentation times of the samples of each track.
 async fn times(file: &std::path::Path) -> BTreeMap<usize, Vec<f64>> {
     let mut times: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
     for line in probe(file, "-show_entries packet=stream_index,pts_time").await.lines() {
@@ -96,20 +96,20 @@ async fn times(file: &std::path::Path) -> BTreeMap<usize, Vec<f64>> {
 }
 
 #[tokio::test]
-async fn every_sample_is_shown_when_its_segment_says() {
+async fn every_sample_keeps_the_presentation_time_of_its_segment() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::Folder(folder.path().to_owned());
     let parts = [
         publish_rung(&store).await,
-        publish_sound(&store, "eng", 0.0).await,
-        publish_sound(&store, "deu", 1.5).await,
+        publish_audio(&store, "eng", 0.0).await,
+        publish_audio(&store, "deu", 1.5).await,
     ];
     let path = "job/mp4/64p.mp4";
     let read = Cell::new(0);
-    let made = remux(&store, &parts, path, |bytes| read.set(read.get() + bytes)).await.unwrap();
+    let mp4 = remux(&store, &parts, path, |bytes| read.set(read.get() + bytes)).await.unwrap();
     let file = folder.path().join(path);
     let bytes = Bytes::from(std::fs::read(&file).unwrap());
-    assert_eq!(made.bytes, bytes.len() as u64);
+    assert_eq!(mp4.bytes, bytes.len() as u64);
     let paths = parts.iter().flat_map(|part| (0..part.segments).map(|number| segment_path(part, number)));
     let segments: u64 = paths.map(|path| std::fs::metadata(folder.path().join(path)).unwrap().len()).sum();
     assert_eq!(read.get(), 2 * segments);
@@ -118,20 +118,20 @@ async fn every_sample_is_shown_when_its_segment_says() {
     assert_eq!(order, ["ftyp", "moov", "mdat"]);
 
     let times = times(&file).await;
-    let pictures: Vec<_> = [0.0].into_iter().chain((50..100).map(|n| f64::from(n) / 25.0)).collect();
-    assert_eq!(times[&0].len(), pictures.len());
-    for (shown, expected) in times[&0].iter().zip(pictures) {
+    let frame_times: Vec<_> = [0.0].into_iter().chain((50..100).map(|n| f64::from(n) / 25.0)).collect();
+    assert_eq!(times[&0].len(), frame_times.len());
+    for (shown, expected) in times[&0].iter().zip(frame_times) {
         assert!((shown - expected).abs() < 0.001, "{shown} instead of {expected}");
     }
     for (track, begins) in [(1, 0.0), (2, 1.5)] {
-        let sound = &times[&track];
-        // FFmpeg rounds a delay to whole frames of sound: at most 21 ms.
-        assert!((sound[0] - begins).abs() < 0.022, "{} instead of {begins}", sound[0]);
-        let frames = sound.windows(2).all(|two| (two[1] - two[0] - 1024.0 / 48_000.0).abs() < 0.001);
-        assert!(frames && (140..=142).contains(&sound.len()), "{sound:?}");
+        let audio = &times[&track];
+        // FFmpeg rounds a delay to whole audio frames: at most 21 ms.
+        assert!((audio[0] - begins).abs() < 0.022, "{} instead of {begins}", audio[0]);
+        let frames = audio.windows(2).all(|two| (two[1] - two[0] - 1024.0 / 48_000.0).abs() < 0.001);
+        assert!(frames && (140..=142).contains(&audio.len()), "{audio:?}");
     }
 
-    // What is shown together lies together.
+    // Samples that are shown together are stored together.
     let (_, moov) = boxes(&bytes).unwrap().swap_remove(1);
     let moov = Moov::decode_body(&mut moov.as_ref()).unwrap();
     let place = |track: usize, chunk: usize| {
@@ -150,10 +150,10 @@ async fn every_sample_is_shown_when_its_segment_says() {
 }
 
 #[tokio::test]
-async fn pictures_and_sound_are_those_of_the_segments() {
+async fn decoded_frames_equal_those_of_the_segments() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::Folder(folder.path().to_owned());
-    let parts = [publish_rung(&store).await, publish_sound(&store, "eng", 0.0).await];
+    let parts = [publish_rung(&store).await, publish_audio(&store, "eng", 0.0).await];
     remux(&store, &parts, "all.mp4", |_| ()).await.unwrap();
     for (stream, part) in parts.iter().enumerate() {
         let mut segments = std::fs::read(folder.path().join(&part.folder).join("init.mp4")).unwrap();
@@ -181,7 +181,7 @@ async fn pictures_and_sound_are_those_of_the_segments() {
 }
 
 #[tokio::test]
-async fn what_is_gone_or_no_segment_makes_no_file() {
+async fn a_missing_or_invalid_segment_fails_without_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::Folder(folder.path().to_owned());
     let rung = publish_rung(&store).await;
@@ -202,7 +202,7 @@ async fn what_is_gone_or_no_segment_makes_no_file() {
 }
 
 #[tokio::test]
-async fn a_segment_that_changes_under_way_is_no_part_of_the_file() {
+async fn a_segment_that_changes_during_the_remux_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::Folder(folder.path().to_owned());
     let rung = publish_rung(&store).await;
@@ -232,7 +232,7 @@ fn fragment(start: u64, offsets: &[i64]) -> Moof {
 }
 
 #[test]
-fn a_gap_between_fragments_prolongs_the_sample_before_it() {
+fn a_gap_between_fragments_prolongs_the_previous_sample() {
     let mut track = track();
     track.add_fragment(&fragment(500, &[0, 0])).unwrap();
     track.add_fragment(&fragment(1000, &[0])).unwrap();
@@ -243,7 +243,7 @@ fn a_gap_between_fragments_prolongs_the_sample_before_it() {
 }
 
 #[test]
-fn no_sample_is_shown_before_it_is_decoded_and_none_is_late() {
+fn samples_are_shown_after_decoding_and_on_time() {
     let mut track = track();
     // Shown at 500, 800, 600, 700.
     track.add_fragment(&fragment(500, &[0, 200, -100, -100])).unwrap();
@@ -258,7 +258,7 @@ fn no_sample_is_shown_before_it_is_decoded_and_none_is_late() {
 }
 
 #[test]
-fn players_can_begin_where_the_segments_let_them() {
+fn sync_samples_are_those_of_the_segments() {
     let sync = |flags: &[u32]| {
         let mut track = track();
         let entry = |flags: &u32| TrunEntry { flags: Some(*flags), ..TrunEntry::default() };
@@ -281,6 +281,6 @@ fn samples_beyond_four_gigabytes_are_found() {
     let (_, short, _) = places(1, &chunks[1..], 100);
     assert_eq!(short, Some(Stco { entries: vec![100, 1100] }));
     let head = head(&[], &chunks).unwrap();
-    // A box of more than 4 GiB: size 1, and the size behind its name.
+    // A box of more than 4 GiB has size 1, and its real size after its type.
     assert_eq!(head[head.len() - 16..head.len() - 8], *b"\0\0\0\x01mdat");
 }

@@ -8,14 +8,14 @@ use super::*;
 const BOUNDARIES: Boundaries =
     Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02, frame_seconds: 0.04 };
 
-/// The interval that begins there: the first segments are short.
+/// The interval that begins at two seconds. The first intervals are shorter than a second.
 const TWO_SECONDS: i64 = 5;
 
-async fn cut(arguments: &str) -> Vec<Output> {
-    outputs(made(arguments).await.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
+async fn outputs_of(arguments: &str) -> Vec<Output> {
+    outputs(fragmented_mp4(arguments).await.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
 }
 
-async fn made(arguments: &str) -> Vec<u8> {
+async fn fragmented_mp4(arguments: &str) -> Vec<u8> {
     let output = crate::process::command("ffmpeg")
         .args(["-loglevel", "error"])
         .args(arguments.split_whitespace())
@@ -40,8 +40,10 @@ fn split(outputs: Vec<Output>) -> (Init, Vec<Segment>) {
 #[tokio::test]
 async fn video_is_segmented_at_keyframes_without_loss() {
     let (init, segments) = split(
-        cut("-f lavfi -i testsrc2=size=64x64:rate=25:duration=2.6 -c:v libx264 -g 25 -sc_threshold 0 \
-             -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets")
+        outputs_of(
+            "-f lavfi -i testsrc2=size=64x64:rate=25:duration=2.6 -c:v libx264 -g 25 -sc_threshold 0 \
+             -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets",
+        )
         .await,
     );
     assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
@@ -53,13 +55,13 @@ async fn video_is_segmented_at_keyframes_without_loss() {
     assert_eq!(timeline, [(0, 0, 25, 25), (1, 25, 25, 25), (2, 50, 15, 15)]);
     for segment in &segments {
         assert!(segment.starts_with_keyframe);
-        // What is left out are the other frames.
+        // The bytes after `key_bytes` are the other frames.
         let mdat = segment.bytes.windows(4).position(|four| four == b"mdat").unwrap() as u64 + 4;
         assert!(mdat < segment.key_bytes && segment.key_bytes < segment.bytes.len() as u64);
     }
 }
 
-/// Two seconds of black, then three of white that come from elsewhere.
+/// An encoded prefix of two seconds in black, and a copied rest of three seconds in white.
 async fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
     let encoded = "-pix_fmt yuv420p -g 25 -sc_threshold 0 -video_track_timescale 25 \
                    -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+frag_discont \
@@ -70,7 +72,7 @@ async fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
         "-f lavfi -i color=white:size=64x64:rate=25:duration=3 -vf setpts=PTS+2/TB {encoded} libx264 \
          -preset ultrafast"
     );
-    tokio::join!(made(&encoded_prefix), made(&rest))
+    tokio::join!(fragmented_mp4(&encoded_prefix), fragmented_mp4(&rest))
 }
 
 async fn joined(encoded_prefix: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Output>, CmafError> {
@@ -81,7 +83,7 @@ async fn joined(encoded_prefix: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Ou
 async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
     let (encoded_prefix, rest) = prefix_and_rest("libx264 -preset fast -x264-params sps-id=31").await;
     let (init, segments) = split(joined(&encoded_prefix, TWO_SECONDS, &rest).await.unwrap());
-    // High, as the encoded prefix is; the rest is Baseline.
+    // The profile is High, as in the encoded prefix. The rest is Baseline.
     assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
     let timeline: Vec<_> = segments.iter().map(|s| (s.number, s.start_ticks, s.samples)).collect();
     assert_eq!(timeline, [(0, 0, 25), (1, 25, 25), (2, 50, 25), (3, 75, 25), (4, 100, 25)]);
@@ -96,7 +98,7 @@ async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
         assert_eq!(output.stdout.len(), 25 * 64 * 64);
         assert!(output.stdout.iter().all(|pixel| (*pixel > 128) == is_white), "segment {}", segment.number);
     }
-    // An attempt that goes on behind the encoded prefix has the rest alone.
+    // An attempt that resumes after the encoded prefix gets only the rest.
     let (alone, _) = split(outputs(rest.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap());
     assert_ne!(alone, init);
     assert_eq!(alone.with_parameter_sets_of(&init).unwrap(), init);
@@ -123,11 +125,13 @@ async fn an_incomplete_encoded_prefix_is_an_error() {
 async fn variable_frame_rate_decodes_in_presentation_order() {
     // Frames last 40 ms and 1 s, and are reordered.
     let (init, segments) = split(
-        cut("-f lavfi -i testsrc2=size=64x64:rate=25:duration=8 \
+        outputs_of(
+            "-f lavfi -i testsrc2=size=64x64:rate=25:duration=8 \
              -vf select='lt(n,20)+not(mod(n,25))' -fps_mode vfr -enc_time_base 1:1000 \
              -c:v libx264 -bf 3 -b_strategy 0 -g 1000 -video_track_timescale 1000 \
              -movflags +frag_keyframe+empty_moov+default_base_moof+frag_discont+negative_cts_offsets \
-             -avoid_negative_ts disabled")
+             -avoid_negative_ts disabled",
+        )
         .await,
     );
     assert_eq!((init.timescale, segments.len()), (1000, 1));
@@ -149,7 +153,7 @@ async fn variable_frame_rate_decodes_in_presentation_order() {
     assert_eq!(shown, all_decoded);
     let expected: Vec<u64> = (0..20).map(|n| n * 40).chain((1..8).map(|n| n * 1000)).collect();
     assert_eq!(shown, expected);
-    // Samples are where the box says they are: it is whole, and decodes.
+    // The sample offsets of the new `moof` are right: the whole file decodes.
     let mut file = init.bytes.to_vec();
     file.extend(&segment.bytes);
     let folder = tempfile::tempdir().unwrap();
@@ -171,8 +175,10 @@ async fn variable_frame_rate_decodes_in_presentation_order() {
 #[tokio::test]
 async fn audio_fragments_are_grouped_by_boundaries() {
     let (init, segments) = split(
-        cut("-f lavfi -i sine=sample_rate=48000:duration=3 -c:a aac -frag_duration 250000 \
-             -movflags +empty_moov+default_base_moof")
+        outputs_of(
+            "-f lavfi -i sine=sample_rate=48000:duration=3 -c:a aac -frag_duration 250000 \
+             -movflags +empty_moov+default_base_moof",
+        )
         .await,
     );
     assert_eq!(init.codecs, "mp4a.40.2");
@@ -200,7 +206,7 @@ async fn a_segment_closes_with_its_last_fragment() {
     let second_moof =
         output.stdout.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
     writer.write_all(&output.stdout[..second_moof - 4]).await.unwrap();
-    // The pipe stays open, and nothing of the second segment is in it.
+    // The pipe stays open, and has no byte of the second segment.
     let mut outputs = std::pin::pin!(outputs(reader, BOUNDARIES, 0));
     assert!(matches!(outputs.try_next().await, Ok(Some(Output::Init(_)))));
     let Ok(Some(Output::Segment(segment))) = outputs.try_next().await else { panic!("no segment") };
