@@ -6,8 +6,8 @@ use super::{language, model::AudioRendition};
 
 /// Highest bit rate of a copied stereo track: encoders' highest settings.
 const COPY_STEREO_KBPS: u64 = 260;
-/// Seconds that audio may be missing at the start or end of the video before silence is added. Players do not
-/// stop for less.
+/// Longest gap in seconds at the start or end of the video that is not filled with silence. Players do not
+/// stop at shorter gaps.
 const MAX_GAP_SECONDS: f64 = 0.1;
 
 /// A stereo rendition of every track, and a surround rendition of tracks with more channels.
@@ -31,7 +31,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             profile.loudness.is_none()
                 && covers_the_picture
                 && copyable.contains(&track.index)
-                // From FFmpeg's look into the frames: HE-AAC may not show in the header.
+                // FFmpeg takes the profile from the frames. The header may not reveal HE-AAC.
                 && track.profile.as_deref() == Some("LC")
                 && (32_000..=48_000).contains(&track.sample_rate)
                 && (1..=most_kbps * 1000).contains(&track.bit_rate)
@@ -42,7 +42,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             _ => 48_000,
         };
         let (layout, channels, kbps) = match track.channels {
-            // Half of stereo's rate, and a half of that again, because two channels share information.
+            // Half of stereo's rate would be too little, because its channels share information.
             1 => ("mono", 1, profile.audio_kbps * 3 / 4),
             _ => ("stereo", 2, profile.audio_kbps),
         };

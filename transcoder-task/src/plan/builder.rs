@@ -15,9 +15,9 @@ use super::{
     segmentation::Boundaries,
 };
 
-/// Change of the rate factor of encoded rungs beside a copied one. They use the source's keyframes, usually
-/// fewer than their own. Other frames profit from the higher quality of keyframes; this change compensates
-/// for it (VMAF, measured).
+/// Change of the rate factor of encoded rungs beside a copied one. They use the source's keyframes, which are
+/// usually fewer than their own would be. Keyframes have a higher quality, from which the frames after them
+/// profit; a lower rate factor makes up for fewer keyframes (measured in VMAF).
 const CRF_WITH_FEWER_KEYFRAMES: f64 = -0.5;
 
 impl Plan {
@@ -80,7 +80,8 @@ fn picture(video: &Video) -> Picture {
     }
 }
 
-/// A time base with ticks short enough for a time between two frames. Some sources have one tick per frame.
+/// A time base whose ticks are short enough to express a time between two frames. Some sources have one tick
+/// per frame.
 fn refined(time_base: &str) -> String {
     const TICKS_PER_SECOND: u64 = 10_000;
     let parsed =

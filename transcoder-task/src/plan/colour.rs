@@ -85,7 +85,6 @@ pub(crate) enum Signal {
 /// Primaries other than BT.709's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gamut {
-    /// BT.2020.
     Bt2020,
     /// Display P3 (SMPTE EG 432-1).
     P3,
@@ -119,9 +118,9 @@ impl Colour {
         Self { layout, full, signal }
     }
 
-    /// Whether every player displays it correctly without conversion.
+    /// Returns true if every player displays it correctly without conversion.
     #[must_use]
-    pub(crate) fn is_ordinary(self) -> bool {
+    pub(crate) fn needs_no_conversion(self) -> bool {
         self.signal.is_none() && !self.full && matches!(self.layout, Layout::Yuv(_))
     }
 }

@@ -25,7 +25,6 @@ const COPY_PEAK: f64 = 1.2;
 /// The tracks of a source that may be copied, by its sample index.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Copyable {
-    /// The video track.
     pub(crate) video: Option<CopyableVideo>,
     /// FFmpeg's stream indices of AAC-LC tracks.
     pub(crate) audio: Vec<usize>,
@@ -36,12 +35,10 @@ pub(crate) struct Copyable {
 pub(crate) struct CopyableVideo {
     /// Segment boundaries at the source's keyframes.
     pub(crate) boundaries: Boundaries,
-    /// Boundaries with short first segments, if the keyframes would make them long, and the interval of the
-    /// first copied keyframe. All before that keyframe must be encoded.
+    /// Boundaries with short first segments, and the interval of the first copied keyframe; absent if the
+    /// keyframes already allow short first segments. The frames before that keyframe must be encoded.
     pub(crate) encoded_prefix: Option<(Boundaries, i64)>,
-    /// Average rate.
     pub(crate) average_kbps: f64,
-    /// Peak rate.
     pub(crate) peak_kbps: f64,
 }
 
@@ -94,7 +91,7 @@ impl Copyable {
     }
 }
 
-/// Whether a source already has the properties of a rung.
+/// Returns true if a source already has the properties of a rung.
 #[must_use]
 pub(super) fn may_be_copied(video: &Video, copy: &CopyableVideo, rung: &VideoRendition) -> bool {
     let cap = f64::from(rung.max_kbps);
@@ -103,7 +100,7 @@ pub(super) fn may_be_copied(video: &Video, copy: &CopyableVideo, rung: &VideoRen
         && video.rotation == 0
         && !video.interlaced
         && video.pixel_format == "yuv420p"
-        && colour(video).is_ordinary()
+        && colour(video).needs_no_conversion()
         && copy.average_kbps <= cap * COPY_AVERAGE
         && copy.peak_kbps <= cap * COPY_PEAK
 }

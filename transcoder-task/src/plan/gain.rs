@@ -21,7 +21,7 @@ pub(crate) struct Loudness {
 pub(crate) struct Gain {
     /// Gain in dB.
     pub(crate) gain_db: f64,
-    /// Whether a limiter must prevent clipping.
+    /// True if a limiter must prevent clipping.
     pub(crate) limited: bool,
 }
 

@@ -10,15 +10,15 @@ use crate::analysis::{
 pub(crate) const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
 /// A segment may be this much shorter than wanted, so that keyframes at 3.97 s are as good as at 4 s.
 const SLACK_SECONDS: f64 = 0.1;
-/// At the beginning, a segment longer than this share of `segment_seconds` is long: encoding one second, with
-/// the encoder's lookahead, takes two to three seconds on two cores.
+/// At the beginning, a segment longer than this share of `segment_seconds` counts as long. Encoding a second
+/// of video, with the encoder's lookahead, takes two to three seconds on two cores.
 const LONG: f64 = 0.375;
 
 // The sample index keeps frame times for two segments of this length.
 const _: () = assert!(OPENING_SECONDS >= 2.0 * LONGEST_SEGMENT_SECONDS);
 
-/// Chooses the keyframes at which segments begin. Each is the first one that makes its segment long enough,
-/// else the last one before the segment is too long. At the beginning, long enough means as long as all
+/// Chooses the keyframes at which segments begin. A segment ends at the first keyframe that makes it long
+/// enough, else at the last one before it is too long. At the beginning, long enough means as long as all
 /// earlier segments together.
 ///
 /// # Errors
@@ -44,8 +44,7 @@ pub(super) fn choose(
             }
             if candidate.at_seconds - last.at_seconds > LONGEST_SEGMENT_SECONDS {
                 return Err(NotCopyable(
-                    format!("its keyframe at {:.1} s is the last for more than 10.5 s", last.at_seconds)
-                        .into(),
+                    format!("it has no usable keyframe in the 10.5 s after {:.1} s", last.at_seconds).into(),
                 ));
             }
         }
@@ -58,7 +57,7 @@ pub(super) fn choose(
             passed = Some(candidate);
         }
     }
-    // The end starts no segment.
+    // No segment begins at the end.
     chosen.pop_if(|last| last.at_seconds >= end_seconds);
     Ok(chosen)
 }
@@ -68,9 +67,9 @@ fn wanted_seconds(from_start: f64, segment_seconds: f64) -> f64 {
     from_start.clamp(segment_seconds / 8.0, segment_seconds)
 }
 
-/// Chooses frames for short first segments, if the keyframes would make them long. Returns the segment starts
-/// before the keyframe that ends the last long segment of the first `segment_seconds`, and that keyframe's
-/// index in `keyframes`.
+/// Chooses frames for short first segments, if the keyframes would make them long. The encoded prefix ends at
+/// the keyframe that ends the last long segment of the first `segment_seconds`. Returns the segment starts
+/// before that keyframe, and its index in `keyframes`.
 pub(super) fn choose_encoded_prefix(
     frames: impl Iterator<Item = FrameTime>,
     keyframes: &[FrameTime],
@@ -126,7 +125,7 @@ mod tests {
         }
         let (keyframes, end) = evenly(250, 23.0, 20);
         let error = choose(keyframes.into_iter(), end, 4.0).unwrap_err();
-        assert_eq!(error.to_string(), "its keyframe at 0.0 s is the last for more than 10.5 s");
+        assert_eq!(error.to_string(), "it has no usable keyframe in the 10.5 s after 0.0 s");
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
         choose(&[0.0, 3.0], 14.0).unwrap_err();
     }
 
-    /// Instead of segments at these seconds of a picture of so many frames a second.
+    /// The encoded prefix for keyframes at these seconds.
     fn encoded_prefix(keyframes: &[f64], frame_rate: f64) -> Option<(Vec<f64>, usize)> {
         let keyframes: Vec<_> =
             keyframes.iter().map(|at| FrameTime { at_seconds: *at, before_seconds: *at }).collect();
@@ -163,23 +162,23 @@ mod tests {
         assert_eq!(
             encoded_prefix(&[3.0, 13.0], 2.0),
             of(&[3.0, 3.5, 4.0, 5.0, 7.0, 11.0], 1),
-            "wherever it begins"
+            "a later start"
         );
         assert_eq!(encoded_prefix(&[0.0, 2.0, 4.0, 8.0], 2.0), of(&[0.0, 0.5, 1.0], 1));
         assert_eq!(
             encoded_prefix(&[0.0, 1.6, 9.6], 2.5),
             of(&[0.0, 0.8, 1.6, 3.2, 6.4], 2),
-            "a short one before it"
+            "a short segment precedes the long one"
         );
         assert_eq!(encoded_prefix(&[0.0, 1.0, 2.0, 3.5, 13.5], 10.0), of(&[0.0, 0.5, 1.0, 2.0, 4.0, 8.0], 4));
         assert_eq!(
             encoded_prefix(&[0.0, 1.0, 2.0, 4.0, 14.0], 10.0),
             None,
-            "four seconds are there before it"
+            "short segments fill the first four seconds"
         );
         assert_eq!(encoded_prefix(&[0.0, 1.5, 3.0, 4.5], 10.0), None);
-        assert_eq!(encoded_prefix(&[0.0, 1.5], 10.0), None, "nothing would be left of the source");
-        assert_eq!(encoded_prefix(&[0.0, 10.0], 0.1), None, "no frames between");
+        assert_eq!(encoded_prefix(&[0.0, 1.5], 10.0), None, "no frame would be copied");
+        assert_eq!(encoded_prefix(&[0.0, 10.0], 0.1), None, "no frames between the keyframes");
     }
 
     #[test]
@@ -191,7 +190,7 @@ mod tests {
             chosen.iter().take(6).map(|one| one.at_seconds).collect::<Vec<_>>()
         };
         assert_eq!(choose(0.0, 0.5), [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]);
-        assert_eq!(choose(3.0, 1.0), [3.0, 4.0, 5.0, 7.0, 11.0, 15.0], "wherever the picture begins");
+        assert_eq!(choose(3.0, 1.0), [3.0, 4.0, 5.0, 7.0, 11.0, 15.0], "a later start");
         assert_eq!(choose(0.0, 2.0), [0.0, 2.0, 4.0, 8.0, 12.0, 16.0]);
         assert_eq!(choose(0.0, 1.5), [0.0, 1.5, 3.0, 6.0, 10.5, 15.0]);
         assert_eq!(choose(0.0, 10.0), [0.0, 10.0, 20.0, 30.0, 40.0, 50.0]);

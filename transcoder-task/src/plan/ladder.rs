@@ -18,10 +18,10 @@ const LONGEST_SIDE: f64 = 4096.0;
 pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
     let (width, height) = video.display_size();
     let (short, long) = (width.min(height), width.max(height));
-    let mut wanted: Vec<&Rung> = profile.rungs.iter().collect();
-    wanted.sort_by_key(|rung| (rung.codec, std::cmp::Reverse(rung.size)));
-    let mut chosen: Vec<(u32, &Rung)> = Vec::with_capacity(wanted.len());
-    for rungs in wanted.chunk_by(|one, other| one.codec == other.codec) {
+    let mut sorted: Vec<&Rung> = profile.rungs.iter().collect();
+    sorted.sort_by_key(|rung| (rung.codec, std::cmp::Reverse(rung.size)));
+    let mut chosen: Vec<(u32, &Rung)> = Vec::with_capacity(sorted.len());
+    for rungs in sorted.chunk_by(|one, other| one.codec == other.codec) {
         let too_large = rungs.partition_point(|rung| f64::from(rung.size) > short.round());
         match (rungs.split_at(too_large), rungs.last()) {
             ((_, []), Some(smallest)) => chosen.push((even_down(short), smallest)),
@@ -51,7 +51,7 @@ pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
                 encoded_prefix: None,
             }
         })
-        // Very long or wide video has the same size in several rungs.
+        // Very tall or wide video has the same size in several rungs.
         .fold(Vec::new(), |mut rungs: Vec<VideoRendition>, rung| {
             let same = |other: &VideoRendition| {
                 (other.codec, other.width, other.height) == (rung.codec, rung.width, rung.height)
@@ -63,7 +63,7 @@ pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
         })
 }
 
-/// The nearest even size that is not above the source's, which is rounded up to whole pixels.
+/// The nearest even size, but not above the source's size rounded up to whole pixels.
 fn even(pixels: f64, source: f64) -> u32 {
     let nearest = ((pixels / 2.0).round() * 2.0) as u32;
     nearest.min(even_down(source.ceil())).max(2)

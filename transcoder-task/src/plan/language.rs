@@ -1,10 +1,10 @@
-//! Languages of tracks: from the codes in files (ISO 639-2, both variants) to manifests' tags (RFC 5646) and
-//! what people read.
+//! Languages of tracks: from codes in files (ISO 639-2, both variants) to tags in manifests (RFC 5646) and
+//! names in menus.
 
 use isolang::Language;
 
-/// The bibliographic codes of ISO 639-2 and the terminological ones that ISO 639-3 knows: Matroska stores the
-/// first, MP4 mostly the second.
+/// The bibliographic codes of ISO 639-2 with their terminological equivalents, which ISO 639-3 also has.
+/// Matroska stores the former, MP4 mostly the latter.
 const BIBLIOGRAPHIC: [(&str, &str); 20] = [
     ("alb", "sqi"),
     ("arm", "hye"),
@@ -27,19 +27,19 @@ const BIBLIOGRAPHIC: [(&str, &str); 20] = [
     ("tib", "bod"),
     ("wel", "cym"),
 ];
-/// Of a title in a label; titles come from the upload.
+/// Longest title in a label, in characters. Titles come from the upload.
 const LONGEST_TITLE: usize = 80;
 
-/// A track as the file describes it: the language's code, and the title.
+/// A track's language code and title, as stored in the file.
 pub(crate) type Described<'a> = (Option<&'a str>, Option<&'a str>);
 
-/// The RFC 5646 tag of a file's language code, in its shortest form: `en` of `eng`, `de` of `ger`, `pt-BR` of
-/// `por-BR`. None if the code names no language.
+/// The shortest RFC 5646 tag for a file's language code: `en` for `eng`, `de` for `ger`, `pt-BR` for
+/// `por-BR`; `None` if the code names no language.
 pub(crate) fn tag(code: &str) -> Option<String> {
     let mut subtags = code.split(['-', '_']);
     let language = known(subtags.next()?)?;
     let mut tag = language.to_639_1().unwrap_or(language.to_639_3()).to_owned();
-    // Region and script; what is no subtag ends the tag.
+    // Script and region. An invalid subtag ends the tag.
     for subtag in subtags.take_while(|subtag| {
         (2..=8).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
     }) {
@@ -49,7 +49,7 @@ pub(crate) fn tag(code: &str) -> Option<String> {
     Some(tag)
 }
 
-/// A language that is spoken: not undetermined, several, none or uncoded.
+/// The language of a code; `None` for the codes of undetermined, multiple, absent and uncoded languages.
 fn known(code: &str) -> Option<Language> {
     let code = code.to_ascii_lowercase();
     let code = BIBLIOGRAPHIC.iter().find(|(old, _)| *old == code).map_or(code.as_str(), |(_, modern)| modern);
@@ -59,13 +59,13 @@ fn known(code: &str) -> Option<Language> {
     Language::from_639_3(code).or_else(|| Language::from_639_1(code))
 }
 
-/// What people choose tracks by, each different: the language's English name; with the title where several
-/// tracks have that language; the title where the language is unknown; else `nameless`.
+/// A unique name for each track in a menu: the English name of its language, followed by the title if several
+/// tracks have that language. Without a language it is the title, else `nameless`.
 pub(crate) fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
     let described: Vec<(Option<&str>, Option<String>)> = tracks
         .iter()
         .map(|(code, title)| {
-            (code.and_then(known).map(|language| language.to_name()), title.and_then(readable))
+            (code.and_then(known).map(|language| language.to_name()), title.and_then(sanitized))
         })
         .collect();
     let mut labels: Vec<String> = Vec::with_capacity(tracks.len());
@@ -88,14 +88,14 @@ pub(crate) fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
     labels
 }
 
-/// A title on one line, without what playlists and XML cannot hold; None if nothing is left.
-fn readable(title: &str) -> Option<String> {
+/// A title on one line, without the characters that playlists and XML cannot hold; `None` if nothing is left.
+fn sanitized(title: &str) -> Option<String> {
     let fits = |c: &char| !c.is_control() && !matches!(c, '"' | '\u{FFFE}' | '\u{FFFF}');
     let title: String = title.trim().chars().filter(fits).take(LONGEST_TITLE).collect();
     (!title.trim().is_empty()).then(|| title.trim().to_owned())
 }
 
-/// A track's name in URLs: its language's code, with the first number from 2 that makes it unique.
+/// A track's name in URLs: its language code, and a number from 2 on if the code is taken.
 pub(super) fn numbered<'a>(
     language: Option<&str>,
     taken: impl Iterator<Item = &'a String> + Clone,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_what_people_call_the_languages() {
+    fn labels_are_english_language_names() {
         let labels = labels(
             &[
                 (Some("eng"), Some("Stereo")),

@@ -1,7 +1,7 @@
-//! The plan: the renditions of a source, decided before any encoding. All of it is pure.
+//! The plan: the renditions of a source, decided before any encoding by pure functions.
 //!
 //! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles.
-//! [`copyable`] says which tracks need no encoding, with segments at the source's [`keyframes`];
+//! [`copyable`] finds the tracks that need no encoding; [`keyframes`] chooses where their segments begin.
 //! [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`] and [`language`] decide single
 //! properties. [`resume_point`] is the point where an attempt starts after an interruption.
 

@@ -15,7 +15,6 @@ pub(crate) struct Plan {
     pub(crate) audio: Vec<AudioRendition>,
     /// One per subtitle track of the source.
     pub(crate) subtitles: Vec<SubtitleRendition>,
-    /// Segment boundaries.
     pub(crate) boundaries: Boundaries,
     /// Duration of the source in seconds; 0 if unknown.
     pub(crate) duration_seconds: f64,
@@ -26,12 +25,12 @@ pub(crate) struct Plan {
 pub(crate) struct Picture {
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
-    /// Whether the source is interlaced.
+    /// True if the source is interlaced.
     pub(crate) deinterlace: bool,
     /// Meaning of the source's colour values.
     pub(crate) colour: Colour,
-    /// Time base of the encoded rungs: the source's, so that frames keep their times, with ticks made short
-    /// enough for a time between two frames.
+    /// Time base of the encoded rungs: the source's, so that frames keep their times, but with ticks short
+    /// enough to express a time between two frames.
     pub(crate) time_base: String,
     /// Ticks per second of the source's clock.
     pub(crate) timescale: u32,
@@ -61,7 +60,7 @@ pub(crate) struct VideoRendition {
     pub(crate) max_kbps: u32,
     /// Encoder settings; absent for a copied rung.
     pub(crate) encoding: Option<Encoding>,
-    /// The part of a copied rung that is encoded nevertheless.
+    /// The encoded beginning of a copied rung.
     pub(crate) encoded_prefix: Option<EncodedPrefix>,
 }
 
@@ -70,7 +69,7 @@ pub(crate) struct VideoRendition {
 /// until the next keyframe.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct EncodedPrefix {
-    /// The first interval with the source's own frames.
+    /// The first interval with copied frames.
     pub(crate) until: i64,
     /// Settings of the H.264 encoder. Its parameter sets differ from the source's, and the init segment holds
     /// both.
@@ -82,13 +81,11 @@ pub(crate) struct EncodedPrefix {
 pub(crate) struct Encoding {
     /// Constant rate factor.
     pub(crate) crf: f64,
-    /// Preset.
     pub(crate) preset: String,
     /// Encoder parameters as `name=value:name=value`; may be empty.
     pub(crate) params: String,
 }
 
-/// One audio rendition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AudioRendition {
     /// Unique name in the stream and in its URLs: `eng`, `und`, `eng-2`, `eng-5.1`.
@@ -99,7 +96,7 @@ pub(crate) struct AudioRendition {
     pub(crate) language: Option<String>,
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
-    /// Whether it plays unless the viewer chooses another.
+    /// True if the track plays unless the viewer chooses another.
     pub(crate) default: bool,
     /// In Hz.
     pub(crate) sample_rate: u32,
@@ -113,7 +110,7 @@ pub(crate) struct AudioRendition {
     pub(crate) gain: Option<Gain>,
     /// Duration of the source's track in seconds; 0 if unknown.
     pub(crate) duration_seconds: f64,
-    /// Whether silence must precede it.
+    /// True if silence must precede the track.
     pub(crate) begins_late: bool,
     /// Start time of the source's track in seconds.
     pub(crate) start_seconds: f64,
@@ -148,7 +145,6 @@ impl AudioRendition {
     }
 }
 
-/// One subtitle rendition.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SubtitleRendition {
     /// Unique name in the stream and in its URLs: `eng`, `und-2`.
@@ -159,14 +155,14 @@ pub(crate) struct SubtitleRendition {
     pub(crate) language: Option<String>,
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
-    /// Whether it is shown unless the viewer turns it off.
+    /// True if the track is shown unless the viewer turns it off.
     pub(crate) default: bool,
-    /// Whether it holds only translations that every viewer needs.
+    /// True if the track holds only translations that every viewer needs.
     pub(crate) forced: bool,
 }
 
 impl Plan {
-    /// Whether any rendition is copied.
+    /// Returns true if any rendition is copied.
     #[must_use]
     pub(crate) fn copies(&self) -> bool {
         self.rungs.iter().any(|rung| rung.encoding.is_none())

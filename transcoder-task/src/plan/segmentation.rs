@@ -108,8 +108,8 @@ impl Boundaries {
         if self.audio_interval(start) < interval { start + NANOSECOND } else { start }
     }
 
-    /// Whether an interval is complete when its latest frame is at `last_seconds`. False if that is not
-    /// certain; then the next frame decides.
+    /// Returns true if an interval is certainly complete when its latest frame is at `last_seconds`.
+    /// Otherwise the next frame decides.
     pub(crate) fn filled(&self, interval: i64, last_seconds: f64) -> bool {
         match self {
             Self::Every { frame_seconds, .. } => self.interval(last_seconds + frame_seconds) > interval,
@@ -141,7 +141,7 @@ impl Boundaries {
         }
     }
 
-    /// FFmpeg's expression: whether a frame at `t` lies in this interval or a later one.
+    /// An FFmpeg expression that is true for a frame at `t` in this interval or a later one.
     pub(crate) fn not_before(&self, interval: i64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
@@ -253,7 +253,7 @@ mod tests {
         assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
     }
 
-    /// Frames that FFmpeg encodes with these boundaries: whether each is a keyframe, and its time in seconds.
+    /// Keyframe flag, and time in seconds, of each frame that FFmpeg encodes with these boundaries.
     fn encoded(frame_rate: f64, filter: &str, boundaries: &Boundaries) -> Vec<(bool, f64)> {
         let source = format!("color=size=16x16:rate={frame_rate}:duration=30,{filter}");
         let forced = boundaries.forced_keyframes(0, 0.0);

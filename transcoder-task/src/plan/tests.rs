@@ -47,8 +47,8 @@ fn ladders_do_not_upscale() {
 
 #[test]
 fn portrait_stays_portrait_and_pixels_become_square() {
-    let turned = Video { rotation: 90, ..video(1920, 1080) };
-    assert_eq!(sizes(&turned)[0], ("1080p".into(), 1080, 1920));
+    let rotated = Video { rotation: 90, ..video(1920, 1080) };
+    assert_eq!(sizes(&rotated)[0], ("1080p".into(), 1080, 1920));
     let anamorphic = Video { pixel_aspect: 64.0 / 45.0, ..video(720, 576) };
     assert_eq!(sizes(&anamorphic)[0], ("480p".into(), 854, 480));
 }
@@ -158,7 +158,7 @@ fn the_top_rung_is_copied_if_the_source_fits_it() {
     };
     let good = video(1920, 1080);
     assert!(copies(good.clone(), 8_300.0));
-    assert!(!copies(good.clone(), 8_500.0), "more than the rung needs");
+    assert!(!copies(good.clone(), 8_500.0), "above the rung's rate");
     assert!(!copies(video(1918, 1078), 3_000.0), "between two rungs");
     assert!(!copies(Video { rotation: 90, ..good.clone() }, 3_000.0));
     assert!(!copies(Video { rotation: 180, ..good.clone() }, 3_000.0));
@@ -195,9 +195,9 @@ fn each_codec_has_its_own_ladder_with_h264_first() {
 proptest! {
     #[test]
     fn rungs_are_even_and_keep_the_aspect_without_upscaling(
-        width in 2_u32..8192, height in 2_u32..8192, turned in any::<bool>(),
+        width in 2_u32..8192, height in 2_u32..8192, rotated in any::<bool>(),
     ) {
-        let video = Video { rotation: if turned { 270 } else { 0 }, ..video(width, height) };
+        let video = Video { rotation: if rotated { 270 } else { 0 }, ..video(width, height) };
         let (shown_width, shown_height) = video.display_size();
         let rungs = ladder(&video, &Profile::default());
         prop_assert!(!rungs.is_empty());
