@@ -2,7 +2,7 @@
 //!
 //! Its files lie beside the stream. For each segment they hold the data that manifests need, and the tag of
 //! its content. A segment counts only if it still has that tag: a corrupt, truncated or foreign segment is
-//! encoded again, with all that follow. A file covers a few dozen segments, so that a long video's checkpoint
+//! encoded again, with all after it. A file covers a few dozen segments, so that a long video's checkpoint
 //! is not rewritten as a whole. The stills for poster and storyboard, which are only used at the end, are
 //! also here. A complete job removes its checkpoint.
 
@@ -36,7 +36,7 @@ pub(crate) struct Entry {
     pub(crate) interval: i64,
     /// Its data for manifests.
     pub(crate) published: Published,
-    /// Whether its first sample is a sync sample.
+    /// True if its first sample is a sync sample.
     pub(crate) starts_with_keyframe: bool,
     /// Tag of its content.
     pub(crate) tag: Tag,
@@ -65,8 +65,8 @@ pub(crate) enum PriorOutput {
     Nothing,
     /// Segments to resume after.
     Checkpoint(Recovered),
-    /// Playlists that players may have loaded, and whose segments caches may hold, but no segments to resume
-    /// after.
+    /// Playlists that players may have loaded, but no segments to resume after. Caches may hold the segments
+    /// of these playlists.
     Playlists,
 }
 
@@ -122,7 +122,8 @@ impl From<SegmentRow> for Entry {
 }
 
 impl CheckpointFile {
-    /// JSON after a line with its tag, so that an edited or damaged file is ignored.
+    /// Writes a line with the JSON's tag, then the JSON. A damaged or edited file does not match its tag and
+    /// is ignored.
     fn write(&self) -> serde_json::Result<Bytes> {
         let json = serde_json::to_vec(self)?;
         let mut bytes = serde_json::to_vec(&Tag::of(&json))?;
@@ -200,8 +201,9 @@ fn rows(files: Vec<CheckpointFile>, tracks: usize) -> Vec<Vec<Entry>> {
     entries
 }
 
-/// The segments up to the first one that has changed or does not follow the one before: two attempts may cut
-/// audio at different fragments. (The end of a video segment is only known from the next one.)
+/// The segments before the first one that has changed or does not continue its predecessor. Two attempts may
+/// cut audio at different fragments. (Video has no such check, because only the next segment determines the
+/// end of a video segment.)
 fn intact(entries: Vec<Entry>, folder: &str, tags: &HashMap<String, Tag>, is_audio: bool) -> Vec<Entry> {
     let mut before: Option<(i64, Published)> = None;
     let numbered = entries.into_iter().enumerate();
@@ -229,9 +231,9 @@ async fn find_stills(
     let mut paths: Vec<&String> = tags.keys().filter(|path| path.starts_with(&prefix)).collect();
     paths.sort_unstable();
     for path in paths {
-        // The name has the number of the first still in it.
+        // The name holds the number of the file's first still.
         match path.cmp(&stills_path(folder, stills.taken())) {
-            // From an attempt that had more stills.
+            // An attempt with more stills wrote it.
             Ordering::Less => continue,
             Ordering::Equal => {}
             Ordering::Greater => break,

@@ -7,7 +7,7 @@ use super::track::Track;
 /// The progress of all renditions. A copied rung has its own FFmpeg, which would run far ahead and take CPU
 /// time from the encoders. It may be at most one segment ahead.
 pub(super) struct Lockstep {
-    /// The last published interval of each rendition; the maximum for renditions that nobody waits for.
+    /// The last published interval of each rendition; the maximum for renditions that are not waited for.
     reached: watch::Sender<Vec<i64>>,
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn write_files(
     let bytes = |track: &Track| track.timeline.segments.iter().map(|segment| segment.bytes).sum::<u64>();
     let audio_bytes: u64 = audio.iter().map(|(_, track)| bytes(track)).sum();
     let rung_bytes: u64 = rungs.iter().map(|(_, _, track)| bytes(track)).sum();
-    // Every segment is read twice, audio segments for every file.
+    // An MP4 file reads its segments twice. Audio is in every file.
     let all = 2 * (rung_bytes + audio_bytes * rungs.len().max(1) as u64);
     let read = Cell::new(0);
     let read_bytes = |bytes: u64| {

@@ -59,7 +59,7 @@ pub(crate) struct Publisher {
     /// Folder of all objects except those at the stable address: `<job id>/<plan id>`.
     folder: String,
     formats: Vec<Format>,
-    /// Whether the stream is published while it grows.
+    /// True if the stream is published while it grows.
     grows: bool,
     boundaries: Boundaries,
     tracks: Vec<Track>,
@@ -222,8 +222,9 @@ impl Publisher {
         self.resume_rule.next(self.checkpoint.tracks().iter().map(Vec::as_slice))
     }
 
-    /// Time of the next flush. It needs progress in all renditions, and [`FLUSH_INTERVAL`] since the last
-    /// flush, or less if the announced playlists are shorter: a viewer may have played all of them.
+    /// Time of the next flush. A flush needs progress in all renditions, and [`FLUSH_INTERVAL`] since the
+    /// last one. If the announced playlists are shorter than that, their duration counts instead, because a
+    /// viewer may have played all of them.
     fn due(&self) -> Option<tokio::time::Instant> {
         let next = self.next()?;
         match self.flushed {
@@ -325,20 +326,20 @@ impl Publisher {
         &self.tracks
     }
 
-    /// Keeps the results of reading the tracks back, in their order, for the report.
+    /// Keeps the results of the read-back, in the order of the tracks, for the report.
     pub(crate) fn verified(&mut self, verified: Vec<job::Verified>) {
         for (track, verified) in self.tracks.iter_mut().zip(verified) {
             track.verified = Some(verified);
         }
     }
 
-    /// Removes renditions without a sample, of which nothing could be decoded.
+    /// Removes renditions without samples, because nothing of them could be decoded.
     pub(crate) fn drop_empty(&mut self) {
         self.tracks.retain(|track| !track.timeline.segments.is_empty());
     }
 
-    /// Removes audio after the end of the video. If a part of the video is missing, that audio is only
-    /// filling silence.
+    /// Removes audio after the end of the video. If the end of the video is missing, that audio is only
+    /// silence that fills it.
     pub(crate) fn drop_audio_after_video(&mut self) {
         let is_video = |track: &&Track| matches!(track.rendition, Planned::Video(_));
         let Some(end) = self.tracks.iter().find(is_video).map(|track| track.timeline.end_seconds()) else {

@@ -13,11 +13,11 @@ use super::checkpoint::{Entry, Recovered};
 
 /// Samples in a packet of AAC-LC.
 const PACKET_SAMPLES: u64 = 1024;
-/// Published packets, about half a second, that the audio encoder gets again: packets overlap, and the
-/// encoder's state must be the same as in the earlier attempt.
+/// Number of published packets, about half a second, that the audio encoder gets again. Packets overlap, and
+/// the encoder's state must be the same as in the earlier attempt.
 const FED_PACKETS: u64 = 24;
-/// If the video lasts less than this after a boundary, there may be no frame: containers round times, or are
-/// wrong.
+/// If the video ends within this time after a boundary, there may be no frame, because containers round times
+/// or are wrong.
 const MIN_VIDEO_SECONDS: f64 = 0.5;
 
 /// The plan's properties that decide where an attempt may resume.
@@ -32,8 +32,8 @@ impl ResumeRule {
         Self { boundaries: plan.boundaries.clone(), picture: plan.picture.clone() }
     }
 
-    /// The first interval to encode after these segments. No later attempt replaces earlier intervals. Every
-    /// rung has a frame in it. `None` means the beginning.
+    /// The first interval to encode after these segments; `None` for the beginning. Every rung has a frame in
+    /// that interval, and no later attempt replaces earlier intervals.
     #[must_use]
     pub(crate) fn next<'a>(&self, tracks: impl Iterator<Item = &'a [Entry]> + Clone) -> Option<i64> {
         let complete = tracks.clone().map(|entries| entries.last().map(|entry| entry.interval)).min()??;
@@ -42,7 +42,7 @@ impl ResumeRule {
         begun.all(|begun| begun).then_some(next)
     }
 
-    /// This interval, or the first rung's last one if this one may have no frame.
+    /// `next`, or the first rung's last interval if `next` may have no frame.
     fn with_frame(&self, next: i64, rung: &[Entry]) -> Option<i64> {
         let Some(picture) = &self.picture else { return Some(next) };
         let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
@@ -112,7 +112,7 @@ mod tests {
     };
 
     /// A plan of 25 frames per second in two rungs, with audio of this duration if it is not 0.
-    fn plan(seconds: f64, sound_seconds: f64) -> Plan {
+    fn plan(seconds: f64, audio_seconds: f64) -> Plan {
         let video = Video {
             width: 640,
             height: 360,
@@ -128,7 +128,7 @@ mod tests {
         let every_four_seconds = (0..15).map(|number| at(f64::from(number) * 4.0)).collect();
         plan.boundaries = Boundaries::at(every_four_seconds, at(60.0), 4.0).unwrap();
         plan.audio =
-            Vec::from_iter((sound_seconds > 0.0).then(|| AudioRendition::of_tests(1, sound_seconds)));
+            Vec::from_iter((audio_seconds > 0.0).then(|| AudioRendition::of_tests(1, audio_seconds)));
         plan
     }
 
@@ -149,12 +149,12 @@ mod tests {
         Track { init, entries: entries.collect() }
     }
 
-    fn pictures(segments: i64) -> Track {
+    fn video(segments: i64) -> Track {
         track(0..segments, 100, 100)
     }
 
     /// Audio segments, whose packets do not align with the video segments.
-    fn sound(segments: i64) -> Track {
+    fn audio(segments: i64) -> Track {
         track(0..segments, 188, 188 * PACKET_SAMPLES)
     }
 
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn attempts_resume_after_the_last_interval_of_all_renditions() {
-        let mut recovered = recovered(vec![pictures(5), pictures(3), sound(4)]);
+        let mut recovered = recovered(vec![video(5), video(3), audio(4)]);
         let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
         assert_eq!((start.interval, lengths(&recovered)), (3, vec![3, 3, 3]));
         let first_ticks = 3 * 188 * PACKET_SAMPLES;
@@ -189,9 +189,9 @@ mod tests {
     fn every_rendition_needs_segments_to_resume() {
         let plan = plan(60.0, 60.0);
         for tracks in [
-            vec![pictures(0), pictures(3), sound(4)],
-            vec![pictures(3), pictures(3), sound(0)],
-            vec![pictures(3), pictures(3), track(3..5, 188, 1024)],
+            vec![video(0), video(3), audio(4)],
+            vec![video(3), video(3), audio(0)],
+            vec![video(3), video(3), track(3..5, 188, 1024)],
             vec![],
         ] {
             assert_eq!(resume_point(&plan, &mut recovered(tracks)), None);
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn a_resumed_rung_has_a_first_frame() {
         let interval = |plan: &Plan| {
-            let mut recovered = recovered(vec![pictures(3), pictures(3)]);
+            let mut recovered = recovered(vec![video(3), video(3)]);
             resume_point(plan, &mut recovered).map(|start| (start.interval, lengths(&recovered)))
         };
         assert_eq!(interval(&plan(60.0, 0.0)), Some((3, vec![3, 3])));
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn missing_stills_move_the_seek_position() {
-        let mut recovered = Recovered { stills: stills(5), ..recovered(vec![pictures(3), pictures(3)]) };
+        let mut recovered = Recovered { stills: stills(5), ..recovered(vec![video(3), video(3)]) };
         let start = resume_point(&plan(60.0, 0.0), &mut recovered).unwrap();
         assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
     }
@@ -233,17 +233,17 @@ mod tests {
     #[test]
     fn a_rendition_with_a_later_start_is_waited_for() {
         let plan = plan(60.0, 60.0);
-        let next = |pictures: i64, sound: std::ops::Range<i64>| {
-            let tracks = [track(0..pictures, 100, 100), track(sound, 188, 188 * PACKET_SAMPLES)];
+        let next = |segments: i64, audio: std::ops::Range<i64>| {
+            let tracks = [track(0..segments, 100, 100), track(audio, 188, 188 * PACKET_SAMPLES)];
             ResumeRule::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
         };
         // The first audio segment is longer than the first interval.
-        assert_eq!([1, 2, 3].map(|pictures| next(pictures, 1..3)), [None, Some(2), Some(3)]);
+        assert_eq!([1, 2, 3].map(|segments| next(segments, 1..3)), [None, Some(2), Some(3)]);
     }
 
     #[test]
     fn a_short_output_resumes_with_a_seek_to_the_start() {
-        let mut recovered = recovered(vec![pictures(1), pictures(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
+        let mut recovered = recovered(vec![video(1), video(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
         let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
         assert_eq!((start.interval, start.seek_seconds), (1, 0.0));
         let audio_points =

@@ -19,7 +19,7 @@ const MANIFEST: &str = "manifest.mpd";
 const REPLACED: &str = "replaced.m3u8";
 const MPD: &str = "application/dash+xml";
 
-/// The stable address, as one job uses it.
+/// One job's access to the stable address.
 #[derive(Debug)]
 pub(super) struct StableAddress {
     store: Store,
@@ -69,8 +69,8 @@ impl StableAddress {
         }
     }
 
-    /// Publishes the complete stream. A format that is absent is removed, since it would be an earlier
-    /// upload's.
+    /// Publishes the complete stream. Removes the file of an absent format, because an earlier upload wrote
+    /// it.
     ///
     /// # Errors
     /// The store fails.
@@ -111,7 +111,7 @@ pub(crate) async fn retract(store: &Store, job_id: &JobId) -> Result<(), StoreEr
     }
 }
 
-/// Whether a master playlist points into the job's folder.
+/// Returns true if a master playlist points into the job's folder.
 fn is_of(master: &Bytes, job_id: &JobId) -> bool {
     String::from_utf8_lossy(master).contains(&format!("{job_id}/"))
 }

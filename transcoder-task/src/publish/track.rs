@@ -26,7 +26,6 @@ const MOST_GAP_SECONDS: f64 = 0.1;
 pub(crate) struct Track {
     /// Folder below the store: `<job id>/<plan id>/video/1080p`.
     pub(crate) folder: String,
-    /// Its plan.
     pub(crate) rendition: Planned,
     /// RFC 6381 string; empty before the init segment is published.
     pub(crate) codecs: String,
@@ -195,13 +194,13 @@ impl Track {
         }
     }
 
-    /// Whether it is a copied rung.
+    /// Returns true for a copied rung.
     #[must_use]
     pub(crate) fn is_copied(&self) -> bool {
         matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
     }
 
-    /// The first interval with the source's own frames, if the rung has an encoded prefix.
+    /// The first interval with copied frames, if the rung has an encoded prefix.
     pub(super) fn prefix_until(&self) -> Option<i64> {
         match &self.rendition {
             Planned::Video(rung) => rung.encoded_prefix.as_ref().map(|encoded_prefix| encoded_prefix.until),

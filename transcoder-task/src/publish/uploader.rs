@@ -35,9 +35,9 @@ pub(super) struct Uploader<'a> {
     /// The init segment of an earlier attempt.
     pub(super) init: Option<Init>,
     pub(super) lockstep: &'a Lockstep,
-    /// The interval that ends the encoded prefix, if this attempt or an earlier one has one.
+    /// The interval that follows the encoded prefix, if this attempt or an earlier one has one.
     pub(super) prefix_until: Option<i64>,
-    /// Whether it comes from a copying FFmpeg of its own, which must not run ahead of the others.
+    /// True for a copied rung, whose FFmpeg process must not run ahead of the others.
     pub(super) is_copied: bool,
 }
 
@@ -83,7 +83,7 @@ impl Uploader<'_> {
                     self.put(presentation::INIT_NAME, init.bytes.clone()).await?;
                     return Ok(Event::Init { track: self.track, init });
                 };
-                // After its encoded prefix, the copied rest lacks the prefix's parameter sets.
+                // After the encoded prefix, the init segment lacks the prefix's parameter sets.
                 let whole = match self.prefix_until {
                     Some(_) => init.with_parameter_sets_of(published).ok(),
                     None => Some(init),

@@ -38,8 +38,8 @@ use crate::{
     store::S3Error,
 };
 
-/// Bytes in the socket are lost when FFmpeg closes the connection to seek. The system's default would be
-/// megabytes.
+/// Size of the socket's send buffer. Its bytes are lost when FFmpeg closes the connection to seek. The
+/// system's default would be megabytes.
 const SOCKET_BUFFER: u32 = 128 << 10;
 /// Bytes that the HTTP library buffers before it polls the body: the least that keeps the socket filled.
 const WRITE_BUFFER: usize = 64 << 10;
@@ -68,7 +68,7 @@ impl Input {
             .into()
     }
 
-    /// Size in bytes; `None` if a local file has no metadata.
+    /// Size in bytes; `None` if the metadata of a local file cannot be read.
     pub(crate) async fn size(&self) -> Option<u64> {
         match self {
             Self::File(path) => tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len()),
@@ -90,8 +90,8 @@ impl Input {
         }
     }
 
-    /// Waits for an error that ends the reading of the source. FFmpeg sees no end of file in that case,
-    /// because the output of a truncated source would be published.
+    /// Waits for an error that ends the reading of the source. FFmpeg gets no end of file after such an
+    /// error; otherwise the stream of a truncated source would be published.
     pub(crate) async fn failed(&self) -> S3Error {
         match self {
             Self::File(_) => std::future::pending().await,

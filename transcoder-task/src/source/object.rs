@@ -21,7 +21,8 @@ impl PinnedObject {
     /// Looks the object up and pins the job's version or ETag.
     ///
     /// # Errors
-    /// [`S3Error::Gone`] or [`S3Error::Replaced`] if the object has another content now; other errors of S3.
+    /// [`S3Error::Gone`] or [`S3Error::Replaced`] if the pinned content is not there any more, or another
+    /// error of S3.
     pub(crate) async fn open(client: Client, mut source: Source) -> Result<Self, S3Error> {
         let head = client
             .head_object()
@@ -62,11 +63,11 @@ impl PinnedObject {
         &self.source
     }
 
-    /// Requests the bytes `start..end` once. The caller retries from where the body broke off; the client's
-    /// retry budget is for writes.
+    /// Requests the bytes `start..end` once. The caller retries from the last received byte, because the
+    /// client's retry budget is for writes.
     ///
     /// # Errors
-    /// Errors of S3; [`S3Error::Transient`] also for a response with another range.
+    /// S3 fails. A response with another range is [`S3Error::Transient`].
     pub(crate) async fn read(&self, start: u64, end: u64) -> Result<ByteStream, S3Error> {
         let source = &self.source;
         let last = end.saturating_sub(1);
@@ -95,7 +96,7 @@ impl PinnedObject {
     /// newer upload's stream at the stable address.
     ///
     /// # Errors
-    /// [`S3Error::Replaced`] if it has another content; errors of S3.
+    /// [`S3Error::Replaced`] if it has another content, or another error of S3.
     pub(crate) async fn check_current(&self) -> Result<(), S3Error> {
         let latest = Self::open_latest(
             self.client.clone(),

@@ -44,8 +44,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// Consecutive requests without a byte before a read fails. With the pauses between them this is half a
 /// minute of refusals, or three and a half minutes without a response.
 const READ_TRIES: u32 = 9;
-/// Pauses between requests without progress. The longest is the SDK's. The retry loop is not a crate's,
-/// because its count restarts with each byte received.
+/// Pauses between requests without progress. The longest is the SDK's. The retry loop is by hand, because its
+/// count restarts with each byte received.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(20) };
 
 /// A reader of the source object. Clones share the cache of latest chunks.
@@ -114,7 +114,7 @@ impl Reader {
         }
         let end = cache.next_after(start).map_or(end, |next| next.min(end));
         let object = self.object.clone();
-        // In a task of its own, because a body that is not polled while FFmpeg waits would look stalled.
+        // A task of its own, because a body that is not polled while FFmpeg waits would look stalled.
         let task = AbortOnDropHandle::new(tokio::spawn({
             let object = object.clone();
             async move { fetch(&object, start, end).await }
@@ -315,10 +315,10 @@ mod tests {
         assert_eq!(reads.num_calls(), 0);
         for _ in 0..20 {
             stream.next().await.unwrap().unwrap();
-            // Requests in flight complete,
+            // Requests in flight complete.
             advance(Duration::from_secs(1)).await;
             let requested = reads.num_calls();
-            // and no others are sent.
+            // No other request is sent.
             advance(Duration::from_secs(60)).await;
             assert_eq!(reads.num_calls(), requested);
         }
@@ -434,7 +434,7 @@ mod tests {
         fn a_read_is_requested_in_order_with_bounded_prefetch(
             start in 0..40_u64 << 20,
             length in 0..40_u64 << 20,
-            // Sizes that the cache shortens requests to.
+            // Sizes to which the cache shortens requests.
             kept in prop::collection::vec(1..=MAX_CHUNK, 1..5),
         ) {
             let mut window = ReadWindow { next: start, end: start + length, taken: 0 };

@@ -16,7 +16,7 @@ fn file_error(path: &Path, error: io::Error) -> StoreError {
     StoreError::File { path: path.display().to_string(), error }
 }
 
-/// Readers see the file only after the rename, when it is whole.
+/// The path before the rename. Readers never see an incomplete file.
 fn partial_path(file: &Path) -> PathBuf {
     file.with_added_extension("partial")
 }

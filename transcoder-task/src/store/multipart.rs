@@ -52,7 +52,7 @@ pub(super) fn parts<E>(
 /// parts.
 ///
 /// # Errors
-/// An error of the content, or of S3.
+/// The content or S3 fails.
 pub(super) async fn put_stream<E: From<StoreError>>(
     bucket: &Bucket,
     path: &str,
@@ -73,7 +73,7 @@ pub(super) async fn put_stream<E: From<StoreError>>(
 /// Writes a large object. If the content ends with an error, the upload is aborted.
 ///
 /// # Errors
-/// An error of the content, or of S3.
+/// The content or S3 fails.
 pub(super) async fn put_parts<E: From<StoreError>>(
     bucket: &Bucket,
     path: &str,
@@ -163,7 +163,7 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// Aborts at best effort: the caller reports the error that led here.
+    /// Aborts the upload as far as possible. The caller reports the error that led here.
     async fn abort(&self) {
         let aborted = self
             .bucket

@@ -36,7 +36,7 @@ impl Store {
     /// Writes an object of `size` bytes atomically while its content arrives.
     ///
     /// # Errors
-    /// An error of the content, or of the store as for [`Store::put`].
+    /// The content fails, or the store as in [`Store::put`].
     pub(crate) async fn put_stream<E: From<StoreError>>(
         &self,
         path: &str,

@@ -185,7 +185,7 @@ async fn tags_of_files_follow_their_content_and_skip_links() {
     assert!(store.tags("job").await.unwrap().is_empty());
     let tag = store.put("job/video/1", MP4, "content".into()).await.unwrap();
     store.put("other/video/1", MP4, "content".into()).await.unwrap();
-    // Reading it would never end.
+    // Reading this link would never end.
     std::os::unix::fs::symlink("/dev/zero", folder.path().join("job/link")).unwrap();
     assert_eq!(store.tags("job").await.unwrap(), HashMap::from([("job/video/1".to_owned(), tag.clone())]));
     std::fs::write(folder.path().join("job/video/1"), "changed").unwrap();

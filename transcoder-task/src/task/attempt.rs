@@ -70,7 +70,8 @@ impl Attempt<'_> {
             let plan = self.unless_stopped(self.plan(input, &media, &copyable)).await?;
             draft.warnings = media.warnings.clone();
             match self.publish(&plan, &ffmpeg_version, input, object.as_ref(), draft).await {
-                // The source does not match its sample index. Encode all rungs, which does not use the index.
+                // The source does not match its sample index. Encode all rungs, because encoding does not use
+                // the index.
                 Err(TaskError::Publish(PublishError::Mismatch(reason))) if plan.copies() => {
                     tracing::warn!("the source cannot be copied and is encoded instead: {reason}");
                     copyable = Copyable::default();
@@ -198,7 +199,7 @@ impl Pass<'_> {
     }
 }
 
-/// Whether resuming may have caused the error, rather than a temporary failure.
+/// Returns true if resuming may have caused the error. Temporary failures return false.
 fn may_be_caused_by_resume(error: &TaskError) -> bool {
     match error {
         TaskError::Publish(
@@ -208,7 +209,7 @@ fn may_be_caused_by_resume(error: &TaskError) -> bool {
             | PublishError::Unusable(_),
         ) => true,
         TaskError::Ffmpeg(FfmpegError::Source(_)) => true,
-        // Death by a signal is a crash or an external kill.
+        // A signal means a crash or a kill from outside.
         TaskError::Ffmpeg(FfmpegError::Failed { status, .. }) => status.code().is_some(),
         _ => false,
     }
@@ -238,7 +239,7 @@ async fn resume(
         Ok(PriorOutput::Checkpoint(recovered)) => recovered,
         Ok(PriorOutput::Playlists) => return Ok(Resumed::Unusable),
         Ok(PriorOutput::Nothing) => return Ok(Resumed::Nothing),
-        // A task role without s3:ListBucket.
+        // The task role lacks s3:ListBucket.
         Err(StoreError::S3(error @ S3Error::Refused { .. })) => {
             tracing::warn!(
                 "an earlier attempt's segments cannot be listed, so they are encoded again: {error}"

@@ -1,4 +1,4 @@
-//! Source and output of a task, opened.
+//! Opens the source and the output of a task.
 
 use std::{
     path::{Path, PathBuf},

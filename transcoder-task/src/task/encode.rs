@@ -129,8 +129,7 @@ async fn read_stills(
     let Some(pipe) = pipe else { return Ok(None) };
     let mut sender = Some(sender);
     let stills = earlier.read(pipe, |jpeg| {
-        // After a skipped still the checkpoint's numbering would be wrong, so sending ends at the first
-        // failure.
+        // A gap in the stills would break the checkpoint's numbering, so sending ends at the first failure.
         if sender.as_ref().is_some_and(|sender| sender.try_send(jpeg.clone()).is_err()) {
             sender = None;
         }

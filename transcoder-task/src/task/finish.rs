@@ -28,7 +28,7 @@ pub(super) async fn finish(
 ) -> Result<(), TaskError> {
     if encoded.damaged > 0 {
         draft.warnings.push(format!(
-            "the file is damaged: {} places could not be decoded, or only in part, and show faults",
+            "the file is damaged: {} places could not be fully decoded and show faults",
             encoded.damaged
         ));
     }
@@ -49,9 +49,7 @@ pub(super) async fn finish(
     for (rendition, track) in plan.subtitles.iter().zip(encoded.subtitles) {
         if track.truncated {
             let name = &rendition.name;
-            draft
-                .warnings
-                .push(format!("subtitle track {name} holds more text than a video needs and was cut"));
+            draft.warnings.push(format!("subtitle track {name} exceeds the limits for text and was cut"));
         }
         if !track.is_empty() {
             publisher.put_subtitles(rendition.clone(), &track).await?;

@@ -33,7 +33,7 @@ use report::ReportDraft;
 /// Time to stop after a signal. ECS kills the task 30 s after SIGTERM by default.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
-/// Does the work, writes the report, and returns the exit code.
+/// Runs the task, writes the report, and returns the exit code.
 pub(crate) async fn run(settings: Settings) -> Exit {
     let start_time = StartTime { at: Timestamp::now(), instant: Instant::now() };
     let context = match TaskContext::open(settings.work, &settings.profile).await {

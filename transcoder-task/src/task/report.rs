@@ -114,20 +114,20 @@ pub(super) async fn conclude(
     }
 }
 
-/// Removes the checkpoint of a complete stream at best effort.
+/// Tries to remove the checkpoint of a complete stream.
 async fn remove_checkpoint(store: &Store, folder: &str) {
     match tokio::time::timeout(CLEANUP_LIMIT, checkpoint::remove(store, folder)).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("the checkpoint of the complete stream is not removed: {error}"),
+        Ok(Err(error)) => tracing::warn!("the checkpoint of the complete stream was not removed: {error}"),
         Err(_) => tracing::warn!(
-            "the checkpoint of the complete stream is not removed within {} s",
+            "the checkpoint of the complete stream was not removed within {} s",
             CLEANUP_LIMIT.as_secs()
         ),
     }
 }
 
-/// Writes the report into the job's folder. The stable address gets it only if it concerns its visitors: the
-/// report of the published stream, or of the latest upload if that was rejected.
+/// Writes the report into the job's folder. Also writes it to the stable address if it describes the stream
+/// there, or the rejection of the latest upload.
 async fn write_report(context: &TaskContext, report: &Report) -> Result<(), StoreError> {
     let json: Bytes = serde_json::to_vec_pretty(report)
         .map_err(|error| StoreError::File { path: REPORT.into(), error: error.into() })?
