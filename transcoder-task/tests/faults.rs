@@ -1,14 +1,13 @@
-//! S3 on a bad day: whatever it does to reads and writes, the program ends with the very stream that it makes
-//! on a good one, or with the exit code that says why not, and nothing it published has a hole.
+//! Faults of S3. The program publishes the same stream as without faults, or exits with the code of the
+//! reason. Published segments never have a gap.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-mod s3;
+mod common;
+mod fake_s3;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
-    process::Command,
     sync::OnceLock,
     time::{Duration, Instant},
 };
@@ -20,37 +19,40 @@ use aws_sdk_s3::{
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use s3::{Fault, Kind, Plan, S3, fail};
+use common::{clip, ffprobe, probe};
+use fake_s3::{
+    FakeS3, Operation,
+    faults::{Fault, FaultPlan, fail},
+};
 
-/// Noise, so that it takes several reads.
+/// Noise makes the file large enough for several reads.
 const CLIP: &str = "-f lavfi -i testsrc2=size=320x180:rate=25:duration=5,noise=alls=60:allf=t -f lavfi \
     -i sine=duration=5 -c:v libx264 -preset ultrafast -qp 18 -g 25 -pix_fmt yuv420p -c:a aac";
-/// Two rungs in segments of a second.
+/// Two rungs with segments of one second.
 const PROFILE: &str = "segment_seconds = 1.0\n\
     [[rung]]\nsize = 180\ncrf = 35.0\nmax_kbps = 800\npreset = \"ultrafast\"\nparams = \"threads=1\"\n\
     [[rung]]\nsize = 120\ncrf = 35.0\nmax_kbps = 400\npreset = \"ultrafast\"\nparams = \"threads=1\"";
 const SOURCE: &str = "uploads/clip.mp4";
 const FRAMES: &str = "125";
 
-/// What came of a run.
-struct Made {
+/// A finished run.
+struct Run {
     code: Option<i32>,
     log: String,
-    s3: S3,
+    s3: FakeS3,
     took: Duration,
 }
 
-impl Made {
-    async fn of(source: Bytes, plans: impl IntoIterator<Item = Plan>) -> Self {
-        let s3 = S3::start(plans).await;
+impl Run {
+    async fn new(source: Bytes, plans: impl IntoIterator<Item = FaultPlan>) -> Self {
+        let s3 = FakeS3::start(plans).await;
         s3.put(SOURCE, source);
         Self::on(s3).await
     }
 
-    async fn on(s3: S3) -> Self {
-        let profile = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(profile.path(), PROFILE).unwrap();
-        let mut task = s3.command(env!("CARGO_BIN_EXE_transcoder-task"));
+    async fn on(s3: FakeS3) -> Self {
+        let profile = common::profile(PROFILE);
+        let mut task = s3.transcoder();
         task.args(["--input", "s3://uploads/clip.mp4", "--output", "s3://streams/clip", "--profile"])
             .arg(profile.path())
             .kill_on_drop(true);
@@ -60,31 +62,31 @@ impl Made {
         Self { code: output.status.code(), log, s3, took: started.elapsed() }
     }
 
-    /// Everything that was published except the report, which tells of times.
+    /// All published objects except the report, which contains times.
     fn stream(&self) -> BTreeMap<String, Bytes> {
         let mut objects = self.s3.objects("streams/clip/");
         objects.retain(|name, _| !name.ends_with("job.json"));
         objects
     }
 
-    /// The very stream that comes of an undisturbed run.
-    fn is_whole(&self) {
+    /// Asserts success and the same stream as without faults.
+    fn assert_complete(&self) {
         assert_eq!(self.code, Some(0), "{}", self.log);
-        let (ours, theirs) = (self.stream(), &undisturbed().stream);
-        assert!(ours.keys().eq(theirs.keys()), "{:?}\n{:?}", ours.keys(), theirs.keys());
-        for (name, content) in theirs {
-            assert!(ours[name] == content, "{name} is another");
+        let (stream, expected) = (self.stream(), &undisturbed().stream);
+        assert!(stream.keys().eq(expected.keys()), "{:?}\n{:?}", stream.keys(), expected.keys());
+        for (name, content) in expected {
+            assert!(stream[name] == content, "{name} differs");
         }
     }
 
-    /// Ended with this code and reason; what is published up to there begins at the beginning, is what an
-    /// undisturbed run makes, and does not say that it is complete.
-    fn ended(&self, code: i32, reason: &str) {
+    /// Asserts this exit code and reason. The published part of the stream has no gap, equals the stream
+    /// without faults, and is not marked as complete.
+    fn assert_failed(&self, code: i32, reason: &str) {
         assert_eq!(self.code, Some(code), "{}", self.log);
         assert!(self.log.contains(reason), "{}", self.log);
         let stream = self.stream();
         for (name, segment) in stream.iter().filter(|(name, _)| name.ends_with(".m4s")) {
-            assert!(*segment == undisturbed().stream[name], "{name} is another");
+            assert!(*segment == undisturbed().stream[name], "{name} differs");
         }
         for (name, playlist) in stream.iter().filter(|(name, _)| name.ends_with("/index.m3u8")) {
             let folder = name.strip_suffix("index.m3u8").unwrap();
@@ -99,11 +101,11 @@ impl Made {
     }
 }
 
-/// A run without faults, and what it read.
+/// A run without faults.
 struct Undisturbed {
     source: Bytes,
-    /// One of its last reads of the source: FFmpeg has begun by then. (Which program reads first is chance,
-    /// and with it how many reads there are.)
+    /// One of the last reads of the source, when FFmpeg has begun. The number of reads varies with the
+    /// program that reads first.
     late_read: usize,
     stream: BTreeMap<String, Bytes>,
 }
@@ -111,24 +113,24 @@ struct Undisturbed {
 fn undisturbed() -> &'static Undisturbed {
     static RUN: OnceLock<Undisturbed> = OnceLock::new();
     RUN.get_or_init(|| {
-        // Of its own, as every test has one already.
+        // A thread of its own, because each test runs in a runtime already.
         let runtime = || tokio::runtime::Runtime::new().unwrap();
-        std::thread::spawn(move || runtime().block_on(first_run())).join().unwrap()
+        std::thread::spawn(move || runtime().block_on(run_undisturbed())).join().unwrap()
     })
 }
 
-async fn first_run() -> Undisturbed {
+async fn run_undisturbed() -> Undisturbed {
     let folder = tempfile::tempdir().unwrap();
-    let source = make(&folder, CLIP);
-    let made = Made::of(source.clone(), []).await;
-    assert_eq!(made.code, Some(0), "{}", made.log);
-    let stream = made.stream();
-    has_every_frame(&stream);
-    let late_read = made.s3.count(READ, "clip.mp4") - 5;
+    let source = source(&folder, CLIP);
+    let run = Run::new(source.clone(), []).await;
+    assert_eq!(run.code, Some(0), "{}", run.log);
+    let stream = run.stream();
+    assert_every_frame(&stream);
+    let late_read = run.s3.count(Operation::Get, "clip.mp4") - 5;
     Undisturbed { source, late_read, stream }
 }
 
-fn has_every_frame(stream: &BTreeMap<String, Bytes>) {
+fn assert_every_frame(stream: &BTreeMap<String, Bytes>) {
     let folder = tempfile::tempdir().unwrap();
     for (name, content) in stream {
         let file = folder.path().join(name);
@@ -140,44 +142,29 @@ fn has_every_frame(stream: &BTreeMap<String, Bytes>) {
     for name in media {
         let text = std::str::from_utf8(&stream[name]).unwrap();
         let is_video = name.contains("/video/");
-        // Sound is cut in quarters of a second, twice as long as the first segment.
+        // Audio has fragments of a quarter of a second, twice as long as the first video segment.
         let segments = if is_video { 8 } else { 7 };
         assert!(text.contains("#EXT-X-ENDLIST") && text.matches("\nseg-").count() == segments, "{text}");
         if is_video {
-            assert_eq!(frames(&folder.path().join(name)), FRAMES);
+            let playlist = folder.path().join(name);
+            assert_eq!(probe(&playlist, "v", "stream=nb_read_frames"), [FRAMES]);
+            let errors = ffprobe(&playlist, "v", "stream=nb_read_frames").stderr;
+            assert!(errors.is_empty(), "{}", String::from_utf8_lossy(&errors));
         }
     }
 }
 
-fn make(folder: &TempDir, arguments: &str) -> Bytes {
-    let file = folder.path().join("clip.mp4");
-    let arguments = format!("-loglevel error -y {arguments} {}", file.display());
-    let output = Command::new("ffmpeg").args(arguments.split_whitespace()).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    std::fs::read(file).unwrap().into()
+fn source(folder: &TempDir, arguments: &str) -> Bytes {
+    std::fs::read(clip(folder, arguments)).unwrap().into()
 }
 
-fn frames(playlist: &Path) -> String {
-    let output = Command::new("ffprobe")
-        .args(["-v", "error", "-select_streams", "v", "-count_frames"])
-        .args(["-show_entries", "stream=nb_read_frames", "-of", "csv=p=0"])
-        .arg(playlist)
-        .output()
-        .unwrap();
-    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().next().unwrap().trim_end_matches(',').to_owned()
+async fn run_with(plans: impl IntoIterator<Item = FaultPlan>) -> Run {
+    Run::new(undisturbed().source.clone(), plans).await
 }
 
-async fn with(plans: impl IntoIterator<Item = Plan>) -> Made {
-    Made::of(undisturbed().source.clone(), plans).await
-}
-
-const READ: Kind = Kind::Get;
-
-/// The tests stand on the server: it is one to the SDK.
 #[tokio::test]
-async fn the_server_lists_deletes_and_puts_together() {
-    let s3 = S3::start([fail(Kind::Part, "large", Fault::Unanswered)]).await;
+async fn the_fake_s3_lists_deletes_and_assembles_uploads() {
+    let s3 = FakeS3::start([fail(Operation::Part, "large", Fault::NoResponse)]).await;
     let client = s3.client();
     for name in ["a/1", "a/2 & 3", "a/4", "b/1"] {
         client.put_object().bucket("streams").key(name).body(Bytes::from(name).into()).send().await.unwrap();
@@ -212,119 +199,121 @@ async fn the_server_lists_deletes_and_puts_together() {
     let objects = s3.objects("streams/");
     let expected = [("a/1", "a/1"), ("large", "one two")].map(|(key, content)| (key.into(), content.into()));
     assert_eq!(objects, BTreeMap::from(expected));
-    assert_eq!((s3.count(Kind::Part, "large"), s3.count(Kind::List, "streams/a/")), (3, 2));
+    assert_eq!((s3.count(Operation::Part, "large"), s3.count(Operation::List, "streams/a/")), (3, 2));
 }
 
 #[tokio::test]
-async fn reads_that_are_refused_are_tried_again() {
-    for fault in [Fault::Internal, Fault::SlowDown] {
-        let first = fail(Kind::Head, "clip.mp4", fault.clone());
-        let made = with([first, fail(READ, "clip.mp4", fault).from(1).times(5)]).await;
-        made.is_whole();
+async fn refused_reads_are_retried() {
+    for fault in [Fault::InternalError, Fault::SlowDown] {
+        let first = fail(Operation::Head, "clip.mp4", fault.clone());
+        let run = run_with([first, fail(Operation::Get, "clip.mp4", fault).from(1).times(5)]).await;
+        run.assert_complete();
     }
 }
 
 #[tokio::test]
-async fn bodies_that_break_off_are_read_on() {
-    let faults = [Fault::Reset, Fault::Torn, Fault::Half, Fault::OtherRange];
-    // Each of them at each of the places: the header, its end, the beginning of the media and further on.
-    let plans = (0..16).map(|number| fail(READ, "clip.mp4", faults[number % 4].clone()).from(2 * number));
-    let made = with(plans).await;
-    made.is_whole();
-    assert!(made.s3.count(READ, "clip.mp4") > 32, "{}", made.s3.count(READ, "clip.mp4"));
+async fn broken_bodies_are_continued() {
+    let faults = [Fault::Reset, Fault::Truncated, Fault::Half, Fault::WrongRange];
+    // Each fault occurs in the header, at its end, at the start of the media and later.
+    let plans =
+        (0..16).map(|number| fail(Operation::Get, "clip.mp4", faults[number % 4].clone()).from(2 * number));
+    let run = run_with(plans).await;
+    run.assert_complete();
+    assert!(run.s3.count(Operation::Get, "clip.mp4") > 32, "{}", run.s3.count(Operation::Get, "clip.mp4"));
 }
 
 #[tokio::test]
-async fn a_source_that_is_replaced_while_it_is_read_is_obsolete() {
+async fn a_source_replaced_between_reads_is_obsolete() {
     for first in [0, 3, undisturbed().late_read] {
-        let other = Fault::Replaced(Bytes::from_static(b"another upload"));
-        let made = with([fail(READ, "clip.mp4", other).from(first)]).await;
-        made.ended(66, "s3://uploads/clip.mp4 was replaced by another upload");
-        assert!(!made.stream().contains_key("master.m3u8"));
+        let replaced = Fault::Replaced(Bytes::from_static(b"another upload"));
+        let run = run_with([fail(Operation::Get, "clip.mp4", replaced).from(first)]).await;
+        run.assert_failed(66, "s3://uploads/clip.mp4 was replaced by another upload");
+        assert!(!run.stream().contains_key("master.m3u8"));
     }
 }
 
 #[tokio::test]
-async fn writes_that_are_refused_are_tried_again() {
-    let made = with([
-        fail(Kind::Put, "180p/seg-00001", Fault::SlowDown).times(3),
-        fail(Kind::Put, "120p/init.mp4", Fault::Internal).times(2),
-        fail(Kind::Put, "180p/index.m3u8", Fault::SlowDown).from(1).times(2),
-        fail(Kind::Put, "master.m3u8", Fault::Internal),
-        fail(Kind::Put, "job.json", Fault::SlowDown),
-        fail(Kind::Get, "seg-00000", Fault::SlowDown),
+async fn refused_writes_are_retried() {
+    let run = run_with([
+        fail(Operation::Put, "180p/seg-00001", Fault::SlowDown).times(3),
+        fail(Operation::Put, "120p/init.mp4", Fault::InternalError).times(2),
+        fail(Operation::Put, "180p/index.m3u8", Fault::SlowDown).from(1).times(2),
+        fail(Operation::Put, "master.m3u8", Fault::InternalError),
+        fail(Operation::Put, "job.json", Fault::SlowDown),
+        fail(Operation::Get, "seg-00000", Fault::SlowDown),
     ])
     .await;
-    made.is_whole();
+    run.assert_complete();
 }
 
 #[tokio::test]
-async fn writes_whose_connection_breaks_are_done_again_whether_they_took_effect_or_not() {
-    let made = with([
-        fail(Kind::Put, "180p/seg-00000", Fault::Reset).times(2),
-        fail(Kind::Put, "180p/seg-00002", Fault::Unanswered).times(2),
-        fail(Kind::Put, "index.m3u8", Fault::Unanswered).from(2),
-        fail(Kind::Put, "master.m3u8", Fault::Unanswered),
-        fail(Kind::Put, "job.json", Fault::Reset),
+async fn writes_on_broken_connections_are_retried() {
+    let run = run_with([
+        fail(Operation::Put, "180p/seg-00000", Fault::Reset).times(2),
+        fail(Operation::Put, "180p/seg-00002", Fault::NoResponse).times(2),
+        fail(Operation::Put, "index.m3u8", Fault::NoResponse).from(2),
+        fail(Operation::Put, "master.m3u8", Fault::NoResponse),
+        fail(Operation::Put, "job.json", Fault::Reset),
     ])
     .await;
-    made.is_whole();
-    assert_eq!(made.s3.count(Kind::Put, "180p/seg-00002"), 3);
+    run.assert_complete();
+    assert_eq!(run.s3.count(Operation::Put, "180p/seg-00002"), 3);
 }
 
-/// At the same time, because each takes half a minute.
+/// The runs are concurrent, because each takes half a minute.
 #[tokio::test]
-async fn what_stalls_is_asked_for_anew_and_endless_refusals_are_trouble_that_may_pass() {
-    let read = with([fail(READ, "clip.mp4", Fault::Stall).from(3)]);
-    let write = with([
-        fail(Kind::Put, "180p/seg-00003", Fault::Stall),
-        fail(Kind::Put, "120p/index.m3u8", Fault::Stall),
+async fn stalled_requests_are_retried_and_endless_refusals_are_transient() {
+    let read = run_with([fail(Operation::Get, "clip.mp4", Fault::Stall).from(3)]);
+    let write = run_with([
+        fail(Operation::Put, "180p/seg-00003", Fault::Stall),
+        fail(Operation::Put, "120p/index.m3u8", Fault::Stall),
     ]);
-    let endless = with([fail(READ, "clip.mp4", Fault::SlowDown).from(undisturbed().late_read).always()]);
+    let endless =
+        run_with([fail(Operation::Get, "clip.mp4", Fault::SlowDown).from(undisturbed().late_read).always()]);
     let (read, write, endless) = tokio::join!(read, write, endless);
-    read.is_whole();
-    write.is_whole();
-    endless.ended(75, "cannot read s3://uploads/clip.mp4: SlowDown: as planned");
-    for (made, limit) in [(read, 20), (write, 30)] {
-        let seconds = made.took.as_secs();
+    read.assert_complete();
+    write.assert_complete();
+    endless.assert_failed(75, "cannot read s3://uploads/clip.mp4: SlowDown: as planned");
+    for (run, limit) in [(read, 20), (write, 30)] {
+        let seconds = run.took.as_secs();
         assert!((limit..limit + 30).contains(&seconds), "{seconds} s");
     }
 }
 
 #[tokio::test]
-async fn a_segment_that_cannot_be_written_is_trouble_that_may_pass() {
-    let made = with([fail(Kind::Put, "180p/seg-00002", Fault::SlowDown).always()]).await;
-    made.ended(75, "180p/seg-00002.m4s: SlowDown: as planned");
-    assert!(!made.stream().keys().any(|name| name.ends_with("180p/seg-00002.m4s")));
+async fn an_unwritable_segment_is_a_transient_error() {
+    let run = run_with([fail(Operation::Put, "180p/seg-00002", Fault::SlowDown).always()]).await;
+    run.assert_failed(75, "180p/seg-00002.m4s: SlowDown: as planned");
+    assert!(!run.stream().keys().any(|name| name.ends_with("180p/seg-00002.m4s")));
 }
 
 #[tokio::test]
-async fn what_trouble_left_is_gone_on_with() {
-    // As often as it is tried, and then no more.
-    let made = with([fail(Kind::Put, "180p/seg-00005", Fault::SlowDown).times(5)]).await;
-    made.ended(75, "180p/seg-00005.m4s: SlowDown: as planned");
-    let left = made.stream();
-    let made = Made::on(made.s3).await;
-    assert_eq!(made.code, Some(0), "{}", made.log);
-    assert!(made.log.contains("resuming after an earlier attempt"), "{}", made.log);
-    let stream = made.stream();
-    has_every_frame(&stream);
+async fn the_next_run_resumes_after_a_transient_error() {
+    // One fault for each try of one run.
+    let run = run_with([fail(Operation::Put, "180p/seg-00005", Fault::SlowDown).times(5)]).await;
+    run.assert_failed(75, "180p/seg-00005.m4s: SlowDown: as planned");
+    let left = run.stream();
+    let run = Run::on(run.s3).await;
+    assert_eq!(run.code, Some(0), "{}", run.log);
+    assert!(run.log.contains("resuming after an earlier attempt"), "{}", run.log);
+    let stream = run.stream();
+    assert_every_frame(&stream);
     for (name, segment) in left.iter().filter(|(name, _)| name.ends_with("seg-00000.m4s")) {
-        assert!(stream[name] == *segment, "{name} is made again");
+        assert!(stream[name] == *segment, "{name} differs");
     }
     assert!(!stream.keys().any(|name| name.contains("/checkpoint/")), "{:?}", stream.keys());
 }
 
 #[tokio::test]
-async fn a_file_whose_sound_lies_behind_its_picture_is_read_about_once() {
+async fn a_file_with_audio_behind_video_is_read_about_once() {
     let folder = tempfile::tempdir().unwrap();
-    // FFmpeg goes to and fro for every frame of the sound once the picture is a second ahead.
+    // FFmpeg seeks for every audio frame once video is a second ahead.
     let long = CLIP.replace("duration=5", "duration=15").replace("-qp 18", "-qp 30");
-    let behind = make(&folder, &format!("{long} -chunk_duration 1000000000 -max_interleave_delta 0"));
+    let behind = source(&folder, &format!("{long} -chunk_duration 1000000000 -max_interleave_delta 0"));
     let chunks = behind.len().div_ceil(256 << 10);
-    let made = Made::of(behind.clone(), []).await;
-    assert_eq!(made.code, Some(0), "{}", made.log);
-    let (reads, sent) = (made.s3.count(READ, "clip.mp4"), made.s3.sent());
+    let run = Run::new(behind.clone(), []).await;
+    assert_eq!(run.code, Some(0), "{}", run.log);
+    let (reads, sent) = (run.s3.count(Operation::Get, "clip.mp4"), run.s3.bytes_sent());
     assert!(reads < 2 * chunks, "{reads} reads of {chunks} chunks");
     assert!(sent < 3 * behind.len() as u64 / 2, "{sent} of {}", behind.len());
 }
