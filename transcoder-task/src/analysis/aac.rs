@@ -31,3 +31,24 @@ pub(super) fn aac_lc(config: &[u8]) -> Result<(u8, u32), NotCopyable> {
     }
     Ok((channels, *sample_rate))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audio_specific_configs() {
+        assert_eq!(aac_lc(&[0x11, 0x90]), Ok((2, 48_000)));
+        assert_eq!(aac_lc(&[0x12, 0x08, 0x56, 0xe5, 0x00]), Ok((1, 44_100)), "the config that FFmpeg writes");
+        for (config, expected) in [
+            (&[0x13, 0x90, 0x56, 0xe5, 0xa0][..], "its AAC is of the HE kind"),
+            (&[0x2b, 0x92, 0x08, 0x00], "its AAC is not of the LC kind"),
+            (&[0x11, 0x80], "its channels are in an unusual order"),
+            (&[0x17, 0x90], "its sample rate is unusual"),
+            (&[0x11, 0x94], "its AAC is unusual"),
+            (&[], "its AAC is not of the LC kind"),
+        ] {
+            assert_eq!(aac_lc(config).unwrap_err().to_string(), expected, "{config:x?}");
+        }
+    }
+}

@@ -40,7 +40,7 @@ pub(super) fn accepts_encoded_prefix(avcc: &Avcc) -> bool {
 }
 
 /// Reads an unsigned Exp-Golomb code (ITU-T H.264, 9.1) of less than 16 bits at a byte boundary.
-pub(super) fn ue(nal: &[u8], byte: usize) -> Option<u32> {
+fn ue(nal: &[u8], byte: usize) -> Option<u32> {
     let code = u32::from_be_bytes([
         *nal.get(byte)?,
         *nal.get(byte + 1)?,
@@ -66,5 +66,44 @@ pub(super) fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
         }
         let Some(next) = rest.get(length..) else { return false };
         sample = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameter_sets_are_distinguished_by_id() {
+        let avcc = |sps: &[u8], pps: &[u8]| Avcc { length_size: 4, ..Avcc::new(sps, pps).unwrap() };
+        let sps = [0x67, 0x64, 0x00, 0x28, 0xac, 0xd9];
+        // The sets of x264, with its default id and with the id 31.
+        assert!(accepts_encoded_prefix(&avcc(&sps, &[0x68, 0xeb, 0xe3])));
+        assert!(!accepts_encoded_prefix(&avcc(&sps, &[0x68, 0x04, 0x1f])));
+        assert!(!accepts_encoded_prefix(&avcc(&[0x67, 0x64, 0x00, 0x28, 0x04, 0x1f], &[0x68, 0xeb, 0xe3])));
+        assert!(!accepts_encoded_prefix(&avcc(&sps, &[0x68])), "truncated");
+        let mut full = avcc(&sps, &[0x68, 0xeb, 0xe3]);
+        full.sequence_parameter_sets = vec![sps.to_vec(); 31];
+        assert!(!accepts_encoded_prefix(&full), "no room");
+        assert!(!accepts_encoded_prefix(&Avcc { length_size: 2, ..avcc(&sps, &[0x68, 0xeb, 0xe3]) }));
+        assert_eq!(
+            [[0x80, 0], [0x40, 0], [0x60, 0], [0x20, 0], [0x04, 0x00], [0, 0]].map(|code| ue(&code, 0)),
+            [Some(0), Some(1), Some(2), Some(3), Some(31), None]
+        );
+    }
+
+    #[test]
+    fn only_instantaneous_refreshes_count() {
+        let nal = |header: u8, length: usize| {
+            [&u32::try_from(length).unwrap().to_be_bytes()[..], &[header], &vec![0; length - 1]].concat()
+        };
+        let (settings, refresh, slice) = (nal(6, 700), nal(0x65, 9), nal(0x41, 9));
+        assert!(refreshes(&[settings.clone(), refresh.clone()].concat(), 4));
+        assert!(refreshes(&refresh[..5], 4));
+        for other in
+            [[settings.clone(), slice, refresh].concat(), settings[..300].to_vec(), vec![], vec![0; 64]]
+        {
+            assert!(!refreshes(&other, 4));
+        }
     }
 }
