@@ -52,9 +52,16 @@ impl PinnedObject {
         Self::open(client, source).await
     }
 
-    /// `s3://uploads/a.mp4` as the mocked client describes it.
+    /// `s3://uploads/a.mp4` with a size in bytes and mocked reads.
     #[cfg(test)]
-    pub(crate) async fn of_tests(client: Client) -> Self {
+    pub(crate) async fn of_tests(size: u64, reads: &[&aws_smithy_mocks::Rule]) -> Self {
+        use aws_sdk_s3::operation::head_object::HeadObjectOutput;
+        use aws_smithy_mocks::{RuleMode, mock, mock_client};
+
+        let head = mock!(Client::head_object).then_output(move || {
+            HeadObjectOutput::builder().e_tag("\"abc\"").content_length(size as i64).build()
+        });
+        let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&[&head], reads].concat());
         let object = S3Uri { bucket: "uploads".parse().unwrap(), path: "a.mp4".into() };
         Self::open_latest(client, &object).await.unwrap()
     }

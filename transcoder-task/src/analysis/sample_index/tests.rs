@@ -1,5 +1,5 @@
-//! [`ffmpeg_files`] compares the index with ffprobe's output; [`objects`] reads it from S3. [`tables`] has cases
-//! of sample tables, built by [`test_track`]; [`untrusted`] has random and damaged bytes.
+//! [`ffmpeg_files`] compares the index with ffprobe's output; [`objects`] reads it from S3. [`tables`] has
+//! cases of sample tables, built by [`test_track`]; [`untrusted`] has random and damaged bytes.
 
 mod ffmpeg_files;
 mod objects;

@@ -2,13 +2,10 @@ use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::{
     Client,
-    operation::{
-        get_object::{GetObjectError, GetObjectOutput},
-        head_object::HeadObjectOutput,
-    },
+    operation::get_object::{GetObjectError, GetObjectOutput},
     primitives::ByteStream,
 };
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use aws_smithy_mocks::{MockResponse, mock};
 use aws_smithy_types::error::ErrorMetadata;
 
 use super::{test_track::wrap, *};
@@ -16,11 +13,9 @@ use crate::source::{loopback::ServedObject, object::PinnedObject};
 
 /// An object behind the loopback server, and the ranges of its reads.
 async fn served(bytes: Vec<u8>, denied_from: u64) -> (Input, Arc<Mutex<Vec<(u64, u64)>>>) {
-    let size = bytes.len() as i64;
+    let size = bytes.len() as u64;
     let ranges = Arc::new(Mutex::new(Vec::new()));
     let seen = ranges.clone();
-    let head = mock!(Client::head_object)
-        .then_output(move || HeadObjectOutput::builder().e_tag("\"abc\"").content_length(size).build());
     let get = mock!(Client::get_object).then_compute_response(move |request| {
         let range = request.range().unwrap().strip_prefix("bytes=").unwrap();
         let (start, last) = range.split_once('-').unwrap();
@@ -34,8 +29,7 @@ async fn served(bytes: Vec<u8>, denied_from: u64) -> (Input, Arc<Mutex<Vec<(u64,
         let range = format!("bytes {start}-{last}/{size}");
         MockResponse::Output(GetObjectOutput::builder().content_range(range).body(body).build())
     });
-    let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&head, &get]);
-    let object = PinnedObject::of_tests(client).await;
+    let object = PinnedObject::of_tests(size, &[&get]).await;
     (Input::Served(ServedObject::start(object).await.unwrap()), ranges)
 }
 
