@@ -5,7 +5,10 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{BucketName, ObjectKey, hex_prefix};
+use crate::{
+    location::{BucketName, ObjectKey},
+    text::hex_prefix,
+};
 
 /// 32 lower-case hex digits: the first half of a SHA-256 over bucket, key, content and profile.
 ///

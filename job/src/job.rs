@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BucketName, InvalidLocation, JobId, Layout, ObjectKey};
+use crate::{
+    identity::JobId,
+    layout::Layout,
+    location::{BucketName, InvalidLocation, ObjectKey},
+};
 
 /// One content of one object in the upload bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

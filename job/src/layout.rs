@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::{JobId, ObjectKey, hex_prefix};
+use crate::{identity::JobId, location::ObjectKey, text::hex_prefix};
 
 /// Prefix of job records and progress objects. No stream is placed below it.
 pub const RECORDS_PREFIX: &str = ".vidstreamx/";

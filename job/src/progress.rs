@@ -3,7 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{JobId, SchemaError, schema};
+use crate::{
+    identity::JobId,
+    schema::{self, SchemaError},
+};
 
 /// The stage of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

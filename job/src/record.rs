@@ -3,7 +3,11 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Job, JobId, SchemaError, Source, schema};
+use crate::{
+    identity::JobId,
+    job::{Job, Source},
+    schema::{self, SchemaError},
+};
 
 /// The state of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

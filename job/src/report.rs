@@ -3,7 +3,12 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Exit, JobId, SchemaError, Source, schema};
+use crate::{
+    exit::Exit,
+    identity::JobId,
+    job::Source,
+    schema::{self, SchemaError},
+};
 
 /// The outcome of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
