@@ -1,5 +1,5 @@
-//! The cluster: tasks that run for a set time and end well, described at the length that ECS describes
-//! tasks of Fargate.
+//! The cluster. Tasks run for a set time and succeed. Their descriptions are as long as those of ECS for
+//! Fargate tasks.
 
 use std::{
     collections::HashMap,
@@ -9,19 +9,19 @@ use std::{
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-const PLACE: &str = "arn:aws:ecs:us-east-1:123456789012";
+const ARN_PREFIX: &str = "arn:aws:ecs:us-east-1:123456789012";
 const CLUSTER: &str = "vidstreamx";
 const CONTAINER: &str = "transcoder";
 
-/// All tasks that were ever started.
+/// All tasks since the start of the program.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     tasks: Vec<Task>,
     tokens: HashMap<String, usize>,
     by_job: HashMap<String, Vec<usize>>,
-    /// How long tasks run that are started from now on.
+    /// Duration of tasks that are started from now on.
     pub run_time: Duration,
-    /// When the first and the last task was started.
+    /// Start of the first and of the last task.
     pub started: Option<(Instant, Instant)>,
 }
 
@@ -31,18 +31,18 @@ struct Task {
     created: Timestamp,
     ends: Instant,
     ended: Timestamp,
-    /// As the request has them: they are most of an answer.
+    /// JSON of the request, repeated in responses. It is the largest part of them.
     overrides: String,
 }
 
 impl Cluster {
-    /// No task yet.
+    /// A cluster without tasks.
     pub(crate) fn new(run_time: Duration) -> Self {
         let (tasks, tokens, by_job) = Default::default();
         Self { tasks, tokens, by_job, run_time, started: None }
     }
 
-    /// RunTask: one task, or the one that the same token started.
+    /// RunTask: starts a task, or returns the one that the same token started.
     pub(crate) fn run(&mut self, request: &Value, now: Instant, clock: Timestamp) -> String {
         let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
         let token = text("clientToken");
@@ -64,7 +64,7 @@ impl Cluster {
             self.started = Some((self.started.map_or(now, |(first, _)| first), now));
             number
         });
-        format!(r#"{{"failures":[],"tasks":[{}]}}"#, self.described(number, now))
+        format!(r#"{{"failures":[],"tasks":[{}]}}"#, self.description(number, now))
     }
 
     /// DescribeTasks.
@@ -74,7 +74,7 @@ impl Cluster {
         for arn in arns.iter().filter_map(Value::as_str) {
             let number = arn.rsplit('/').next().and_then(|id| usize::from_str_radix(id, 16).ok());
             match number.filter(|number| *number < self.tasks.len()) {
-                Some(number) => tasks.push(self.described(number, now)),
+                Some(number) => tasks.push(self.description(number, now)),
                 None => failures.push(json!({"arn": arn, "reason": "MISSING"}).to_string()),
             }
         }
@@ -90,7 +90,7 @@ impl Cluster {
         json!({"taskArns": found.map(|number| arn(*number)).collect::<Vec<_>>()}).to_string()
     }
 
-    /// Lets all tasks end now.
+    /// Ends all tasks now.
     pub(crate) fn end_all(&mut self, now: Instant, clock: Timestamp) {
         for task in self.tasks.iter_mut().filter(|task| task.ends > now) {
             task.ends = now;
@@ -98,12 +98,12 @@ impl Cluster {
         }
     }
 
-    /// Whether a job has a task that has ended: then there is a report.
-    pub(crate) fn has_ended_task_of(&self, job: &str, now: Instant) -> bool {
+    /// Whether a task of the job has ended, so that its report exists.
+    pub(crate) fn has_ended_task(&self, job: &str, now: Instant) -> bool {
         self.by_job.get(job).is_some_and(|numbers| numbers.iter().any(|number| self.has_ended(*number, now)))
     }
 
-    /// Tasks that were started, and tasks that run.
+    /// Numbers of started and of running tasks.
     pub(crate) fn counts(&self, now: Instant) -> (usize, usize) {
         (self.tasks.len(), (0..self.tasks.len()).filter(|number| !self.has_ended(*number, now)).count())
     }
@@ -112,7 +112,7 @@ impl Cluster {
         self.tasks.get(number).is_some_and(|task| task.ends <= now)
     }
 
-    fn described(&self, number: usize, now: Instant) -> String {
+    fn description(&self, number: usize, now: Instant) -> String {
         let Some(Task { started_by, created, ended, overrides, .. }) = self.tasks.get(number) else {
             return String::new();
         };
@@ -132,19 +132,19 @@ impl Cluster {
         let arn = arn(number);
         let digest = "sha256:6f1cb4b0a3e2f1d9d8c7b6a5948372615043322110ffeeddccbbaa9988776655";
         format!(
-            r#"{{"attachments":[{{"id":"4f0b3c1e-6d1a-4d6e-9a51-{number:012x}","type":"ElasticNetworkInterface","status":"{attachment}","details":[{{"name":"subnetId","value":"subnet-0123456789abcdef0"}},{{"name":"networkInterfaceId","value":"eni-0123456789abcdef0"}},{{"name":"macAddress","value":"0a:58:a9:fe:ac:02"}},{{"name":"privateDnsName","value":"ip-10-0-1-23.ec2.internal"}},{{"name":"privateIPv4Address","value":"10.0.1.23"}}]}}],"attributes":[{{"name":"ecs.cpu-architecture","value":"x86_64"}}],"availabilityZone":"us-east-1a","capacityProviderName":"FARGATE","clusterArn":"{PLACE}:cluster/{CLUSTER}","connectivity":"CONNECTED","connectivityAt":{created},"containers":[{{"containerArn":"{PLACE}:container/{CLUSTER}/{number:032x}/0a6b3e1c-7f6e-4a57-8f7b-0123456789ab","taskArn":"{arn}","name":"{CONTAINER}","image":"123456789012.dkr.ecr.us-east-1.amazonaws.com/vidstreamx-transcoder:0.1.0","imageDigest":"{digest}","runtimeId":"{number:032x}-1234567890","lastStatus":"{status}",{exit_code}"networkBindings":[],"networkInterfaces":[{{"attachmentId":"4f0b3c1e-6d1a-4d6e-9a51-{number:012x}","privateIpv4Address":"10.0.1.23"}}],"healthStatus":"UNKNOWN","managedAgents":[],"cpu":"4096","memory":"8192"}}],"cpu":"4096","memory":"8192","createdAt":{created},"startedAt":{created},"pullStartedAt":{created},"pullStoppedAt":{created},{end}"desiredStatus":"{status}","lastStatus":"{status}","enableExecuteCommand":false,"ephemeralStorage":{{"sizeInGiB":20}},"fargateEphemeralStorage":{{"sizeInGiB":20}},"group":"family:vidstreamx-transcoder","healthStatus":"UNKNOWN","launchType":"FARGATE","overrides":{overrides},"platformFamily":"Linux","platformVersion":"1.4.0","startedBy":"{started_by}","tags":[],"taskArn":"{arn}","taskDefinitionArn":"{PLACE}:task-definition/vidstreamx-transcoder:7","version":4}}"#
+            r#"{{"attachments":[{{"id":"4f0b3c1e-6d1a-4d6e-9a51-{number:012x}","type":"ElasticNetworkInterface","status":"{attachment}","details":[{{"name":"subnetId","value":"subnet-0123456789abcdef0"}},{{"name":"networkInterfaceId","value":"eni-0123456789abcdef0"}},{{"name":"macAddress","value":"0a:58:a9:fe:ac:02"}},{{"name":"privateDnsName","value":"ip-10-0-1-23.ec2.internal"}},{{"name":"privateIPv4Address","value":"10.0.1.23"}}]}}],"attributes":[{{"name":"ecs.cpu-architecture","value":"x86_64"}}],"availabilityZone":"us-east-1a","capacityProviderName":"FARGATE","clusterArn":"{ARN_PREFIX}:cluster/{CLUSTER}","connectivity":"CONNECTED","connectivityAt":{created},"containers":[{{"containerArn":"{ARN_PREFIX}:container/{CLUSTER}/{number:032x}/0a6b3e1c-7f6e-4a57-8f7b-0123456789ab","taskArn":"{arn}","name":"{CONTAINER}","image":"123456789012.dkr.ecr.us-east-1.amazonaws.com/vidstreamx-transcoder:0.1.0","imageDigest":"{digest}","runtimeId":"{number:032x}-1234567890","lastStatus":"{status}",{exit_code}"networkBindings":[],"networkInterfaces":[{{"attachmentId":"4f0b3c1e-6d1a-4d6e-9a51-{number:012x}","privateIpv4Address":"10.0.1.23"}}],"healthStatus":"UNKNOWN","managedAgents":[],"cpu":"4096","memory":"8192"}}],"cpu":"4096","memory":"8192","createdAt":{created},"startedAt":{created},"pullStartedAt":{created},"pullStoppedAt":{created},{end}"desiredStatus":"{status}","lastStatus":"{status}","enableExecuteCommand":false,"ephemeralStorage":{{"sizeInGiB":20}},"fargateEphemeralStorage":{{"sizeInGiB":20}},"group":"family:vidstreamx-transcoder","healthStatus":"UNKNOWN","launchType":"FARGATE","overrides":{overrides},"platformFamily":"Linux","platformVersion":"1.4.0","startedBy":"{started_by}","tags":[],"taskArn":"{arn}","taskDefinitionArn":"{ARN_PREFIX}:task-definition/vidstreamx-transcoder:7","version":4}}"#
         )
     }
 }
 
 fn arn(number: usize) -> String {
-    format!("{PLACE}:task/{CLUSTER}/{number:032x}")
+    format!("{ARN_PREFIX}:task/{CLUSTER}/{number:032x}")
 }
 
 /// DescribeClusters.
 pub(crate) fn clusters() -> Value {
     json!({"failures": [], "clusters": [{
-        "clusterArn": format!("{PLACE}:cluster/{CLUSTER}"),
+        "clusterArn": format!("{ARN_PREFIX}:cluster/{CLUSTER}"),
         "clusterName": CLUSTER,
         "status": "ACTIVE",
         "capacityProviders": ["FARGATE", "FARGATE_SPOT"],
@@ -154,7 +154,7 @@ pub(crate) fn clusters() -> Value {
 /// DescribeTaskDefinition.
 pub(crate) fn task_definition() -> Value {
     json!({"taskDefinition": {
-        "taskDefinitionArn": format!("{PLACE}:task-definition/vidstreamx-transcoder:7"),
+        "taskDefinitionArn": format!("{ARN_PREFIX}:task-definition/vidstreamx-transcoder:7"),
         "family": "vidstreamx-transcoder",
         "revision": 7,
         "status": "ACTIVE",
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_runs_for_its_time_and_the_same_token_gives_the_same_task() {
+    fn a_task_ends_after_its_duration_and_a_token_starts_one_task() {
         let (start, clock) = (Instant::now(), Timestamp::UNIX_EPOCH);
         let mut cluster = Cluster::new(Duration::from_secs(5));
         let request = json!({"clientToken": "t", "startedBy": "job", "overrides": {"cpu": "1024"}});
@@ -183,12 +183,12 @@ mod tests {
         assert_eq!((&task["lastStatus"], &task["overrides"]["cpu"]), (&json!("RUNNING"), &json!("1024")));
 
         let end = start + Duration::from_secs(5);
-        let asked = json!({"tasks": [task["taskArn"], "arn:else/where"]});
-        let answer = serde_json::from_str::<Value>(&cluster.describe(&asked, end)).unwrap();
+        let request = json!({"tasks": [task["taskArn"], "arn:else/where"]});
+        let answer = serde_json::from_str::<Value>(&cluster.describe(&request, end)).unwrap();
         assert_eq!(answer["tasks"][0]["containers"][0]["exitCode"], 0);
         assert_eq!(answer["failures"][0]["reason"], "MISSING");
         let listed = |status| cluster.list(&json!({"startedBy": "job", "desiredStatus": status}), end);
         assert!(listed("STOPPED").contains("task/") && !listed("RUNNING").contains("task/"));
-        assert!(cluster.has_ended_task_of("job", end) && !cluster.has_ended_task_of("job", start));
+        assert!(cluster.has_ended_task("job", end) && !cluster.has_ended_task("job", start));
     }
 }

@@ -1,7 +1,7 @@
-//! What the consumer talks to in `make bench-consumer`: the parts of SQS, ECS and S3 that it uses, with their
-//! semantics, in memory. Every call is answered after a set time, so that what is measured is the consumer.
+//! SQS, ECS and S3 in memory, for `make bench-consumer`: the calls that the consumer uses, with their
+//! semantics. The latency of all calls is fixed, so the benchmark measures the consumer and not the services.
 //!
-//! Below `/-/` is what the benchmark itself asks: `GET counts`, `POST fill?count`, `POST end-tasks`.
+//! The benchmark controls them below `/-/`: `GET counts`, `GET done`, `POST fill?count=N`, `POST end-tasks`.
 
 mod cluster;
 mod queue;
@@ -45,24 +45,24 @@ use crate::{
 /// SQS, ECS and S3 in memory, for `make bench-consumer`.
 #[derive(Debug, Parser)]
 struct Flags {
-    /// How long every call takes
+    /// Latency of every call
     #[arg(long, default_value = "50")]
     latency_ms: u64,
-    /// How long tasks run
+    /// Duration of every task
     #[arg(long, default_value = "60")]
     task_seconds: f64,
-    /// Uploads whose events are in the queue at first
+    /// Number of upload events in the queue at the start
     #[arg(long, default_value = "0")]
     uploads: u64,
-    /// The video that every upload holds
+    /// Video file, the content of every upload
     #[arg(long)]
     video: PathBuf,
 }
 
-/// Everything there is, behind one lock: one thread answers.
-struct World {
+/// The services. All of their state is behind one lock, because one thread serves all requests.
+struct Endpoints {
     state: Mutex<State>,
-    /// For polls that wait for a message.
+    /// Wakes the polls that wait for a message.
     filled: Notify,
     latency: Duration,
     upload: Upload,
@@ -79,7 +79,7 @@ struct State {
 const QUEUE: &str = "uploads";
 const DEAD_LETTER_QUEUE: &str = "uploads-failed";
 
-struct Answer {
+struct Reply {
     status: StatusCode,
     headers: Vec<(HeaderName, String)>,
     body: Bytes,
@@ -90,7 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let video = std::fs::read(&flags.video)?;
     let mut queue = Queue::default();
     queue.fill(flags.uploads);
-    let world = Arc::new(World {
+    let endpoints = Arc::new(Endpoints {
         state: Mutex::new(State {
             queue,
             dead_letters: 0,
@@ -102,46 +102,46 @@ fn main() -> Result<(), Box<dyn Error>> {
         latency: Duration::from_millis(flags.latency_ms),
         upload: Upload { bytes: video.into(), etag: "b21b84d653bb07b05b1e6b33684dc11b".to_owned() },
     });
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(world))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(endpoints))
 }
 
-async fn serve(world: Arc<World>) -> Result<(), Box<dyn Error>> {
+async fn serve(endpoints: Arc<Endpoints>) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     writeln!(io::stdout(), "{}", listener.local_addr()?)?;
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        tokio::spawn(connection(world.clone(), stream));
+        tokio::spawn(connection(endpoints.clone(), stream));
     }
 }
 
-async fn connection(world: Arc<World>, stream: TcpStream) {
+async fn connection(endpoints: Arc<Endpoints>, stream: TcpStream) {
     let service = service_fn(|request| {
-        let world = world.clone();
-        async move { world.answer(request).await }
+        let endpoints = endpoints.clone();
+        async move { endpoints.reply(request).await }
     });
-    // A client that goes away is no news.
+    // Fails if the client closes the connection, which is normal.
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-impl World {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+impl Endpoints {
+    async fn reply(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();
         let path = head.uri.path();
-        let answer = if let Some(question) = path.strip_prefix("/-/") {
-            self.bench(question, head.uri.query().unwrap_or_default())
+        let reply = if let Some(command) = path.strip_prefix("/-/") {
+            self.control(command, head.uri.query().unwrap_or_default())
         } else {
-            let answer = match head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
+            let reply = match head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
                 Some(target) => self.json_call(target, &body).await,
                 None => self.s3_call(&head.method, path, &head.headers, body),
             };
             sleep(self.latency).await;
-            answer
+            reply
         };
-        let mut response = Response::new(Full::new(answer.body));
-        *response.status_mut() = answer.status;
-        for (name, value) in answer.headers {
+        let mut response = Response::new(Full::new(reply.body));
+        *response.status_mut() = reply.status;
+        for (name, value) in reply.headers {
             response.headers_mut().extend(HeaderValue::try_from(value).map(|value| (name, value)));
         }
         Ok(response)
@@ -159,9 +159,9 @@ impl World {
         }
     }
 
-    fn bench(&self, question: &str, query: &str) -> Answer {
+    fn control(&self, command: &str, query: &str) -> Reply {
         let now = Instant::now();
-        match question {
+        match command {
             "fill" => {
                 let count = query.strip_prefix("count=").and_then(|count| count.parse().ok());
                 self.state().queue.fill(count.unwrap_or(0));
@@ -171,19 +171,19 @@ impl World {
             _ => {}
         }
         let mut state = self.state();
-        let (waiting, held) = state.queue.counts(now);
+        let (visible, hidden) = state.queue.counts(now);
         let (started, running) = state.cluster.counts(now);
         let launching = state.cluster.started.map(|(first, last)| (last - first).as_secs_f64());
-        let done = if question == "ends" { state.store.holding(r#""state":"done""#) } else { 0 };
+        let done = if command == "done" { state.store.count_containing(r#""state":"done""#) } else { 0 };
         json(&json!({
-            "waiting": waiting, "held": held, "received": state.queue.received, "deleted": state.queue.deleted,
+            "visible": visible, "hidden": hidden, "received": state.queue.received, "deleted": state.queue.deleted,
             "dead_letters": state.dead_letters, "started": started, "running": running, "done": done,
             "launching_seconds": launching, "calls": state.calls,
         }))
     }
 
-    /// The two services that speak AWS JSON.
-    async fn json_call(&self, target: &str, body: &[u8]) -> Answer {
+    /// A call of SQS or ECS: both use the AWS JSON protocol.
+    async fn json_call(&self, target: &str, body: &[u8]) -> Reply {
         let call = target.rsplit('.').next().unwrap_or_default();
         self.count(call);
         let request: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -196,18 +196,20 @@ impl World {
             }
             "DeleteMessageBatch" => {
                 let mut state = self.state();
-                each(&request, |entry| state.queue.delete(text(entry, "ReceiptHandle")))
+                for_each_entry(&request, |entry| state.queue.delete(text(entry, "ReceiptHandle")))
             }
             "ChangeMessageVisibility" => {
                 let known = self.set_visibility(&request, now);
                 if known { json(&json!({})) } else { error("MessageNotInflight") }
             }
-            "ChangeMessageVisibilityBatch" => each(&request, |entry| self.set_visibility(entry, now)),
+            "ChangeMessageVisibilityBatch" => {
+                for_each_entry(&request, |entry| self.set_visibility(entry, now))
+            }
             "SendMessage" => {
                 let id = self.send(text(&request, "QueueUrl"), &request);
                 json(&json!({"MessageId": id, "MD5OfMessageBody": ""}))
             }
-            "SendMessageBatch" => each(&request, |entry| {
+            "SendMessageBatch" => for_each_entry(&request, |entry| {
                 self.send(text(&request, "QueueUrl"), entry);
                 true
             }),
@@ -221,7 +223,7 @@ impl World {
         }
     }
 
-    async fn receive(&self, request: &Value) -> Answer {
+    async fn receive(&self, request: &Value) -> Reply {
         let number = |field: &str, default| request[field].as_u64().unwrap_or(default);
         let most = usize::try_from(number("MaxNumberOfMessages", 1)).unwrap_or(1).min(10);
         let visibility = Duration::from_secs(number("VisibilityTimeout", 30));
@@ -272,24 +274,24 @@ impl World {
         number.to_string()
     }
 
-    fn attributes(&self, url: &str, now: Instant) -> Answer {
-        let (waiting, held) = if is_dead_letters(url) { (0, 0) } else { self.state().queue.counts(now) };
+    fn attributes(&self, url: &str, now: Instant) -> Reply {
+        let (visible, hidden) = if is_dead_letters(url) { (0, 0) } else { self.state().queue.counts(now) };
         let arn = |name: &str| format!("arn:aws:sqs:us-east-1:123456789012:{name}");
         let redrive = json!({"deadLetterTargetArn": arn(DEAD_LETTER_QUEUE), "maxReceiveCount": 10});
         json(&json!({"Attributes": {
             "QueueArn": arn(if is_dead_letters(url) { DEAD_LETTER_QUEUE } else { QUEUE }),
-            "ApproximateNumberOfMessages": waiting.to_string(),
-            "ApproximateNumberOfMessagesNotVisible": held.to_string(),
+            "ApproximateNumberOfMessages": visible.to_string(),
+            "ApproximateNumberOfMessagesNotVisible": hidden.to_string(),
             "ApproximateNumberOfMessagesDelayed": "0",
             "VisibilityTimeout": "300",
             "RedrivePolicy": redrive.to_string(),
         }}))
     }
 
-    /// Path style: `/bucket/key`.
-    fn s3_call(&self, method: &Method, path: &str, headers: &HeaderMap, body: Bytes) -> Answer {
-        let place = path.trim_start_matches('/');
-        let (bucket, key) = place.split_once('/').unwrap_or((place, ""));
+    /// A call of S3, addressed in path style: `/bucket/key`.
+    fn s3_call(&self, method: &Method, path: &str, headers: &HeaderMap, body: Bytes) -> Reply {
+        let path = path.trim_start_matches('/');
+        let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let is_upload = bucket == UPLOAD_BUCKET;
         self.count(match (method, key, is_upload) {
@@ -309,13 +311,13 @@ impl World {
                 if header("if-match").is_some_and(|wanted| wanted.trim_matches('"') != self.upload.etag) {
                     return s3_error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
                 }
-                self.part(&etag, header("range"))
+                self.upload_range(&etag, header("range"))
             }
             Method::GET | Method::HEAD => {
                 let state = self.state();
                 let job = store::job_of_report(key);
-                let report = job.filter(|job| state.cluster.has_ended_task_of(job, Instant::now()));
-                match (report, state.store.get(place)) {
+                let report = job.filter(|job| state.cluster.has_ended_task(job, Instant::now()));
+                match (report, state.store.get(path)) {
                     (Some(job), _) => object(StatusCode::OK, store::report(job).into(), "\"report\"", None),
                     (None, Some(found)) => {
                         object(StatusCode::OK, found.bytes.clone(), &found.etag, found.crc32.as_deref())
@@ -329,7 +331,7 @@ impl World {
                     is_first: header("if-none-match") == Some("*"),
                 };
                 let crc32 = header("x-amz-checksum-crc32").map(str::to_owned);
-                match self.state().store.put(place, body, crc32, &conditions) {
+                match self.state().store.put(path, body, crc32, &conditions) {
                     Ok(etag) => object(StatusCode::OK, Bytes::new(), &etag, None),
                     Err((status, code)) => s3_error(status, code),
                 }
@@ -338,16 +340,16 @@ impl World {
         }
     }
 
-    fn part(&self, etag: &str, range: Option<&str>) -> Answer {
+    fn upload_range(&self, etag: &str, range: Option<&str>) -> Reply {
         let bytes = &self.upload.bytes;
         let Some(range) = range else { return object(StatusCode::OK, bytes.clone(), etag, None) };
         let Some(range) = store::range(range, bytes.len()) else {
             return s3_error(StatusCode::RANGE_NOT_SATISFIABLE, "InvalidRange");
         };
-        let place = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
-        let mut answer = object(StatusCode::PARTIAL_CONTENT, bytes.slice(range), etag, None);
-        answer.headers.push((CONTENT_RANGE, place));
-        answer
+        let content_range = format!("bytes {}-{}/{}", range.start, range.end - 1, bytes.len());
+        let mut reply = object(StatusCode::PARTIAL_CONTENT, bytes.slice(range), etag, None);
+        reply.headers.push((CONTENT_RANGE, content_range));
+        reply
     }
 }
 
@@ -359,8 +361,8 @@ fn text<'a>(request: &'a Value, field: &str) -> &'a str {
     request[field].as_str().unwrap_or_default()
 }
 
-/// The answer to a call of SQS with entries.
-fn each(request: &Value, mut act: impl FnMut(&Value) -> bool) -> Answer {
+/// Applies a batch call of SQS to each entry.
+fn for_each_entry(request: &Value, mut act: impl FnMut(&Value) -> bool) -> Reply {
     let (mut successful, mut failed) = (Vec::new(), Vec::new());
     for entry in request["Entries"].as_array().map(Vec::as_slice).unwrap_or_default() {
         let id = &entry["Id"];
@@ -373,29 +375,29 @@ fn each(request: &Value, mut act: impl FnMut(&Value) -> bool) -> Answer {
     json(&json!({"Successful": successful, "Failed": failed}))
 }
 
-fn json(body: &Value) -> Answer {
+fn json(body: &Value) -> Reply {
     raw(body.to_string())
 }
 
-fn raw(body: String) -> Answer {
+fn raw(body: String) -> Reply {
     let headers = vec![(CONTENT_TYPE, "application/x-amz-json-1.0".to_owned())];
-    Answer { status: StatusCode::OK, headers, body: body.into() }
+    Reply { status: StatusCode::OK, headers, body: body.into() }
 }
 
-fn error(code: &str) -> Answer {
-    Answer {
+fn error(code: &str) -> Reply {
+    Reply {
         status: StatusCode::BAD_REQUEST,
-        ..json(&json!({"__type": code, "message": "as the benchmark has it"}))
+        ..json(&json!({"__type": code, "message": "from the benchmark's endpoints"}))
     }
 }
 
-fn s3_error(status: StatusCode, code: &str) -> Answer {
-    let body = format!("<Error><Code>{code}</Code><Message>as the benchmark has it</Message></Error>");
-    Answer { status, headers: vec![(CONTENT_TYPE, "application/xml".to_owned())], body: body.into() }
+fn s3_error(status: StatusCode, code: &str) -> Reply {
+    let body = format!("<Error><Code>{code}</Code><Message>from the benchmark's endpoints</Message></Error>");
+    Reply { status, headers: vec![(CONTENT_TYPE, "application/xml".to_owned())], body: body.into() }
 }
 
-fn object(status: StatusCode, body: Bytes, etag: &str, crc32: Option<&str>) -> Answer {
+fn object(status: StatusCode, body: Bytes, etag: &str, crc32: Option<&str>) -> Reply {
     let mut headers = vec![(ETAG, etag.to_owned()), (ACCEPT_RANGES, "bytes".to_owned())];
     headers.extend(crc32.map(|crc32| (HeaderName::from_static("x-amz-checksum-crc32"), crc32.to_owned())));
-    Answer { status, headers, body }
+    Reply { status, headers, body }
 }

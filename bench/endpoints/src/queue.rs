@@ -1,4 +1,4 @@
-//! The queue: synthetic events of uploads, made when they are received, and messages that were sent to it.
+//! The queue: synthetic upload events, generated when they are received, and sent messages.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -9,31 +9,32 @@ use serde_json::{Value, json};
 
 use crate::store::{UPLOAD_BUCKET, Upload};
 
-/// As long as the handle in SQS's documentation of ReceiveMessage: the consumer keeps one per message.
+/// Length of the handle in SQS's documentation of ReceiveMessage. The consumer keeps a handle per message, so
+/// the length affects its memory.
 const RECEIPT_LENGTH: usize = 412;
 
-/// A queue with SQS's visibility. Messages are numbers, and handles name number and delivery.
+/// A queue with SQS's visibility timeout. A message is a number. A handle contains number and delivery.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    visible: VecDeque<Waiting>,
-    held: HashMap<u64, Held>,
+    visible: VecDeque<Visible>,
+    hidden: HashMap<u64, Hidden>,
     ends: BTreeSet<(Instant, u64)>,
     sent: HashMap<u64, Sent>,
     next: u64,
-    /// Deleted for good.
+    /// Number of deleted messages.
     pub deleted: u64,
-    /// Deliveries.
+    /// Number of deliveries.
     pub received: u64,
 }
 
 #[derive(Debug)]
-struct Waiting {
+struct Visible {
     number: u64,
     receives: u32,
 }
 
 #[derive(Debug)]
-struct Held {
+struct Hidden {
     receives: u32,
     until: Instant,
 }
@@ -45,13 +46,13 @@ struct Sent {
 }
 
 impl Queue {
-    /// Adds events of so many uploads that were not there before.
+    /// Adds the events of this many new uploads.
     pub(crate) fn fill(&mut self, uploads: u64) {
-        self.visible.extend((self.next..self.next + uploads).map(|number| Waiting { number, receives: 0 }));
+        self.visible.extend((self.next..self.next + uploads).map(|number| Visible { number, receives: 0 }));
         self.next += uploads;
     }
 
-    /// Adds a message with this text, and gives its number.
+    /// Adds a message. Returns its number.
     pub(crate) fn send(&mut self, body: String, attributes: Value) -> u64 {
         let number = self.next;
         self.sent.insert(number, Sent { body, attributes });
@@ -59,7 +60,7 @@ impl Queue {
         number
     }
 
-    /// Up to `most` messages, held for `visibility`.
+    /// Receives at most `most` messages, and hides them for `visibility`.
     pub(crate) fn receive(
         &mut self,
         most: usize,
@@ -73,69 +74,69 @@ impl Queue {
         self.received += taken.len() as u64;
         taken
             .into_iter()
-            .map(|Waiting { number, receives }| {
+            .map(|Visible { number, receives }| {
                 let receives = receives + 1;
-                self.hold(number, receives, now + visibility);
+                self.hide(number, receives, now + visibility);
                 self.message(number, receives, upload)
             })
             .collect()
     }
 
-    /// When the next held message becomes visible by itself.
+    /// The next end of a message's visibility timeout.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
-    /// Deletes a message. Says whether the handle is one; deleting twice is no error.
+    /// Deletes a message. Returns whether the handle is well-formed. A second delete is not an error.
     pub(crate) fn delete(&mut self, receipt: &str) -> bool {
         let Some((number, receives)) = read_receipt(receipt) else { return false };
-        if self.held.get(&number).is_some_and(|held| held.receives == receives) {
-            self.release(number);
+        if self.hidden.get(&number).is_some_and(|hidden| hidden.receives == receives) {
+            self.unhide(number);
             self.sent.remove(&number);
             self.deleted += 1;
         }
         true
     }
 
-    /// Makes a message visible after `wait`. Says whether this delivery is still on.
+    /// Makes a message visible after `wait`. Returns false if the handle is of an earlier delivery.
     pub(crate) fn set_visibility(&mut self, receipt: &str, wait: Duration, now: Instant) -> bool {
         self.expire(now);
         let Some((number, receives)) = read_receipt(receipt) else { return false };
-        if self.held.get(&number).is_none_or(|held| held.receives != receives) {
+        if self.hidden.get(&number).is_none_or(|hidden| hidden.receives != receives) {
             return false;
         }
-        self.release(number);
+        self.unhide(number);
         if wait.is_zero() {
-            self.visible.push_back(Waiting { number, receives });
+            self.visible.push_back(Visible { number, receives });
         } else {
-            self.hold(number, receives, now + wait);
+            self.hide(number, receives, now + wait);
         }
         true
     }
 
-    /// Messages to be had, and messages that are held.
+    /// Numbers of visible and of hidden messages.
     pub(crate) fn counts(&mut self, now: Instant) -> (usize, usize) {
         self.expire(now);
-        (self.visible.len(), self.held.len())
+        (self.visible.len(), self.hidden.len())
     }
 
     fn expire(&mut self, now: Instant) {
         while let Some((_, number)) = self.ends.first().copied().filter(|(end, _)| *end <= now) {
-            if let Some(held) = self.release(number) {
-                self.visible.push_back(Waiting { number, receives: held.receives });
+            if let Some(hidden) = self.unhide(number) {
+                self.visible.push_back(Visible { number, receives: hidden.receives });
             }
         }
     }
 
-    fn hold(&mut self, number: u64, receives: u32, until: Instant) {
-        self.held.insert(number, Held { receives, until });
+    fn hide(&mut self, number: u64, receives: u32, until: Instant) {
+        self.hidden.insert(number, Hidden { receives, until });
         self.ends.insert((until, number));
     }
 
-    fn release(&mut self, number: u64) -> Option<Held> {
-        let held = self.held.remove(&number)?;
-        self.ends.remove(&(held.until, number));
-        Some(held)
+    fn unhide(&mut self, number: u64) -> Option<Hidden> {
+        let hidden = self.hidden.remove(&number)?;
+        self.ends.remove(&(hidden.until, number));
+        Some(hidden)
     }
 
     fn message(&self, number: u64, receives: u32, upload: &Upload) -> Value {
@@ -169,7 +170,7 @@ fn read_receipt(receipt: &str) -> Option<(u64, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// An event as S3 sends it, with all of its fields.
+/// An event with all fields that S3 sends.
 fn event(number: u64, upload: &Upload) -> String {
     json!({"Records": [{
         "eventVersion": "2.1",
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_again_when_its_time_is_up_and_its_old_handle_is_worth_nothing() {
+    fn a_message_is_visible_again_after_its_timeout_and_its_old_handle_is_ignored() {
         let (mut queue, start) = (Queue::default(), Instant::now());
         queue.fill(12);
         let first = receipts(&mut queue, start);
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_was_sent_is_received_as_it_was() {
+    fn a_sent_message_is_received_unchanged() {
         let mut queue = Queue::default();
         queue.send("text".into(), json!({"a": {"DataType": "String", "StringValue": "b"}}));
         let message = &queue.receive(1, VISIBILITY, &Upload::default(), Instant::now())[0];

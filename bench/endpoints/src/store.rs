@@ -1,19 +1,18 @@
-//! The store: uploads that all have one content, records written on conditions, and the reports of tasks.
+//! The object store: uploads, which all have the same content; records, written conditionally; and reports.
 
 use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
 use hyper::StatusCode;
 
-/// Every key in it is an upload.
+/// Bucket in which every key exists, with the content of [`Upload`].
 pub(crate) const UPLOAD_BUCKET: &str = "uploads";
-/// Whatever is written to it is kept.
+/// Bucket that keeps all written objects.
 pub(crate) const OUTPUT_BUCKET: &str = "streams";
 
-/// What every upload holds.
+/// The content of every upload.
 #[derive(Debug, Default)]
 pub(crate) struct Upload {
-    /// The file.
     pub bytes: Bytes,
     /// Without quotes.
     pub etag: String,
@@ -22,11 +21,10 @@ pub(crate) struct Upload {
 /// A stored object.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {
-    /// Its content.
     pub bytes: Bytes,
     /// With quotes.
     pub etag: String,
-    /// The header that it was written with, given back when it is read whole.
+    /// Checksum header of the write, returned by reads of the whole object.
     pub crc32: Option<String>,
 }
 
@@ -39,10 +37,10 @@ pub(crate) struct Conditions<'a> {
     pub is_first: bool,
 }
 
-/// Why a write is refused: HTTP status and S3's code.
+/// HTTP status and S3 error code of a refused write.
 pub(crate) type Refusal = (StatusCode, &'static str);
 
-/// What was written, by `bucket/key`.
+/// The written objects by `bucket/key`.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     objects: HashMap<String, Object>,
@@ -50,20 +48,19 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// What is stored.
-    pub(crate) fn get(&self, place: &str) -> Option<&Object> {
-        self.objects.get(place)
+    pub(crate) fn get(&self, path: &str) -> Option<&Object> {
+        self.objects.get(path)
     }
 
-    /// Writes, and gives the new ETag.
+    /// Writes an object if the conditions hold. Returns its ETag.
     pub(crate) fn put(
         &mut self,
-        place: &str,
+        path: &str,
         bytes: Bytes,
         crc32: Option<String>,
         conditions: &Conditions<'_>,
     ) -> Result<String, Refusal> {
-        match (self.objects.get(place), conditions) {
+        match (self.objects.get(path), conditions) {
             (None, Conditions { replaces: Some(_), .. }) => return Err((StatusCode::NOT_FOUND, "NoSuchKey")),
             (Some(_), Conditions { is_first: true, .. }) => {
                 return Err((StatusCode::PRECONDITION_FAILED, "PreconditionFailed"));
@@ -75,19 +72,19 @@ impl Store {
         }
         self.writes += 1;
         let etag = format!("\"{:032x}\"", self.writes);
-        self.objects.insert(place.to_owned(), Object { bytes, etag: etag.clone(), crc32 });
+        self.objects.insert(path.to_owned(), Object { bytes, etag: etag.clone(), crc32 });
         Ok(etag)
     }
 
-    /// How many objects hold this text: for counting records by state.
-    pub(crate) fn holding(&self, text: &str) -> usize {
-        let holds =
+    /// The number of objects that contain a text, to count records by state.
+    pub(crate) fn count_containing(&self, text: &str) -> usize {
+        let contains =
             |object: &&Object| std::str::from_utf8(&object.bytes).is_ok_and(|found| found.contains(text));
-        self.objects.values().filter(holds).count()
+        self.objects.values().filter(contains).count()
     }
 }
 
-/// The part of an object that a `Range` header names; `None` if there is none of it.
+/// The byte range of a `Range` header; `None` if it is invalid or outside the object.
 pub(crate) fn range(header: &str, length: usize) -> Option<Range<usize>> {
     let (first, last) = header.strip_prefix("bytes=")?.split_once('-')?;
     let range = if first.is_empty() {
@@ -99,13 +96,13 @@ pub(crate) fn range(header: &str, length: usize) -> Option<Range<usize>> {
     (!range.is_empty()).then_some(range)
 }
 
-/// The job's id in the key of a report.
+/// The job id in the key of a report.
 pub(crate) fn job_of_report(key: &str) -> Option<&str> {
     let id = key.strip_suffix("/job.json")?.rsplit('/').next()?;
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(id)
 }
 
-/// A report as the task writes it about ten minutes of 1080p.
+/// A typical report of the task, for ten minutes of 1080p.
 pub(crate) fn report(job: &str) -> String {
     let video = |name: &str, width: u32, height: u32, peak: u64| {
         format!(

@@ -52,7 +52,7 @@ class Endpoints(MonitoredProcess):
 
     def done_count(self) -> int:
         """The number of records with the state done."""
-        return int(self._request("GET", "ends")["done"])
+        return int(self._request("GET", "done")["done"])
 
     def end_tasks(self) -> None:
         self._request("POST", "end-tasks")
@@ -100,7 +100,7 @@ class Measurements:
             return {"rss": consumer.megabytes(), "anonymous": consumer.megabytes("RssAnon")}
 
     def in_flight(self) -> dict[str, Any]:
-        """The maximum number of tasks, held for some heartbeats and task reconciliations, then ended."""
+        """Launches the maximum number of tasks, lets them run for a while, and ends them together."""
         videos = 2_000 if self._quick else 10_000
         with (
             Endpoints(self._binaries, videos, 86_400) as endpoints,
@@ -132,7 +132,7 @@ class Measurements:
             }
 
     def sustained(self) -> dict[str, Any]:
-        """20 launches per second from a backlog, once as many tasks end as start."""
+        """20 launches per second from a backlog, measured when as many tasks end as start."""
         rate, task_seconds, window = 20, 10 if self._quick else 30, 15 if self._quick else 60
         max_tasks = 1_000
         uploads = max_tasks + rate * (task_seconds + window) * 2  # the consumer receives messages ahead
@@ -147,20 +147,20 @@ class Measurements:
             return _measure_window(endpoints, consumer, window) | {"rate": rate, "window": window}
 
     def unlimited(self) -> list[dict[str, Any]]:
-        """Without a launch rate."""
+        """Launches without a rate limit."""
         runs = []
         for _ in range(1 if self._quick else 3):
             with (
                 Endpoints(self._binaries, 20_000, 5) as endpoints,
                 self._consumer(endpoints, 5_000, _UNLIMITED) as consumer,
             ):
-                # From the end of the first tasks, so that both launches and ends are measured.
+                # Begins when the first tasks end, so both launches and ends are measured.
                 consumer.wait_until(lambda: endpoints.counts()["deleted"] > 0, 60, "the first ended video")
                 runs.append(_measure_window(endpoints, consumer, 10 if self._quick else 15))
         return runs
 
     def long_run(self) -> dict[str, Any]:
-        """Many videos through one process."""
+        """Many videos in one process."""
         videos = self._videos
         with (
             Endpoints(self._binaries, videos, 1, latency_ms=5) as endpoints,
@@ -185,7 +185,7 @@ class Measurements:
         runs = []
         for _ in range(1 if self._quick else 3):
             with Endpoints(self._binaries, 20_000, 5) as endpoints:
-                name = "bench-one-at-a-time"
+                name = "bench-sequential"
                 variables = endpoints.environment()
                 with MonitoredProcess(name, [self._binaries / name], variables, MEASURED_CORES) as program:
                     program.wait_until(lambda: endpoints.counts()["deleted"] > 0, 30, "the first video")
@@ -204,7 +204,7 @@ def _measure_window(endpoints: Endpoints, program: MonitoredProcess, seconds: fl
     start, first, cpu = time.monotonic(), endpoints.counts(), program.cpu_seconds()
     program.observe(seconds)
     wall, last, cpu = time.monotonic() - start, endpoints.counts(), program.cpu_seconds() - cpu
-    if last["waiting"] == 0:
+    if last["visible"] == 0:
         raise UserError("the queue ran empty while launches were counted")
     launches = last["started"] - first["started"]
     calls = {name: count - first["calls"].get(name, 0) for name, count in last["calls"].items()}

@@ -1,6 +1,6 @@
-//! The consumer's rival: one message at a time. It receives one message, starts its task, deletes the
-//! message, and takes the next. It keeps nothing, watches nothing and repeats nothing, so that a task that
-//! fails is a video lost.
+//! A sequential consumer, to compare with: it receives a message, starts its task, deletes the message, and
+//! receives the next one. It keeps no records, watches no tasks and retries no calls, so a failed task loses
+//! its video.
 
 use std::{env, error::Error};
 
