@@ -14,7 +14,7 @@ AGENT_ADDRESS = "169.254.170.2"
 
 
 class UserError(Exception):
-    """An error for the user: one line with the cause and the way out. It needs no traceback."""
+    """An error for the user: one line with cause and remedy, without a traceback."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Settings:
 
     tools: Path  # the folder that setup.sh installs into: venv, players
     state: Path  # process ids, logs and outputs of this stack
-    port: int  # of the local AWS
-    viewer_port: int  # of the viewer, which serves streams and the player page
+    port: int  # port of the local AWS
+    viewer_port: int  # port of the viewer, which serves streams and the player page
     stack_name: str = "vidstreamx"
     image: str = "vidstreamx-transcoder:local"
     template: Path = REPO / "infra" / "vidstreamx.yaml"

@@ -22,7 +22,7 @@ _tables_key = pytest.StashKey[list[tuple[str, str]]]()
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_tables_key] = []
-    # As an exception, so that fixtures clean up after SIGTERM.
+    # SIGTERM raises an exception, so that fixtures clean up.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
@@ -49,7 +49,7 @@ def scenario(stack: StackFixture, files: UploadFiles, request: pytest.FixtureReq
 def chaos(
     stack: StackFixture, files: UploadFiles, scenario: Scenario, request: pytest.FixtureRequest
 ) -> ChaosRun:
-    """The finished chaos run. It comes after the scenario, whose tests count all records."""
+    """The finished chaos run. It runs after the scenario, whose tests count all records."""
     seed = int(os.environ.get("VIDSTREAMX_TEST_SEED") or random.randrange(1_000_000))
     print(f"VIDSTREAMX_TEST_SEED={seed}")  # pytest shows it if the run fails
     result = run_chaos(stack, files, seed)

@@ -1,9 +1,9 @@
-"""Each upload gets one result and no task is started twice, no matter what is killed and when.
+"""Each upload gets one result and no task is started twice, although consumers and tasks are killed.
 
-The records that users see (`history --json`) are compared with ECS and the queues. These tests fail, as was
-tried, if the consumer does not find the task of an unrecorded launch: the video is transcoded twice, and one
-of its tasks is in no record (VIDSTREAMX_TEST_SEED=1). They also fail if messages are deleted as soon as they
-are received: then videos have no result or no record.
+The records that users see (`history --json`) are compared with ECS and the queues. Two broken consumers were
+tried, and these tests fail for both. If the consumer does not find the task of an unrecorded launch, the
+video is transcoded twice, and one of its tasks is in no record (VIDSTREAMX_TEST_SEED=1). If it deletes
+messages when it receives them, videos have no result or no record.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def jobs(chaos: ChaosRun) -> Jobs:
 
 
 def test_consumers_and_containers_were_killed(chaos: ChaosRun, jobs: Jobs) -> None:
-    """Without the kills the other tests would prove nothing."""
+    """Otherwise the other tests would prove nothing."""
     assert len(chaos.kill_points) == CONSUMER_KILLS
-    # Killed while they worked, not while they waited.
+    # They were killed while they worked, not while they waited.
     assert sum(point != IDLE for point in chaos.kill_points) >= CONSUMER_KILLS - 1
     killed = [record["job_id"] for record, tasks in jobs for task in tasks if exit_code(task) == 137]
     assert len(killed) >= 3
@@ -83,7 +83,7 @@ def test_exactly_the_done_videos_are_published(stack: StackFixture, chaos: Chaos
 
 
 def test_dead_letters_are_the_invalid_messages_with_their_reasons(chaos: ChaosRun) -> None:
-    # A letter can exist twice: a consumer can be killed after it sent the letter and before it deleted the
+    # Duplicate letters are possible, if a consumer is killed between sending the letter and deleting the
     # message.
     assert {letter.body for letter in chaos.dead_letters} == set(INVALID_MESSAGES)
     assert all(letter.attributes["reason"] for letter in chaos.dead_letters)

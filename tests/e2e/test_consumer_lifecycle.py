@@ -1,4 +1,4 @@
-"""Consumers can be started, stopped and replaced without an effect on videos, and check their settings."""
+"""Consumers can be started, stopped and replaced without an effect on videos. They check their settings."""
 
 from __future__ import annotations
 

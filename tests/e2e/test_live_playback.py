@@ -1,9 +1,9 @@
-"""A stream plays while it is made, also when its task is killed meanwhile.
+"""A growing stream plays, even if its task is killed.
 
-These tests fail, as was tried, in these cases. If the page starts where players do by default, a late viewer
-misses the beginning. With an unchanged hls.js, a viewer who has reached the end so far sees the last seconds
-again. If playlists drop segments that they listed before, or an attempt does not resume the one before,
-listed segments are missing.
+The following faults were tried, and these tests fail for all of them. If the page starts at the default
+position of players, a late viewer misses the beginning. With an unchanged hls.js, a viewer who has played all
+segments sees the last seconds again. If playlists drop listed segments, or an attempt does not resume the
+previous one, listed segments are missing.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ pytestmark = pytest.mark.usefixtures("scenario")  # its consumer has exited and 
 FRAME = 1 / 30  # seconds
 # A busy machine encodes more slowly than the video plays.
 TIMEOUT = 240
-# By default hls.js starts three target durations before the end. With this many seconds that is not the
-# beginning.
+# By default hls.js starts three target durations before the end. In a stream of this length, that is after
+# the beginning.
 LATE = 20
 # Players poll once per target duration, which is 4 s here, and a busy machine decodes late.
 MAX_STALL = 15
-# hls.js reports this when it has played all segments, or the machine is busy. It continues by itself.
+# hls.js reports this when it has played all segments, or when the machine is busy. It continues by itself.
 HARMLESS = {"mediaError: bufferStalledError"}
 
 
@@ -66,7 +66,7 @@ def assert_played_to_its_end(session: ViewerSession) -> None:
     assert set(ended["errors"]) <= HARMLESS
     assert session.page.browser_errors == []
     assert session.longest_stall < MAX_STALL
-    # All of it in one pass: the player did not restart, jump, or show a frame again.
+    # The player did not restart, jump, or repeat a frame.
     assert abs(ended["duration"] - LONG_SECONDS) < 2 * FRAME
     assert ended["time"] == ended["duration"]
     assert recorded["last"] > LONG_SECONDS - 1
@@ -86,7 +86,7 @@ def assert_complete(stream: StreamMonitor) -> dict[str, Any]:
     assert stream.is_final
     for playlist in stream.playlists:
         assert abs(playlist.seconds - LONG_SECONDS) < 2 * FRAME, playlist.url
-    # Segments are immutable, so a cache can still have the first version of each.
+    # Segments are immutable, so caches keep the first version of each.
     assert stream.changed_segments() == []
     report: dict[str, Any] = json.loads(response.text)
     return report
@@ -100,8 +100,7 @@ def test_stream_plays_to_its_end_as_soon_as_it_appears(
     stream = wait_for_stream(stack, upload, consumer)
     with open_stream(upload.key) as page:
         session = ViewerSession(page, stream)
-        # A paused task is like an encoder that is slower than the video: at some point all segments are
-        # played.
+        # The paused task simulates an encoder that is slower than playback: the segments run out.
         with stack.paused(running_task(stack, upload)):
             started = session.wait_until(lambda state: state["time"] > 0, timeout=30)
             assert started["time"] > 0, started

@@ -1,4 +1,4 @@
-"""Commands for operators: look at videos, submit existing objects, and redrive failed videos."""
+"""Commands for operators: show videos, submit existing objects, and redrive failed videos."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def assert_denied(call: Callable[..., Any], **request: Any) -> None:
 
 
 def test_consumer_has_the_rights_it_needs(stack: StackFixture, scenario: Scenario, consumer: Clients) -> None:
-    """Without it the denials in the other tests would prove nothing."""
+    """Otherwise the denials in the other tests would prove nothing."""
     case = scenario["1080p clip"]
     s3, sqs, ecs = consumer("s3"), consumer("sqs"), consumer("ecs")
     assert s3.head_object(Bucket=stack.upload_bucket, Key=clip_key(scenario))

@@ -58,8 +58,7 @@ def test_unusual_key_is_the_address_of_its_stream(scenario: Scenario, name: str)
     if len(case.upload.key.encode()) < 800:
         assert case.address == case.upload.key
     else:
-        # Shortened to leave room for the names in the folder: the beginning of the key and a hash of all of
-        # it.
+        # The key is shortened to leave room for the names in the folder: to its beginning and its hash.
         readable, _, digest = case.address.rpartition("~")
         assert len(case.address.encode()) <= 864
         assert case.upload.key.startswith(readable)
@@ -122,7 +121,7 @@ def test_task_has_the_recorded_size_and_its_cost_is_recorded(scenario: Scenario,
     size, overrides = attempt["size"], task["overrides"]
     assert (overrides["cpu"], overrides["memory"]) == (str(size["cpu"]), str(size["memory_mib"]))
     assert overrides["ephemeralStorage"]["sizeInGiB"] == size["storage_gib"]
-    # By the built-in rules: both clips are short, and at most 1080p.
+    # The size by the built-in rules, because both clips are short and at most 1080p.
     assert (size["cpu"], size["memory_mib"]) == (2048, 4096)
     assert attempt["size_reason"].endswith('rule "short"')
     assert attempt["capacity"] == "on-demand"

@@ -47,8 +47,8 @@ def test_every_quality_can_be_selected_and_has_its_size(open_stream: OpenStream,
     with open_stream(case.address) as page:
         page.wait_until(lambda state: state["time"] > 0, timeout=20)
         for number, (width, height) in enumerate(ladder(case)):
-            # Alternating positions: without a seek the browser first shows frames that it has decoded
-            # already.
+            # The positions alternate, because without a seek the browser first shows frames that it has
+            # decoded already.
             position = (number + 1) % 2 * 5
             page.select_level(height, position)
 

@@ -1,4 +1,4 @@
-"""Fixtures of the media tests, which transcode all kinds of files and check and play the streams.
+"""Fixtures of the media tests. They transcode all kinds of files, and check and play the streams.
 
 Outputs stay in target/media. A file is transcoded again if it or the program has changed.
 """

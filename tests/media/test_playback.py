@@ -14,13 +14,13 @@ from vidstreamx_devtools.playback.runner import PLAYERS, Observation, Play, play
 Played = dict[tuple[str, str], tuple[Play, Observation]]
 
 _SWITCHABLE = 3.0  # seconds; a shorter stream ends before a player has switched
-# A switch shows at the start of the next segment. Switches in both directions need three segments after the
-# first, which can be short.
+# A switch takes effect at the next segment. Switches in both directions need three segments after the first
+# one, which can be short.
 _BOTH_DIRECTIONS = 10.0  # seconds
 _END_TOLERANCE = 0.15  # seconds between the clock of a player and its duration
-# hls.js reports this and continues when its clock stands still for a quarter of a second. It happens when
-# several tabs play at four times their speed, and was never seen with a single tab. The script checks for
-# longer stalls.
+# hls.js reports this when its clock stands still for a quarter of a second, and continues. It happens when
+# several tabs play at four times their speed, and was not seen with a single tab. The script detects longer
+# stalls.
 _HARMLESS = {"mediaError: bufferStalledError"}
 
 

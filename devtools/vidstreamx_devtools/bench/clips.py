@@ -17,8 +17,8 @@ _GENERATED_SECONDS = 10
 class Clip:
     name: str
     description: str
-    file: str  # in the corpus
-    repeats: int  # for a clip of two seconds the start of programs would dominate, so it is repeated
+    file: str  # path in the corpus
+    repeats: int  # short clips are repeated; otherwise the start of the programs would dominate
     generated_size: str
     generated_encoder: str  # FFmpeg arguments
     is_quick: bool = False

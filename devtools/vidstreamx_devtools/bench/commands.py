@@ -1,4 +1,4 @@
-"""The compared commands: the naive way, the task, and the task's FFmpeg commands alone (bare)."""
+"""The compared commands: a naive implementation, the task, and the task's FFmpeg commands alone (bare)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Rung:
     width: int
     height: int
     is_copied: bool
-    folder: str  # of its playlist, in the output folder
+    folder: str  # folder of its playlist, relative to the output folder
 
 
 def naive_script(clip: str, rungs: list[Rung], output: str) -> str:
@@ -38,7 +38,7 @@ def naive_script(clip: str, rungs: list[Rung], output: str) -> str:
     lines = ["set -e", f"mkdir -p {output}/local {output}/uploaded", f"cp {clip} {output}/local/in.mp4"]
     for rung in rungs:
         folder = f"{output}/local/{rung.name}"
-        # By the shorter side, as in the ladder.
+        # Scaled by the shorter side, as in the ladder.
         scale = f"{rung.width}:-2" if rung.width < rung.height else f"-2:{rung.height}"
         lines.append(
             f"mkdir {folder}; ffmpeg -nostdin -v error -i {output}/local/in.mp4 -vf scale={scale}"
@@ -75,10 +75,9 @@ def read_rungs(output: Path) -> list[Rung]:
 
 
 def bare_command(container: BenchContainer, clip: str, output: str) -> str | None:
-    """A script with the task's own FFmpeg commands, whose outputs go to /dev/null. None if they can't be
-    recorded.
+    """A script with the task's FFmpeg commands, with outputs to /dev/null. None if they can't be recorded.
 
-    The task runs once with an `ffmpeg` first on PATH that records its arguments.
+    The task runs once with a recording `ffmpeg` first on PATH.
     """
     folder = container.path("/bench/bin")
     for leftover in folder.iterdir():

@@ -27,7 +27,7 @@ class BenchContainer:
         mounts = ["--volume", f"{folder}:/bench", "--volume", f"{Path(__file__).parent}:/tools:ro"]
         if corpus.FOLDER.is_dir():
             mounts += ["--volume", f"{corpus.FOLDER.resolve()}:{self.CORPUS}:ro"]
-        # As the current user, so that the user owns the written files.
+        # Runs as the current user, who then owns the written files.
         options = ["--detach", "--rm", "--network", "none", "--user", f"{os.getuid()}:{os.getgid()}"]
         options += ["--workdir", "/bench", *mounts, "--entrypoint", "sleep"]
         self._container = docker("run", *options, image, "7200")

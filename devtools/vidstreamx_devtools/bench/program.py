@@ -43,9 +43,9 @@ class Benchmark:
         """Runs the program and exits.
 
         `measure` returns the results and whether they are complete. Incomplete results are only printed. It
-        returns None if it has printed all there is to print.
+        returns None if nothing remains to print.
         """
-        # As an exception, so that containers and processes are stopped.
+        # SIGTERM raises an exception, so that containers and processes are stopped.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         flags = parser.parse_args()
         try:

@@ -53,7 +53,7 @@ class Measurements:
         self._sources = LongSourceMaker(container)
 
     def playable(self) -> list[dict[str, Any]]:
-        """From the task's start to the master playlist, for sources of different lengths."""
+        """Time from the task's start to the master playlist, for sources of different lengths."""
         rows = []
         for source in (KEYFRAMES, DEFAULT, HEVC):
             for seconds in [30, 120] if self._quick else [30, 600, 7200]:

@@ -65,7 +65,7 @@ class Buckets:
             self._s3.delete_objects(Bucket=self._stack.output_bucket, Delete=batch)
 
     def start_task(self, upload: Upload, job_id: str, measured: str = "") -> TaskRun:
-        """Starts a task. `measured`: the NAMES of measure.sh, which prints its result instead of the log."""
+        """Starts a task. With `measured` (NAMES of measure.sh), it prints measurements instead of the log."""
         role = self._stack.outputs["TaskRoleArn"].rpartition("/")[2]
         environment = {
             "AWS_ENDPOINT_URL": self._endpoint,
@@ -108,7 +108,7 @@ class TaskRun:
         )
         work = f"{_WORK}:size={_WORK_MEGABYTES}m,uid={user},gid={group or user}"
         options = [part for name, value in environment.items() for part in ("--env", f"{name}={value}")]
-        # As in the task definition.
+        # The same restrictions as in the task definition.
         options += ["--network", network, "--read-only", "--cap-drop", "ALL", "--tmpfs", work]
         # The task replaces the shell as first process, so it gets the container's signals, and no process
         # outlives it.
@@ -236,7 +236,7 @@ def temporary_buckets(settings: Settings, folder: Path) -> Iterator[Buckets]:
     if address != AGENT_ADDRESS:
         raise UserError("this benchmark needs a Docker engine on this machine that is not rootless")
     own = replace(settings, state=folder, port=free_port())
-    stack.down(own)  # of an earlier run that was killed
+    stack.down(own)  # left by an earlier run that was killed
     address, network = engine.route_to_host()  # again, because `down` can remove the network
     try:
         yield Buckets(stack.up(own), address, network)

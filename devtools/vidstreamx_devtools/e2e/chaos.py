@@ -29,13 +29,13 @@ CONSUMER_KILLS = 5
 INVALID_MESSAGES = ["rubbish", '{"what": "JSON, but no event"}']
 IDLE = "while the queue was empty"
 
-# The number of calls of each kind that a consumer makes, at least, for its first videos.
+# The minimum number of calls of each kind that a consumer makes for its first videos.
 _CALLS = {"ReceiveMessage": 2, "PUT record": 8, "RunTask": 4, "DescribeTasks": 4, "DeleteMessage": 2}
 # The messages of a killed consumer are visible again after 90 s.
 _TIMEOUT = 180
-# A killed container looks like one that ran out of memory. After a third kill the job would fail.
+# A killed container counts as out of memory. After a third kill the job would fail.
 _MAX_KILLS_PER_JOB = 2
-_CONTAINERS = 12  # of the first so many containers, four are killed
+_CONTAINERS = 12  # four of the first containers are killed
 _CONTAINER_KILLS = 4
 
 
@@ -89,7 +89,7 @@ def run_chaos(stack: StackFixture, files: UploadFiles, seed: int) -> ChaosRun:
             consumer = stack.start_consumer("run", "--max-tasks", "4", environment=environment)
             proxy.arm(point, consumer.kill)
             deadline = time.monotonic() + _TIMEOUT
-            # With an empty queue the fault point is never reached; then the consumer is killed at once.
+            # If the queue is empty, the fault point is never reached, and the consumer is killed at once.
             while not (proxy.triggered.wait(0.05) or stack.is_queue_empty()):
                 assert consumer.is_running or proxy.triggered.is_set(), consumer.output
                 assert time.monotonic() < deadline, f"{point} was not reached: {consumer.output}"
@@ -158,7 +158,7 @@ def _create_cases(stack: StackFixture, files: UploadFiles, random: Random) -> li
 
 
 def _fault_points(random: Random) -> list[FaultPoint]:
-    """Random fault points, and the worst one: the task is started, and the consumer does not know it."""
+    """Random fault points, and the worst one: the task is started, but its ARN is not recorded."""
     calls = random.choices(list(_CALLS), k=CONSUMER_KILLS - 1)
     points = [FaultPoint(call, random.randint(1, _CALLS[call]), random.random() < 0.5) for call in calls]
     points.append(FaultPoint("RunTask", random.randint(1, _CALLS["RunTask"]), after=True))
@@ -174,7 +174,7 @@ class _ContainerKiller:
         self._selected = set(
             random.sample(range(_CONTAINERS), _CONTAINER_KILLS)
         )  # in the order of appearance
-        self._pending = 0  # kills that are due, of any container
+        self._pending = 0  # number of due kills
         self._not_before: dict[str, float] = {}  # by task ARN
         self.kills: Counter[str] = Counter()
         self.parallel_jobs: set[str] = set()

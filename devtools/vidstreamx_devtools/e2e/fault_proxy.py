@@ -61,7 +61,7 @@ class FaultProxy:
             return point
 
     def _trigger(self) -> None:
-        self.triggered.set()  # first, or the test would take the consumer's end for a crash
+        self.triggered.set()  # first; otherwise the test would report the consumer's end as a crash
         self._on_fault()
 
     def forward(self, client: socket.socket, service: socket.socket) -> None:

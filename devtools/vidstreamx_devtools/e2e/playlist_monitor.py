@@ -1,4 +1,4 @@
-"""Monitors a stream while it is made, as a CDN in front of the bucket sees it. A stream may only grow."""
+"""Monitors a growing stream as a CDN in front of the bucket sees it. Playlists may only grow."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class PlaylistMonitor:
 
     url: str
     segments: list[tuple[str, float]] = field(default_factory=list)  # URL and duration
-    etags: dict[str, str] = field(default_factory=dict)  # of each URL when it was first listed
+    etags: dict[str, str] = field(default_factory=dict)  # ETag by URL, from when it was first listed
     is_final: bool = False
 
     @property

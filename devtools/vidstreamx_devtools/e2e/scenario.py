@@ -1,4 +1,4 @@
-"""The scenario that most end-to-end tests inspect: many kinds of messages and uploads, and one consumer."""
+"""The scenario of most end-to-end tests: many kinds of messages and uploads, and one consumer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Case:
     name: str
     states: set[str]  # allowed states of the record; empty if there must be no job
     upload: Upload | None = None
-    message_id: str | None = None  # of the message that the test sent
+    message_id: str | None = None  # id of the message that the test sent
     body: str | None = None
     is_dead_letter: bool = False  # whether the message belongs in the dead-letter queue
 
@@ -47,7 +47,9 @@ class Case:
     report_key: str | None = None
     progress: Any = None
     tasks: list[JsonObject] = field(default_factory=list)
-    lines: list[JsonObject] = field(default_factory=list)  # of the consumer's log, for this object or message
+    lines: list[JsonObject] = field(
+        default_factory=list
+    )  # log lines of the consumer about this object or message
 
     @property
     def state(self) -> str:
@@ -231,7 +233,7 @@ def _is_line_of(line: JsonObject, case: Case) -> bool:
 
 
 def _belongs_to(body: str, case: Case) -> bool:
-    """Whether a message is that of the case: by its text, or by the object in S3's event."""
+    """Whether the message has the case's text, or an S3 event about the case's object."""
     if case.body == body:
         return True
     if case.upload is None:

@@ -40,7 +40,7 @@ class Consumer:
         self.log = log
         self.stopped_at: float | None = None  # when the test terminated or killed it
         self._output = log.open("wb")
-        # In its own process group, so that Ctrl-C reaches only the tests, which then stop it.
+        # Runs in a separate process group, so that Ctrl-C reaches only the tests, which then stop it.
         self._process = subprocess.Popen(
             command,
             env=environment,
@@ -143,7 +143,7 @@ class StackFixture:
         return {variable: self.local.consumer_environment()[variable].replace(own, other)}
 
     def kill(self, task: JsonObject) -> bool:
-        """Kills a task's container as the kernel does without memory. False if it has ended already."""
+        """Sends SIGKILL to a task's container, as the kernel does when memory runs out. False if it has ended."""
         with suppress(UserError):
             engine.docker("kill", "--signal", "KILL", _container(task))
             return True

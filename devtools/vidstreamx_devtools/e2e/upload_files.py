@@ -17,7 +17,7 @@ class UploadFiles:
     full_hd: Path  # 1080p, a little over ten seconds
     small: Path  # 360p, two seconds: two rungs, encoded quickly
     long: Path  # 720p, LONG_SECONDS, not H.264: every rung is encoded, which takes a while
-    far_keyframes: Path  # the same length, ten seconds between keyframes: the top rung is copied
+    far_keyframes: Path  # 720p, LONG_SECONDS, a keyframe every ten seconds: the top rung is copied
     truncated: Path
     text: Path
     empty: Path

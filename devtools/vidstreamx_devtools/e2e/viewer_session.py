@@ -1,4 +1,4 @@
-"""A viewer who watches a stream while it is made: records everything that a viewer would notice."""
+"""A viewer who watches a growing stream. The session records everything that a viewer would notice."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ViewerSession:
     longest_stall: float = 0.0  # seconds without progress although segments were available
     _progress: tuple[float, float] = field(
         default=(0.0, 0.0)
-    )  # player time, and the clock when it last changed
+    )  # the player's time, and the clock at its last change
 
     def __post_init__(self) -> None:
         self.page.page.evaluate(_RECORD)

@@ -18,7 +18,7 @@ folder. So it listens only on loopback and on the address that its tasks use, an
 and its tasks. The second check is needed because other hosts on the network could send packets for the
 gateway's address through another interface of this machine.
 
-The consumer gets its role's credentials in the same way, as it does when it runs as an ECS service:
+The consumer gets its role's credentials in the same way, as in an ECS service:
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
 
 It replaces internals of the ministack version that devtools/pyproject.toml pins. Settings come from the
@@ -207,7 +207,7 @@ def _build_run_kwargs(
     if container.get("readonlyRootFilesystem"):
         kwargs["read_only"] = True  # the image's volumes stay writable
     linux = container.get("linuxParameters") or {}
-    # A template's keys begin with a capital, those of the API do not.
+    # Keys begin with a capital letter in a template, but not in the API.
     capabilities = linux.get("capabilities") or linux.get("Capabilities") or {}
     kwargs["cap_drop"] = capabilities.get("drop") or capabilities.get("Drop") or []
 

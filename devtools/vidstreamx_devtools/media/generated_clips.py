@@ -1,4 +1,4 @@
-"""Small generated clips for the media tests where there is no corpus: one or two of each category."""
+"""Small generated clips for the media tests without a corpus: one or two per category."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _rotated(path: Path) -> None:
 
 
 def _variable_rate(path: Path) -> None:
-    """Two of five frames are missing, and the others keep their times."""
+    """Two of five frames are missing. The others keep their times."""
     _clip(path, filters="select='not(eq(mod(n,5),1)+eq(mod(n,5),2))'", options=("-vsync", "vfr"))
 
 

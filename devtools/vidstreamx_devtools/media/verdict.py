@@ -26,7 +26,7 @@ from vidstreamx_devtools.streams.findings import Difference, Findings
 from vidstreamx_devtools.streams.published import Stream
 from vidstreamx_devtools.streams.source import Source
 
-# A file of which less than half can be decoded is rejected. Near that share both results are right.
+# A file is rejected if less than half of it can be decoded. Near that limit both results are right.
 _HALF = 0.5
 _HALF_TOLERANCE = 0.05
 
@@ -63,7 +63,7 @@ def judge(binary: Path, file: Path, categories: str) -> Verdict:
                 _check(source, stream, findings)
                 got = _summarise_stream(stream)
     except Exception:
-        # An error while reading is a difference of this file, and the other files are still judged.
+        # An exception is reported as a difference of this file, so the other files are still checked.
         message = " ".join(traceback.format_exc(limit=-3).split())
         findings.expect(False, "reading the stream", "no exception", message)
     return Verdict(file.name, categories, expected, got, list(findings))

@@ -1,1 +1,1 @@
-"""Plays streams in a browser: web servers, player pages and what a viewer sees."""
+"""Plays streams in a browser: web servers, player pages, and observations of the playback."""

@@ -1,4 +1,4 @@
-"""Plays many streams in parallel, one browser tab each, and returns what a viewer would notice in each."""
+"""Plays many streams in parallel, one browser tab each. Returns the problems that a viewer would notice."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Play:
 
     file: str
     player: str  # a key of PLAYERS
-    seconds: float  # of the stream
-    heights: tuple[int, ...]  # of its rungs
-    pixels: int  # of the largest rung
+    seconds: float  # duration of the stream
+    heights: tuple[int, ...]  # heights of its rungs
+    pixels: int  # width times height of the largest rung
     segments: int
 
     @property

@@ -15,7 +15,7 @@
   });
   const isHls = () => typeof Hls !== "undefined" && window.player instanceof Hls;
 
-  // The levels by height, lowest first, each with what selects it.
+  // The levels by height, lowest first, each with the index or track that selects it.
   function levels() {
     if (isHls()) {
       return player.levels.map((level, index) => ({ height: level.height, index }));
@@ -43,7 +43,7 @@
     }
   }
 
-  // Up, down, up, down. Each switch waits until the level before it was on the screen for HOLD seconds.
+  // Up, down, up, down. Each switch waits until the previous level was shown for HOLD seconds.
   let remaining = null;
   let requested = null;
   let shownSince = 0;

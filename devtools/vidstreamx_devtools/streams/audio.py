@@ -1,4 +1,4 @@
-"""Decoded audio in numbers: start and end, loudness, and a waveform for comparison."""
+"""Measures decoded audio: start and end, loudness, and a waveform for comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from vidstreamx_devtools.streams.arrays import Array
 
-RATE = 8000  # of the waveform, in Hz: enough to compare signals
+RATE = 8000  # Hz, sample rate of the waveform: enough to compare signals
 _WINDOW = 2.0  # seconds that are compared at each end
 _MAX_SHIFT = 0.5  # seconds in both directions
 
@@ -55,7 +55,7 @@ class DecodedAudio:
         return self.end - self.start
 
     def decibels(self, seconds: float | None = None) -> float:
-        """RMS over all channels relative to full scale, as if the audio lasted this many seconds."""
+        """RMS over all channels in dB of full scale, as if the audio lasted this many seconds."""
         stretch = self.seconds / seconds if seconds else 1.0
         return 10 * math.log10(max(self._power / max(self._samples, 1) * stretch, 1e-12))
 
@@ -99,7 +99,7 @@ def delays(source: DecodedAudio, other: DecodedAudio) -> list[float]:
 
 
 def _delay(one: Array, two: Array, start: int, length: int) -> float | None:
-    """The shift at which a window of `one` fits best into `two`. None unless it fits clearly better there."""
+    """The shift at which a window of `one` fits `two` best. None if no shift is clearly better."""
     margin = int(_MAX_SHIFT * RATE)
     padded = np.pad(two, margin)
     needle = one[start : start + length]

@@ -1,6 +1,6 @@
 """Reads the MP4 boxes that no demuxer exposes: timescales, fragment times and codec configurations.
 
-It does not use the reader of the tested programs, so that an error in that reader shows.
+It does not use the reader of the tested programs, so that it detects errors in that reader.
 """
 
 from __future__ import annotations

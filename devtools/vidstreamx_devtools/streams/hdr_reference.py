@@ -1,8 +1,8 @@
 """The expected look of an HDR picture in SDR, computed without FFmpeg: the reference for the tone mapping
 checks.
 
-Light as in ITU-R BT.2100, reference white at 203 cd/m² (BT.2408) mapped to SDR white, BT.2020 colours
-converted to BT.709. Tone mapping has no single right result, so the reference consists of means to compare
+Light is computed as in ITU-R BT.2100. Reference white at 203 cd/m² (BT.2408) becomes SDR white, and BT.2020
+colours become BT.709. Tone mapping has no single right result, so the reference consists of means to compare
 with a tolerance.
 """
 

@@ -1,7 +1,6 @@
-"""Decoded frames in numbers that do not depend on their size: means, a thumbnail, combing.
+"""Measures decoded frames, independently of their size: means, a thumbnail, combing.
 
-The conversion to normalised planes is done here because FFmpeg's own colour conversion is what the tests
-check.
+The conversion to normalised planes is implemented here, because the tests check FFmpeg's colour conversion.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class FrameStats:
     interlaced: bool
     means: tuple[float, float, float]  # Y from 0 to 1, Cb and Cr from -0.5 to 0.5
     colourfulness: float  # mean distance of chroma from grey
-    as_sdr: SdrReference | None  # for an HDR picture: the expected look in SDR
+    as_sdr: SdrReference | None  # the expected look in SDR, for an HDR picture
     thumbnail: Array  # luma as displayed, from 0 to 1
     chroma_thumbnails: list[Array]  # Cb and Cr
     combing: float  # see `combing`
@@ -88,7 +87,7 @@ def _is_full_range(frame: av.VideoFrame) -> bool:
 
 
 def measure_frame(frame: av.VideoFrame, time: float, rotation: int = 0) -> FrameStats:
-    """`rotation` as ffprobe reports it: a turn by -rotation degrees anticlockwise is upright."""
+    """Measures a frame, turned upright by `rotation` (ffprobe's value) degrees clockwise."""
     luma, *chroma = normalised_planes(frame)
     has_colour = len(chroma) >= 2
     blue, red = (float(plane.mean()) for plane in chroma) if has_colour else (0.0, 0.0)
@@ -128,10 +127,10 @@ def _thumbnail(luma: Array) -> Array:
 
 
 def combing(luma: Array) -> float:
-    """Pixels per thousand in columns of lines that alternate between bright and dark.
+    """The share of pixels, per thousand, whose lines alternate between bright and dark.
 
-    Interlaced pictures have them wherever something moves (8 to 17 in the interlaced clip of the corpus).
-    Progressive pictures have few (under 4, on screens with small print).
+    Interlaced pictures have such pixels where something moves (8 to 17 in the interlaced clip of the corpus).
+    Progressive pictures have few (less than 4, in pictures with small print).
     """
     if luma.shape[0] < 8:
         return 0.0

@@ -32,12 +32,12 @@ _NOTABLE_SHARE = 0.02
 
 @dataclass
 class VideoTrack:
-    width: int  # as coded
+    width: int  # coded width
     height: int
     pixel_aspect: Fraction
-    rotation: int  # as ffprobe reports it
+    rotation: int  # as reported by ffprobe
     interlaced: bool
-    times: Array  # of every presented frame, in order
+    times: Array  # presentation times of all frames, in order
     last_duration: float
     sampled_frames: list[FrameStats]
 
@@ -95,7 +95,7 @@ class Source:
 
     @property
     def is_damaged(self) -> bool:
-        """Whether so much is missing that the report must have a warning. Containers round durations."""
+        """Whether the report must warn of missing media. Small differences are rounding of the container."""
         missing = self.announced_seconds - self.end
         return missing > _NOTABLE_SECONDS and missing > _NOTABLE_SHARE * self.announced_seconds
 

@@ -38,7 +38,7 @@ def _surround_tracks(source: Source) -> list[AudioTrack]:
 
 
 def _renditions(stream: Stream, surround: bool) -> list[Rendition]:
-    """In the order of the master playlist."""
+    """The audio renditions, in the order of the master playlist."""
     order = {media.uri: number for number, media in enumerate(stream.audio_media())}
     by_uri = sorted(stream.audios.items(), key=lambda item: order.get(item[0], 0))
     return [rendition for _, rendition in by_uri if (rendition.audio.channels > 2) == surround]
@@ -61,7 +61,7 @@ def check(source: Source, stream: Stream, findings: Findings) -> None:
 def _check_loudness(track: AudioTrack, rendition: Rendition, findings: Findings) -> None:
     if track.audio.seconds < _TOO_SHORT:
         return
-    # Relative to the duration of the source: silence that extends the audio does not make it quieter.
+    # Relative to the duration of the source, because silence that extends the audio does not make it quieter.
     before, after = track.audio.decibels(), rendition.audio.decibels(track.audio.seconds)
     change = after - before
     low, high = -_LOUDNESS_TOLERANCE, _LOUDNESS_TOLERANCE

@@ -6,7 +6,7 @@ from vidstreamx_devtools.streams.findings import Findings
 from vidstreamx_devtools.streams.published import Stream
 from vidstreamx_devtools.streams.source import VideoTrack
 
-LADDER = (2160, 1440, 1080, 720, 480, 360, 240)  # of the shorter side
+LADDER = (2160, 1440, 1080, 720, 480, 360, 240)  # pixels of the shorter side
 
 
 def expected_rungs(video: VideoTrack) -> list[tuple[float, float]]:
