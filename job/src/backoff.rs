@@ -1,9 +1,9 @@
-//! Pauses between tries.
+//! Pauses between retries.
 
 use std::time::Duration;
 
-/// Exponential backoff with jitter: the pause doubles with each try up to `longest`, and each pause is a
-/// random half to all of that, so that callers refused together do not return together.
+/// Exponential backoff with jitter. The pause doubles with each try, up to `longest`. A random half to all of
+/// it is used, so callers that were refused together do not retry together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// Longest pause after the first try.

@@ -1,7 +1,7 @@
 //! Exit codes of the transcoder task.
 
-/// The end of a transcoder task. The codes follow BSD's `sysexits.h` where it has the case, and the shell's
-/// 128 + signal otherwise. `docs/OPERATIONS.md` says what the consumer does for each.
+/// The end of a transcoder task. The codes are those of BSD's `sysexits.h`, or the shell's 128 + signal.
+/// `docs/OPERATIONS.md` describes the consumer's reaction to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// The stream is published and its report is complete.
@@ -50,8 +50,8 @@ impl Exit {
         }
     }
 
-    /// The meaning of a container's exit code; `None` for codes that the task never chooses
-    /// (1 for a failed start, 101 for a panic).
+    /// Parses a container's exit code; `None` for codes that the task does not return by itself (1 after a
+    /// failed start, 101 after a panic).
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
         Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_round_trip_and_foreign_codes_have_no_meaning() {
+    fn codes_round_trip_and_other_codes_are_none() {
         for exit in Exit::ALL {
             assert_eq!(Exit::from_code(exit.code().into()), Some(exit));
         }

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn same_content_same_id_and_parts_do_not_run_together() {
+    fn equal_content_has_an_equal_id_and_parts_are_separated() {
         let one = id("bucket", "a.mp4", "v1", "default");
         assert_eq!(one, id("bucket", "a.mp4", "v1", "default"));
         assert_eq!(one.to_string().parse(), Ok(one.clone()));

@@ -1,4 +1,4 @@
-//! The job, and its form as environment variables of a container.
+//! The job, and its encoding as environment variables of a container.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,19 +15,19 @@ pub struct Source {
     pub bucket: BucketName,
     /// The object's key, decoded.
     pub key: ObjectKey,
-    /// Present in versioned buckets.
+    /// The version id, in versioned buckets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_id: Option<String>,
-    /// Without quotes, as in S3's events.
+    /// The ETag without quotes, as in S3's events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<String>,
-    /// In bytes.
+    /// The size in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<u64>,
 }
 
 impl Source {
-    /// The version id, else the ETag: it distinguishes this content from others under the same key.
+    /// The version id, or else the ETag. It distinguishes contents of the same key.
     #[must_use]
     pub fn content(&self) -> &str {
         self.version_id.as_deref().or(self.etag.as_deref()).unwrap_or_default()
@@ -124,7 +124,7 @@ pub mod env {
     pub const OUTPUT_BUCKET: &str = "VIDSTREAMX_OUTPUT_BUCKET";
     /// The profile's name.
     pub const PROFILE: &str = "VIDSTREAMX_PROFILE";
-    /// The attempt's `clientToken`. A consumer finds its task by it when RunTask's response was lost.
+    /// The attempt's `clientToken`. A consumer finds the task by it if RunTask's response was lost.
     pub const LAUNCH: &str = "VIDSTREAMX_LAUNCH";
 }
 
@@ -134,7 +134,7 @@ pub enum EnvError {
     /// A required variable is not set.
     #[error("{0} is not set")]
     Missing(&'static str),
-    /// A variable is set to nothing.
+    /// A variable is set to the empty string.
     #[error("{0} is empty")]
     Empty(&'static str),
     /// Not a bucket or key.

@@ -4,10 +4,10 @@ use sha2::{Digest, Sha256};
 
 use crate::{identity::JobId, location::ObjectKey, text::hex_prefix};
 
-/// Prefix of job records and progress objects. No stream is placed below it.
+/// Prefix of job records and progress objects. Streams are never published below it.
 pub const RECORDS_PREFIX: &str = ".vidstreamx/";
 
-/// A stem leaves this room for the rest of a key: for example
+/// Maximum bytes of a stem. It leaves room for paths such as
 /// `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s`.
 const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
 
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn awkward_keys_get_a_safe_stem_of_their_own() {
+    fn unusual_keys_get_a_safe_unique_stem() {
         let stems: Vec<_> =
             ["../a.mp4", "/a.mp4", "./a.mp4", "a.mp4/"].map(|key| layout(key).stem().to_owned()).into();
         for stem in &stems {
@@ -120,7 +120,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_object_fits_s3_and_none_is_a_record(key in "[\\PC]{1,1024}") {
+        fn all_keys_fit_s3_and_no_stream_is_below_the_records(key in "[\\PC]{1,1024}") {
             prop_assume!(key.len() <= ObjectKey::MAX_BYTES);
             let layout = layout(&key);
             let longest = layout.own("subtitles/mul-Latn-001-x-longest-name-2/seg-0000000.m4s");

@@ -1,10 +1,10 @@
 //! The contract between VidStreamX's two programs.
 //!
-//! The consumer starts the transcoder task; the task answers with an exit code and a report. This crate
-//! holds only what both must agree on: the [`Job`] and its form in a container's environment, the object
-//! keys in the output bucket ([`Layout`]), the [`Exit`] codes, the consumer's [`Record`] of a job, the
-//! task's [`Progress`] while it runs, its [`Report`] at the end, and the [`DEMUXERS`] that may open an
-//! upload. [`Backoff`] and the text helpers are here because both programs need the same ones.
+//! The consumer starts the transcoder task. The task returns an exit code and a report. This crate defines
+//! only the data that both share: the [`Job`] and its encoding in a container's environment, the object keys
+//! in the output bucket ([`Layout`]), the [`Exit`] codes, the consumer's [`Record`] of a job, the
+//! [`Progress`] of a running task, its [`Report`] at the end, and the [`DEMUXERS`] that may open an upload.
+//! [`Backoff`] and the text helpers are used by both programs.
 
 mod backoff;
 mod exit;

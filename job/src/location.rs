@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 /// The text is not a valid S3 name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidLocation {
-    /// Not a bucket name.
+    /// The text is not a bucket name.
     #[error("\"{0}\" is not a bucket name (3 to 63 of a-z, 0-9, '-' and '.')")]
     Bucket(String),
-    /// Empty or longer than S3's 1,024 bytes.
+    /// The key is empty, or longer than S3's 1,024 bytes.
     #[error("an object key has 1 to 1024 bytes, this one has {0}")]
     Key(usize),
-    /// Not of the form `s3://bucket/key`.
+    /// The text is not of the form `s3://bucket/key`.
     #[error("\"{0}\" is not of the form s3://BUCKET/KEY")]
     Uri(String),
 }

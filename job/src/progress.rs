@@ -41,9 +41,8 @@ pub struct RungProgress {
     pub segments: usize,
 }
 
-/// The progress of a task, written at best effort. A task that cannot write it continues; a killed task
-/// leaves its last state. Trust it only while the job's record has a running attempt that began no later than
-/// `started_at`.
+/// The progress of a task. A task that cannot write it continues, and a killed task leaves its last state. So
+/// use it only if the job's record has a running attempt that began no later than `started_at`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// [`Progress::SCHEMA`].
@@ -56,19 +55,19 @@ pub struct Progress {
     pub updated_at: Timestamp,
     /// The current stage.
     pub stage: Stage,
-    /// Completed share of all work, from 0 to 1. Never falls while a task runs; 1 only when it is complete.
+    /// Completed share of all work, from 0 to 1. It never decreases during a task, and is 1 only at the end.
     pub share: f64,
-    /// Source seconds per second since the stage began; absent while FFmpeg does not run.
+    /// Processed source seconds per second since the stage began; absent while FFmpeg does not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speed: Option<f64>,
-    /// An estimate; absent before there is a speed, and at the end.
+    /// The estimated end; absent at the end, and until the speed is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_end: Option<Timestamp>,
-    /// Source seconds that the stage has processed. Returns to 0 when a stage reads the source again.
+    /// Source seconds that the stage has processed. A stage that reads the source again starts at 0.
     pub done_seconds: f64,
     /// Duration of the source; 0 if unknown.
     pub duration_seconds: f64,
-    /// Largest first; empty for audio alone.
+    /// Progress of the rungs, largest first; empty for sources with audio only.
     #[serde(default)]
     pub rungs: Vec<RungProgress>,
 }

@@ -13,7 +13,7 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// A task runs, is about to, or waits for its next attempt.
+    /// A task runs or is about to start, or the job waits for its next attempt.
     Running,
     /// The stream is published.
     Done,
@@ -49,9 +49,9 @@ impl State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Capacity {
-    /// Full price, without interruptions.
+    /// Capacity at full price, without interruptions.
     OnDemand,
-    /// Cheaper; AWS may interrupt it with a notice of two minutes.
+    /// Cheaper capacity that AWS can interrupt with a notice of two minutes.
     Spot,
 }
 
@@ -60,7 +60,7 @@ pub enum Capacity {
 pub struct Size {
     /// CPU units; 1024 are one vCPU.
     pub cpu: u32,
-    /// In MiB.
+    /// Memory in MiB.
     pub memory_mib: u32,
     /// Ephemeral storage in GiB.
     pub storage_gib: u32,
@@ -82,7 +82,7 @@ pub struct Attempt {
     /// The reason for this size, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_reason: Option<String>,
-    /// Absent until RunTask has responded.
+    /// The task's ARN; absent until RunTask has responded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_arn: Option<String>,
     /// Time when the consumer saw the task's end.
@@ -91,7 +91,7 @@ pub struct Attempt {
     /// Seconds from the start of the image pull to the task's stop, by ECS's timestamps: the billed time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billed_seconds: Option<f64>,
-    /// Estimated cost by the consumer's configured prices.
+    /// Estimated cost in US dollars, by the consumer's configured prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
     /// The container's exit code, if it ran.
@@ -154,16 +154,16 @@ pub struct Record {
     pub profile: String,
     /// The current state.
     pub state: State,
-    /// The reason of every end other than done.
+    /// The reason of the end; absent for done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Time when the consumer first saw the job.
     pub created_at: Timestamp,
     /// Time of the last write of this record.
     pub updated_at: Timestamp,
-    /// In order of their numbers.
+    /// All attempts in the order of their numbers.
     pub attempts: Vec<Attempt>,
-    /// In order of time.
+    /// All restarts in chronological order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restarts: Vec<Restart>,
 }

@@ -46,7 +46,7 @@ pub struct Report {
     pub job_id: JobId,
     /// The outcome.
     pub outcome: Outcome,
-    /// A sentence that says why; present for every outcome but complete.
+    /// The reason as a sentence; absent if the outcome is complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The source object; absent for a local file.
@@ -61,7 +61,7 @@ pub struct Report {
     /// The published renditions.
     #[serde(default)]
     pub renditions: Vec<Rendition>,
-    /// Problems of a stream that plays: a damaged source, a dropped track.
+    /// Problems that do not prevent playback, such as a damaged source or a dropped track.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// Times and durations.
@@ -88,7 +88,7 @@ pub struct Probe {
     pub format: String,
     /// Duration of the longest track.
     pub duration_seconds: f64,
-    /// The track that is transcoded; absent for audio alone.
+    /// The transcoded video track; absent for sources with audio only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<VideoTrack>,
     /// All audio tracks.
@@ -97,7 +97,7 @@ pub struct Probe {
     /// All text tracks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subtitles: Vec<SubtitleTrack>,
-    /// In order of time.
+    /// The chapters in chronological order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chapters: Vec<Chapter>,
 }
@@ -107,9 +107,9 @@ pub struct Probe {
 pub struct VideoTrack {
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// Display size in square pixels: after rotation and pixel aspect ratio.
+    /// Display width in square pixels, after rotation and pixel aspect ratio.
     pub width: u32,
-    /// Display size in square pixels: after rotation and pixel aspect ratio.
+    /// Display height in square pixels, after rotation and pixel aspect ratio.
     pub height: u32,
     /// Frames per second, on average.
     pub frame_rate: f64,
@@ -120,7 +120,7 @@ pub struct VideoTrack {
     /// `sdr`, `hdr10`, `hlg`, or `dolby-vision-8.4` with Dolby's profile and base layer.
     #[serde(default)]
     pub dynamic_range: String,
-    /// In bits per second; 0 if unknown.
+    /// Bit rate in bits per second; 0 if unknown.
     #[serde(default)]
     pub bit_rate: u64,
 }
@@ -132,7 +132,7 @@ pub struct AudioTrack {
     pub codec: String,
     /// Number of channels.
     pub channels: u32,
-    /// In Hz.
+    /// Sample rate in Hz.
     pub sample_rate: u32,
     /// ISO 639-2 code; absent if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,7 +153,7 @@ pub struct SubtitleTrack {
     /// The track's title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
-    /// Shown even if the viewer turned subtitles off.
+    /// Whether players show it even if the viewer turned subtitles off.
     #[serde(default)]
     pub forced: bool,
 }
@@ -161,11 +161,11 @@ pub struct SubtitleTrack {
 /// A chapter of a source. Times count from the stream's start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Chapter {
-    /// Start.
+    /// Start in seconds.
     pub start_seconds: f64,
-    /// End.
+    /// End in seconds.
     pub end_seconds: f64,
-    /// Title.
+    /// The chapter's title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
 }
@@ -189,16 +189,16 @@ pub enum RenditionKind {
 pub struct Rendition {
     /// `1080p`, `1080p-av1`, or the language of audio and subtitles.
     pub name: String,
-    /// The kind of its content.
+    /// The rendition's kind.
     pub kind: RenditionKind,
     /// RFC 6381 codecs string.
     pub codecs: String,
-    /// Whether it is the source's own track, copied without encoding.
+    /// Whether it is a copy of the source's track, not encoded again.
     #[serde(default)]
     pub copied: bool,
-    /// In pixels; 0 for kinds other than video.
+    /// Width in pixels; 0 for kinds other than video.
     pub width: u32,
-    /// In pixels; 0 for kinds other than video.
+    /// Height in pixels; 0 for kinds other than video.
     pub height: u32,
     /// Number of channels; 0 for kinds other than audio.
     #[serde(default)]
@@ -211,7 +211,7 @@ pub struct Rendition {
     /// Number of frames. An audio frame of AAC-LC has 1024 samples.
     #[serde(default)]
     pub frames: usize,
-    /// From the start of the first sample to the end of the last.
+    /// Duration from the start of the first sample to the end of the last sample.
     pub duration_seconds: f64,
     /// Size of init segment and media segments, or of the file.
     pub bytes: u64,
@@ -219,19 +219,19 @@ pub struct Rendition {
     pub peak_bandwidth: u64,
     /// Bit rate over all segments, in bits per second.
     pub average_bandwidth: u64,
-    /// The result of reading it back before it was published as complete.
+    /// The result of reading it back before the stream was published as complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
 }
 
-/// ffprobe's answer for a rendition's first and last segment, read back from the output.
+/// ffprobe's result for a rendition's first and last segment, read back from the output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Verified {
     /// FFmpeg's name of the codec.
     pub codec: String,
-    /// In pixels; 0 for audio.
+    /// Width in pixels; 0 for audio.
     pub width: u32,
-    /// In pixels; 0 for audio.
+    /// Height in pixels; 0 for audio.
     pub height: u32,
     /// Number of segments that begin with a keyframe; for video, all of them.
     pub keyframes_at_boundaries: usize,
@@ -246,15 +246,15 @@ pub struct Timings {
     pub started_at: Timestamp,
     /// Time when the task wrote the report.
     pub finished_at: Timestamp,
-    /// Duration of probing the source.
+    /// Seconds of probing the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<f64>,
-    /// From the task's start to the first playable master playlist.
+    /// Seconds from the task's start to the first playable master playlist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_playable_seconds: Option<f64>,
-    /// From FFmpeg's start to its end.
+    /// Seconds from FFmpeg's start to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encode_seconds: Option<f64>,
-    /// From the task's start to this report.
+    /// Seconds from the task's start to this report.
     pub total_seconds: f64,
 }

@@ -1,11 +1,11 @@
-//! JSON documents with a schema version. A reader of another version gets a clear error.
+//! JSON documents with a schema version. Other versions give a clear error.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// The error of reading a stored document.
+/// The error of parsing a stored document.
 #[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// Another version of the program wrote it.
+    /// The document has another schema version.
     #[error("it has schema version {found}, this program reads {expected}: run the version that wrote it")]
     Version {
         /// The document's version.

@@ -1,4 +1,4 @@
-//! Text forms that both programs share: hex digits of a hash, and ETags without quotes.
+//! Text helpers of both programs: hex digits of a hash, and ETags without quotes.
 
 use std::fmt::Write;
 
@@ -29,7 +29,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_of_an_etag_are_removed_once_or_not_at_all() {
+    fn quotes_of_an_etag_are_removed_if_it_has_them() {
         assert_eq!(unquote_etag("\"abc-2\""), "abc-2");
         assert_eq!(unquote_etag("abc-2"), "abc-2");
     }
