@@ -21,7 +21,7 @@ pub enum BoxError {
         /// The decoder's message.
         reason: String,
     },
-    /// A box is longer than the bytes around it.
+    /// A box extends beyond the end of the bytes.
     #[error("it is cut off")]
     Truncated,
 }
@@ -43,7 +43,7 @@ impl BoxHeader {
     /// Bytes of the longest header, with a 64-bit size.
     pub const LONG: usize = 16;
 
-    /// The length of a header that begins with these [`BoxHeader::SHORT`] bytes.
+    /// The length of the header that begins with these [`BoxHeader::SHORT`] bytes.
     #[must_use]
     pub fn length(start: &[u8]) -> usize {
         if start.starts_with(&[0, 0, 0, 1]) { Self::LONG } else { Self::SHORT }
@@ -58,7 +58,7 @@ impl BoxHeader {
     }
 }
 
-/// The first box in `bytes`, which then hold the rest; `None` if it is invalid or incomplete.
+/// Takes the first box from `bytes`; `None` if it is invalid or incomplete.
 fn next_box<'a>(bytes: &mut &'a [u8]) -> Option<(BoxType, &'a [u8])> {
     let header = BoxHeader::parse(bytes)?;
     let content = bytes.get(header.length..)?;
@@ -73,7 +73,7 @@ pub fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = (BoxType, &[u8])> {
     std::iter::from_fn(move || next_box(&mut bytes))
 }
 
-/// All boxes in `bytes`, of which nothing may remain.
+/// All boxes in `bytes`, which must end with the last box.
 ///
 /// # Errors
 /// [`BoxError::Truncated`] if the last box is incomplete or its header is invalid.

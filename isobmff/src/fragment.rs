@@ -8,22 +8,22 @@ pub const IS_NON_SYNC: u32 = 0x0001_0000;
 /// A fragment that has no single track with a decoding time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FragmentError {
-    /// It has another number of tracks than one.
-    #[error("a fragment of other than one track")]
+    /// The fragment does not have exactly one track.
+    #[error("a fragment without exactly one track")]
     Tracks,
-    /// It has no decoding time (`tfdt`).
-    #[error("a fragment without a time")]
+    /// The fragment has no decoding time (`tfdt`).
+    #[error("a fragment without a decoding time")]
     NoTime,
 }
 
-/// Values of samples for which a fragment has none.
+/// Default values of samples.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SampleDefaults {
     /// Duration in ticks.
     pub duration: u32,
     /// Size in bytes.
     pub size: u32,
-    /// Flags, with [`IS_NON_SYNC`] among them.
+    /// Flags, including [`IS_NON_SYNC`].
     pub flags: u32,
 }
 
@@ -39,7 +39,7 @@ impl SampleDefaults {
         })
     }
 
-    /// The defaults of a track fragment (`tfhd`), else these.
+    /// The defaults of a track fragment (`tfhd`), with these for missing values.
     #[must_use]
     pub fn of_fragment(self, traf: &Traf) -> Self {
         Self {
@@ -55,7 +55,7 @@ impl SampleDefaults {
 pub struct Sample {
     /// Decoding time in ticks.
     pub decoded: u64,
-    /// Duration in ticks, from its decoding to the next one's.
+    /// Duration in ticks, from this sample's decoding time to that of the next sample.
     pub duration: u32,
     /// Size in bytes.
     pub size: u32,
@@ -76,14 +76,14 @@ impl Sample {
 /// The only track fragment of a movie fragment, and its first decoding time in ticks.
 ///
 /// # Errors
-/// There is not one track, or it has no time.
+/// There is not exactly one track, or it has no decoding time.
 pub fn track_fragment(moof: &Moof) -> Result<(&Traf, u64), FragmentError> {
     let [traf] = moof.traf.as_slice() else { return Err(FragmentError::Tracks) };
     let tfdt = traf.tfdt.as_ref().ok_or(FragmentError::NoTime)?;
     Ok((traf, tfdt.base_media_decode_time))
 }
 
-/// The samples of a track fragment. `defaults` are the init segment's.
+/// The samples of a track fragment. `defaults` are those of the init segment.
 pub fn samples(
     traf: &Traf,
     first_decoded: u64,

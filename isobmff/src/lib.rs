@@ -2,12 +2,12 @@
 //! crate finds them.
 //!
 //! - [`boxes`]: boxes in memory.
-//! - [`walk`]: boxes in a file of which only some windows were read. It does no I/O: it says which bytes it
-//!   needs next.
+//! - [`walk`]: boxes in a file that is read in windows. It does no I/O, but returns the offset of the next
+//!   read.
 //! - [`fragment`]: samples of movie fragments, with their default values.
 //! - [`codecs`]: RFC 6381 codec strings.
 //!
-//! Nothing here recurses, or allocates by a size that a file claims.
+//! No function recurses, or allocates memory by a size that a file claims.
 
 pub mod boxes;
 pub mod codecs;

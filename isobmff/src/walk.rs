@@ -1,7 +1,7 @@
-//! Boxes in a file of which only some windows were read.
+//! Walks over the boxes of a file that is read in windows.
 //!
-//! The caller reads windows and adds them to [`Windows`]. A walk over [`BoxesIn`] a range of the file either
-//! continues, or fails with [`Missing::At`]: the offset of the bytes that it needs. It only moves forward.
+//! The caller reads windows and adds them to [`Windows`]. A walk over a range of the file ([`BoxesIn`]) only
+//! moves forward. If it needs bytes that were not read, it fails with their offset ([`Missing::At`]).
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use mp4_atom::Atom;
 
 use crate::{BoxType, boxes::BoxHeader};
 
-/// Boxes whose fields are decoded from a window; `mvhd`, the largest, has 112 bytes.
+/// Maximum bytes of a box that is decoded from a window. The largest one, `mvhd`, has 112 bytes.
 const MAX_FIELDS: u64 = 256;
 
 /// The reason why bytes are not available.
@@ -17,7 +17,7 @@ const MAX_FIELDS: u64 = 256;
 pub enum Missing {
     /// The bytes from this offset on were not read.
     At(u64),
-    /// The bytes do not exist, or they are not valid.
+    /// The bytes do not exist, or are invalid.
     Never,
 }
 
@@ -28,7 +28,7 @@ pub struct FoundBox {
     pub kind: BoxType,
     /// The range of its body in the file.
     pub body: Range<u64>,
-    /// Whether the box claims to extend beyond its parent. Its body ends with the parent then.
+    /// Whether the box claims to extend beyond its parent. If so, its body ends with the parent.
     pub truncated: bool,
 }
 
@@ -56,7 +56,7 @@ impl<B: AsRef<[u8]>> Windows<B> {
         self.windows.push((offset, bytes));
     }
 
-    /// The bytes of a range that lies in one window.
+    /// The bytes of a range. They must be in one window.
     ///
     /// # Errors
     /// [`Missing::At`] if no window has all of them; [`Missing::Never`] for an empty range.
@@ -144,7 +144,7 @@ mod tests {
     use crate::wrap;
 
     #[test]
-    fn a_walk_names_the_bytes_that_it_needs() {
+    fn a_walk_returns_the_offset_that_it_needs() {
         let file = [wrap(b"free", &[0; 100]), wrap(b"moov", &[1; 10])].concat();
         let size = file.len() as u64;
         let mut windows = Windows::new();

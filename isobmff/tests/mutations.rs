@@ -1,4 +1,4 @@
-//! Mutated files: no input makes the readers panic, loop forever, or walk more boxes than it has room for.
+//! Mutated files must not make the readers panic, loop forever, or find more boxes than fit into the file.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -25,7 +25,7 @@ fn wrap(kind: &BoxType, body: &[u8]) -> Vec<u8> {
     [&size[..], kind, body].concat()
 }
 
-/// A small file with the boxes that are read: a movie with a track, and a fragment.
+/// A small file with all boxes that are read: a movie with a track, and a fragment.
 fn file() -> Vec<u8> {
     let entry = wrap(b"avc1", &[&[0; 78][..], &wrap(b"avcC", &[1, 77, 0, 31, 0xff, 0xe0, 0])].concat());
     let stsd = wrap(b"stsd", &[&[0, 0, 0, 0, 0, 0, 0, 1][..], &entry].concat());
@@ -43,9 +43,9 @@ fn file() -> Vec<u8> {
     [wrap(b"ftyp", b"isom\0\0\0\0"), moov, moof, wrap(b"mdat", &[0; 9])].concat()
 }
 
-/// Reads everything that a file has room for. Returns the number of boxes.
+/// Reads all boxes. Returns their number.
 fn read_all(bytes: &[u8]) -> usize {
-    // A stack with a bound, instead of recursion: a box is at least eight bytes long.
+    // A stack instead of recursion. It is bounded, because a box has at least eight bytes.
     let (mut stack, mut count) = (vec![bytes], 0);
     while let Some(bytes) = stack.pop() {
         let _ = (all_boxes(bytes), handler_type(bytes), decode_optional::<Mvhd>(bytes));
@@ -94,7 +94,7 @@ fn decode_fragments(bytes: &[u8]) {
             let presented = samples(traf, start, SampleDefaults::default()).map(|sample| sample.presented());
             let _ = presented.max();
         }
-        // A movie header of this depth only: the decoder of a whole movie recurses.
+        // Only small movies: the decoder recurses, and a large movie could be nested too deeply.
         if kind == *b"moov"
             && body.len() < 1000
             && let Ok(moov) = Moov::decode(&mut whole.as_slice())
@@ -147,9 +147,9 @@ proptest! {
     }
 }
 
-/// As long as VIDSTREAMX_FUZZ_SECONDS says: `make fuzz`.
+/// `make fuzz`: runs for `VIDSTREAMX_FUZZ_SECONDS`.
 #[test]
-#[ignore = "takes as long as it is told to"]
+#[ignore = "runs for VIDSTREAMX_FUZZ_SECONDS"]
 fn fuzz() {
     let seconds = std::env::var("VIDSTREAMX_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
@@ -172,6 +172,6 @@ fn fuzz() {
     assert!(rounds > 0);
     #[allow(clippy::print_stdout, reason = "the result of the run")]
     {
-        println!("{rounds} files, none made a reader fail");
+        println!("{rounds} files, no reader failed");
     }
 }
