@@ -25,8 +25,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 
-    /// URL of the queue's dead-letter queue: the target of its redrive policy, and of failed videos and
-    /// unreadable messages
+    /// URL of the queue's dead-letter queue, the target of its redrive policy. The consumer sends failed
+    /// videos and unreadable messages to it
     #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
     pub dead_letter_queue_url: QueueUrl,
 
@@ -34,17 +34,17 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_CLUSTER", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub cluster: String,
 
-    /// Family, family:revision or ARN of the transcoder's task definition. A family alone means its
-    /// newest revision at every launch
+    /// Family, family:revision or ARN of the transcoder's task definition. A family alone selects its
+    /// newest revision at each launch
     #[arg(long, env = "VIDSTREAMX_TASK_DEFINITION", hide_env_values = true, value_parser = NonEmptyStringValueParser::new())]
     pub task_definition: String,
 
-    /// Name of the transcoder's container in the task definition. It gets the job, and its exit code is the
-    /// result
+    /// Name of the transcoder's container in the task definition. The container gets the job, and its exit
+    /// code is the result
     #[arg(long, env = "VIDSTREAMX_CONTAINER", hide_env_values = true, default_value = "transcoder", value_parser = NonEmptyStringValueParser::new())]
     pub container: String,
 
-    /// Subnets for the tasks, separated by commas. They need a way to S3, to the image's registry and
+    /// Subnets for the tasks, separated by commas. They need a route to S3, to the image's registry and
     /// to CloudWatch Logs
     #[arg(long, env = "VIDSTREAMX_SUBNETS", hide_env_values = true, value_delimiter = ',', required = true)]
     pub subnets: Vec<SubnetId>,
@@ -59,31 +59,31 @@ pub(crate) struct Settings {
     )]
     pub security_groups: Vec<SecurityGroupId>,
 
-    /// Whether tasks get a public address: true in public subnets (without one, tasks reach nothing and fail
-    /// to start), false behind a NAT gateway or VPC endpoints
+    /// Whether tasks get a public address. Use true in public subnets, where tasks without an address fail to
+    /// start, and false behind a NAT gateway or VPC endpoints
     #[arg(long, env = "VIDSTREAMX_ASSIGN_PUBLIC_IP", hide_env_values = true, value_name = "true|false", action = clap::ArgAction::Set)]
     pub assign_public_ip: bool,
 
-    /// Bucket whose uploads are transcoded. Only one, because streams are published under their uploads'
-    /// keys. Events of other buckets start nothing and go to the dead-letter queue
+    /// Bucket whose uploads are transcoded. There is only one, because streams are published under their
+    /// uploads' keys. Events of other buckets start no task and go to the dead-letter queue
     #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
     pub upload_bucket: BucketName,
 
-    /// Bucket for streams and job records. It can't be the upload bucket, because streams would be transcoded
-    /// as uploads
+    /// Bucket for streams and job records. It must differ from the upload bucket; otherwise streams would be
+    /// transcoded as uploads
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
 
-    /// Name of the transcoding profile. With another name, a video that is uploaded again is another job and
-    /// is transcoded again
+    /// Name of the transcoding profile. A video that was transcoded with one profile is transcoded again if
+    /// it is uploaded again under another profile
     #[arg(long, env = "VIDSTREAMX_PROFILE", hide_env_values = true, default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     pub profile: String,
 
-    /// Most videos in flight at once: tasks that run, and are paid for, at the same time
+    /// Maximum number of videos in flight, and so of tasks that run and cost money at the same time
     #[arg(long, env = "VIDSTREAMX_MAX_TASKS", hide_env_values = true, default_value = "10")]
     pub max_tasks: NonZeroU32,
 
-    /// Attempts of a video before it counts as failed. Interruptions by AWS do not count
+    /// Maximum number of attempts before a video fails. Interruptions by AWS do not count
     #[arg(long, env = "VIDSTREAMX_MAX_ATTEMPTS", hide_env_values = true, default_value = "3")]
     pub max_attempts: NonZeroU32,
 
@@ -92,23 +92,23 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_CAPACITY", hide_env_values = true, default_value = "on-demand", value_parser = capacity())]
     pub capacity: Capacity,
 
-    /// File with the rules for a task's vCPUs and memory, and with the prices for cost estimates. Without it,
-    /// the built-in rules: they are in consumer/src/sizing/sizing.toml
+    /// File with the rules for a task's vCPUs and memory, and with the prices for cost estimates. The default
+    /// is consumer/src/sizing/sizing.toml, which is built in
     #[arg(long, env = "VIDSTREAMX_SIZING", hide_env_values = true, value_name = "FILE", value_parser = sizing_file)]
     pub sizing: Option<Sizing>,
 
-    /// Most tasks started per second, and most requests for task states (of up to a hundred tasks each). AWS
-    /// starts 20 per second for all users of an account in a Region
+    /// Maximum number of launches per second, and of DescribeTasks calls (up to a hundred tasks each). AWS
+    /// allows 20 launches per second for an account in a Region
     #[arg(long, env = "VIDSTREAMX_LAUNCHES_PER_SECOND", hide_env_values = true, default_value = "20")]
     pub launches_per_second: NonZeroU32,
 
-    /// Address and port of the status endpoint, such as 127.0.0.1:9464: /metrics for Prometheus and
-    /// /healthz. It has no authentication. Without this setting there is no endpoint
+    /// Address and port of the status endpoint (/metrics for Prometheus, and /healthz), for example
+    /// 127.0.0.1:9464. It has no authentication. Without this setting there is no endpoint
     #[arg(long, env = "VIDSTREAMX_STATUS_ADDR", hide_env_values = true, value_name = "ADDRESS:PORT", value_parser = status_addr)]
     pub status_addr: Option<SocketAddr>,
 
-    /// Whether `run` writes a line of metrics to its standard output every minute, in CloudWatch's
-    /// embedded metric format. For consumers whose output goes to CloudWatch Logs
+    /// Whether `run` writes a line of metrics to standard output every minute, in CloudWatch's embedded
+    /// metric format. Use it if the output goes to CloudWatch Logs
     #[arg(long, env = "VIDSTREAMX_EMF", hide_env_values = true, value_name = "true|false", default_value = "false", default_missing_value = "true", num_args = 0..=1, require_equals = true, action = clap::ArgAction::Set)]
     pub emf: bool,
 }
@@ -180,8 +180,8 @@ fn status_addr(text: &str) -> Result<SocketAddr, Malformed> {
 pub(crate) enum Contradiction {
     /// Streams in the upload bucket would be transcoded again, endlessly.
     #[error(
-        "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also the upload bucket, so that streams \
-         would be taken for uploads: use two buckets"
+        "--output-bucket (VIDSTREAMX_OUTPUT_BUCKET): \"{0}\" is also the upload bucket, so streams \
+         would be transcoded as uploads: use two buckets"
     )]
     OutputIsUpload(BucketName),
     /// Dead letters would be received again, endlessly.
@@ -190,10 +190,10 @@ pub(crate) enum Contradiction {
          two queues"
     )]
     OneQueue(QueueUrl),
-    /// ECS's limits on a task's network configuration.
+    /// More subnets or security groups than ECS allows.
     #[error("{setting}: {count} given, ECS takes at most {most}")]
     TooMany {
-        /// Flag and variable.
+        /// The setting's flag and variable.
         setting: &'static str,
         /// Number of values.
         count: usize,
@@ -223,7 +223,7 @@ impl Settings {
     /// Checks the settings as a whole.
     ///
     /// # Errors
-    /// The settings contradict each other or go beyond ECS's limits.
+    /// The settings contradict each other or exceed ECS's limits.
     pub(crate) fn validate(self) -> Result<Self, Contradiction> {
         if self.upload_bucket == self.output_bucket {
             return Err(Contradiction::OutputIsUpload(self.output_bucket));

@@ -1,4 +1,4 @@
-//! The status endpoint: totals for Prometheus at `/metrics`, the consumer's health at `/healthz`.
+//! The status endpoint: metrics for Prometheus at `/metrics`, the consumer's health at `/healthz`.
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -21,22 +21,22 @@ use tracing::warn;
 
 use crate::metrics::Metrics;
 
-/// Limit of a whole connection, for clients that send or read nothing.
+/// Maximum duration of a connection. It ends connections of clients that send or read nothing.
 const CONNECTION: Duration = Duration::from_secs(10);
-/// Connections at a time; further ones wait.
+/// Maximum number of concurrent connections. Further connections wait.
 const MOST_CONNECTIONS: usize = 16;
-/// hyper's smallest limit, in bytes. A scraper's request has a few hundred.
+/// Maximum size of a request's header: hyper's smallest limit. Requests of scrapers have a few hundred bytes.
 const MOST_HEADER_BYTES: usize = 8192;
 const MOST_HEADERS: usize = 32;
-/// Pause after a connection that was not accepted: the cause, such as too many open files, lasts.
+/// Pause after a failed accept, because its cause, such as too many open files, does not pass at once.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The format of [`Metrics::text`].
+/// The content type of [`Metrics::text`].
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The address cannot be listened on.
+/// The error of listening on the address.
 #[derive(Debug, thiserror::Error)]
 #[error("--status-addr (VIDSTREAMX_STATUS_ADDR): cannot listen on \"{address}\": {cause}")]
 pub(crate) struct StatusError {
@@ -47,17 +47,17 @@ pub(crate) struct StatusError {
 /// Listens on the address.
 ///
 /// # Errors
-/// The address is in use, or not one of this machine.
+/// The address is in use, or does not belong to this machine.
 pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StatusError> {
     TcpListener::bind(address).await.map_err(|cause| StatusError { address, cause })
 }
 
-/// Answers requests for as long as it is polled. Dropping it closes all connections.
+/// Answers requests while it is polled. Dropping it closes all connections.
 pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
-        // Never an error, as the semaphore is never closed.
+        // Not an error, because the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await;
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
@@ -79,7 +79,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
                 .max_buf_size(MOST_HEADER_BYTES)
                 .max_headers(MOST_HEADERS)
                 .serve_connection(TokioIo::new(connection), answering);
-            // An error is the client's: it hung up, or did not send HTTP.
+            // Errors are caused by clients that hang up or do not send HTTP.
             let _ = timeout(CONNECTION, serving).await;
             drop(slot);
         });
@@ -128,12 +128,12 @@ mod tests {
         (address, metrics, serving)
     }
 
-    /// Sends these bytes and returns the answer up to the end of the connection.
+    /// Sends these bytes. Returns the response up to the end of the connection.
     async fn exchange(address: SocketAddr, request: &[u8]) -> String {
         let mut connection = TcpStream::connect(address).await.unwrap();
         connection.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        // Fails if the server does not read everything.
+        // Fails if the server closes the connection before it has read everything.
         let _ = connection.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn health_is_a_status_and_a_sentence() {
+    async fn healthz_responds_with_a_status_code_and_a_sentence() {
         let (address, metrics, _serving) = server().await;
         metrics.polled();
         let answer = ask(address, "GET", "/healthz").await;
@@ -184,13 +184,13 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn clients_that_never_send_are_dropped_so_that_others_are_served() {
+    async fn silent_clients_are_dropped_and_others_are_served() {
         let (address, _, _serving) = server().await;
         let mut silent = Vec::new();
         for _ in 0..MOST_CONNECTIONS {
             silent.push(TcpStream::connect(address).await.unwrap());
         }
-        // The paused clock advances while all tasks wait.
+        // The paused clock advances when all tasks wait.
         assert!(ask(address, "GET", "/healthz").await.starts_with("HTTP/1.1 200"));
         for mut connection in silent {
             assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
@@ -209,7 +209,7 @@ mod tests {
     async fn open_connections_end_with_the_server() {
         let (address, _, serving) = server().await;
         let mut connection = TcpStream::connect(address).await.unwrap();
-        // Its answer shows that the first connection was accepted.
+        // The response shows that the first connection was accepted.
         ask(address, "GET", "/healthz").await;
         drop(serving);
         assert!(matches!(connection.read(&mut [0]).await, Ok(0) | Err(_)));

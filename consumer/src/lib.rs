@@ -1,14 +1,14 @@
-//! The consumer: from a message in the queue to a finished video.
+//! The consumer: receives upload events and runs a transcoder task for each video.
 //!
-//! The rooms in the order a video meets them: [`cli`] starts the program with its [`config`] and its
-//! [`services`]; [`intake`] receives messages and turns them into jobs; [`reconcile`] takes each job through
-//! its record; [`inspect`] reads the upload's header, by which [`sizing`] chooses the task's size. [`aws`]
-//! makes the calls, [`metrics`] counts, and [`http`] serves the counts and the health. [`commands`] holds the
-//! other commands of the program.
+//! The modules in the order of a video's way through the program: [`cli`] starts the program with its
+//! [`config`] and its [`services`]. [`intake`] receives messages and turns them into jobs. [`reconcile`] runs
+//! each job by its record. [`inspect`] reads the upload's header, by which [`sizing`] chooses the task's
+//! size. [`aws`] calls AWS, [`metrics`] counts, and [`http`] serves metrics and health. [`commands`] has the
+//! other commands.
 //!
-//! Imports between rooms run one way, from the end of this list to its start: `aws`, `inspect`, `sizing`,
-//! `config`, `metrics`, `services`, `reconcile`, `intake`, `http`, `commands`, `cli`. This is a library only
-//! for the tests in `consumer/tests`.
+//! A module imports only modules before it in this list: `aws`, `inspect`, `sizing`, `config`, `metrics`,
+//! `services`, `reconcile`, `intake`, `http`, `commands`, `cli`. The crate is a library only for the tests in
+//! `consumer/tests`.
 
 pub mod aws;
 pub mod cli;

@@ -1,4 +1,4 @@
-//! The services and the clock that a consumer works with. Tests replace them.
+//! The services and the clock of a consumer. Tests replace them.
 
 use std::sync::Arc;
 
@@ -10,22 +10,22 @@ use crate::{
     metrics::Metrics,
 };
 
-/// Returns the current time, for records.
+/// Returns the current time.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// All that a consumer calls.
+/// The services of a consumer.
 #[derive(Clone)]
 pub struct Services {
     /// The queue of upload events, with its dead-letter queue.
     pub queue: Arc<dyn Queue>,
-    /// The cluster that runs tasks.
+    /// The cluster that runs the tasks.
     pub tasks: Arc<dyn Tasks>,
     /// The records and reports of jobs.
     pub records: Arc<dyn RecordStore>,
     /// The uploaded objects.
     pub uploads: Arc<dyn Uploads>,
-    /// The time, for records.
+    /// The clock for timestamps in records.
     pub clock: Clock,
-    /// The consumer's own counts.
+    /// The consumer's metrics.
     pub metrics: Arc<Metrics>,
 }

@@ -1,4 +1,4 @@
-//! The program with its settings. A wrong setting ends it with code 78 and one line that names it.
+//! The command line and its settings. A wrong setting ends the program with code 78 and a line that names it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -16,10 +16,10 @@ const GOOD: [(&str, &str); 9] = [
     ("VIDSTREAMX_OUTPUT_BUCKET", "streams"),
 ];
 
-/// The error of a program with valid settings and without a Region.
+/// The error without a Region, which is reported only if all settings are valid.
 const NO_REGION: &str = "AWS_REGION is not set, and no profile or instance says which Region to use";
 
-/// Runs `check` in its own folder with these variables only. Returns exit code and error line.
+/// Runs `check` in a separate folder with only these variables. Returns exit code and error line.
 fn check(name: &str, dot_env: &str, variables: &[(&str, &str)], flags: &[&str]) -> (Option<i32>, String) {
     run(name, dot_env, variables, &[&["check"], flags].concat())
 }
@@ -48,7 +48,7 @@ fn with(variable: (&'static str, &'static str)) -> Vec<(&'static str, &'static s
 }
 
 #[test]
-fn valid_settings_are_read_from_the_environment_from_dot_env_and_from_flags() {
+fn settings_are_read_from_environment_dot_env_and_flags() {
     assert_eq!(check("environment", "", &GOOD, &[]), (Some(78), NO_REGION.into()));
     let dot_env: String = GOOD.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     assert_eq!(check("dot-env", &dot_env, &[], &[]), (Some(78), NO_REGION.into()));
@@ -127,7 +127,7 @@ fn every_invalid_setting_is_named_with_its_valid_form() {
     }
 }
 
-/// The other commands with valid arguments, and the settings that each needs.
+/// The other commands with valid arguments, and the settings that they need.
 const OTHERS: [(&[&str], &[&str]); 5] = [
     (&["history", "--since=7d", "--state=failed,done", "--key=a"], &["OUTPUT_BUCKET"]),
     (&["history", "films/a.mp4", "--json"], &["OUTPUT_BUCKET"]),
@@ -137,7 +137,7 @@ const OTHERS: [(&[&str], &[&str]); 5] = [
 ];
 
 #[test]
-fn every_command_asks_for_its_own_settings_only() {
+fn every_command_needs_only_its_own_settings() {
     for (words, needed) in OTHERS {
         let needed: Vec<_> = needed.iter().map(|name| format!("VIDSTREAMX_{name}")).collect();
         let (needed, others): (Vec<_>, Vec<_>) =

@@ -12,10 +12,10 @@ use crate::aws::error::chain;
 /// A missing prerequisite of AWS calls.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Neither environment, profile nor instance has a Region.
+    /// Environment, profile and instance have no Region.
     #[error("AWS_REGION is not set, and no profile or instance says which Region to use")]
     Region,
-    /// The chain has no credentials.
+    /// The SDK found no credentials.
     #[error("there are no AWS credentials (environment, profile, container or instance role): {0}")]
     Credentials(CredentialsError),
 }

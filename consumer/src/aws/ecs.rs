@@ -1,4 +1,4 @@
-//! The calls to ECS.
+//! Calls to ECS.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,13 +16,13 @@ use crate::{
     aws::run_task::{self, Launch, LaunchError, Placement},
 };
 
-/// Most tasks of one DescribeTasks call.
+/// Maximum number of tasks in a DescribeTasks call.
 pub const BATCH: usize = 100;
 
 /// The end of a task, as ECS reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stopped {
-    /// Billed time: from the start of the image pull to the stop; absent if nothing was pulled.
+    /// Billed time, from the start of the image pull to the stop; absent if no pull started.
     pub billed: Option<Duration>,
     /// Exit code of the transcoder's container, if it ran.
     pub exit_code: Option<i32>,
@@ -35,11 +35,11 @@ pub struct Stopped {
 /// The state of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskStatus {
-    /// Not ended.
+    /// It has not ended.
     Alive,
-    /// Ended.
+    /// It has ended.
     Stopped(Stopped),
-    /// Unknown to ECS: not visible yet, or forgotten after an hour.
+    /// ECS does not list it: it was just started, or it ended more than an hour ago.
     Missing,
 }
 
@@ -57,7 +57,7 @@ pub trait Tasks: Send + Sync {
     /// The call failed.
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>>;
 
-    /// The job's task with this token, unless ECS has forgotten it.
+    /// The ARN of the job's task with this token; `None` if ECS lists no such task.
     ///
     /// # Errors
     /// The call failed.
@@ -74,10 +74,11 @@ pub struct Ecs {
 }
 
 impl Ecs {
-    /// A cluster. DescribeTasks has its own client, because its large responses enlarge connection buffers.
+    /// A cluster. DescribeTasks uses a separate client, because its large responses enlarge connection
+    /// buffers.
     #[must_use]
     pub fn new(launcher: &Client, client: Client, placement: Placement) -> Self {
-        // Launches are not retried by the SDK: that would bypass the launch rate and the backpressure.
+        // The SDK must not retry launches: its retries would bypass the launch throttle.
         let once = launcher.config().to_builder().retry_config(RetryConfig::disabled()).build();
         Self { client, launcher: Client::from_conf(once), placement }
     }
@@ -115,11 +116,11 @@ impl Tasks for Ecs {
 
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
         Box::pin(async move {
-            // An ARN of another cluster would fail the whole call, so it counts as forgotten.
+            // An ARN of another cluster would fail the whole call, so it counts as missing.
             let cluster = name(&self.placement.cluster);
             let here: Vec<_> = arns.iter().map(|arn| &**arn).filter(|arn| is_in(arn, cluster)).collect();
             let tasks = if here.is_empty() { Vec::new() } else { self.tasks(here.into_iter()).await? };
-            // Missing tasks are in the failures, with the reason MISSING.
+            // ECS lists missing tasks as failures, with the reason MISSING.
             let status = |arn: &Arc<str>| {
                 let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
                 task.map_or(TaskStatus::Missing, |task| status(task, &self.placement.container))
@@ -151,7 +152,7 @@ impl Tasks for Ecs {
             }
             for page in arns.chunks(BATCH) {
                 let tasks = self.tasks(page.iter().map(String::as_str)).await?;
-                if let Some(task) = tasks.into_iter().find(|task| is_of(task, token)) {
+                if let Some(task) = tasks.into_iter().find(|task| has_token(task, token)) {
                     return Ok(task.task_arn);
                 }
             }
@@ -160,27 +161,27 @@ impl Tasks for Ecs {
     }
 }
 
-/// Whether a task has this token. The job has other attempts, and a deleted record had attempts of the same
-/// numbers.
-fn is_of(task: &Task, token: &str) -> bool {
+/// Whether a task was started with this token. A job can have tasks of other attempts, and of a deleted
+/// record with the same attempt numbers.
+fn has_token(task: &Task, token: &str) -> bool {
     let containers = task.overrides().map(|overrides| overrides.container_overrides()).unwrap_or_default();
     let mut variables = containers.iter().flat_map(|container| container.environment());
     variables.any(|pair| pair.name() == Some(env::LAUNCH) && pair.value() == Some(token))
 }
 
-/// Stopped tasks that never pulled their image are not billed.
+/// The billed time of a stopped task. A task that never pulled its image is not billed.
 fn billed(task: &Task) -> Option<Duration> {
     let from = task.pull_started_at().or_else(|| task.started_at())?;
     let seconds = task.stopped_at()?.as_secs_f64() - from.as_secs_f64();
     Duration::try_from_secs_f64(seconds).ok()
 }
 
-/// The name in a cluster's name or ARN.
+/// The name of a cluster that is given by name or ARN.
 fn name(cluster: &str) -> &str {
     cluster.rsplit_once('/').map_or(cluster, |(_, name)| name)
 }
 
-/// Tasks' ARNs end with `task/<cluster>/<id>`; the oldest ones lack the cluster.
+/// Whether a task is in a cluster. ARNs end with `task/<cluster>/<id>`; the old form lacks the cluster.
 fn is_in(arn: &str, cluster: &str) -> bool {
     let mut parts = arn.rsplit('/').skip(1);
     parts.next().is_none_or(|part| part == cluster || part.ends_with(":task"))
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn success_with_failures_is_a_refusal() {
+    async fn a_response_with_failures_is_a_refusal() {
         let rule = mock!(Client::run_task).then_output(|| {
             let failure = Failure::builder()
                 .reason("RESOURCE:ENI")
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn states_are_in_the_order_asked_for() {
+    async fn states_are_in_the_order_of_the_arns() {
         let asked = ["alive", "missing", "stopped"].map(str::to_owned);
         let rule = mock!(Client::describe_tasks).match_requests(move |request| request.tasks() == asked);
         let rule = rule.then_output(|| {
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_task_of_a_token_is_found_among_all_of_the_job_over_all_pages() {
+    async fn a_task_is_found_by_its_token_on_any_page() {
         let page = |desired, token: Option<&'static str>, arn: &'static str, next: Option<&'static str>| {
             mock!(Client::list_tasks)
                 .match_requests(move |request| {

@@ -1,4 +1,4 @@
-//! Errors of AWS calls, by the caller's next step.
+//! Errors of AWS calls, classified by what the caller must do.
 
 use std::{error::Error, fmt::Write as _};
 
@@ -28,8 +28,8 @@ pub enum CallError {
     },
 }
 
-/// AWS's codes for errors that do not pass, of all services used. Expired credentials are not among them,
-/// because the role or instance provides new ones.
+/// Error codes, of all services used, that need an operator. Expired credentials are not among them, because
+/// the role or instance provides new ones.
 const CONFIGURATION: [&str; 12] = [
     "AccessDenied",
     "AccessDeniedException",
@@ -90,7 +90,7 @@ pub fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// One line: the service's code and message, else the chain of causes.
+/// A line with the service's code and message, or with the chain of causes if there is no code.
 pub fn describe<E, R>(error: &SdkError<E, R>) -> String
 where
     E: ProvideErrorMetadata + Error + 'static,

@@ -1,8 +1,8 @@
-//! AWS as the consumer uses it: the only room that builds requests to SQS, ECS and the output bucket.
+//! Calls to AWS. Requests to SQS, ECS and the output bucket are built only here.
 //!
-//! [`client`] sets up the SDK; [`error`] sorts what a failed call means for the caller. [`sqs`] receives and
-//! deletes messages, [`sqs_send`] sends them in batches. [`run_task`] builds a RunTask request and reads its
-//! answer; [`ecs`] starts, finds and describes tasks. [`record_store`] keeps the jobs' records.
+//! [`client`] sets up the SDK, and [`error`] classifies failed calls. [`sqs`] receives and deletes messages;
+//! [`sqs_send`] sends them in batches. [`run_task`] builds RunTask requests and reads the responses; [`ecs`]
+//! starts, finds and describes tasks. [`record_store`] reads and writes job records.
 
 pub mod client;
 pub mod ecs;

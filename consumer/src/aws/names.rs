@@ -1,8 +1,8 @@
-//! Names of AWS resources, checked for their form.
+//! Names of AWS resources as validated types.
 
 use std::{fmt, str::FromStr};
 
-/// The form that a text should have.
+/// The expected form of a malformed name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("it should be {0}")]
 pub struct Malformed(pub &'static str);
@@ -39,7 +39,7 @@ macro_rules! text_setting {
 }
 
 text_setting!(
-    /// A queue's URL as SQS gives it.
+    /// The URL of an SQS queue.
     QueueUrl,
     |text| {
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));

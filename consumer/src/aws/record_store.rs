@@ -1,7 +1,8 @@
 //! Job records and task reports in S3.
 //!
-//! Records are written conditionally. The consumer whose write is accepted takes the job's next step; the
-//! others read the record again. Consumers need no other coordination.
+//! Records are written conditionally. If several consumers write the same record, S3 accepts one write. That
+//! consumer takes the job's next step, and the others read the record again. Consumers need no other
+//! coordination.
 
 use aws_sdk_s3::{
     Client,
@@ -13,37 +14,37 @@ use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError
 
 use crate::aws::error::{CallError, status};
 
-/// A record with its stored version.
+/// A record and its version in S3.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stored {
     /// The record.
     pub record: Record,
-    /// ETag, for a conditional replacement.
+    /// The ETag, for a conditional write.
     pub etag: String,
 }
 
-/// A record that was not written.
+/// The error of writing a record.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// Another consumer wrote it first.
-    #[error("somebody else wrote the record first")]
+    /// Another consumer wrote the record first.
+    #[error("another consumer wrote the record first")]
     Conflict,
     /// The call failed. The record may have been written.
     #[error(transparent)]
     Call(#[from] CallError),
 }
 
-/// A stored document that was not read.
+/// The error of reading a record or report.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// It exists, but has another schema version, or is damaged.
     #[error("s3://{bucket}/{key}: {error}")]
     Unreadable {
-        /// Its key.
+        /// Its bucket.
         bucket: BucketName,
         /// Its key.
         key: String,
-        /// What is wrong with it.
+        /// The fault.
         error: SchemaError,
     },
     /// The call failed.
@@ -56,13 +57,13 @@ pub trait RecordStore: Send + Sync {
     /// A job's record.
     ///
     /// # Errors
-    /// It can't be read; `Ok(None)` means that there is none.
+    /// It cannot be read. `Ok(None)` means that it does not exist.
     fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>>;
 
-    /// Writes a record in place of `replaced`, or as the first one. Returns its new ETag.
+    /// Writes a record: replaces the version `replaced`, or creates the record. Returns its new ETag.
     ///
     /// # Errors
-    /// [`SaveError::Conflict`] if what is stored is not `replaced`.
+    /// [`SaveError::Conflict`] if the stored version is not `replaced`.
     fn save<'a>(
         &'a self,
         record: &'a Record,
@@ -72,7 +73,7 @@ pub trait RecordStore: Send + Sync {
     /// The task's report on a job.
     ///
     /// # Errors
-    /// It can't be read; `Ok(None)` means that there is none.
+    /// It cannot be read. `Ok(None)` means that it does not exist.
     fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
 }
 
@@ -84,7 +85,7 @@ pub struct S3RecordStore {
 }
 
 impl S3RecordStore {
-    /// The output bucket's records and reports.
+    /// The records and reports in this bucket.
     #[must_use]
     pub const fn new(client: Client, output: BucketName) -> Self {
         Self { client, output }
@@ -143,7 +144,7 @@ impl RecordStore for S3RecordStore {
             };
             match put.send().await {
                 Ok(answer) => Ok(answer.e_tag.unwrap_or_default()),
-                // 409: two conditional writes at a time. 404: the object to replace is gone.
+                // 409: two conditional writes at the same time. 404: the object to replace was deleted.
                 Err(error)
                     if matches!(status(&error), Some(404 | 409 | 412))
                         && code(&error) != Some("NoSuchBucket") =>
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_write_has_its_condition() {
+    async fn every_write_is_conditional() {
         let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
         let first = mock!(Client::put_object)
             .match_requests(|put| put.if_none_match() == Some("*") && put.if_match().is_none())
@@ -210,7 +211,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_race_is_told_from_trouble() {
+    async fn a_conflict_differs_from_a_failed_call() {
         let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
         for (http, error_code, conflict) in [
             (412, "PreconditionFailed", true),
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_record_is_not_an_error_but_a_foreign_one_is() {
+    async fn a_missing_record_is_none_and_an_unreadable_one_is_an_error() {
         let (http, body) = answer(404, "NoSuchKey");
         let missing = mock!(Client::get_object).sequence().http_status(http, body).repeatedly().build();
         assert!(s3(&[&missing]).load(&job().id).await.unwrap().is_none());

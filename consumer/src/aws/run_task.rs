@@ -1,4 +1,4 @@
-//! The RunTask request for a job (pure), and the meaning of the response.
+//! Builds the RunTask request of an attempt and interprets the response. Pure functions.
 
 use aws_sdk_ecs::{
     operation::run_task::{RunTaskOutput, builders::RunTaskInputBuilder},
@@ -13,27 +13,27 @@ use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
 
 use crate::aws::task_definition::FREE_STORAGE_GIB;
 
-/// The launch of one attempt. The same job and number give the same launch in every consumer, and ECS then
-/// returns the same task.
+/// The launch of one attempt. It depends only on the job's record and the attempt's number, so two consumers
+/// that launch the same attempt get the same task from ECS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// The job's id, for `startedBy`, by which ListTasks finds the task.
+    /// `startedBy`: the job's id. ListTasks finds the task by it.
     pub started_by: String,
-    /// `clientToken`: `<job id>-<seconds of the record's creation>-<attempt>`. A repeated request starts
-    /// nothing for 24 hours. After an operator deleted a record, tokens differ.
+    /// `clientToken`: `<job id>-<record's creation in Unix seconds>-<attempt>`. Within 24 hours, a repeated
+    /// request starts no second task. The creation time changes when an operator deletes the record.
     pub token: String,
-    /// The job.
+    /// Environment variables of the container: the job.
     pub environment: Vec<(&'static str, String)>,
-    /// Tags for people.
+    /// Tags for operators.
     pub tags: Vec<(&'static str, String)>,
-    /// Capacity.
+    /// On-demand or Spot.
     pub capacity: Capacity,
     /// Absent for the task definition's size.
     pub size: Option<Size>,
 }
 
 impl Launch {
-    /// An attempt at a job, whose record is from `since`.
+    /// The launch of an attempt. `since` is the creation of the job's record.
     #[must_use]
     pub fn new(job: &Job, since: Timestamp, attempt: &Attempt) -> Self {
         let number = attempt.number;
@@ -55,8 +55,8 @@ impl Launch {
         }
     }
 
-    /// Whether the overrides are short enough for ECS. All keys and version ids of S3 fit; an event that S3
-    /// did not write may have longer ones.
+    /// Whether the overrides are short enough for ECS. All keys and version ids of S3 fit; an event from
+    /// another sender can have longer ones.
     #[must_use]
     pub fn fits(&self, container: &str) -> bool {
         let environment: Vec<_> =
@@ -73,11 +73,11 @@ const LONGEST_OVERRIDES: usize = 8192;
 /// AWS's limit on a tag's value, in characters.
 const LONGEST_TAG: usize = 256;
 
-/// A text as a tag's value, with `_` for characters that AWS does not allow.
+/// Converts a text to a tag value: characters that AWS does not allow become `_`.
 ///
-/// AWS allows letters, spaces and digits of all scripts and `+-=._:/@`, and refuses the launch for any other
-/// character. Its definition of a letter differs from Rust's, so only Unicode blocks that hold letters alone
-/// pass. A value that begins with `aws:`, in any case, is reserved.
+/// AWS allows letters, spaces and digits of all scripts and `+-=._:/@`, and refuses a launch with other
+/// characters. Its definition of a letter differs from Rust's, so only Unicode ranges that consist of letters
+/// are kept. Values that begin with `aws:`, in upper or lower case, are reserved.
 fn tag_value(text: &str) -> String {
     let allowed = |c: char| {
         c.is_ascii_alphanumeric()
@@ -88,29 +88,29 @@ fn tag_value(text: &str) -> String {
                 | 'ぁ'..='ゖ' | 'ァ'..='ヺ' | '一'..='鿿' | '가'..='힣') // Japanese, Chinese, Korean
     };
     let reserved = text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("aws:"));
-    let harmless = |(n, c)| if allowed(c) && !(reserved && n == 3) { c } else { '_' };
-    text.chars().enumerate().map(harmless).take(LONGEST_TAG).collect()
+    let sanitised = |(n, c)| if allowed(c) && !(reserved && n == 3) { c } else { '_' };
+    text.chars().enumerate().map(sanitised).take(LONGEST_TAG).collect()
 }
 
-/// The part of a request that is the same for all jobs.
+/// The part of RunTask requests that is the same for all jobs.
 #[derive(Debug, Clone)]
 pub struct Placement {
     /// Name or ARN.
     pub cluster: String,
     /// Family, family:revision or ARN.
     pub task_definition: String,
-    /// The container that gets the job.
+    /// Name of the container that gets the job.
     pub container: String,
-    /// Ids.
+    /// Subnet ids.
     pub subnets: Vec<String>,
-    /// Ids.
+    /// Security group ids.
     pub security_groups: Vec<String>,
     /// Whether tasks get a public address.
     pub assign_public_ip: bool,
 }
 
 impl Placement {
-    /// The request for a launch.
+    /// The RunTask request of a launch.
     #[must_use]
     pub fn request(&self, launch: &Launch) -> RunTaskInputBuilder {
         let environment = launch
@@ -139,7 +139,7 @@ impl Placement {
         let mut overrides = TaskOverride::builder().container_overrides(container);
         if let Some(Size { cpu, memory_mib, storage_gib }) = launch.size {
             overrides = overrides.cpu(cpu.to_string()).memory(memory_mib.to_string());
-            // 20 GiB are the default, and the only size that a request must not name.
+            // ECS accepts only sizes above the free 20 GiB.
             if storage_gib > FREE_STORAGE_GIB {
                 let gib = i32::try_from(storage_gib).unwrap_or(i32::MAX);
                 let storage = EphemeralStorage::builder().size_in_gib(gib).build();
@@ -165,34 +165,34 @@ impl Placement {
 /// A launch that returned no task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
-    /// No capacity, a quota, or throttling: nothing was started, and other launches would fail, too.
+    /// No capacity, a quota, or throttling. No task was started, and other launches would fail, too.
     #[error("ECS can't start a task now: {0}")]
     Refused(String),
-    /// A wrong setting or a missing permission: no launch succeeds until it is corrected.
+    /// A wrong setting or a missing permission. No launch succeeds until an operator corrects it.
     #[error("ECS refuses to start tasks: {0}")]
     Misconfigured(String),
-    /// ECS refuses the part of the request that is about this job. Other jobs are not affected.
+    /// ECS refuses the values of this job. Other jobs are not affected.
     #[error("ECS refuses this video's request: {0}")]
     Invalid(String),
-    /// The token was used with another request, which started these tasks.
-    #[error("the attempt was started before, with other settings")]
+    /// The token was used before, with a different request that started these tasks.
+    #[error("the attempt was started earlier with other settings")]
     Conflict(Vec<String>),
-    /// Unknown: a task may have been started.
-    #[error("no answer from ECS: {0}")]
+    /// No clear response. A task may have been started.
+    #[error("no clear response from ECS: {0}")]
     Unknown(String),
 }
 
-/// The task in a successful response, or the failure that the response lists.
+/// The ARN of the started task in a successful response.
 ///
 /// # Errors
-/// No task was started.
+/// The response lists a failure instead of a task.
 pub fn started_task(answer: RunTaskOutput) -> Result<String, LaunchError> {
     if let Some(arn) = answer.tasks.unwrap_or_default().into_iter().find_map(|task| task.task_arn) {
         return Ok(arn);
     }
     let failures = answer.failures.unwrap_or_default();
     if failures.is_empty() {
-        return Err(LaunchError::Unknown("the answer has neither tasks nor failures".to_owned()));
+        return Err(LaunchError::Unknown("the response has neither tasks nor failures".to_owned()));
     }
     let reasons: Vec<_> = failures.iter().map(failure_reason).collect();
     Err(LaunchError::Refused(reasons.join("; ")))
@@ -203,14 +203,14 @@ fn failure_reason(failure: &Failure) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The meaning of an error response, by AWS's code.
+/// Classifies an error response by its code and message.
 #[must_use]
 pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
     match code {
         Some("ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded") => {
             LaunchError::Refused(described)
         }
-        // The codes for quotas on tasks and vCPUs also mean mistakes in the request.
+        // Exceeded quotas on tasks and vCPUs have the same codes as invalid requests.
         Some(_)
             if ["limit on the number", "Rate exceeded", "Capacity is unavailable"]
                 .iter()
@@ -238,16 +238,16 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
     }
 }
 
-/// Whether a refusal names a part of the request that differs between jobs. Wrong subnets and task
-/// definitions have the same codes, and must not fail a video, so only a message that is certainly about the
-/// job counts.
+/// Whether a refusal is about a part of the request that differs between jobs. Wrong subnets and task
+/// definitions have the same error codes but must not fail a video, so the message decides, and in doubt the
+/// refusal is not about the job.
 fn is_about_the_job(described: &str) -> bool {
     let text = described.to_ascii_lowercase();
-    // Names like `my-tags` are one word.
+    // A name such as `my-tags` is one word.
     let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)).collect();
     let names = |parts: &[&str]| words.iter().any(|word| parts.contains(word));
     names(&["tag", "tags", "override", "overrides", "environment", "startedby", "clienttoken"])
-        // "The new ARN format must be enabled to add tags", "Override for container named x is not…"
+        // Not "The new ARN format must be enabled to add tags" or "Override for container named x is not …".
         && !names(&["arn", "named", "policy"])
 }
 
@@ -257,7 +257,7 @@ mod tests {
 
     use super::*;
 
-    /// The seconds of a record's beginning have ten digits until 2286.
+    /// Unix seconds have ten digits until 2286, so token lengths stay the same.
     const SINCE: Timestamp = Timestamp::constant(1_777_885_200, 0);
 
     fn job(key: &str, version_id: Option<String>) -> Job {
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_request() {
+    fn the_request_of_a_launch() {
         let launch = Launch::new(&job("my films/a&b#c.mp4", None), SINCE, &attempt(2));
         let request = placement().request(&launch).build().unwrap();
         // The SDK redacts the environment when it prints the request.
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_keep_to_awss_letters() {
+    fn tags_have_only_characters_that_aws_allows() {
         assert_eq!(tag_value("a b+c-d=e.f_g:h/i@j"), "a b+c-d=e.f_g:h/i@j");
         assert_eq!(tag_value("a&b#c\n\u{1}(d)ⓐ×é映画.mp4"), "a_b_c___d___é映画.mp4");
         assert_eq!(tag_value("aws:a.mp4"), "aws_a.mp4");
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_s3_allows_fits() {
+    fn all_keys_and_version_ids_of_s3_fit() {
         let key = "\u{1}".repeat(1024);
         let fits = |version: usize| {
             let job = job(&key, Some("v".repeat(version)));
@@ -327,13 +327,13 @@ mod tests {
     }
 
     #[test]
-    fn token_and_started_by_are_within_ecss_limits() {
+    fn token_and_started_by_are_within_the_limits_of_ecs() {
         let launch = Launch::new(&job("a.mp4", None), SINCE, &attempt(u32::MAX));
         assert!(launch.token.len() <= 64 && launch.started_by.len() <= 128);
     }
 
     #[test]
-    fn an_error_code_alone_does_not_tell_a_quota_from_a_mistake() {
+    fn the_message_distinguishes_a_quota_from_an_invalid_request() {
         let meaning = |code, text: &str| error_meaning(Some(code), text.to_owned());
         let quota = "You've reached the limit on the number of vCPUs you can run concurrently";
         for code in ["ClientException", "ThrottlingException", "InvalidParameterException"] {

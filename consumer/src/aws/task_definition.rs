@@ -1,25 +1,25 @@
-//! What the transcoder's task definition gives a task that a launch does not override.
+//! The defaults in the transcoder's task definition, for tasks without overrides.
 
 use aws_sdk_ecs::types::{CpuArchitecture, TaskDefinition};
 use vidstreamx_job::Size;
 
-/// Ephemeral storage that is part of every Fargate task's price, in GiB.
+/// Ephemeral storage, in GiB, that Fargate does not bill.
 pub const FREE_STORAGE_GIB: u32 = 20;
 
-/// Ephemeral storage of a Fargate task whose definition names none, in GiB.
+/// Ephemeral storage, in GiB, of a Fargate task whose definition has no such setting.
 const DEFAULT_STORAGE_GIB: u32 = 21;
 
-/// The defaults of every task.
+/// The defaults of a task.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TaskDefaults {
     /// CPU, memory and storage of a task without overrides.
     pub size: Size,
-    /// Whether tasks run on ARM, which has its own prices.
+    /// Whether tasks run on ARM, which has different prices.
     pub arm: bool,
 }
 
 impl TaskDefaults {
-    /// Reads a task definition; `None` if it names no CPU or memory.
+    /// Reads a task definition; `None` if it has no CPU or memory.
     #[must_use]
     pub fn read(definition: &TaskDefinition) -> Option<Self> {
         let storage = definition.ephemeral_storage().map(|storage| storage.size_in_gib());

@@ -1,4 +1,4 @@
-//! Checks everything that the consumer depends on, before anything costs money.
+//! Checks the settings and AWS resources that the consumer needs, before it starts a task.
 
 use std::fmt;
 
@@ -21,31 +21,25 @@ use crate::{
 pub(crate) struct Finding {
     /// The checked resource.
     pub subject: String,
-    /// Its state.
     pub state: FindingState,
 }
 
 /// The state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FindingState {
-    /// It is right.
+    /// The consumer can work with it. Holds details.
     Ok(String),
-    /// It cannot be checked now, or not with these permissions. The consumer may run.
+    /// It could not be checked. The consumer may run. Holds the reason.
     Unknown(String),
-    /// It is not checked automatically; an operator must. The consumer may run.
+    /// An operator must check it. The consumer may run.
     NotChecked {
-        /// What is known.
+        /// The reason.
         why: String,
-        /// What to do.
+        /// Instructions for the operator.
         remedy: String,
     },
     /// The consumer cannot work with it.
-    Wrong {
-        /// The fault.
-        fault: String,
-        /// The remedy.
-        remedy: String,
-    },
+    Wrong { fault: String, remedy: String },
 }
 
 impl Finding {
@@ -62,7 +56,7 @@ impl Finding {
         Self { subject: subject.into(), state }
     }
 
-    /// A failed call: a fault if it will fail again.
+    /// The finding of a failed call: wrong if an operator must act, otherwise unknown.
     fn call(subject: impl Into<String>, error: &CallError, remedy: &str) -> Self {
         if error.is_about_credentials() {
             let remedy =
@@ -75,13 +69,11 @@ impl Finding {
         }
     }
 
-    /// Whether the consumer cannot work with it.
     #[must_use]
     pub(crate) const fn is_wrong(&self) -> bool {
         matches!(self.state, FindingState::Wrong { .. })
     }
 
-    /// Whether it could not be checked.
     #[must_use]
     pub(crate) const fn is_unknown(&self) -> bool {
         matches!(self.state, FindingState::Unknown(_))
@@ -113,7 +105,7 @@ pub(crate) async fn essentials(
     let sqs = aws_sdk_sqs::Client::new(config);
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = vidstreamx_aws::s3(config);
-    // Otherwise a wrong dead-letter queue would show only at the first failed video.
+    // A wrong dead-letter queue would otherwise be noticed only at the first failed video.
     let (queue, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
         queue(&sqs, settings),
         dead_letter_queue(&sqs, &settings.dead_letter_queue_url),
@@ -129,30 +121,30 @@ pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<F
     let sqs = aws_sdk_sqs::Client::new(config);
     let s3 = vidstreamx_aws::s3(config);
     let (mut findings, _) = essentials(config, settings).await;
-    // A second check of the queue, for the rest of its settings.
-    let QueueLook { redrive, arn, .. } = queue(&sqs, settings).await;
+    // Reads the queue again, for its redrive policy and its ARN.
+    let QueueFindings { redrive, arn, .. } = queue(&sqs, settings).await;
     findings.extend(redrive);
     findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
     findings.push(network(&settings.subnets, &settings.security_groups));
     findings
 }
 
-/// The consumer has no permission to check these, and needs none.
+/// The consumer has no permission to describe subnets and security groups, and needs none to run.
 fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
     let subnets: Vec<_> = subnets.iter().map(SubnetId::as_str).collect();
     let groups: Vec<_> = groups.iter().map(SecurityGroupId::as_str).collect();
     Finding {
         subject: format!("subnets {}; security groups {}", subnets.join(", "), groups.join(", ")),
         state: FindingState::NotChecked {
-            why: "well-formed, but not looked at".to_owned(),
-            remedy: "make sure that they exist, in one VPC, and lead to S3, the image's registry and \
-                     CloudWatch Logs; if not, the first launch shows it"
+            why: "well-formed, but the consumer may not describe them".to_owned(),
+            remedy: "make sure that they exist in one VPC and have a route to S3, the image's registry and \
+                     CloudWatch Logs; otherwise the first launch fails"
                 .to_owned(),
         },
     }
 }
 
-struct QueueLook {
+struct QueueFindings {
     finding: Finding,
     redrive: Option<Finding>,
     arn: Option<String>,
@@ -162,14 +154,14 @@ struct QueueLook {
 #[serde(rename_all = "camelCase")]
 struct RedrivePolicy {
     dead_letter_target_arn: String,
-    // SQS returns a number or a string, as it was set.
+    // SQS returns a number or a string, depending on how the policy was set.
     max_receive_count: serde_json::Value,
 }
 
-/// Receives that the redrive policy should allow: each restart of the consumer uses one.
+/// Minimum of `maxReceiveCount`. Each restart of the consumer costs held messages a receive.
 const FEWEST_RECEIVES: u64 = 5;
 
-async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
+async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueFindings {
     let subject = format!("queue {}", settings.queue_url);
     let remedy =
         "set VIDSTREAMX_QUEUE_URL to the template's output QueueUrl, and allow sqs:GetQueueAttributes";
@@ -177,7 +169,7 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
         Ok(attributes) => attributes,
         Err(error) => {
             let finding = Finding::call(subject, &error, remedy);
-            return QueueLook { finding, redrive: None, arn: None };
+            return QueueFindings { finding, redrive: None, arn: None };
         }
     };
     let arn = attributes.get(&QueueAttributeName::QueueArn).cloned();
@@ -188,15 +180,17 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueLook {
     let redrive = match policy {
         None => Finding::wrong(
             redrive,
-            "there is none, so that messages nobody can deal with come back for ever",
+            "there is none, so messages that cannot be processed are received again and again",
             "give the queue a RedrivePolicy with a dead-letter queue",
         ),
         Some(Err(error)) => Finding::unknown(redrive, format!("it can't be read: {error}")),
         Some(Ok(policy)) => redrive_finding(redrive, &policy, &settings.dead_letter_queue_url),
     };
     let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout).map_or("?", String::as_str);
-    let detail = format!("exists, visibility {visibility} s (messages that are held have their own)");
-    QueueLook { finding: Finding::ok(subject, detail), redrive: Some(redrive), arn }
+    let detail = format!(
+        "exists, visibility {visibility} s (the consumer sets another one when it receives messages)"
+    );
+    QueueFindings { finding: Finding::ok(subject, detail), redrive: Some(redrive), arn }
 }
 
 fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: &QueueUrl) -> Finding {
@@ -209,14 +203,16 @@ fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: &QueueUrl)
     if name(expected.as_str(), '/') != name(target, ':') {
         return Finding::wrong(
             subject,
-            format!("it leads to {target}, not to {expected}"),
+            format!("its target is {target}, not {expected}"),
             "set VIDSTREAMX_DEAD_LETTER_QUEUE_URL to the queue that the policy names, or change the policy",
         );
     }
     if receives < FEWEST_RECEIVES {
         return Finding::wrong(
             subject,
-            format!("a message is set aside after {receives} receives, and each restart spends one"),
+            format!(
+                "a message is a dead letter after {receives} receives, and each restart of the consumer costs one"
+            ),
             "raise maxReceiveCount to at least 5, better 10",
         );
     }
@@ -262,14 +258,14 @@ async fn cluster(ecs: &aws_sdk_ecs::Client, settings: &Settings) -> Vec<Finding>
     let Some(cluster) = answer.clusters().first() else {
         let remedy =
             "set VIDSTREAMX_CLUSTER to the template's output ClusterName, and AWS_REGION to its Region";
-        return vec![Finding::wrong(subject, "there is none of this name", remedy)];
+        return vec![Finding::wrong(subject, "it does not exist", remedy)];
     };
     let status = cluster.status().unwrap_or("without a status");
     if status != "ACTIVE" {
         return vec![Finding::wrong(subject, format!("it is {status}"), "use a cluster that is ACTIVE")];
     }
     let mut findings = vec![Finding::ok(&subject, "ACTIVE")];
-    // The second is needed where the first one's interruptions lead to on-demand.
+    // With Spot, the consumer also needs on-demand capacity: it moves interrupted videos there.
     let needed: &[&str] = match settings.capacity {
         vidstreamx_job::Capacity::OnDemand => &["FARGATE"],
         vidstreamx_job::Capacity::Spot => &["FARGATE_SPOT", "FARGATE"],
@@ -297,9 +293,9 @@ async fn task_definition(
     let definition = match answer.map(|answer| answer.task_definition) {
         Ok(Some(definition)) => definition,
         Ok(None) => {
-            return (vec![Finding::wrong(subject, "there is none of this name", remedy)], None);
+            return (vec![Finding::wrong(subject, "it does not exist", remedy)], None);
         }
-        // ECS says "ClientException: Unable to describe task definition." for one that is not there.
+        // ECS answers "ClientException: Unable to describe task definition." if there is none of this name.
         Err(error) if error.code() == Some("ClientException") => {
             return (vec![Finding::wrong(subject, describe(&error), remedy)], None);
         }
@@ -328,7 +324,7 @@ async fn task_definition(
     (findings, TaskDefaults::read(&definition))
 }
 
-/// Tries to read and write records, without leaving an object.
+/// Tests reading and writing records. Leaves no object.
 async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Finding> {
     let subject = format!("output bucket {bucket}");
     if let Some(fault) = head(s3, bucket).await {
@@ -342,7 +338,7 @@ async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Find
             &subject,
             &error,
             "allow s3:GetObject on its .vidstreamx/* and s3:ListBucket on it (without the latter, S3 \
-             answers AccessDenied for a record that is not there)",
+             answers AccessDenied for a record that does not exist)",
         ),
     };
     // S3 checks the permission before the condition, and no object has this ETag.
@@ -355,7 +351,7 @@ async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Find
         .send()
         .await;
     let writing = match write.map_err(|error| outcome("PutObject", &error)) {
-        Ok(_) => Finding::unknown(&subject, "it ignores If-Match, on which consumers rely among themselves"),
+        Ok(_) => Finding::unknown(&subject, "it ignores If-Match, by which consumers avoid conflicts"),
         Err(Tried::Refused) => Finding::ok(&subject, "records can be written"),
         Err(Tried::Failed(error)) => {
             Finding::call(&subject, &error, "allow s3:PutObject on its .vidstreamx/*")
@@ -364,9 +360,9 @@ async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Find
     vec![reading, writing]
 }
 
-/// The result of a trial.
+/// The error of a test call.
 enum Tried {
-    /// It was allowed, and failed as intended.
+    /// The call was allowed. It failed because of its condition or because the key does not exist.
     Refused,
     Failed(CallError),
 }
@@ -389,7 +385,7 @@ enum BucketFault {
 
 async fn head(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Option<BucketFault> {
     let error = s3.head_bucket().bucket(bucket.as_str()).send().await.err()?;
-    // A response to HEAD has no body, so it has no code.
+    // A response to HEAD has no body, and so no error code.
     Some(match status(&error) {
         Some(404) => BucketFault::Missing,
         Some(403) => BucketFault::Forbidden,
@@ -401,8 +397,8 @@ fn bucket_finding(subject: String, fault: &BucketFault, variable: &str) -> Findi
     match fault {
         BucketFault::Missing => Finding::wrong(
             subject,
-            "there is none of this name",
-            format!("set {variable} as the template's output ConsumerEnv has it"),
+            "it does not exist",
+            format!("set {variable} to its value in the template's output ConsumerEnv"),
         ),
         BucketFault::Forbidden => {
             Finding::wrong(subject, "access is denied", "allow s3:ListBucket on it, or use another")
@@ -425,12 +421,12 @@ async fn upload_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName, queue: Opti
                 Finding::ok(notifications, "sent to the queue")
             } else if !found.topic_configurations().is_empty() || found.event_bridge_configuration().is_some()
             {
-                let detail = "sent to SNS or EventBridge; whether those lead to the queue is not looked at";
+                let detail = "sent to SNS or EventBridge; not checked whether they forward to the queue";
                 Finding::ok(notifications, detail)
             } else {
                 Finding::wrong(
                     notifications,
-                    "none leads to the queue, so that uploads go unnoticed",
+                    "none is sent to the queue, so the consumer does not notice uploads",
                     "add a notification for s3:ObjectCreated:* to the bucket, as the template does",
                 )
             }
@@ -449,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_looked_at_is_not_called_ok_and_is_no_fault() {
+    fn unchecked_resources_are_neither_ok_nor_wrong() {
         let subnets = ["subnet-0a", "subnet-0b"].map(|id| id.parse().unwrap());
         let finding = network(&subnets, &["sg-0a".parse().unwrap()]);
         let line = finding.to_string();
@@ -462,12 +458,12 @@ mod tests {
     }
 
     #[test]
-    fn the_redrive_policy_has_to_lead_to_the_dead_letter_queue_and_to_leave_room() {
+    fn the_redrive_policy_needs_the_dead_letter_queue_and_enough_receives() {
         let url = "https://sqs.eu-central-1.amazonaws.com/1/dead".parse().unwrap();
-        let look = |policy: &RedrivePolicy| redrive_finding("queue".into(), policy, &url);
-        assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", 10.into())).is_wrong());
-        assert!(!look(&policy("arn:aws:sqs:eu-central-1:1:dead", "10".into())).is_wrong());
-        assert!(look(&policy("arn:aws:sqs:eu-central-1:1:other", 10.into())).is_wrong());
-        assert!(look(&policy("arn:aws:sqs:eu-central-1:1:dead", 4.into())).is_wrong());
+        let finding = |policy: &RedrivePolicy| redrive_finding("queue".into(), policy, &url);
+        assert!(!finding(&policy("arn:aws:sqs:eu-central-1:1:dead", 10.into())).is_wrong());
+        assert!(!finding(&policy("arn:aws:sqs:eu-central-1:1:dead", "10".into())).is_wrong());
+        assert!(finding(&policy("arn:aws:sqs:eu-central-1:1:other", 10.into())).is_wrong());
+        assert!(finding(&policy("arn:aws:sqs:eu-central-1:1:dead", 4.into())).is_wrong());
     }
 }

@@ -4,11 +4,11 @@ use jiff::{SignedDuration, SignedDurationRound, Timestamp, Unit};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use vidstreamx_job::State;
 
-/// All states, in the order in which they are counted up.
+/// All states, in the order in which summaries list them.
 pub(crate) const STATES: [State; 5] =
     [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
 
-/// A state's name, as records have it.
+/// The name of a state in records.
 #[must_use]
 pub(crate) const fn state(state: State) -> &'static str {
     match state {
@@ -20,27 +20,27 @@ pub(crate) const fn state(state: State) -> &'static str {
     }
 }
 
-/// A text on one line. Keys and reasons come from uploads, so characters that move the cursor or change the
-/// direction of text are shown as numbers.
+/// Formats a text for one line. Keys and reasons come from uploads, so characters that move the cursor or
+/// change the text direction are escaped.
 #[must_use]
 pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
             '\n' | '\r' | '\t' => shown.push(' '),
-            letter if letter.is_control() || steers(letter) => shown.extend(letter.escape_unicode()),
+            letter if letter.is_control() || breaks_layout(letter) => shown.extend(letter.escape_unicode()),
             letter => shown.push(letter),
         }
     }
     shown
 }
 
-/// Unicode's line and paragraph separators and its marks of direction.
-const fn steers(letter: char) -> bool {
+/// Unicode's line and paragraph separators, and its direction marks.
+const fn breaks_layout(letter: char) -> bool {
     matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// A key cut to a number of columns. Its end is more useful than its beginning.
+/// Shortens a key to a number of columns. Keeps its end, which is more useful than its beginning.
 #[must_use]
 pub(crate) fn end_of(text: &str, columns: usize) -> String {
     if text.width() <= columns {
@@ -59,25 +59,25 @@ pub(crate) fn end_of(text: &str, columns: usize) -> String {
     format!("…{}", text.get(from..).unwrap_or_default())
 }
 
-/// To the minute, in UTC.
+/// Date and time in UTC, without seconds.
 #[must_use]
 pub(crate) fn minute(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-/// The same without the year.
+/// Month, day and time in UTC, without seconds.
 #[must_use]
 pub(crate) fn minute_of_year(at: Timestamp) -> String {
     at.strftime("%m-%d %H:%M").to_string()
 }
 
-/// To the second, in UTC.
+/// Date and time in UTC, with seconds.
 #[must_use]
 pub(crate) fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// To the second: `4m 3s`. May be negative, because the times are of several machines.
+/// A duration such as `4m 3s`. It can be negative, because the times are from several machines.
 #[must_use]
 pub(crate) fn duration(duration: SignedDuration) -> String {
     let duration = duration.max(SignedDuration::ZERO);
@@ -85,7 +85,7 @@ pub(crate) fn duration(duration: SignedDuration) -> String {
     format!("{:#}", duration.round(rounding).unwrap_or(duration))
 }
 
-/// Dollars, with fractions of cents for small amounts.
+/// US dollars, with four decimal places below one dollar.
 #[must_use]
 pub(crate) fn money(usd: f64) -> String {
     if usd.abs() < 1.0 { format!("${usd:.4}") } else { format!("${usd:.2}") }
@@ -104,12 +104,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_steers_a_terminal_is_shown_and_not_sent() {
+    fn control_characters_are_escaped() {
         assert_eq!(clean("a\u{1b}[2Jb\nc\u{202e}d é 日本"), "a\\u{1b}[2Jb c\\u{202e}d é 日本");
     }
 
     #[test]
-    fn a_long_key_shows_its_end() {
+    fn a_long_key_keeps_its_end() {
         assert_eq!(end_of("short.mp4", 9), "short.mp4");
         assert_eq!(end_of("a/long/path/film.mp4", 9), "…film.mp4");
         assert_eq!(end_of("日本日本.mp4", 9), "…日本.mp4");
@@ -126,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_breaks_a_line_or_grows_beyond_its_columns(text in "\\PC{0,40}|[\\x00-\\x1f]{0,9}", columns in 1usize..30) {
+        fn a_text_stays_on_one_line_within_its_columns(text in "\\PC{0,40}|[\\x00-\\x1f]{0,9}", columns in 1usize..30) {
             let shown = clean(&text);
             prop_assert!(!shown.contains(char::is_control));
             prop_assert!(end_of(&shown, columns).width() <= columns.max(1));

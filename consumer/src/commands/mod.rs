@@ -1,6 +1,6 @@
-//! The commands beside `run`: [`check`] the settings against AWS, show the [`history`] of videos, [`submit`]
-//! uploads to the queue, [`redrive`] dead letters. [`format`](mod@format) turns values into text for a
-//! terminal, [`progress`] shows that a long command is at work.
+//! The commands other than `run`: [`check`] tests the settings against AWS, [`history`] shows videos,
+//! [`submit`] sends uploads to the queue, and [`redrive`] moves dead letters back. [`format`](mod@format)
+//! formats values for a terminal, and [`progress`] shows a progress bar.
 
 pub(crate) mod check;
 pub(crate) mod format;

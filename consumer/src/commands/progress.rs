@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Time before the bar appears.
-const QUIET: Duration = Duration::from_secs(2);
+const DELAY: Duration = Duration::from_secs(2);
 
-/// A count of finished items. Nothing is shown in the first two seconds, or if stderr is not a terminal.
+/// Shows the number of finished items: after two seconds, and only if stderr is a terminal.
 #[derive(Debug)]
 pub(crate) struct ProgressDisplay {
     bar: ProgressBar,
@@ -15,7 +15,7 @@ pub(crate) struct ProgressDisplay {
 }
 
 impl ProgressDisplay {
-    /// Starts a count, up to `total` if it is known.
+    /// Starts at 0. `total` is the number of all items, if known.
     #[must_use]
     pub(crate) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(what);
@@ -32,7 +32,7 @@ impl ProgressDisplay {
 
     /// Adds finished items.
     pub(crate) fn step(&self, more: u64) {
-        if self.bar.is_hidden() && self.since.elapsed() >= QUIET {
+        if self.bar.is_hidden() && self.since.elapsed() >= DELAY {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
         self.bar.inc(more);

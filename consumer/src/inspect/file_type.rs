@@ -1,18 +1,17 @@
-//! Rejects files that are evidently not a video, by their first bytes.
+//! Rejects files whose first bytes show that they are not a video.
 
 use file_format::{FileFormat, Kind};
 
-/// FFmpeg looks for a known box in this many bytes at the start of a file (`PROBE_BUF_MAX`).
+/// Bytes at the start of a file in which FFmpeg looks for a known box (`PROBE_BUF_MAX`).
 const FFMPEG_PROBES: u32 = 1 << 20;
 
 /// First bytes of Matroska and WebM files.
 pub(super) const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 
-/// The reason why the task would certainly reject a file with these first bytes, as a sentence for the
-/// uploader.
+/// The reason to reject a file with these first bytes, as a sentence for the uploader.
 ///
-/// The task allows FFmpeg's demuxers [`vidstreamx_job::DEMUXERS`] only. This rejects a file only if neither
-/// would open it, and if it is recognised as something else.
+/// The task opens uploads only with the demuxers [`vidstreamx_job::DEMUXERS`]. A file is rejected here if
+/// none of them would open it, and if its type is recognised.
 pub(super) fn not_a_video(head: &[u8], object_bytes: u64) -> Option<String> {
     if may_be_readable(head) {
         return None;
@@ -44,10 +43,10 @@ pub(super) fn not_a_video(head: &[u8], object_bytes: u64) -> Option<String> {
     Some(format!("the file is {what} ({name}), not a video"))
 }
 
-/// Whether FFmpeg's probes for `mov` and `matroska` might accept the file (`mov_probe`, `matroska_probe`).
-/// The former checks box after box; it fails if the first box is unknown and ends beyond the probed bytes.
+/// Whether FFmpeg's probes `mov_probe` and `matroska_probe` might accept the file. `mov_probe` checks box
+/// after box. It fails if the first box is unknown and ends beyond the probed bytes.
 pub(super) fn may_be_readable(head: &[u8]) -> bool {
-    // The boxes that the probe knows, and others that may come first in MP4 files of other programs.
+    // The boxes that the probe knows, and others with which MP4 files can begin.
     const FIRST: [&[u8; 4]; 18] = [
         b"ftyp",
         b"moov",
@@ -77,7 +76,7 @@ pub(super) fn may_be_readable(head: &[u8]) -> bool {
     u32::from_be_bytes(*size) <= FFMPEG_PROBES || FIRST.contains(&kind)
 }
 
-/// Whether the bytes are text in UTF-8. The last character may be cut off.
+/// Whether the bytes are UTF-8 text. Unless `whole` is set, the last character may be cut off.
 pub(super) fn is_text(bytes: &[u8], whole: bool) -> bool {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,

@@ -1,11 +1,10 @@
-//! Walks over the boxes of an MP4 upload until the facts are known. It does no I/O: it says which bytes it
-//! needs next.
+//! Walks over the boxes of an MP4 upload until the facts are known. It does no I/O, but returns the range of
+//! the next read.
 //!
-//! The facts stand in the movie header, at the start or end of the file, so one to three reads suffice. A
-//! fact that is not found is unknown, which is no error: FFmpeg reads many files with an unusual header.
+//! The facts are in the movie header, at the start or end of the file, so one to three reads suffice. A
+//! missing fact is not an error, because FFmpeg reads many files with an unusual header.
 //!
-//! Uploads may be hostile. A walk reads only bytes at hand, moves forward only, and allocates nothing by a
-//! size that the file claims.
+//! Uploads can be hostile. A walk only moves forward, and allocates no memory by a size that the file claims.
 
 use std::ops::Range;
 
@@ -20,25 +19,25 @@ use super::{
     media_facts::{MediaFacts, SAMPLE_ENTRIES},
 };
 
-/// Bytes of one read. It usually holds a movie header up to its first large table. S3 needs about as long for
-/// one byte, and hundreds of uploads may be inspected at a time.
+/// Bytes of one read. They usually contain the movie header up to its first large table. A smaller read would
+/// not be faster, and a larger one would cost memory when hundreds of uploads are inspected concurrently.
 pub(crate) const READ: u64 = 16 << 10;
-/// Most reads of an upload: the start of the file; the movie header at the end; the video track after an
-/// audio track with large tables.
+/// Maximum number of reads of an upload: the start of the file, the movie header at the end, and the video
+/// track after an audio track with large tables.
 pub(crate) const MOST_READS: usize = 3;
-/// Bytes of `stsd` up to and with the height of the first sample entry (ISO/IEC 14496-12, 8.5.2 and 12.1.3).
+/// Bytes of `stsd` up to the end of the first sample entry's height (ISO/IEC 14496-12, 8.5.2 and 12.1.3).
 const SAMPLE_ENTRY: u64 = 44;
-/// Bytes of `hdlr` up to and with the handler type (ISO/IEC 14496-12, 8.4.3.2).
+/// Bytes of `hdlr` up to the end of the handler type (ISO/IEC 14496-12, 8.4.3.2).
 const HANDLER: u64 = 12;
 
 /// The next step of a walk.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Read these bytes of the object, at most [`READ`], and feed them.
+    /// Read this range of the object, at most [`READ`] bytes, and pass it to [`Walk::feed`].
     Read(Range<u64>),
-    /// The walk is over, with these facts.
+    /// The walk has ended with these facts.
     Video(MediaFacts),
-    /// The walk is over: the file is not a video. One sentence for the uploader.
+    /// The walk has ended: the file is not a video. Holds a sentence for the uploader.
     NotVideo(String),
 }
 
@@ -49,7 +48,7 @@ pub struct Walk {
     windows: Windows<Vec<u8>>,
 }
 
-/// A track, as far as it was read.
+/// The facts of a track, as far as it was read.
 #[derive(Default)]
 struct Track {
     handler: Option<[u8; 4]>,
@@ -63,10 +62,10 @@ struct Track {
 }
 
 impl Walk {
-    /// The first read of any object.
+    /// The first range to read.
     pub const FIRST: Range<u64> = 0..READ;
 
-    /// A walk over an object of this size. Feed [`Walk::FIRST`] first.
+    /// A walk over an object of this size. It begins with the range [`Walk::FIRST`].
     #[must_use]
     pub const fn new(object_bytes: u64) -> Self {
         Self { object_bytes, windows: Windows::new() }
@@ -92,7 +91,7 @@ impl Walk {
         }
     }
 
-    /// Collects facts from the windows. Returns the first offset that is needed and was not read.
+    /// Collects facts from the windows. Returns the offset of the next read, if one is needed.
     fn file(&self, facts: &mut MediaFacts) -> Option<u64> {
         if self.windows.slice(0..4).is_ok_and(|bytes| bytes == EBML) {
             facts.container = Some("Matroska");
@@ -111,7 +110,7 @@ impl Walk {
                     return self.movie(found.body, facts);
                 }
                 Ok(_) => {}
-                Err(Missing::At(place)) => return Some(place),
+                Err(Missing::At(offset)) => return Some(offset),
                 Err(Missing::Never) => return None,
             }
         }
@@ -125,7 +124,7 @@ impl Walk {
         let unread = loop {
             let found = match boxes.advance() {
                 Ok(found) => found,
-                Err(Missing::At(place)) => break Some(place),
+                Err(Missing::At(offset)) => break Some(offset),
                 Err(Missing::Never) => {
                     complete = boxes.at_end();
                     break None;
@@ -147,8 +146,8 @@ impl Walk {
                 }
                 _ => Ok(()),
             };
-            if let Err(Missing::At(place)) = read {
-                break Some(place);
+            if let Err(Missing::At(offset)) = read {
+                break Some(offset);
             }
         };
         facts.take(&tracks, &length, complete);
@@ -204,14 +203,14 @@ impl Walk {
     }
 }
 
-/// The level in a track's boxes.
+/// The nesting level of a track's boxes.
 #[derive(Clone, Copy)]
 enum Level {
     /// In `trak`.
     Track,
     /// In `mdia`.
     Media,
-    /// In `minf`, where QuickTime has another `hdlr`.
+    /// In `minf`. QuickTime files have another `hdlr` there.
     Information,
     /// In `stbl`.
     Samples,
@@ -234,7 +233,7 @@ impl MediaFacts {
         let known = |found: bool| (found || complete).then_some(found);
         self.has_video = known(of(b"vide").next().is_some());
         self.has_audio = known(of(b"soun").next().is_some());
-        // A file may also have a track with a still image.
+        // A file can also have a video track with a still image.
         let video = of(b"vide")
             .max_by_key(|track| track.size.map(|(width, height)| u64::from(width) * u64::from(height)));
         if let Some(video) = video {
@@ -245,7 +244,7 @@ impl MediaFacts {
             (self.width, self.height) = video.size.unzip();
             self.frame_rate = video.frame_rate;
         }
-        // A fragmented file's `mvhd` does not count the fragments.
+        // In a fragmented file, the duration in `mvhd` excludes the fragments.
         let movie = if length.fragmented { length.fragments } else { length.movie };
         self.duration_seconds = seconds(movie, length.timescale).or_else(|| {
             video.filter(|_| !length.fragmented).and_then(|video| seconds(video.duration, video.timescale))
@@ -253,7 +252,7 @@ impl MediaFacts {
     }
 }
 
-/// Ticks in seconds; `None` for 0, and for all ones, which means unknown.
+/// Converts ticks to seconds; `None` for 0, and for the value with all bits set, which means unknown.
 fn seconds(ticks: u64, timescale: u32) -> Option<f64> {
     let known = timescale > 0 && !matches!(ticks, 0 | 0xffff_ffff | u64::MAX);
     known.then(|| ticks as f64 / f64::from(timescale))

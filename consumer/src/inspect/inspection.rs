@@ -1,4 +1,4 @@
-//! Reads an upload in S3 until its facts are known.
+//! Reads the header of an upload in S3 until its facts are known.
 
 use aws_sdk_s3::{
     Client,
@@ -16,13 +16,13 @@ use crate::aws::error::{self, CallError};
 /// The result of an inspection.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Inspection {
-    /// It is, or may be, a video.
+    /// The upload is or may be a video.
     Video(MediaFacts),
-    /// It is not a video. One sentence for the uploader.
+    /// The upload is not a video. Holds a sentence for the uploader.
     NotVideo(String),
     /// The object was deleted.
     Gone,
-    /// Its key has another content now.
+    /// The key has other content now.
     Replaced,
 }
 
@@ -32,7 +32,7 @@ pub enum Inspection {
 /// A call failed or was denied.
 pub(super) async fn inspect(client: &Client, source: &Source) -> Result<Inspection, CallError> {
     let mut wanted = Walk::FIRST;
-    // The walk and the ETag of the first read, which later reads must match.
+    // The walk, and the ETag of the first read. Later reads must have the same ETag.
     let mut under_way: Option<(Walk, String)> = None;
     loop {
         let response = client
@@ -65,7 +65,7 @@ pub(super) async fn inspect(client: &Client, source: &Source) -> Result<Inspecti
     }
 }
 
-/// The meaning of a failed read for the inspection, if it has one.
+/// Converts a failed read to the result of the inspection, where it has that meaning.
 fn from_error<E>(source: &Source, is_first: bool, error: &SdkError<E>) -> Result<Inspection, CallError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
@@ -75,18 +75,18 @@ where
     match status {
         Some(404) if code != Some("NoSuchBucket") => Ok(Inspection::Gone),
         Some(412) => Ok(Inspection::Replaced),
-        // The first range has no byte of the object, so the object is empty.
+        // The first range is outside the object, so the object is empty.
         Some(416) if is_first && source.size.is_some_and(|size| size > 0) => Ok(Inspection::Replaced),
         Some(416) if is_first => Ok(Inspection::NotVideo("the file is empty".into())),
         _ => Err(CallError::new("GetObject", error)),
     }
 }
 
-/// Whether the response is of the source's content.
+/// Whether the response has the source's content.
 fn is_current(source: &Source, response: &GetObjectOutput) -> bool {
     match (&source.version_id, &response.version_id) {
         (Some(wanted), Some(current)) => wanted == current,
-        // Without versions, or from a store that does not return them.
+        // The bucket has no versions, or the store does not return them.
         _ => {
             let etag = response.e_tag.as_deref().map(unquote_etag);
             source.etag.is_none() || source.etag.as_deref() == etag
@@ -94,8 +94,9 @@ fn is_current(source: &Source, response: &GetObjectOutput) -> bool {
     }
 }
 
-/// The object's size, from `bytes 0-16383/1000000` or the length of a whole response. If it is unknown, the
-/// walk must not treat the end of its bytes as the end of the file.
+/// The object's size, from a content range such as `bytes 0-16383/1000000`, or from the length of a response
+/// without a range. If it is unknown, it counts as very large, so the walk does not take the end of the bytes
+/// for the end of the file.
 fn object_bytes(source: &Source, response: &GetObjectOutput) -> u64 {
     let stated = match &response.content_range {
         Some(range) => range.rsplit_once('/').and_then(|(_, total)| total.parse().ok()),
@@ -104,13 +105,13 @@ fn object_bytes(source: &Source, response: &GetObjectOutput) -> u64 {
     stated.or(source.size).unwrap_or(u64::MAX)
 }
 
-/// The response's offset in the object. It differs from the requested one if the store ignores ranges.
+/// The offset of the response in the object. It is 0 if the store ignores ranges.
 fn range_start(response: &GetObjectOutput) -> u64 {
     let start = |range: &str| range.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok();
     response.content_range.as_deref().and_then(start).unwrap_or_default()
 }
 
-/// At most [`READ`] bytes of the body.
+/// The first [`READ`] bytes of the body.
 async fn body(response: &mut GetObjectOutput) -> Result<Vec<u8>, CallError> {
     let most = READ as usize;
     let mut bytes = Vec::new();

@@ -1,11 +1,11 @@
-//! Facts about a video that decide the size of its task.
+//! The facts about a video by which the size of its task is chosen.
 
-/// Facts about a video. `None` means that the reads did not show it.
+/// The facts about a video. `None` is unknown.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MediaFacts {
     /// Name of the container format.
     pub container: Option<&'static str>,
-    /// One of [`codecs`], with FFmpeg's names.
+    /// FFmpeg's name of the codec, one of [`codecs`].
     pub codec: Option<&'static str>,
     /// Coded width in pixels, before rotation and pixel aspect ratio.
     pub width: Option<u32>,
@@ -15,14 +15,14 @@ pub struct MediaFacts {
     pub frame_rate: Option<f64>,
     /// Duration of the file.
     pub duration_seconds: Option<f64>,
-    /// Whether it has a video track.
+    /// Whether the file has a video track.
     pub has_video: Option<bool>,
-    /// Whether it has an audio track.
+    /// Whether the file has an audio track.
     pub has_audio: Option<bool>,
 }
 
 impl MediaFacts {
-    /// Megapixels per frame; 0 for audio alone.
+    /// Megapixels per frame; 0 for a file with audio only.
     #[must_use]
     pub fn megapixels(&self) -> Option<f64> {
         if self.has_video == Some(false) {
@@ -31,7 +31,7 @@ impl MediaFacts {
         Some(f64::from(self.width?) * f64::from(self.height?) / 1e6)
     }
 
-    /// Whether another read would change nothing in the choice of a size.
+    /// Whether the facts suffice to choose a size, so that no further read is needed.
     pub(super) const fn are_enough(&self) -> bool {
         self.codec.is_some() && self.width.is_some() && self.duration_seconds.is_some()
     }
@@ -47,7 +47,7 @@ pub(super) const SAMPLE_ENTRIES: [(&str, &[&[u8; 4]]); 13] = [
     ("h264", &[b"avc1", b"avc2", b"avc3", b"avc4", b"dva1", b"dvav"]),
     ("hevc", &[b"hvc1", b"hev1", b"dvh1", b"dvhe"]),
     ("mjpeg", &[b"jpeg", b"mjpa", b"mjpb"]),
-    // The codec is in its `esds`; in uploads it is this one.
+    // The codec is in the `esds` box. In uploads it is MPEG-4 Part 2.
     ("mpeg4", &[b"mp4v"]),
     ("png", &[b"png "]),
     ("prores", &[b"apco", b"apcs", b"apcn", b"apch", b"ap4h", b"ap4x"]),

@@ -1,8 +1,8 @@
 //! The inspection of an upload before a task is paid for.
 //!
-//! [`uploads`] is the face to the reconciler. An [`inspection`] reads an upload in at most three small reads:
-//! by its [`file_type`] it may be no video at all; else a [`header_walk`] collects the [`media_facts`] that
-//! decide the task's size.
+//! [`uploads`] is the interface for the reconciler. An [`inspection`] needs at most three small reads of an
+//! upload. It rejects an upload by its [`file_type`]; otherwise a [`header_walk`] collects the
+//! [`media_facts`] by which the task's size is chosen.
 
 mod file_type;
 pub mod header_walk;

@@ -1,10 +1,10 @@
-//! Objects for tests: MP4 files of which only some parts matter.
+//! Sparse MP4 files for tests.
 
 use std::ops::Range;
 
 use super::media_facts::MediaFacts;
 
-/// An object of which only the parts at hand matter: everything else in it is zeros.
+/// An object that stores only some parts. All other bytes are zero.
 #[derive(Debug, Clone)]
 pub(super) struct Object {
     pub(super) bytes: u64,
@@ -16,7 +16,7 @@ impl Object {
         Self { bytes: bytes.len() as u64, parts: vec![(0, bytes)] }
     }
 
-    /// Behind everything so far, and after a gap.
+    /// Appends a part after a gap of zeros.
     pub(super) fn then(mut self, gap: u64, part: Vec<u8>) -> Self {
         let start = self.bytes + gap;
         self.bytes = start + part.len() as u64;
@@ -24,14 +24,14 @@ impl Object {
         self
     }
 
-    pub(super) fn read(&self, place: Range<u64>) -> Vec<u8> {
-        let place = place.start..place.end.min(self.bytes);
-        let mut read = vec![0; (place.end - place.start) as usize];
+    pub(super) fn read(&self, range: Range<u64>) -> Vec<u8> {
+        let range = range.start..range.end.min(self.bytes);
+        let mut read = vec![0; (range.end - range.start) as usize];
         for (start, part) in &self.parts {
-            let from = place.start.max(*start);
-            let to = place.end.min(start + part.len() as u64);
+            let from = range.start.max(*start);
+            let to = range.end.min(start + part.len() as u64);
             if from < to {
-                read[(from - place.start) as usize..(to - place.start) as usize]
+                read[(from - range.start) as usize..(to - range.start) as usize]
                     .copy_from_slice(&part[(from - start) as usize..(to - start) as usize]);
             }
         }
@@ -52,13 +52,13 @@ pub(super) fn ftyp(brand: &[u8; 4]) -> Vec<u8> {
     wrap(b"ftyp", &[brand.to_vec(), words(&[0])])
 }
 
-/// In milliseconds.
+/// `mvhd` with a duration in milliseconds.
 pub(super) fn mvhd(duration: u32) -> Vec<u8> {
     wrap(b"mvhd", &[words(&[0, 0, 0, 1000, duration]), vec![0; 80]])
 }
 
-/// A track at 25 frames per second, and sound at 44,100 samples, with two tables of so many bytes
-/// behind what matters.
+/// A video track with 25 frames per second, or an audio track at 44.1 kHz if `size` is `None`. Two tables of
+/// `table` bytes each follow the boxes that are read.
 pub(super) fn trak(entry: &[u8; 4], size: Option<(u16, u16)>, frames: u32, table: usize) -> Vec<u8> {
     let handler = if size.is_some() { b"vide" } else { b"soun" };
     let ticks = if size.is_some() { 512 } else { 1024 };
@@ -77,7 +77,7 @@ pub(super) fn trak(entry: &[u8; 4], size: Option<(u16, u16)>, frames: u32, table
                     wrap(
                         b"minf",
                         &[
-                            // As QuickTime's `hdlr` of the data.
+                            // QuickTime's `hdlr` of the data.
                             wrap(b"hdlr", &[words(&[0]), b"dhlralis".to_vec(), vec![0; 13]]),
                             wrap(
                                 b"stbl",
@@ -100,7 +100,7 @@ pub(super) fn moov(parts: &[Vec<u8>]) -> Vec<u8> {
     wrap(b"moov", parts)
 }
 
-/// An `mdat` box's header in its long form.
+/// The header of an `mdat` box, with a 64-bit size.
 pub(super) fn mdat(bytes: u64) -> Vec<u8> {
     [&words(&[1])[..], b"mdat", &(bytes + 16).to_be_bytes()].concat()
 }

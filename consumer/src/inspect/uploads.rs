@@ -1,4 +1,4 @@
-//! Uploads in S3: their inspection before a task is paid for, and whether one is still there.
+//! Uploads in S3: inspects them, and checks that they still exist.
 
 use aws_sdk_s3::Client;
 use futures::future::BoxFuture;
@@ -7,26 +7,26 @@ use vidstreamx_job::{Source, unquote_etag};
 use super::inspection::{Inspection, inspect};
 use crate::aws::error::{CallError, status};
 
-/// Whether a job's upload is still there.
+/// The presence of a job's upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// The key holds the content of the job.
+    /// The key has the job's content.
     Present,
     /// The object was deleted.
     Gone,
-    /// The key holds other content.
+    /// The key has other content.
     Replaced,
 }
 
 /// Reads uploads.
 pub trait Uploads: Send + Sync {
-    /// Reads the first bytes of a job's upload.
+    /// Inspects the header of a job's upload.
     ///
     /// # Errors
     /// The call failed or was denied.
     fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>>;
 
-    /// Asks whether a job's upload is still there.
+    /// Checks whether a job's upload still exists.
     ///
     /// # Errors
     /// The call failed or was denied.
@@ -48,7 +48,7 @@ impl Uploads for S3Uploads {
             match head.send().await {
                 Ok(found) => {
                     let etag = found.e_tag.as_deref().map(unquote_etag);
-                    // An older version may still exist, but its stream is no longer wanted.
+                    // An older version may still exist, but its stream would be outdated.
                     let same = match &source.version_id {
                         Some(version) => found.version_id.as_ref() == Some(version),
                         None => etag == source.etag.as_deref(),

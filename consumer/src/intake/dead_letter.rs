@@ -1,7 +1,7 @@
-//! A message for the dead-letter queue: about a video that failed, or about something that cannot be read.
+//! Messages for the dead-letter queue, about failed videos and unreadable messages.
 //!
-//! The body is an event like S3's own, and the reason is an attribute. A message that is moved back, by any
-//! means, restarts the job: its attribute [`RESTART_ATTRIBUTE`] requests that.
+//! The body of a failed video's letter is an event like those of S3, and the reason is an attribute. A letter
+//! that is moved back to the queue, by any tool, restarts the job by its attribute [`RESTART_ATTRIBUTE`].
 
 use vidstreamx_job::{JobId, Record};
 
@@ -11,11 +11,11 @@ use crate::{
     reconcile::RestartRequest,
 };
 
-/// Attribute: why the message is there, in one sentence.
+/// Attribute: the reason, as a sentence.
 pub const REASON: &str = "vidstreamx-reason";
 /// Attribute: the id of the failed job.
 pub const JOB_ID: &str = "vidstreamx-job-id";
-/// Attribute: how many attempts the job had.
+/// Attribute: the number of the job's attempts.
 pub const ATTEMPTS: &str = "vidstreamx-attempts";
 /// Attribute: the ARNs of the latest tasks, separated by commas.
 const TASK_ARNS: &str = "vidstreamx-task-arns";
@@ -23,11 +23,11 @@ const TASK_ARNS: &str = "vidstreamx-task-arns";
 /// A message for the dead-letter queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The event, or the text that cannot be read.
+    /// The upload event, or the unreadable text.
     pub body: String,
-    /// One sentence for people.
+    /// The reason, as a sentence.
     pub reason: String,
-    /// The failed job, if it is about one.
+    /// The failed job; absent for an unreadable message.
     pub job: Option<FailedJob>,
 }
 
@@ -35,19 +35,19 @@ pub struct DeadLetter {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FailedJob {
     id: JobId,
-    /// All attempts, including those before a restart.
+    /// Number of all attempts, including those before a restart.
     attempts: usize,
     /// The ARNs of the latest tasks.
     task_arns: Vec<String>,
 }
 
-/// Task ARNs in a dead letter. The first tasks of a job that was interrupted a hundred times say nothing.
+/// Maximum number of task ARNs in a dead letter. A job can have a hundred interrupted tasks.
 const MOST_TASKS: usize = 20;
-/// Characters of a reason, which can quote a log.
+/// Maximum characters of a reason, because reasons can quote logs.
 const LONGEST_REASON: usize = 1000;
 
 impl DeadLetter {
-    /// The dead letter about a job that has failed.
+    /// The dead letter of a failed job.
     #[must_use]
     pub fn about(record: &Record) -> Self {
         let arns: Vec<_> = record.attempts.iter().filter_map(|attempt| attempt.task_arn.clone()).collect();
@@ -64,7 +64,7 @@ impl DeadLetter {
         }
     }
 
-    /// The message as SQS accepts it: neither body nor reason is empty.
+    /// The message for SQS, which refuses empty bodies and attributes.
     #[must_use]
     pub fn message(&self) -> OutgoingMessage {
         let body = valid_text(self.body.chars(), "(an empty message)");
@@ -84,7 +84,7 @@ impl DeadLetter {
     }
 }
 
-/// A text with the characters that SQS accepts, which are those of XML 1.0.
+/// Replaces the characters that SQS refuses: those that XML 1.0 does not allow.
 fn valid_text(text: impl Iterator<Item = char>, if_empty: &str) -> String {
     let is_valid = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{FFFD}' | '\u{10000}'..);
     let text: String = text.map(|c| if is_valid(c) { c } else { '\u{FFFD}' }).collect();
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_job_is_told_with_reason_attempts_and_tasks_and_reads_as_its_upload() {
+    fn a_failed_jobs_letter_has_reason_attempts_and_tasks_and_decodes_to_its_upload() {
         let job = job("a b+c.mp4");
         let mut record = Record::new(&job, Timestamp::UNIX_EPOCH);
         record.state = State::Failed;
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_about_no_job_has_a_reason_and_nothing_else() {
+    fn an_unreadable_messages_letter_has_only_a_reason() {
         let letter = DeadLetter { body: "rubbish\u{1}".into(), reason: String::new(), job: None };
         let message = letter.message();
         assert_eq!(message.body, "rubbish\u{FFFD}");

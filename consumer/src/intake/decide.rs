@@ -1,4 +1,4 @@
-//! The decision about each record of a message: a job, or the reason for none. Pure.
+//! The decision about each record of a message: a job, or the reason why there is none. Pure functions.
 
 use std::collections::HashSet;
 
@@ -9,11 +9,11 @@ use super::notification::{self, Notification, ObjectRef};
 /// The settings that decisions depend on.
 #[derive(Debug, Clone)]
 pub struct Rules {
-    /// The bucket whose uploads are transcoded.
+    /// The upload bucket.
     pub upload: BucketName,
-    /// The bucket that streams are written to.
+    /// The output bucket.
     pub output: BucketName,
-    /// The name of the profile.
+    /// The profile's name.
     pub profile: String,
 }
 
@@ -23,13 +23,13 @@ pub struct Rules {
 pub(super) enum Decision {
     /// Transcode the upload.
     Run(Job),
-    /// Nothing has to happen.
+    /// Do nothing.
     Ignore { reason: String, object_ref: ObjectRef },
-    /// A person has to look at it. `body` is the record alone, as a message of its own.
+    /// Send a dead letter, for an operator. `body` is the record as a separate message.
     DeadLetter { reason: String, object_ref: ObjectRef, body: String },
 }
 
-/// Decides about every record of a message, in its order.
+/// Decides about each record of a message, in the order of the message.
 pub(super) fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
     let mut seen = HashSet::new();
     notification::decode(body)

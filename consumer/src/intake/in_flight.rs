@@ -6,7 +6,7 @@ use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 
-/// Counts the videos of held messages, from their receive to their end.
+/// Counts the videos of held messages, from the receive to the end of the job.
 #[derive(Clone)]
 pub(super) struct InFlight {
     count: watch::Sender<usize>,
@@ -19,7 +19,7 @@ impl InFlight {
         Self { count: watch::channel(0).0, limit, metrics }
     }
 
-    /// Waits until at least one more video may be in flight. Returns how many may be.
+    /// Waits until another video may be in flight. Returns the number of free places.
     pub(super) async fn free(&self) -> usize {
         let mut count = self.count.subscribe();
         let is_below = |videos: &usize| *videos < self.limit;
@@ -27,7 +27,7 @@ impl InFlight {
         if is_full {
             self.metrics.paused(&format!("{} videos are in flight, which is the limit", self.limit));
         }
-        // Never an error, as the sender lives as long as `self`.
+        // Not an error, because the sender lives as long as `self`.
         let free = count.wait_for(is_below).await.map_or(1, |videos| self.limit - *videos);
         if is_full {
             self.metrics.resumed();
@@ -35,7 +35,7 @@ impl InFlight {
         free
     }
 
-    /// Counts one video until the answer is dropped.
+    /// Counts one video until the returned value is dropped.
     pub(super) fn enter(&self) -> VideoInFlight {
         self.change(|count| count + 1);
         VideoInFlight(self.clone())

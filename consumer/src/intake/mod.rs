@@ -1,11 +1,11 @@
 //! From the queue to jobs, and back to the queue.
 //!
-//! [`receive_loop`] receives messages, keeps them invisible by [`visibility`] and counts their videos as
-//! [`in_flight`]. [`notification`] decodes a message's body, and [`decide`] turns notifications into jobs.
-//! When all jobs of a message have ended, [`settle`] deletes the message or returns it; a [`dead_letter`]
-//! tells about a job that failed.
+//! [`receive_loop`] receives messages. [`visibility`] keeps them invisible, and [`in_flight`] counts their
+//! videos. [`notification`] decodes a message's body, and [`decide`] turns notifications into jobs. When all
+//! jobs of a message have ended, [`settle`] deletes the message or returns it. [`dead_letter`] builds the
+//! messages about failed jobs.
 //!
-//! From outside, call [`run`] with [`Options`]. The commands read and write [`notification`]s and the
+//! The public interface is [`run`] with [`Options`]. The commands read and write [`notification`]s and the
 //! attributes of [`dead_letter`]s.
 
 pub mod dead_letter;

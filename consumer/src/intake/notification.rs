@@ -1,7 +1,7 @@
-//! The notifications in a message: S3's events in every form in which they reach a queue.
+//! Decodes the notifications in a message: S3's events, in all forms in which they reach a queue.
 //!
-//! The structs have only the fields that are used. Every record is decoded on its own, so that a bad one does
-//! not hide the others.
+//! The structs have only the fields that are used. Each record is decoded separately, so an invalid record
+//! does not affect the others.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::Deserialize;
@@ -13,27 +13,27 @@ use vidstreamx_job::{BucketName, InvalidLocation, ObjectKey, Source, unquote_eta
 pub enum Notification {
     /// An object was created.
     Created(Source),
-    /// S3's test of the connection, sent when notifications are configured.
+    /// S3's test event, sent when notifications are configured.
     Test,
-    /// Another event of S3, such as a removal.
+    /// Another S3 event, such as a removal.
     Other {
         /// S3's name of the event.
         event: String,
         /// The object, as far as the event names it.
         object_ref: ObjectRef,
     },
-    /// Not an event that this program understands.
+    /// No event that this program can decode.
     Unreadable {
         /// The fault.
         fault: Fault,
         /// The object, as far as the event names it.
         object_ref: ObjectRef,
-        /// The record alone, as a message of its own.
+        /// The record, as a separate message.
         text: String,
     },
 }
 
-/// Bucket and key as an event names them. For log lines only, never for calls.
+/// Bucket and key in an event, not validated. Used in log lines only.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObjectRef {
     /// The bucket.
@@ -42,19 +42,19 @@ pub struct ObjectRef {
     pub key: Option<String>,
 }
 
-/// Why a message or record is unreadable.
+/// The fault of an unreadable message or record.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The message, or the message that SNS wraps, is not JSON.
     #[error("the message is not JSON")]
     NotJson,
-    /// JSON without an event.
+    /// The message is JSON, but not an event.
     #[error("the message is no S3 event (no Records, no S3 event of EventBridge, no SNS notification)")]
     NotAnEvent,
-    /// An event of S3's form without records.
+    /// The event has an empty list of records.
     #[error("the event has no records")]
     NoRecords,
-    /// A record of another service.
+    /// The record is of another service.
     #[error("the record's source is \"{0}\", not S3")]
     Foreign(String),
     /// A field is missing or of another type.
@@ -63,16 +63,16 @@ pub enum Fault {
     /// The key is not percent-encoded UTF-8.
     #[error("the key is not UTF-8 text")]
     Key,
-    /// Not a bucket or key.
+    /// The bucket's name or the key is invalid.
     #[error(transparent)]
     Location(#[from] InvalidLocation),
-    /// Without either, the contents of a key cannot be told apart.
+    /// The object has neither, so different contents of the key would be the same job.
     #[error("the object has neither version id nor ETag")]
     NoContent,
 }
 
-/// The event that S3 itself sends about an object. Messages that this program puts into a queue are decoded
-/// like any other event.
+/// An event like that of S3 for an object. The messages that this program sends are decoded like any other
+/// event.
 #[must_use]
 pub fn about(source: &Source) -> String {
     let mut object = json!({"key": encoded_key(source.key.as_str())});
@@ -93,16 +93,16 @@ pub fn about(source: &Source) -> String {
     .to_string()
 }
 
-/// A key as S3 encodes it: all but letters, digits and a few marks percent-encoded, and a space as `+`.
+/// Encodes a key like S3: a space as `+`, and all but letters, digits and a few marks percent-encoded.
 fn encoded_key(key: &str) -> String {
     const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'.').remove(b'-').remove(b'_');
     utf8_percent_encode(key, ENCODED).to_string().replace("%20", "+")
 }
 
-/// SNS may wrap an event of EventBridge or S3, but not another notification of SNS.
+/// Maximum number of nested SNS notifications: SNS can wrap an event of EventBridge or S3, but not of SNS.
 const WRAPPERS: usize = 1;
 
-/// Longest quote of a parser's error, in bytes.
+/// Maximum bytes that are quoted from a parser's error.
 const LONGEST_QUOTE: usize = 160;
 
 /// Decodes a message into at least one notification.
@@ -208,7 +208,7 @@ fn s3_record(record: Value) -> Notification {
 }
 
 fn event_bridge(event: Value) -> Notification {
-    // Unlike in S3's own events, keys are not encoded.
+    // Keys are not encoded here, unlike in S3's own events.
     let object_ref = object_ref_in(event.get("detail"), |key| Some(key.to_owned()));
     let unreadable =
         |fault, object_ref| Notification::Unreadable { fault, object_ref, text: event.to_string() };
@@ -229,7 +229,7 @@ fn event_bridge(event: Value) -> Notification {
 
 fn typed<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Fault> {
     T::deserialize(value).map_err(|error| {
-        // The error quotes the value, which can be as long as the message.
+        // The error quotes the value, which can be very long.
         let mut text = error.to_string();
         text.truncate(text.floor_char_boundary(LONGEST_QUOTE));
         Fault::Shape(text)
@@ -261,7 +261,8 @@ fn source(
     let source = Source {
         bucket: bucket.parse::<BucketName>()?,
         key: key.parse::<ObjectKey>()?,
-        // "null" is the version of objects written without versioning, which can have any number of contents.
+        // "null" is the version id of all objects that were written without versioning, so it identifies no
+        // content.
         version_id: version_id.filter(|id| !id.is_empty() && id != "null"),
         etag: etag.map(|etag| unquote_etag(&etag).to_owned()).filter(|etag| !etag.is_empty()),
         size,
@@ -280,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn real_events_of_every_form_are_decoded() {
+    fn real_events_of_all_forms_are_decoded() {
         for name in [
             "s3-put",
             "s3-multipart-versioned",

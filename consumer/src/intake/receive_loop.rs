@@ -1,4 +1,4 @@
-//! The loop that receives as many messages as can be launched, and follows each message to its settlement.
+//! Receives as many messages as can be launched, and follows each message to its settlement.
 
 use std::{sync::Arc, time::Duration};
 
@@ -33,38 +33,38 @@ use crate::{
 /// The settings of the loop.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which uploads become which jobs.
+    /// The settings of decisions about uploads.
     pub rules: Rules,
     /// The settings of jobs.
     pub jobs: JobOptions,
-    /// Whether to end when the queue is empty.
+    /// Whether the loop ends when the queue is empty.
     pub drain: bool,
 }
 
-/// SQS's longest poll: the fewest calls for an idle queue.
+/// Duration of a poll: the maximum of SQS, so an idle queue costs few calls.
 const LONG_POLL: Duration = Duration::from_secs(20);
-/// Poll of a queue that is to be drained: it ends soon after the queue is empty. Any wait makes SQS ask all
-/// its servers.
+/// Duration of a poll when draining. It is short, so the program ends soon after the queue is empty. It is
+/// not 0, because only a poll that waits queries all servers of SQS.
 const DRAIN_POLL: Duration = Duration::from_secs(2);
-/// Polls in a row that must find a drained queue empty, because a queue's counts lag behind.
+/// Number of consecutive empty polls that end the draining, because SQS updates the queue's counts late.
 const EMPTY_POLLS: u32 = 2;
 /// Pauses after failed receives.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(30) };
-/// Pause after a failed receive if only a person can help.
+/// Pause after a failed receive if an operator must act.
 const CONFIGURATION_PAUSE: Duration = Duration::from_mins(1);
-/// Messages per second that successive receives bring from a full queue, at some 50 to 100 ms per call.
+/// Messages per second that sequential receives get from a full queue. A call takes 50 to 100 ms.
 const RECEIVED_PER_SECOND: usize = 100;
-/// Most receives at a time.
+/// Maximum number of concurrent receives.
 const CONCURRENT_RECEIVES: usize = 8;
-/// Poll of a full queue, in case it has just become empty.
+/// Duration of a poll of a full queue. It is short, because the queue may have become empty.
 const FULL_POLL: Duration = Duration::from_secs(1);
-/// Time for calls that have begun at shutdown.
+/// Time at shutdown for calls that have begun.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-/// Added to the time that an open poll has left, for its way to SQS.
+/// Margin after the end of an open poll, for the latency of its request.
 const POLL_MARGIN: Duration = Duration::from_secs(1);
 
-/// Runs until `shutdown`, or until the queue is empty when draining. Running tasks continue; their messages
-/// become visible for the next consumer.
+/// Runs until `shutdown`, or, when draining, until the queue is empty. At shutdown, running tasks continue
+/// and their messages become visible for the next consumer.
 pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
     let throttle = Arc::new(LaunchThrottle::new(options.jobs.launches_per_second, services.metrics.clone()));
     let visibility = Arc::new(VisibilityKeeper::new(services.queue.clone()));
@@ -97,7 +97,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
 
     let begun = async { while receive_loop.messages.join_next().await.is_some() {} };
     if timeout(SHUTDOWN_GRACE, begun).await.is_err() {
-        warn!("calls to AWS are aborted: they take too long at shutdown");
+        warn!("calls to AWS took too long at shutdown and were aborted");
         receive_loop.messages.shutdown().await;
     }
     drop((watching, keeping_invisible));
@@ -106,7 +106,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         Ok(messages) => info!(messages, "messages returned to the queue for the next consumer"),
         Err(_) => warn!(
             visible_in_seconds = VISIBILITY.as_secs(),
-            "not all messages were returned to the queue: they become visible by themselves"
+            "not all messages were returned to the queue; they become visible after their timeout"
         ),
     }
 }
@@ -118,19 +118,19 @@ struct ReceiveLoop {
     reconciler: Arc<Reconciler>,
     options: Options,
     in_flight: InFlight,
-    /// When the open poll ends, if there is one. SQS continues it after its caller has gone.
+    /// End of the open poll, if any. SQS continues a poll after its client has disconnected.
     poll_ends: Option<Instant>,
     messages: JoinSet<()>,
 }
 
 impl ReceiveLoop {
-    /// Receives messages and follows them in the background. Ends only when draining. May be dropped at any
-    /// of its waits.
+    /// Receives messages and follows them in the background. Ends only when draining. Can be cancelled at any
+    /// await point.
     async fn receive_all(&mut self) {
         let poll = if self.options.drain { DRAIN_POLL } else { LONG_POLL };
         let mut failures = 0;
         let mut empty_polls = 0;
-        // A queue that gives full batches is asked by several calls at a time, with a short poll each.
+        // While a queue returns full batches, several short polls run concurrently.
         let mut is_full = false;
         loop {
             let free = self.in_flight.free().await;
@@ -166,8 +166,8 @@ impl ReceiveLoop {
         }
     }
 
-    /// Receives at most `free` messages by several calls at a time and accepts them. Returns their number and
-    /// the last error.
+    /// Receives at most `free` messages with concurrent calls, and accepts them. Returns their number and the
+    /// last error.
     async fn receive(&mut self, free: usize, calls: usize, poll: Duration) -> (usize, Option<CallError>) {
         let mut received = 0;
         let mut failed = None;
@@ -194,23 +194,22 @@ impl ReceiveLoop {
         (received, failed)
     }
 
-    /// The number of receives at a time that keep up with the launch rate. Messages that cannot be launched
-    /// soon are left to other consumers.
+    /// The number of concurrent receives for the launch rate. It is not larger, so other consumers get the
+    /// messages that this consumer cannot launch soon.
     fn concurrent_receives(&self) -> usize {
         let rate = usize::try_from(self.options.jobs.launches_per_second).unwrap_or(usize::MAX);
         rate.div_ceil(RECEIVED_PER_SECOND).min(CONCURRENT_RECEIVES)
     }
 
-    /// Makes all messages visible for the next consumer: at once, or after an open poll has ended, which
-    /// would receive them without a consumer.
+    /// Makes all messages visible for the next consumer. Messages that are visible before an open poll has
+    /// ended would be delivered to that poll, without a consumer.
     async fn return_messages(&self) -> usize {
         let left = self.poll_ends.map(|end| end.saturating_duration_since(Instant::now()));
         self.visibility.return_all(left.map_or(Duration::ZERO, |left| left + POLL_MARGIN)).await
     }
 
-    /// Whether no message is left: neither here nor in the queue. Messages that other consumers hold or that
-    /// are on their way to the dead-letter queue count as well, so that all videos have ended when it is
-    /// true.
+    /// Whether all videos have ended. Counts the messages here and in the queue, including those that other
+    /// consumers hold.
     async fn is_drained(&self) -> bool {
         if !self.messages.is_empty() {
             return false;
@@ -231,7 +230,7 @@ impl ReceiveLoop {
             && let Some(sent_at) = message.sent_at
         {
             let age = (self.services.clock)().duration_since(sent_at);
-            // SQS's clock may be ahead.
+            // SQS's clock can be ahead of this one.
             let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
             self.services.metrics.received(age);
         }
@@ -250,7 +249,7 @@ impl ReceiveLoop {
             }
         }
         jobs.shrink_to_fit();
-        // The body is no longer needed, and may be long.
+        // The body is no longer needed and can be long, so its memory is freed.
         let message = Message { body: String::new(), ..message };
         self.messages.spawn(follow(
             self.services.queue.clone(),
@@ -264,7 +263,7 @@ impl ReceiveLoop {
     }
 }
 
-/// The most messages of the n-th of several receives, so that together they bring at most `free`.
+/// The maximum number of messages of the n-th concurrent receive, so that all return at most `free`.
 const fn share(free: usize, call: usize) -> usize {
     let left = free.saturating_sub(call * BATCH);
     if left < BATCH { left } else { BATCH }
@@ -272,12 +271,12 @@ const fn share(free: usize, call: usize) -> usize {
 
 fn log_panic(ended: Result<(), JoinError>) {
     if let Err(panic) = ended {
-        // Its message is no longer held, becomes visible, and is received again.
-        error!(%panic, "following a message failed: this is a bug");
+        // The message is no longer held. It becomes visible after its timeout and is received again.
+        error!(%panic, "a bug: the processing of a message panicked");
     }
 }
 
-/// Follows all jobs of a message to their ends, then settles the message.
+/// Follows all jobs of a message to their end, then settles the message.
 async fn follow(
     queue: Arc<dyn Queue>,
     metrics: Arc<Metrics>,
@@ -299,7 +298,7 @@ async fn follow(
     (0..letters).for_each(|_| metrics.dead_lettered());
 }
 
-/// The restart request of a message. A text that does not parse is ignored.
+/// The restart request of a message. A request that does not parse is ignored.
 fn restart_request(message: &Message) -> Option<RestartRequest> {
     let request = message.restart.as_deref()?.parse();
     let ignored = |error: &_| warn!(message.id, %error, "the attribute {RESTART_ATTRIBUTE} is ignored");

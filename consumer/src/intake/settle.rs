@@ -1,4 +1,4 @@
-//! The settlement of a message, once all its jobs have ended.
+//! The settlement of a message, after all its jobs have ended.
 
 use std::time::Duration;
 
@@ -15,20 +15,20 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub(super) enum Settlement {
-    /// Delete it, after these dead letters are sent.
+    /// Send these dead letters, then delete the message.
     Delete(Vec<DeadLetter>),
-    /// Leave it in the queue for a while.
+    /// Leave the message in the queue for a while.
     Postpone,
-    /// Return it to the queue for the next consumer.
+    /// Return the message to the queue for the next consumer.
     Return,
 }
 
-/// Until a message is delivered again whose record has another version. The template's receives of a message
-/// have to last for a rolling upgrade.
+/// Time until a message is delivered again if its record cannot be read. During a rolling upgrade, records of
+/// another version are normal, and the deliveries must not use up the template's limit of receives.
 const POSTPONED_FOR: Duration = Duration::from_mins(5);
 
-/// Settles a message by the ends of all its jobs. `letters` are about what is no job. A message is deleted
-/// only if everything in it was dealt with.
+/// Chooses the settlement by the ends of the message's jobs. `letters` are about records without a job. A
+/// message is deleted only if all its records are settled.
 pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlement {
     if ends.contains(&JobEnd::Interrupted) {
         return Settlement::Return;
@@ -50,7 +50,7 @@ pub(super) async fn settle(
     held: HeldMessage,
     settlement: Settlement,
 ) -> usize {
-    // After 1, 4 and 16 seconds.
+    // Retries after 1, 4 and 16 seconds.
     let retries = ExponentialBuilder::new().with_factor(4.0).with_max_times(3);
     match settlement {
         Settlement::Return => {
@@ -60,26 +60,27 @@ pub(super) async fn settle(
         Settlement::Delete(letters) => {
             for letter in letters.iter().map(DeadLetter::message) {
                 if let Err(error) = (|| queue.send_dead_letter(&letter)).retry(retries).await {
-                    // The message stays in the queue and comes again, until SQS moves it.
+                    // The message stays in the queue. It is received again until SQS moves it to the
+                    // dead-letter queue.
                     error!(message.id, %error, "a message cannot be sent to the dead-letter queue");
                     return 0;
                 }
             }
             match (|| queue.delete(&message.receipt)).retry(retries).await {
                 Ok(()) => debug!(message.id, "message deleted"),
-                // Harmless: the records say that its videos have ended.
+                // Harmless, because the records say that its videos have ended.
                 Err(error) => {
-                    warn!(message.id, %error, "a settled message was not deleted and will come again");
+                    warn!(message.id, %error, "a settled message was not deleted and will be received again");
                 }
             }
             drop(held);
             letters.len()
         }
         Settlement::Postpone => {
-            // Dropped first, or the message would be extended again.
+            // Dropped first; otherwise the keeper would extend the message again.
             drop(held);
             let receipts = std::slice::from_ref(&message.receipt);
-            // Not retried: the message stays invisible for as long as it was last extended.
+            // Not retried, because the message is invisible until the end of its last extension anyway.
             if let Err(error) = queue.set_visibility(receipts, POSTPONED_FOR).await {
                 debug!(message.id, %error, "a message was not postponed");
             }
@@ -97,7 +98,7 @@ mod tests {
     use crate::fixtures::job;
 
     #[test]
-    fn a_message_is_deleted_when_everything_in_it_was_dealt_with() {
+    fn a_message_is_deleted_when_all_its_records_are_settled() {
         use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
         let mut record = Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH);

@@ -1,8 +1,8 @@
-//! The visibility of messages: those whose videos are in work stay invisible to other consumers.
+//! Keeps messages invisible to other consumers while their videos are in progress.
 //!
-//! One background loop extends all of them, ten per call, well before they become visible. A delivery can be
-//! held for twelve hours in all. After that SQS refuses, the message comes again, and the consumer that
-//! receives it finds the running task by the job's record.
+//! A background loop extends all visibility timeouts, ten per call, well before they end. SQS limits a
+//! delivery to twelve hours. After that it refuses to extend the timeout and delivers the message again. The
+//! consumer that receives it finds the running task by the job's record.
 
 use std::{
     collections::BTreeSet,
@@ -19,33 +19,33 @@ use crate::aws::{
     sqs_send::BATCH,
 };
 
-/// Time that a message stays invisible after each extension: another consumer takes over this soon after this
-/// one dies.
+/// Visibility timeout after each extension. Another consumer takes over this long after this consumer has
+/// crashed.
 pub(super) const VISIBILITY: Duration = Duration::from_secs(90);
-/// Between extensions: two in a row may fail before a message is lost.
+/// Interval of extensions. Two consecutive extensions can fail before a message becomes visible.
 const EXTEND_EVERY: Duration = Duration::from_secs(25);
-/// Calls at a time, so that 10,000 messages are extended within seconds.
+/// Number of concurrent calls. With it, 10,000 messages are extended within seconds.
 const CONCURRENT_CALLS: usize = 8;
 
-/// Keeps all messages that this consumer holds invisible.
+/// Keeps the messages of this consumer invisible.
 pub(super) struct VisibilityKeeper {
     queue: Arc<dyn Queue>,
     held: Mutex<BTreeSet<Receipt>>,
 }
 
 impl VisibilityKeeper {
-    /// Holds no message yet. [`Self::run`] has to run beside it.
+    /// A keeper without messages. Run [`Self::run`] in the background.
     pub(super) fn new(queue: Arc<dyn Queue>) -> Self {
         Self { queue, held: Mutex::default() }
     }
 
-    /// Holds a message that was just received, until the answer is dropped.
+    /// Keeps a received message invisible until the returned value is dropped.
     pub(super) fn hold(self: &Arc<Self>, receipt: Receipt) -> HeldMessage {
         self.held().insert(receipt.clone());
         HeldMessage { keeper: self.clone(), receipt, keep: false }
     }
 
-    /// Extends all held messages for as long as it is polled.
+    /// Extends all held messages while it is polled.
     pub(super) async fn run(&self) {
         let mut ticks = interval(EXTEND_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,8 +56,8 @@ impl VisibilityKeeper {
         }
     }
 
-    /// Returns every message that is still held to the queue, visible after `wait`, and returns their number.
-    /// Nothing else has to end first: the records keep two consumers from doing the same.
+    /// Returns all held messages to the queue, where they become visible after `wait`. Returns their number.
+    /// Their jobs need not have ended, because the records keep two consumers from taking the same step.
     pub(super) async fn return_all(&self, wait: Duration) -> usize {
         self.set_all(wait).await;
         std::mem::take(&mut *self.held()).len()
@@ -74,13 +74,13 @@ impl VisibilityKeeper {
         match self.queue.set_visibility(batch, visibility).await {
             Ok(refused) => {
                 for refused in refused {
-                    // The message may have been settled while the call was on its way.
+                    // The message may have been settled during the call.
                     let still_held = self.held().contains(&refused.receipt);
                     if still_held && refused.for_good {
                         self.held().remove(&refused.receipt);
                         warn!(
                             reason = refused.reason,
-                            "a message cannot be held any longer and will come again"
+                            "a message cannot be held any longer and will be received again"
                         );
                     } else if still_held {
                         debug!(reason = refused.reason, "a message was not extended this time");
@@ -88,7 +88,7 @@ impl VisibilityKeeper {
                 }
             }
             Err(error) if error.is_configuration() => {
-                error!(%error, messages = batch.len(), "messages cannot be held: they will come again");
+                error!(%error, messages = batch.len(), "messages cannot be held and will be received again");
             }
             Err(error) => warn!(%error, messages = batch.len(), "messages were not extended this time"),
         }
@@ -99,7 +99,7 @@ impl VisibilityKeeper {
     }
 }
 
-/// A held message. After it is dropped, the message becomes visible when its time is up.
+/// A held message. After this value is dropped, the message becomes visible at the end of its timeout.
 #[must_use]
 pub(super) struct HeldMessage {
     keeper: Arc<VisibilityKeeper>,
@@ -108,7 +108,7 @@ pub(super) struct HeldMessage {
 }
 
 impl HeldMessage {
-    /// Keeps the message held until [`VisibilityKeeper::return_all`].
+    /// Holds the message until [`VisibilityKeeper::return_all`].
     pub(super) fn until_returned(mut self) {
         self.keep = true;
     }
@@ -134,7 +134,7 @@ mod tests {
         aws::sqs_send::OutgoingMessage,
     };
 
-    /// Records every batch. Refuses receipts that begin with "over" for good.
+    /// Records every batch. Refuses receipts that begin with "over" permanently.
     #[derive(Default)]
     struct RecordingQueue(Mutex<Vec<(Vec<Receipt>, Duration)>>);
 
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn all_messages_are_extended_in_time_in_batches_and_refused_ones_dropped() {
+    async fn messages_are_extended_in_batches_and_refused_ones_are_dropped() {
         let queue = Arc::new(RecordingQueue::default());
         let keeper = Arc::new(VisibilityKeeper::new(queue.clone()));
         let held: Vec<_> = (0..25).map(|n| keeper.hold(Receipt(format!("{n:02}").into()))).collect();

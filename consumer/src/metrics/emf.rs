@@ -1,5 +1,5 @@
-//! A window of metrics as one line of CloudWatch's embedded metric format: the metrics as members of a JSON
-//! object, and beside them their place in CloudWatch.
+//! Formats a window of metrics as a line of CloudWatch's embedded metric format: a JSON object with the
+//! values, and with their definitions for CloudWatch.
 //!
 //! See "Specification: Embedded metric format" in the Amazon CloudWatch User Guide.
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::window::{EndedVideos, MOST_VALUES, Window};
 
 const NAMESPACE: &str = "VidStreamX";
-/// The one dimension of all metrics: the name of the ECS cluster, which is the stack's.
+/// The only dimension of all metrics: the name of the ECS cluster, which identifies the stack.
 const DIMENSION: &str = "Cluster";
 
 /// The gauges at the time of a line.
@@ -22,8 +22,8 @@ pub(super) struct Gauges {
     pub(super) misconfigured: bool,
 }
 
-/// One line. A metric without a value in the window is left out, because each metric is paid for by the hours
-/// in which it has values. Only the gauges are in every line and show that the consumer runs.
+/// Formats a line. Metrics without a value are left out, because AWS bills each metric by the hours in which
+/// it has values. The gauges are in every line and show that the consumer runs.
 pub(super) fn line(window: Window, gauges: Gauges, cluster: &str, at: Timestamp) -> String {
     let misconfigured = window.misconfigured || gauges.misconfigured;
     let EndedVideos { done, rejected, obsolete, failed } = window.ended;
@@ -69,13 +69,13 @@ pub(super) fn line(window: Window, gauges: Gauges, cluster: &str, at: Timestamp)
     Value::Object(root).to_string()
 }
 
-/// A value in millionths: microseconds, or a ten-thousandth of a cent.
+/// Rounds a value to millionths.
 fn rounded(value: f64) -> Value {
     json!((value * 1e6).round() / 1e6)
 }
 
-/// 1 for each video that failed and 0 for each other. Their average over any time is the share that failed.
-/// Obsolete videos do not count.
+/// A 1 for each failed video and a 0 for each other video, so the average over any period is the share of
+/// failed videos. Obsolete videos do not count.
 fn failure_share(EndedVideos { done, rejected, failed, .. }: EndedVideos) -> Vec<Value> {
     let ended = done + rejected + failed;
     let most = MOST_VALUES as u64;
@@ -103,7 +103,7 @@ mod tests {
                 let sum: u64 = values.iter().map(|value| value.as_u64().unwrap()).sum();
                 let share = sum as f64 / values.len() as f64;
                 prop_assert!((share - failed as f64 / ended as f64).abs() <= 0.01);
-                // A single failure among many is not lost.
+                // A single failure among many videos is kept.
                 prop_assert_eq!(sum == 0, failed == 0);
             }
         }

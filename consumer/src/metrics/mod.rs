@@ -1,8 +1,8 @@
-//! The consumer's counts, as text for Prometheus and as lines for CloudWatch.
+//! The consumer's metrics, as text for Prometheus and as lines for CloudWatch.
 //!
-//! Prometheus reads totals since the start. CloudWatch adds up what it is sent: each line of [`emf`] holds
-//! the [`window`] since the line before. [`Metrics`] keeps both, so that they agree. Nothing is global, and
-//! no lock is held across a wait.
+//! Prometheus reads totals since the start. CloudWatch sums the values that it is sent, so each line of
+//! [`emf`] has the [`window`] since the previous line. [`Metrics`] counts both, so they agree. There are no
+//! global variables, and no lock is held across an await point.
 
 mod emf;
 #[cfg(test)]
@@ -30,27 +30,27 @@ use vidstreamx_job::State;
 
 use self::{emf::Gauges, window::Window};
 
-/// Between two lines: CloudWatch keeps one value per minute.
+/// Interval of lines. CloudWatch stores one value per minute.
 const LINE_EVERY: Duration = Duration::from_mins(1);
-/// A queue that has not answered for this long is unhealthy: a long poll takes 20 s, and a failed one is
-/// retried within 30 s.
-const NO_ANSWER: Duration = Duration::from_mins(2);
-/// A refused launch is retried within five minutes. After this long without a retry it was given up.
+/// Time without a response of the queue after which the consumer is unhealthy. A long poll takes 20 s, and a
+/// failed poll is retried within 30 s.
+const NO_RESPONSE: Duration = Duration::from_mins(2);
+/// Time without a retry after which a refused launch counts as given up. Retries come within five minutes.
 const GIVEN_UP: Duration = Duration::from_mins(10);
 
-/// Bounds of the buckets of launch latencies, in seconds: tens of milliseconds if nothing holds a launch up,
-/// hours if all slots are taken.
+/// Bounds of the histogram of launch latencies, in seconds: tens of milliseconds without delays, hours if all
+/// slots are taken.
 const LATENCIES: [f64; 14] =
     [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0];
-/// Bounds of the buckets of messages' ages, in seconds: up to the 14 days for which SQS keeps a message.
+/// Bounds of the histogram of message ages, in seconds, up to SQS's retention of 14 days.
 const AGES: [f64; 13] =
     [1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 43_200.0, 86_400.0, 1_209_600.0];
 const ATTEMPTS: [f64; 6] = [1.0, 2.0, 3.0, 5.0, 8.0, 13.0];
 
-/// Everything that a consumer counts.
+/// All metrics of a consumer.
 #[derive(Debug)]
 pub struct Metrics {
-    /// The name of the cluster, CloudWatch's dimension.
+    /// The cluster's name, CloudWatch's dimension.
     cluster: String,
     registry: Registry,
     videos: Family<[(&'static str, &'static str); 1], Counter>,
@@ -66,7 +66,7 @@ pub struct Metrics {
     now: Mutex<Now>,
 }
 
-/// The values that are neither totals nor gauges.
+/// The state that is neither a total nor a gauge.
 #[derive(Debug)]
 struct Now {
     receiving: Receiving,
@@ -76,15 +76,15 @@ struct Now {
 
 #[derive(Debug)]
 enum Receiving {
-    /// The queue is polled; when it last answered, or when polling began.
+    /// The queue is polled. Holds the time of its last response, or of the start of polling.
     Polling(Instant),
-    /// Nothing is received, for a reason that passes.
+    /// Receiving pauses for a temporary reason.
     Paused(String),
-    /// Nothing is received, for a reason that only a person can end.
+    /// Receiving pauses until an operator acts.
     Misconfigured(String),
 }
 
-/// ECS refuses launches.
+/// The period in which ECS refuses launches.
 #[derive(Debug, Clone, Copy)]
 struct Refusing {
     since: Instant,
@@ -92,7 +92,7 @@ struct Refusing {
 }
 
 impl Metrics {
-    /// Starts to count. `cluster` is the cluster's name or ARN.
+    /// Metrics with all values at 0. `cluster` is the cluster's name or ARN.
     #[must_use]
     pub fn new(cluster: &str) -> Self {
         let name = cluster.rsplit_once('/').map_or(cluster, |(_, name)| name);
@@ -116,7 +116,7 @@ impl Metrics {
             }),
         };
         for state in [State::Done, State::Rejected, State::Obsolete, State::Failed] {
-            // Every series exists from the start: a rate cannot be computed from a series' first value.
+            // Creates all series at the start, because a rate cannot be computed from a series' first value.
             drop(metrics.videos.get_or_create(&[("end", state.name())]));
         }
         metrics.register();
@@ -169,15 +169,15 @@ impl Metrics {
         );
     }
 
-    /// Counts the first receive of a message of this age. Later deliveries do not count: they are as old as
-    /// their videos take.
+    /// Counts the first receive of a message of this age. Later deliveries do not count, because their age
+    /// includes the processing of their videos.
     pub(crate) fn received(&self, age: Duration) {
         let age = age.as_secs_f64();
         self.receive_age.observe(age);
         self.now().window.receive_age.add(age);
     }
 
-    /// Counts an accepted launch, this long after the video's message was received.
+    /// Counts an accepted launch. `latency` is the time since the video's message was received.
     pub(crate) fn launched(&self, latency: Duration) {
         let latency = latency.as_secs_f64();
         self.launch_latency.observe(latency);
@@ -186,7 +186,7 @@ impl Metrics {
         now.refusing = None;
     }
 
-    /// Counts a launch that ECS refused or did not answer.
+    /// Counts a launch that ECS refused or did not respond to.
     pub(crate) fn launch_refused(&self) {
         self.launches_refused.inc();
         let mut now = self.now();
@@ -196,13 +196,13 @@ impl Metrics {
         now.refusing = Some(Refusing { since, last });
     }
 
-    /// Counts a video that ended after so many attempts, whose tasks cost so much together.
+    /// Counts a video that ended, with the number of its attempts and the cost of their tasks.
     pub(crate) fn ended(&self, state: State, attempts: u32, cost_usd: f64) {
         if state == State::Running {
             return;
         }
         let attempts = f64::from(attempts);
-        // A counter panics on a value that is negative or not a number.
+        // A counter panics on a negative value and on NaN.
         let cost_usd = if cost_usd.is_finite() { cost_usd.max(0.0) } else { 0.0 };
         self.videos.get_or_create(&[("end", state.name())]).inc();
         self.attempts.observe(attempts);
@@ -223,23 +223,23 @@ impl Metrics {
         self.in_flight.set(i64::try_from(videos).unwrap_or(i64::MAX));
     }
 
-    /// Notes that the queue answered a receive, with or without messages.
+    /// Records a response of the queue to a receive, with or without messages.
     pub(crate) fn polled(&self) {
         self.receiving(Receiving::Polling(Instant::now()));
     }
 
-    /// Notes that receiving pauses for a reason that passes: all slots are taken, or ECS refuses launches.
-    /// The reason completes a sentence, such as "all 10 slots are taken".
+    /// Records that receiving pauses for a temporary reason: all slots are taken, or ECS refuses launches.
+    /// The reason is a clause, such as "all 10 slots are taken".
     pub(crate) fn paused(&self, reason: &str) {
         self.receiving(Receiving::Paused(one_line(reason)));
     }
 
-    /// Notes that nothing is received because a setting or permission is wrong.
+    /// Records that receiving pauses because a setting or permission is wrong.
     pub(crate) fn misconfigured(&self, reason: &str) {
         self.receiving(Receiving::Misconfigured(one_line(reason)));
     }
 
-    /// Notes that receiving continues after a pause.
+    /// Records that receiving continues after a pause.
     pub(crate) fn resumed(&self) {
         self.receiving(Receiving::Polling(Instant::now()));
     }
@@ -253,19 +253,20 @@ impl Metrics {
         now.receiving = receiving;
     }
 
-    /// Whether the consumer is healthy, with a sentence that says why.
+    /// The health of the consumer, as a sentence.
     ///
     /// # Errors
-    /// A setting or permission is wrong, or the queue has not answered for two minutes.
+    /// The consumer is unhealthy: a setting or permission is wrong, or the queue has not responded for two
+    /// minutes. Holds a sentence with the reason.
     pub(crate) fn health(&self) -> Result<String, String> {
         match &self.now().receiving {
             Receiving::Polling(answered) => {
                 let ago = answered.elapsed();
-                if ago < NO_ANSWER {
-                    Ok(format!("{} s since the queue's last answer, or the start", ago.as_secs()))
+                if ago < NO_RESPONSE {
+                    Ok(format!("{} s since the queue's last response, or the start", ago.as_secs()))
                 } else {
                     Err(format!(
-                        "the queue has not answered for {} s: see the consumer's log for the reason",
+                        "the queue has not responded for {} s: see the consumer's log for the reason",
                         ago.as_secs()
                     ))
                 }
@@ -286,8 +287,8 @@ impl Metrics {
         text
     }
 
-    /// Writes lines for CloudWatch: one at once, one per minute, and a last one when `ended`. Each line takes
-    /// the window since the line before, so there must be one such writer only.
+    /// Writes lines for CloudWatch: at the start, every minute, and when `ended`. Each line takes the window
+    /// since the previous line, so only one writer may run.
     ///
     /// # Errors
     /// Writing to `out` failed.
@@ -313,7 +314,7 @@ impl Metrics {
         }
     }
 
-    /// Takes the window since the last line, as a line.
+    /// Takes the window since the previous line, and formats it.
     fn line(&self, at: Timestamp) -> String {
         let (window, gauges) = {
             let mut now = self.now();

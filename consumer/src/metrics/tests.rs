@@ -1,4 +1,4 @@
-//! Prometheus' text, CloudWatch's lines and the health, by what was counted.
+//! Tests of the text for Prometheus, the lines for CloudWatch, and the health.
 
 use serde_json::{Value, json};
 use tokio::time::advance;
@@ -13,14 +13,14 @@ fn line(metrics: &Metrics) -> Value {
     serde_json::from_str(&metrics.line(at())).unwrap()
 }
 
-/// The names of an object's members, sorted.
+/// The sorted names of an object's members.
 fn members(object: &serde_json::Map<String, Value>) -> Vec<&str> {
     let mut names: Vec<_> = object.keys().map(String::as_str).collect();
     names.sort_unstable();
     names
 }
 
-/// The rules of the specification and of its JSON schema that apply to such a line.
+/// Checks the rules of the specification and its JSON schema that apply to these lines.
 fn assert_is_embedded_metric_format(text: &str) {
     const UNITS: [&str; 5] = ["Seconds", "Milliseconds", "Bytes", "Count", "None"];
     assert!(!text.contains('\n') && text.len() < 256 * 1024);
@@ -93,7 +93,7 @@ async fn prometheus_reads_totals_with_units_and_descriptions() {
     assert_eq!(before, metrics.text());
     let (ends, others): (Vec<_>, Vec<_>) =
         before.lines().partition(|line| line.starts_with("vidstreamx_videos_total"));
-    // Their order is random.
+    // Their order differs between runs.
     let ends: std::collections::BTreeSet<_> = ends.into_iter().collect();
     insta::assert_snapshot!(ends.into_iter().chain(others).collect::<Vec<_>>().join("\n"));
 }
@@ -156,14 +156,14 @@ async fn refusals_are_timed_from_the_first_until_a_launch_succeeds_or_retries_st
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_consumer_is_healthy_while_the_queue_answers_or_receiving_pauses() {
+async fn the_consumer_is_healthy_while_the_queue_responds_or_receiving_pauses() {
     let metrics = Metrics::new("videos");
     let is_healthy = || metrics.health().is_ok();
     assert!(is_healthy());
     advance(Duration::from_secs(119)).await;
     assert!(is_healthy());
     advance(Duration::from_secs(1)).await;
-    assert!(metrics.health().unwrap_err().starts_with("the queue has not answered for 120 s"));
+    assert!(metrics.health().unwrap_err().starts_with("the queue has not responded for 120 s"));
     metrics.polled();
     assert!(is_healthy());
 
@@ -172,7 +172,7 @@ async fn the_consumer_is_healthy_while_the_queue_answers_or_receiving_pauses() {
     assert_eq!(metrics.health().unwrap(), "receiving pauses: all 10 slots are taken");
     metrics.resumed();
     assert!(is_healthy());
-    advance(NO_ANSWER).await;
+    advance(NO_RESPONSE).await;
     assert!(!is_healthy());
 
     metrics.misconfigured("AccessDenied:\r\n no sqs:ReceiveMessage");
@@ -183,7 +183,7 @@ async fn the_consumer_is_healthy_while_the_queue_answers_or_receiving_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_setting_that_was_wrong_for_a_moment_is_in_the_line() {
+async fn a_wrong_setting_is_in_the_line_even_if_it_was_corrected_meanwhile() {
     let metrics = Metrics::new("videos");
     metrics.misconfigured("exit code 78");
     metrics.resumed();

@@ -1,11 +1,11 @@
-//! The window of metrics for CloudWatch: the time since the last line.
+//! The window of metrics for CloudWatch: the values since the previous line.
 
 use vidstreamx_job::State;
 
-/// Most values of a metric in a line, by the embedded metric format's specification.
+/// Maximum number of a metric's values in a line, by the embedded metric format's specification.
 pub(super) const MOST_VALUES: usize = 100;
 
-/// The counts and values since the last line.
+/// The counts and values since the previous line.
 #[derive(Debug, Default)]
 pub(super) struct Window {
     pub(super) ended: EndedVideos,
@@ -15,7 +15,7 @@ pub(super) struct Window {
     pub(super) launches_refused: u64,
     pub(super) receive_age: Sample,
     pub(super) dead_lettered: u64,
-    /// Whether a setting or permission was wrong at any time.
+    /// Whether a setting or permission was wrong at any time in the window.
     pub(super) misconfigured: bool,
 }
 
@@ -40,7 +40,8 @@ impl EndedVideos {
     }
 }
 
-/// The values of a metric: all of them while they are few, else a random choice of them and the largest.
+/// A sample of a metric's values: all values while they fit into a line, else a random choice and the
+/// maximum.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
     values: Vec<f64>,
@@ -52,7 +53,7 @@ impl Sample {
     pub(super) fn add(&mut self, value: f64) {
         self.seen += 1;
         self.largest = self.largest.max(value);
-        // Leaves room for the largest.
+        // Leaves room for the maximum.
         if self.values.len() < MOST_VALUES - 1 {
             self.values.push(value);
         } else if let Some(replaced) = self.values.get_mut(fastrand::usize(..self.seen)) {

@@ -1,4 +1,4 @@
-//! The admission of a job: whether its upload is worth a task. Pure.
+//! The admission of a job: decides whether its upload gets a task. Pure functions.
 
 use vidstreamx_job::{Job, State};
 
@@ -8,13 +8,14 @@ use crate::inspect::{Inspection, MediaFacts};
 #[derive(Debug, Clone, PartialEq)]
 #[must_use]
 pub(super) enum Admission {
-    /// The first attempt begins. The facts size its task, if the inspection found any.
+    /// Begin the first attempt. The facts, if any were found, decide the task's size.
     Begin(Option<MediaFacts>),
-    /// The job ends without a task: its state and the reason.
+    /// End the job without a task, with this state and reason.
     End(State, String),
 }
 
-/// Ends a job that the notification alone rules out. `fits` says whether ECS takes its launch.
+/// Ends a job whose notification shows that it cannot succeed. `fits`: its launch is within the limits of
+/// ECS.
 #[must_use]
 pub(super) fn by_notification(job: &Job, fits: bool) -> Option<Admission> {
     let reason = if job.source.size == Some(0) {
@@ -27,7 +28,7 @@ pub(super) fn by_notification(job: &Job, fits: bool) -> Option<Admission> {
     Some(Admission::End(State::Rejected, reason.to_owned()))
 }
 
-/// Admits a job by the inspection of its upload, or without one if S3 did not answer.
+/// Decides by the inspection of the upload. Without one, because S3 did not respond, the job begins.
 pub(super) fn by_inspection(inspection: Option<Inspection>) -> Admission {
     match inspection {
         Some(Inspection::NotVideo(reason)) => Admission::End(State::Rejected, reason),

@@ -1,4 +1,4 @@
-//! A job as one consumer follows it: what is known beside the job's record.
+//! The state of a job in one consumer, in addition to the job's record.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use tokio::{sync::SemaphorePermit, time::Instant};
 
 use crate::aws::record_store::Stored;
 
-/// Time for another consumer to start the task of an attempt that it began, before this one takes over.
-/// RunTask and writing its answer take seconds.
+/// Time in which another consumer can start the task of an attempt that it began. After it, this consumer
+/// takes over. RunTask and the write of its result take seconds.
 const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
 
-/// This consumer's knowledge of a job.
+/// The state of a job in this consumer.
 pub(super) struct AttemptContext<'a> {
-    /// The right to have a task.
+    /// The permit for a task, within the limit of concurrent tasks.
     pub(super) slot: Option<SemaphorePermit<'a>>,
-    /// The attempt that this consumer began or took over. 0, which no attempt has, for a job that this
-    /// consumer ended without one.
+    /// Number of the attempt that this consumer began or took over. 0 if this consumer ended the job without
+    /// an attempt.
     pub(super) begun: Option<u32>,
-    /// Whether a RunTask call without an answer may have started the attempt's task.
+    /// Whether a RunTask call without a response may have started the attempt's task.
     pub(super) may_have_launched: bool,
-    /// When the next task was first needed.
+    /// Time since which the next task is needed.
     pub(super) needed_since: Instant,
-    /// The latest ETag of the record while another consumer is at work, and when it was first seen.
+    /// The record's latest ETag while another consumer works on the job, and the time when it was first seen.
     seen: Option<(String, Instant)>,
 }
 
@@ -30,8 +30,8 @@ impl<'a> AttemptContext<'a> {
         Self { slot, begun: None, may_have_launched: false, needed_since: received, seen: None }
     }
 
-    /// Whether the launch of an attempt must be left to the consumer that began it. It may be taken over once
-    /// the record has not changed for a while by this consumer's own clock.
+    /// Whether another consumer began the attempt and must launch it. False if the record has not changed for
+    /// a while by this consumer's clock: then this consumer takes over.
     pub(super) fn is_anothers(&mut self, number: u32, stored: &Stored) -> bool {
         if self.begun == Some(number) {
             return false;

@@ -1,7 +1,7 @@
-//! Calls to AWS that must succeed before a job can continue.
+//! Retries of AWS calls that must succeed before a job can continue.
 //!
-//! The loop is written by hand: a shutdown has to end its pauses but no call, and a wrong setting lengthens
-//! them.
+//! The retry loop is written by hand, because a shutdown ends its pauses but not its calls, and because a
+//! wrong setting lengthens the pauses.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{aws::error::CallError, metrics::Metrics};
 
 /// Pauses between retries of a call.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(30) };
-/// Pause before a retry if only a person can help.
+/// Pause before a retry if an operator must act.
 const CONFIGURATION_PAUSE: Duration = Duration::from_mins(1);
 
 /// The consumer shuts down.
@@ -34,7 +34,7 @@ impl Calls {
         Self { shutdown, metrics }
     }
 
-    /// Calls until the call succeeds. A shutdown ends a pause between calls, but no call.
+    /// Repeats the call until it succeeds. A shutdown ends the pauses between calls, but not the calls.
     ///
     /// # Errors
     /// The consumer shuts down.
@@ -64,8 +64,8 @@ impl Calls {
         }
     }
 
-    /// Waits for the future, or for the shutdown. Boxed, because most jobs wait most of the time, and what
-    /// they wait for is small.
+    /// Waits for the future or the shutdown. The future is boxed to keep the memory of the many waiting jobs
+    /// small.
     pub(super) fn unless_shutdown<'a, T>(
         &'a self,
         future: impl Future<Output = T> + Send + 'a,

@@ -1,4 +1,4 @@
-//! The documents of a job in S3: its record, its report and its upload.
+//! The objects of a job in S3: its record, its report and its upload.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,15 +12,15 @@ use crate::{
     inspect::{Inspection, Presence, Uploads},
 };
 
-/// Tries of an inspection, and the pause before the second.
+/// Number of tries of an inspection, and the pause before the second try.
 const INSPECTION_TRIES: usize = 3;
 const INSPECTION_PAUSE: Duration = Duration::from_millis(500);
 
-/// Why a job is not followed to its end.
+/// The reason why a job is not followed to its end.
 #[derive(Debug)]
 pub(super) enum GivenUp {
     ShuttingDown,
-    /// Its record or report cannot be read.
+    /// The record or report cannot be read.
     Unreadable(LoadError),
 }
 
@@ -30,7 +30,7 @@ impl From<ShuttingDown> for GivenUp {
     }
 }
 
-/// Reads and writes a job's documents, with retries.
+/// Reads and writes the objects of jobs, with retries.
 pub(super) struct JobStore {
     records: Arc<dyn RecordStore>,
     uploads: Arc<dyn Uploads>,
@@ -57,8 +57,8 @@ impl JobStore {
         self.read(|| self.records.report(job)).await
     }
 
-    /// Writes a record in place of `replaced`. Returns what is stored now, and whether it is this
-    /// consumer's: if another consumer has written first, its record is read instead.
+    /// Writes a record in place of the version `replaced`. Returns the stored record, and true if it is the
+    /// written one. It is not if another consumer has written first; then that record is read.
     pub(super) async fn save(
         &self,
         record: Record,
@@ -75,16 +75,16 @@ impl JobStore {
             return Ok((Stored { record, etag }, true));
         }
         match self.load(&record.job_id).await? {
-            // It may be this consumer's own, if the answer to an earlier try was lost. Two consumers that act
-            // in the same instant write the same record, so there is no way to know.
+            // It can be this consumer's own record, if the response to an earlier try was lost. This cannot
+            // be detected, because two consumers that act at the same time write identical records.
             Some(stored) => Ok((stored, false)),
-            // A person deleted the record to restart the job.
+            // An operator deleted the record to restart the job.
             None => Box::pin(self.save(record, None)).await,
         }
     }
 
-    /// Inspects the upload. `None` if S3 does not answer: an inspection only saves the price of a task, which
-    /// finds out by itself. A shutdown ends it at once.
+    /// Inspects the upload; `None` if S3 does not respond. The inspection is optional, because the task
+    /// checks the upload itself. A shutdown ends the inspection at once.
     pub(super) async fn inspect(&self, source: &Source) -> Result<Option<Inspection>, ShuttingDown> {
         let retries =
             ExponentialBuilder::new().with_min_delay(INSPECTION_PAUSE).with_max_times(INSPECTION_TRIES - 1);
@@ -94,7 +94,7 @@ impl JobStore {
         Ok(self.calls.unless_shutdown(inspection).await?.ok())
     }
 
-    /// Whether the upload is still there.
+    /// Checks whether the upload still exists.
     pub(super) async fn presence(&self, source: &Source) -> Result<Presence, ShuttingDown> {
         self.calls.until_done(|| self.uploads.presence(source)).await
     }

@@ -1,11 +1,12 @@
-//! The launch throttle: launches pass at the set rate, and back off together while ECS refuses them.
+//! The launch throttle: it limits the rate of launches, and makes all launches back off while ECS refuses
+//! them.
 //!
-//! While ECS refuses, the first launch in line retries after a growing pause, and all others wait behind it.
-//! Nothing is received meanwhile. Waiting launches keep their messages invisible, so that waiting costs no
-//! receive of a message.
+//! While ECS refuses launches, the first launch in the queue retries with growing pauses. All others wait
+//! behind it, and no messages are received. The messages of waiting launches stay invisible, so a wait costs
+//! no receive.
 //!
-//! It is written by hand because all launches share one backoff, which also stops receiving. It follows
-//! tokio's clock, which tests pause.
+//! The throttle is written by hand, because all launches share one backoff, and the backoff also stops the
+//! receiving of messages. It uses tokio's clock, which tests pause.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -21,23 +22,23 @@ use vidstreamx_job::Backoff;
 
 use crate::metrics::Metrics;
 
-/// Pauses after a refusal: capacity and quotas come back within seconds to minutes.
+/// Pauses after a refusal for capacity or quotas, which become available within seconds to minutes.
 const REFUSED: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_mins(1) };
-/// Pauses after a refusal that only a person can end.
+/// Pauses after a refusal for a wrong setting or a missing permission.
 const MISCONFIGURED: Backoff = Backoff { first: Duration::from_secs(30), longest: Duration::from_mins(5) };
-/// Pauses after tasks that started and show that every task would fail like them.
+/// Pauses after tasks that failed for a reason that affects all tasks.
 const TASKS_FAIL: Backoff = Backoff { first: Duration::from_mins(5), longest: Duration::from_mins(30) };
-/// Between messages that are received although refused launches wait.
+/// Interval in which one message is received although refused launches wait.
 const TRICKLE: Duration = Duration::from_mins(5);
-/// Failed starts in a row that show a fault. Single ones, about 1 %, are normal.
+/// Number of consecutive failed starts that indicate a fault. About 1 % of starts fail without a fault.
 const FAILED_STARTS: u32 = 3;
 
-/// Lets launches pass at the set rate, as long as ECS accepts them.
+/// Gives permits for launches at the configured rate, while ECS accepts launches.
 #[derive(Debug)]
 pub(crate) struct LaunchThrottle {
     state: Mutex<State>,
     changed: Notify,
-    /// The line of launches; holds when the launch rate allows the next one.
+    /// The queue of launches. Holds the time at which the rate allows the next launch.
     line: Line<Instant>,
     interval: Duration,
     metrics: Arc<Metrics>,
@@ -45,25 +46,25 @@ pub(crate) struct LaunchThrottle {
 
 #[derive(Debug)]
 struct State {
-    /// RunTask is refused.
+    /// The backoff after refused RunTask calls.
     launches: BackoffState,
-    /// RunTask is accepted, but the tasks it starts fail.
+    /// The backoff after tasks that RunTask started but that failed.
     tasks: BackoffState,
     failed_starts: u32,
-    /// Launches in line.
+    /// Number of waiting launches.
     waiting: usize,
 }
 
 #[derive(Debug, Clone)]
 struct BackoffState {
-    /// Refusals in a row.
+    /// Number of consecutive refusals.
     refusals: u32,
     until: Instant,
-    /// When a message was last received, or the first refusal came.
+    /// Time of the last received message, or of the first refusal.
     last_received: Instant,
-    /// The latest refusal's reason, for people.
+    /// The reason of the latest refusal.
     reason: String,
-    /// Whether only a person can end it.
+    /// Whether an operator must act.
     is_configuration: bool,
 }
 
@@ -74,7 +75,7 @@ impl BackoffState {
         Self { refusals: 0, until: now, last_received: now, reason, is_configuration: false }
     }
 
-    /// Backs off after another refusal. Returns the pause.
+    /// Records a refusal and begins the next pause. Returns the pause.
     fn grow(&mut self, backoff: Backoff, reason: &str, is_configuration: bool) -> Duration {
         reason.clone_into(&mut self.reason);
         self.is_configuration = is_configuration;
@@ -89,7 +90,7 @@ impl BackoffState {
 }
 
 impl LaunchThrottle {
-    /// A throttle that lets at most so many launches pass per second, evenly spread.
+    /// A throttle for this many launches per second, at equal intervals.
     #[must_use]
     pub(crate) fn new(launches_per_second: u32, metrics: Arc<Metrics>) -> Self {
         let (launches, tasks) = (BackoffState::none(), BackoffState::none());
@@ -102,7 +103,7 @@ impl LaunchThrottle {
         }
     }
 
-    /// Waits for the permit of one launch. Report the launch's result to the permit.
+    /// Waits for the permit of a launch. The caller reports the result to the permit.
     pub(super) async fn acquire(&self) -> LaunchPermit<'_> {
         let waiting = Waiting::new(self);
         let mut line = self.line.lock().await;
@@ -118,9 +119,9 @@ impl LaunchThrottle {
             }
             sleep_until(due).await;
         };
-        // Counted from the due time, not from now: a timer's lateness must not add up.
+        // Counted from the due time and not from now, so late timers do not lower the rate.
         *line = due + self.interval;
-        // During a backoff the line stays closed behind the launch that retries.
+        // During a backoff, the permit keeps the queue closed behind the launch that retries.
         let line = (refusals > 0).then_some(line);
         LaunchPermit { throttle: self, refusals, _line: line, _waiting: waiting }
     }
@@ -130,7 +131,7 @@ impl LaunchThrottle {
         let mut has_waited = false;
         loop {
             let changed = self.changed.notified();
-            let Some((until, reason, is_configuration)) = self.hindrance() else { break };
+            let Some((until, reason, is_configuration)) = self.receiving_pause() else { break };
             has_waited = true;
             if is_configuration {
                 self.metrics.misconfigured(&reason);
@@ -148,33 +149,33 @@ impl LaunchThrottle {
         }
     }
 
-    /// Until when nothing is received, the reason, and whether only a person can end it.
-    fn hindrance(&self) -> Option<(Instant, String, bool)> {
+    /// The end of the current pause of receiving, its reason, and whether an operator must act.
+    fn receiving_pause(&self) -> Option<(Instant, String, bool)> {
         let State { launches, tasks, waiting, .. } = &*self.state();
         let (until, backoff) = if tasks.until > Instant::now() {
             (tasks.until, tasks)
         } else if launches.refusals == 0 {
             return None;
         } else if *waiting > 0 {
-            // One of the waiting launches retries and may end the backoff. It may also be the only one that
-            // ECS refuses, because of its size: now and then another video has to be tried.
+            // A waiting launch retries and can end the backoff. But ECS may refuse only that launch, because
+            // of its size. So another video is tried from time to time.
             (launches.last_received + TRICKLE, launches)
         } else {
-            // No launch is left to retry: a new message has to.
+            // No launch waits, so the next message retries.
             (launches.until, launches)
         };
         (until > Instant::now()).then(|| (until, backoff.reason.clone(), backoff.is_configuration))
     }
 
-    /// Notes that messages are received now. Returns whether ECS refuses launches: one message is enough
-    /// then.
+    /// Records that messages are received now. Returns whether ECS refuses launches. If so, receive only one
+    /// message.
     pub(crate) fn is_refusing(&self) -> bool {
         let mut state = self.state();
         state.launches.last_received = Instant::now();
         state.launches.refusals > 0
     }
 
-    /// Reports a task that never ran. Some never do; several in a row mean that none would.
+    /// Records a task that failed to start. Several consecutive failures indicate a fault.
     pub(super) fn start_failed(&self, reason: &str) {
         let is_fault = {
             let mut state = self.state();
@@ -184,30 +185,30 @@ impl LaunchThrottle {
         if is_fault && let Some(pause) = self.tasks_failed(&format!("tasks do not start: {reason}")) {
             error!(
                 pause_seconds = pause.as_secs(),
-                reason, "tasks do not start: receiving stops; check image, subnets and roles"
+                reason, "tasks do not start: receiving pauses; check image, subnets and roles"
             );
         }
         self.changed.notify_waiters();
     }
 
-    /// Reports a task whose settings or permissions are wrong.
+    /// Records a task that ended for wrong settings or permissions.
     pub(super) fn task_misconfigured(&self, reason: &str) {
         if let Some(pause) = self.tasks_failed(reason) {
             error!(
                 pause_seconds = pause.as_secs(),
-                reason, "the task's settings or permissions are wrong (exit code 78): receiving stops"
+                reason, "the task's settings or permissions are wrong (exit code 78): receiving pauses"
             );
         }
         self.changed.notify_waiters();
     }
 
-    /// Backs off, unless it does already: several tasks that end together have one fault.
+    /// Begins a backoff unless one is active, because tasks that fail together have the same fault.
     fn tasks_failed(&self, reason: &str) -> Option<Duration> {
         let mut state = self.state();
         (state.tasks.until <= Instant::now()).then(|| state.tasks.grow(TASKS_FAIL, reason, true))
     }
 
-    /// Reports a task that ran and ended by itself.
+    /// Records a task that ran to its own end.
     pub(super) fn task_worked(&self) {
         let mut state = self.state();
         state.failed_starts = 0;
@@ -221,7 +222,7 @@ impl LaunchThrottle {
     }
 }
 
-/// Counts a launch as waiting for as long as it lives.
+/// Counts a launch as waiting until it is dropped.
 #[derive(Debug)]
 struct Waiting<'a>(&'a LaunchThrottle);
 
@@ -239,19 +240,20 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The right to call RunTask once.
+/// The permit for one RunTask call.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct LaunchPermit<'a> {
     throttle: &'a LaunchThrottle,
-    /// Refusals when the permit was given: several launches refused in the same moment are one refusal.
+    /// Number of refusals when the permit was given. If it has changed since, another launch was refused in
+    /// the meantime, and this refusal does not count again.
     refusals: u32,
     _line: Option<LineGuard<'a, Instant>>,
     _waiting: Waiting<'a>,
 }
 
 impl LaunchPermit<'_> {
-    /// ECS accepts the launch.
+    /// Records that ECS accepted the launch.
     pub(super) fn accepted(self) {
         let mut state = self.throttle.state();
         if state.launches.refusals > 0 {
@@ -262,23 +264,23 @@ impl LaunchPermit<'_> {
         self.throttle.changed.notify_waiters();
     }
 
-    /// ECS has no capacity, or gives no answer.
+    /// Records that ECS has no capacity or did not respond.
     pub(super) fn refused(self, reason: &str) {
         if let Some(pause) = self.back_off(REFUSED, reason, false) {
             warn!(
                 pause_seconds = pause.as_secs_f64(),
-                reason, "ECS does not start tasks now: receiving stops until it does"
+                reason, "ECS does not start tasks now: receiving pauses until it does"
             );
         }
     }
 
-    /// ECS refuses because of a setting or permission.
+    /// Records that ECS refused the launch because of a setting or permission.
     pub(super) fn misconfigured(self, reason: &str) {
         if let Some(pause) = self.back_off(MISCONFIGURED, reason, true) {
             error!(
                 pause_seconds = pause.as_secs_f64(),
                 reason,
-                "ECS refuses to start tasks: receiving stops; run `vidstreamx-consumer check` for more"
+                "ECS refuses to start tasks: receiving pauses; run `vidstreamx-consumer check` for details"
             );
         }
     }
@@ -302,7 +304,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn launches_are_spread_evenly() {
+    async fn launches_have_equal_intervals() {
         let throttle = throttle(20);
         let start = Instant::now();
         for _ in 0..41 {
@@ -312,7 +314,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_launch_retries_for_all_and_then_all_pass() {
+    async fn one_launch_retries_for_all_until_ecs_accepts_it() {
         let throttle = Arc::new(throttle(1000));
         throttle.acquire().await.refused("no capacity");
         let calls = Arc::new(Mutex::new(Vec::new()));
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_is_received_while_launches_wait_but_one_launch_always_retries() {
+    async fn receiving_pauses_while_launches_wait_but_one_launch_always_retries() {
         let throttle = throttle(20);
         throttle.acquire().await.refused("no capacity");
         let waiting = throttle.acquire();
@@ -364,7 +366,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn single_failed_starts_are_normal_but_three_in_a_row_are_a_fault() {
+    async fn only_three_consecutive_failed_starts_are_a_fault() {
         let throttle = throttle(20);
         for _ in 0..10 {
             throttle.start_failed("ENI");

@@ -1,4 +1,4 @@
-//! The launch of an attempt's task, once per attempt.
+//! Launches the task of an attempt, once per attempt.
 
 use std::sync::Arc;
 
@@ -24,11 +24,11 @@ use crate::{
 /// The result of a launch.
 #[must_use]
 pub(super) enum Launched {
-    /// The task runs; its ARN.
+    /// The task with this ARN was started.
     Started(String),
-    /// ECS starts no task now.
+    /// ECS does not start tasks now.
     NotYet,
-    /// ECS refuses the task of this job; the reason.
+    /// ECS refuses the launch of this job, for this reason.
     Never(String),
 }
 
@@ -54,7 +54,8 @@ impl Launcher {
         };
         let number = attempt.number;
         let launch = Launch::new(job, record.created_at, attempt);
-        // The token alone would be enough within its 24 hours and with unchanged settings.
+        // RunTask with the same token also returns the task, but only within 24 hours and with unchanged
+        // settings.
         if context.begun != Some(number) || context.may_have_launched {
             let find = || self.watcher.find(&job.id, &launch.token);
             if let Some(arn) = self.calls.until_done(find).await? {
@@ -62,7 +63,7 @@ impl Launcher {
             }
         }
         let permit = self.calls.unless_shutdown(self.throttle.acquire()).await?;
-        // A shutdown no longer ends this: RunTask's answer has to get into the record.
+        // From here on a shutdown does not cancel the launch, because RunTask's result must be recorded.
         match self.tasks.run(&launch).await {
             Ok(arn) => {
                 permit.accepted();
@@ -78,14 +79,14 @@ impl Launcher {
                 if let Some(arn) = arns.into_iter().find(is_new) {
                     return Ok(taken_over(arn));
                 }
-                // ListTasks is asked next, which may not show the task yet.
+                // The next try calls ListTasks, which may not list the task yet.
                 context.may_have_launched = true;
                 self.calls.unless_shutdown(sleep(RECHECK_PAUSE)).await?;
             }
             Err(LaunchError::Refused(reason)) => permit.refused(&reason),
             Err(LaunchError::Misconfigured(reason)) => permit.misconfigured(&reason),
             Err(refusal @ LaunchError::Invalid(_)) => {
-                // Says nothing about other launches, neither that ECS refuses nor that it accepts them.
+                // The refusal says nothing about other launches, so it is not reported to the permit.
                 drop(permit);
                 let reason = refusal.to_string();
                 info!(reason, "launch refused");
@@ -105,7 +106,7 @@ fn taken_over(arn: String) -> Launched {
     Launched::Started(arn)
 }
 
-/// Logs a task that another consumer started, or that this one started without receiving the answer.
+/// Logs a task that another consumer started, or that this consumer started without receiving the response.
 pub(super) fn log_taken_over(arn: &str) {
     info!(ecs.task_arn = arn, "task taken over");
 }

@@ -1,14 +1,14 @@
 //! One job, from its record to its end.
 //!
 //! [`reconciler`] takes the next step of a job until the job has ended. [`next_step`] derives the step from
-//! the job's record, [`admission`] decides whether a new job is worth a task, and [`restart`] requests that a
-//! job which has ended starts over. [`launcher`] starts the task after the [`launch_throttle`] has let it
-//! pass; [`task_watcher`] waits for the task's end; [`task_outcome`] classifies it. [`job_store`] reads and
-//! writes the job's documents, [`calls`] retries calls to AWS, and [`attempt_context`] is what a consumer
-//! knows of a job beside its record.
+//! the job's record. [`admission`] decides whether a new job gets a task, and [`restart`] describes requests
+//! to restart an ended job. [`launcher`] starts the task when the [`launch_throttle`] permits it.
+//! [`task_watcher`] waits for the task's end, and [`task_outcome`] classifies it. [`job_store`] reads and
+//! writes the job's objects in S3, [`calls`] retries calls to AWS, and [`attempt_context`] is the state of a
+//! job in this consumer.
 //!
-//! From outside, create a [`Reconciler`] with its [`LaunchThrottle`], run [`Reconciler::watch_tasks`], and
-//! [`Reconciler::follow`] each job to its [`JobEnd`].
+//! To use this module, create a [`Reconciler`] with its [`LaunchThrottle`], run [`Reconciler::watch_tasks`],
+//! and [`Reconciler::follow`] each job to its [`JobEnd`].
 
 mod admission;
 mod attempt_context;
@@ -30,5 +30,5 @@ pub use reconciler::JobOptions;
 pub(crate) use reconciler::{JobEnd, Reconciler};
 pub(crate) use restart::RestartRequest;
 
-/// Between looks at the progress of another consumer, or of ECS.
+/// Pause before the state is read again while another consumer, or ECS, is at work.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);

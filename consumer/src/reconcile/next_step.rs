@@ -1,7 +1,7 @@
 //! The state machine of a job: the next step by its record, and the record's changes when an attempt begins
-//! and ends.
+//! or ends.
 //!
-//! All of it is pure: every consumer that reads the same record takes the same step.
+//! All functions are pure, so consumers that read the same record take the same step.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,33 +11,31 @@ use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
 use super::task_outcome::{Cause, Classified, TaskOutcome, stop_outcome};
 use crate::{aws::ecs::Stopped, sizing};
 
-/// The limit of a job's attempts, and their capacity.
+/// The policy for a job's attempts.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Attempts before a job fails; see [`Cause::counts`].
+    /// Maximum number of attempts that count, see [`Cause::counts`].
     pub max_attempts: u32,
-    /// The capacity, as long as AWS does not interrupt too often.
+    /// Capacity of the tasks. After repeated interruptions, a job moves from Spot to on-demand.
     pub capacity: Capacity,
 }
 
-/// Interruptions after which a job moves to on-demand capacity.
+/// Number of interruptions after which a job moves to on-demand capacity.
 const SPOT_INTERRUPTIONS: usize = 2;
 
-/// The next step of a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub(super) enum NextStep {
-    /// None: the job has ended.
+    /// The job has ended.
     Finish,
-    /// Begin another attempt, `pause` after `since`.
+    /// Begin the next attempt, `pause` after `since`.
     Begin { since: Timestamp, pause: Duration },
-    /// Start the attempt's task, or find it: the consumer that began the attempt may have died in between.
+    /// Start the attempt's task, or find it if a consumer started it and crashed before it wrote the record.
     Launch { number: u32 },
     /// Wait for the end of the attempt's task.
     Watch { number: u32, arn: Arc<str> },
 }
 
-/// The next step by a job's record.
 pub(super) fn next_step(record: &Record) -> NextStep {
     if record.state.is_end() {
         return NextStep::Finish;
@@ -54,7 +52,7 @@ pub(super) fn next_step(record: &Record) -> NextStep {
     }
 }
 
-/// The size of the next attempt's task and the reason for it; `None` if no earlier attempt has one.
+/// The size of the next attempt's task, and the reason for it; `None` if no earlier attempt has a size.
 #[must_use]
 pub(super) fn next_size(record: &Record) -> Option<(Size, String)> {
     let last = record.attempts.last()?;
@@ -82,13 +80,13 @@ pub(super) fn begin_attempt(
     attempt.size = Some(size);
     attempt.size_reason = Some(size_reason);
     record.updated_at = now;
-    // Most jobs have one attempt, and a vector that grows allocates room for four.
+    // Most jobs have one attempt. A push to an empty vector would allocate space for four.
     record.attempts.reserve_exact(1);
     record.attempts.push(attempt);
     number
 }
 
-/// Writes the attempt's end into the record, and the job's end if this attempt was the last.
+/// Records the end of the attempt, and the end of the job if this was its last attempt.
 pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Timestamp, policy: &Policy) {
     let Classified { outcome, stopped, reason } = classified;
     let counts = matches!(outcome, TaskOutcome::Retry(cause) if cause.counts());
@@ -138,14 +136,14 @@ fn cause_of(attempt: &Attempt) -> Cause {
     };
     match stop_outcome(&stopped) {
         TaskOutcome::Retry(cause) => cause,
-        // The report disagreed, else there would be no next attempt.
+        // The report contradicted the exit code; otherwise there would be no next attempt.
         TaskOutcome::Done | TaskOutcome::Rejected | TaskOutcome::Obsolete => Cause::Crashed,
     }
 }
 
-/// The pause before the next attempt. It doubles with every attempt in a row that ended for the same cause.
-/// The job's id spreads it by a fifth: jobs that failed together do not return together, and every consumer
-/// computes the same pause.
+/// The pause before the next attempt. It doubles with each consecutive attempt that ended for the same cause.
+/// The job's id varies it by a fifth, so jobs that failed together do not retry together, and all consumers
+/// compute the same pause.
 fn pause(record: &Record) -> Duration {
     let attempts = record.current_attempts();
     let Some(cause) = attempts.last().map(cause_of) else { return Duration::ZERO };
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_goes_from_step_to_step() {
+    fn the_next_step_follows_from_the_record() {
         let mut record = record();
         assert_eq!(begin(&mut record), 1);
         assert_eq!(next_step(&record), NextStep::Launch { number: 1 });
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn pauses_grow_until_all_attempts_are_used() {
+    fn pauses_grow_until_the_last_attempt() {
         let mut record = record();
         let mut pauses = Vec::new();
         for _ in 0..2 {
@@ -249,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_outside_the_video_never_fail_it_but_lengthen_the_pause() {
+    fn causes_other_than_the_video_lengthen_the_pause_and_never_fail_the_job() {
         for (exit_code, stop_code, longest) in [(None, "TaskFailedToStart", 5), (Some(78), EXITED, 30)] {
             let mut record = record();
             for _ in 0..20 {
@@ -280,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restarted_job_has_all_its_attempts_again_and_does_not_pause() {
+    fn a_restarted_job_has_all_attempts_again_and_no_pause() {
         let mut record = record();
         for _ in 0..3 {
             begin(&mut record);

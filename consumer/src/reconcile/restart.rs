@@ -1,32 +1,32 @@
-//! The request to restart a job that has ended, as a message carries it.
+//! Requests to restart an ended job, in messages of the queue.
 //!
-//! Each request is fulfilled once, however often its message is delivered: the record keeps it among its
-//! restarts.
+//! Each request restarts the job once, even if its message is delivered several times, because the record
+//! lists all restarts.
 
 use std::{fmt, str::FromStr};
 
 use vidstreamx_job::{Record, State};
 
-/// The longest id of a request, in bytes.
+/// Maximum bytes of a request's id.
 const LONGEST_ID: usize = 64;
 
-/// The request to restart a job.
+/// A request to restart a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RestartRequest {
-    /// The message was in the dead-letter queue, after the job failed with so many attempts.
+    /// The message returns from the dead-letter queue, where it was sent when the job had this many attempts.
     AfterFailure { attempts: usize },
-    /// A person requests it for a job that has ended in any state. The id makes the request unique.
+    /// An operator restarts a job that has ended in any state. The id makes the request unique.
     Forced { id: String },
 }
 
 impl RestartRequest {
-    /// Whether a job has to be restarted for this request, and was not before.
+    /// Whether the job must be restarted, because this request did not restart it before.
     #[must_use]
     pub(crate) fn applies_to(&self, record: &Record) -> bool {
         let text = self.to_string();
         let is_fulfilled = record.restarts.iter().any(|restart| restart.request == text);
         let is_meant = match self {
-            // A job that failed again after a restart has its own dead letter.
+            // A job that failed again after a restart has a new dead letter.
             Self::AfterFailure { attempts } => {
                 record.state == State::Failed && record.attempts.len() == *attempts
             }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_parses_from_its_own_text() {
+    fn requests_round_trip_through_text() {
         for restart in [
             RestartRequest::AfterFailure { attempts: 3 },
             RestartRequest::Forced { id: "2026-05-04/7".into() },
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_letter_restarts_one_failure_and_a_forced_restart_any_end() {
+    fn a_dead_letter_restarts_its_own_failure_and_a_forced_restart_any_ended_job() {
         let failed = RestartRequest::AfterFailure { attempts: 3 };
         assert!(failed.applies_to(&record(State::Failed, 3)));
         assert!(!failed.applies_to(&record(State::Failed, 6)));
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn no_request_is_fulfilled_twice() {
+    fn a_request_restarts_a_job_once() {
         for restart in
             [RestartRequest::AfterFailure { attempts: 3 }, RestartRequest::Forced { id: "1".into() }]
         {

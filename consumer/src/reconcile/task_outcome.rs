@@ -1,6 +1,6 @@
-//! The outcome of a task for its job, classified by the task's end in ECS and its report.
+//! Classifies the outcome of a task for its job, by the task's end in ECS and its report.
 //!
-//! Classification is pure: every consumer that sees the same end and report comes to the same outcome.
+//! All functions are pure, so consumers that see the same end and report get the same outcome.
 
 use std::time::Duration;
 
@@ -19,48 +19,48 @@ pub(super) enum TaskOutcome {
     Rejected,
     /// The source was deleted or replaced.
     Obsolete,
-    /// The task says nothing final about the video: another attempt is needed.
+    /// The task has no final result, so the job needs another attempt.
     Retry(Cause),
 }
 
 /// The cause of a task's end without a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
-    /// Storage, network or disk.
+    /// A temporary failure of storage, network or disk.
     Transient,
-    /// A wrong setting or permission: every job would end like this.
+    /// A wrong setting or permission, which affects all jobs.
     Misconfigured,
     /// The task's memory was too small.
     OutOfMemory,
-    /// AWS took the capacity back, or the machine broke.
+    /// AWS reclaimed the capacity, or the host failed.
     Interrupted,
-    /// The task never ran: image, network interface or role.
+    /// The task did not start, because of its image, network interface or role.
     NotStarted,
-    /// A bug, a crash, or StopTask by a person.
+    /// A bug, a crash, or StopTask by an operator.
     Crashed,
 }
 
 impl Cause {
-    /// Whether the attempt counts against the job's limit. It counts only if the video itself may be the
-    /// cause: a wrong image or a Spot interruption must not fail a good video.
+    /// Whether the attempt counts towards the limit of attempts. It counts only if the video may be the
+    /// cause, because a wrong image or a Spot interruption must not fail a good video.
     pub(super) const fn counts(self) -> bool {
         matches!(self, Self::Transient | Self::OutOfMemory | Self::Crashed)
     }
 }
 
-/// A task's end together with its report.
+/// A classified task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub(super) struct Classified {
     pub(super) outcome: TaskOutcome,
-    /// ECS's answer about the task.
+    /// The task's end in ECS.
     pub(super) stopped: Stopped,
-    /// One sentence for people: the task's own, else ECS's.
+    /// The reason as a sentence, from the report or else from ECS.
     pub(super) reason: Option<String>,
 }
 
-/// Classifies a task's end and its report. A task is done only if its report says so too. A task that ECS
-/// no longer knows is classified by its report alone.
+/// Classifies a task by its end and its report. A task is done only if its report is complete, too. A task
+/// that ECS no longer lists is classified by its report alone.
 pub(super) fn classify(end: TaskEnd, report: Option<&Report>) -> Classified {
     let reported = report.map(|report| report.outcome);
     let reason = report.and_then(|report| report.reason.clone()).filter(|reason| !reason.is_empty());
@@ -72,14 +72,14 @@ pub(super) fn classify(end: TaskEnd, report: Option<&Report>) -> Classified {
                 Some(Outcome::Rejected) => TaskOutcome::Rejected,
                 Some(Outcome::Obsolete) => TaskOutcome::Obsolete,
                 Some(Outcome::Failed) => TaskOutcome::Retry(Cause::Crashed),
-                // No consumer looked in time, which is not the video's fault.
+                // No consumer saw the end in time, which is not the fault of the video.
                 None => TaskOutcome::Retry(Cause::Interrupted),
             };
             let without_reason = match reported {
-                Some(_) => "ECS no longer knows the task; its report decides",
-                None => "ECS no longer knows the task, and the task left no report",
+                Some(_) => "ECS no longer lists the task, so its report decides",
+                None => "ECS no longer lists the task, and the task left no report",
             };
-            // A failed attempt's report may be an earlier attempt's.
+            // After a failed attempt, the report can be that of an earlier attempt.
             let billed = report
                 .filter(|_| !matches!(outcome, TaskOutcome::Retry(_)))
                 .and_then(|report| Duration::try_from_secs_f64(report.timings.total_seconds).ok());
@@ -98,17 +98,17 @@ fn classify_stopped(stopped: Stopped, reported: Option<Outcome>, reason: Option<
         let reason = Some("the task ended with exit code 0, but without a complete report".to_owned());
         return Classified { outcome: TaskOutcome::Retry(Cause::Crashed), stopped, reason };
     }
-    // A report with another outcome is an earlier attempt's.
+    // A report whose outcome contradicts the exit code is that of an earlier attempt.
     let exit = stopped.exit_code.and_then(Exit::from_code);
     let reason = reason.filter(|_| exit.map(Outcome::from) == reported);
     let reason = reason.or_else(|| stopped.reason.clone());
     Classified { outcome, stopped, reason }
 }
 
-/// The outcome by ECS's answer alone. docs/ARCHITECTURE.md has the same table.
+/// The outcome by the task's end in ECS alone. docs/ARCHITECTURE.md has the same table.
 pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
     let exit = stopped.exit_code.and_then(Exit::from_code);
-    // A result about the video stands, also if the task was interrupted right after it.
+    // A result about the video is final, even if AWS interrupted the task right after it.
     match exit {
         Some(Exit::Done) => return TaskOutcome::Done,
         Some(Exit::Unusable) => return TaskOutcome::Rejected,
@@ -118,7 +118,8 @@ pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
     let is_out_of_memory = || stopped.reason.as_deref().is_some_and(|text| text.contains("OutOfMemory"));
     let cause = match (stopped.stop_code.as_deref(), exit) {
         (Some("SpotInterruption" | "TerminationNotice" | "InfrastructureHealth"), _) => Cause::Interrupted,
-        // The exit code is 143 as for an interruption, but a person who stops a video repeatedly means it.
+        // The exit code is 143, as for an interruption. It counts, so an operator can end a job with
+        // StopTask.
         (Some("UserInitiated"), _) => Cause::Crashed,
         (Some("TaskFailedToStart"), _) => Cause::NotStarted,
         (_, Some(Exit::Terminated)) => Cause::Interrupted,
@@ -131,8 +132,7 @@ pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
     TaskOutcome::Retry(cause)
 }
 
-/// The outcome of an attempt whose RunTask request ECS refuses as invalid for this job. The video is the
-/// cause.
+/// The outcome of an attempt whose RunTask request ECS refused because of the job's values.
 pub(super) fn launch_refused(reason: String) -> Classified {
     let outcome = TaskOutcome::Retry(Cause::Crashed);
     Classified { outcome, stopped: Stopped::default(), reason: Some(reason) }
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reports_reason_is_used_if_the_report_agrees_with_the_exit_code() {
+    fn the_reason_of_the_report_needs_an_outcome_that_matches_the_exit_code() {
         for (code, outcome, reason) in [
             (65, Outcome::Rejected, "report"),
             (66, Outcome::Rejected, "ecs"),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_ecs_no_longer_knows_is_classified_by_its_report() {
+    fn a_task_that_ecs_no_longer_lists_is_classified_by_its_report() {
         for (reported, outcome) in [
             (Outcome::Complete, TaskOutcome::Done),
             (Outcome::Rejected, TaskOutcome::Rejected),

@@ -1,5 +1,5 @@
-//! One watcher for the tasks of all jobs. It describes a hundred tasks per call and reports each task's end
-//! to the job that waits for it.
+//! Watches the tasks of all jobs. One loop describes a hundred tasks per call, and reports the end of each
+//! task to the job that waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -22,18 +22,17 @@ use crate::aws::{
 /// The end of a watched task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TaskEnd {
-    /// ECS says how it ended.
+    /// ECS describes the stopped task.
     Stopped(Stopped),
-    /// ECS does not know the task, and would know it by now if it had just been started: it ended over an
-    /// hour ago.
+    /// ECS does not list the task, although it was not just started: it ended more than an hour ago.
     Vanished,
 }
 
 /// Pause between rounds.
 const ROUND_PAUSE: Duration = Duration::from_secs(2);
-/// Pauses between rounds while ECS does not answer.
+/// Pauses between rounds while ECS does not respond.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(4), longest: Duration::from_secs(30) };
-/// Time that ECS may take to show a new task.
+/// Time that ECS can take to list a new task.
 const VISIBLE_AFTER: Duration = Duration::from_mins(1);
 
 /// Watches tasks until they end.
@@ -41,7 +40,7 @@ pub(super) struct TaskWatcher {
     tasks: Arc<dyn Tasks>,
     watched: Mutex<BTreeMap<Arc<str>, Watched>>,
     added: Notify,
-    /// When ECS may be asked next.
+    /// Limits the rate of calls.
     rate: Rate<Interval>,
 }
 
@@ -51,14 +50,14 @@ struct Watched {
 }
 
 impl TaskWatcher {
-    /// A watcher of no task yet, with so many calls per second. [`Self::run`] has to run beside it.
+    /// A watcher without tasks. Run [`Self::run`] in the background.
     pub(super) fn new(tasks: Arc<dyn Tasks>, calls_per_second: u32) -> Self {
         let mut rate = interval(Duration::from_secs(1) / calls_per_second.max(1));
         rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self { tasks, watched: Mutex::default(), added: Notify::new(), rate: Rate::new(rate) }
     }
 
-    /// Finds the task that was started for a job with this token.
+    /// The ARN of the job's task with this token, if ECS lists one.
     ///
     /// # Errors
     /// The call failed.
@@ -67,19 +66,19 @@ impl TaskWatcher {
         self.tasks.find(job, token).await
     }
 
-    /// Waits for a task's end, which may lie in the past.
+    /// Waits for the end of a task. The task may have ended already.
     pub(super) async fn end_of(&self, arn: Arc<str>) -> TaskEnd {
         let (end, ended) = oneshot::channel();
         self.watched().insert(arn, Watched { end, missing_since: None });
         self.added.notify_one();
         match ended.await {
             Ok(end) => end,
-            // The program ends, or another job waits for this task in its place.
+            // The program ends, or a newer call waits for the same task.
             Err(_) => std::future::pending().await,
         }
     }
 
-    /// Describes the watched tasks for as long as it is polled.
+    /// Describes the watched tasks while it is polled.
     pub(super) async fn run(&self) {
         let mut failures = 0_u32;
         loop {
@@ -98,11 +97,11 @@ impl TaskWatcher {
             }
             match failed {
                 Some(error) => {
-                    // Logged once: all tasks are watched again as soon as ECS answers.
+                    // Logged only once, because all tasks are watched again when ECS responds.
                     if failures == 0 && error.is_configuration() {
                         error!(%error, "running tasks cannot be watched");
                     } else if failures == 0 {
-                        warn!(%error, "running tasks cannot be watched for the moment");
+                        warn!(%error, "running tasks cannot be watched at the moment");
                     }
                     failures = failures.saturating_add(1);
                 }
@@ -116,12 +115,12 @@ impl TaskWatcher {
         }
     }
 
-    /// Waits until one more call about tasks keeps to the rate.
+    /// Waits until the rate allows another call.
     async fn acquire_call(&self) {
         self.rate.lock().await.tick().await;
     }
 
-    /// The tasks that a job still waits for.
+    /// The tasks for which a job still waits.
     fn arns(&self) -> Vec<Arc<str>> {
         let mut watched = self.watched();
         watched.retain(|_, watched| !watched.end.is_closed());
@@ -148,7 +147,7 @@ impl TaskWatcher {
             }
         };
         if let Some(watched) = watched.remove(arn) {
-            // Fails if the job was given up at shutdown.
+            // Fails if the job was dropped at shutdown.
             let _ = watched.end.send(end);
         }
     }

@@ -1,4 +1,4 @@
-//! The invariants after a run, whatever faults it had.
+//! The invariants after a run with any faults.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -21,7 +21,7 @@ use crate::{
 /// The precision of timers.
 const TIMER: Duration = Duration::from_millis(5);
 
-/// One sentence per violated invariant.
+/// Returns a sentence per violated invariant.
 pub(crate) fn violations(outcome: &Outcome) -> Vec<String> {
     let records = outcome.aws.all_records();
     let mut tasks: BTreeMap<JobId, Vec<Task>> = BTreeMap::new();
@@ -36,7 +36,7 @@ pub(crate) fn violations(outcome: &Outcome) -> Vec<String> {
     found
 }
 
-/// Each upload ended in the state that its kind demands.
+/// Each upload ended in the state for its kind.
 fn every_upload_has_the_end_of_its_kind(outcome: &Outcome, records: &[Record], found: &mut Vec<String>) {
     let Outcome { scenario, aws, repaired, .. } = outcome;
     if records.len() != scenario.kinds.len() {
@@ -45,7 +45,7 @@ fn every_upload_has_the_end_of_its_kind(outcome: &Outcome, records: &[Record], f
     if aws.queued() > 0 {
         found.push(format!("{} messages are left", aws.queued()));
     }
-    // The template's ten receives are for crashes. Waiting costs none.
+    // The ten receives that the template allows are for crashes. Waiting costs no receive.
     for body in aws.moved_by_sqs() {
         found.push(format!("SQS moved a message to the dead-letter queue: {body}"));
     }
@@ -77,7 +77,7 @@ fn every_upload_has_the_end_of_its_kind(outcome: &Outcome, records: &[Record], f
     }
 }
 
-/// Every failed video and every foreign message has a dead letter with a reason, and nothing else has one.
+/// Exactly the failed videos and the foreign messages have dead letters, all with a reason.
 fn failed_videos_have_dead_letters_with_reasons(
     outcome: &Outcome,
     records: &[Record],
@@ -100,7 +100,7 @@ fn failed_videos_have_dead_letters_with_reasons(
         let is_about_failure = match (record, &about[..]) {
             (Some(record), [Notification::Created(source)]) if *source == record.source => {
                 let failed_now = record.state == State::Failed && attempts == record.attempts.len();
-                // A late duplicate of the upload made a second dead letter about the failure.
+                // A late duplicate of the upload event led to a second dead letter about the failure.
                 let is_before = |restart: &Restart| restart.after_attempt as usize == attempts;
                 failed_now || record.restarts.iter().any(is_before)
             }
@@ -121,8 +121,8 @@ fn failed_videos_have_dead_letters_with_reasons(
     }
 }
 
-/// A job has no two tasks at once, no second success, no task more than its kind needs, and none that is not
-/// in its record.
+/// A job has no concurrent tasks, no second success, no more tasks than its kind needs, and no task that is
+/// missing in its record.
 fn no_job_had_more_tasks_than_needed(
     outcome: &Outcome,
     records: &[Record],
@@ -134,7 +134,8 @@ fn no_job_had_more_tasks_than_needed(
         let kind = outcome.scenario.kinds[key.trim_end_matches(".mp4").parse::<usize>().unwrap()];
         let tasks = tasks.get(&record.job_id).map(Vec::as_slice).unwrap_or_default();
         let redriven = usize::from(kind == VideoKind::Crashing && outcome.repaired);
-        // Once ECS has forgotten a task, nothing shows that its memory was too small: the size stays.
+        // If ECS no longer lists a task, the consumer cannot see that its memory was too small, and keeps the
+        // size.
         let forgotten = record.attempts.iter().filter(|attempt| attempt.stop_code.is_none()).count();
         let unseen = if matches!(kind, VideoKind::NeedsMemory { .. }) { forgotten } else { 0 };
         let expected = kind.tasks(outcome.scenario.without_faults);
@@ -157,7 +158,7 @@ fn no_job_had_more_tasks_than_needed(
     }
 }
 
-/// No consumer had more tasks in flight, or called ECS more often, than its options allow.
+/// No consumer exceeded its limits of tasks and of calls to ECS.
 fn limits_were_kept(outcome: &Outcome, found: &mut Vec<String>) {
     let Scenario { max_tasks, launches_per_second, .. } = *outcome.scenario;
     for client in &outcome.clients {

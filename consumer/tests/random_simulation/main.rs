@@ -1,10 +1,11 @@
-//! Random simulations under paused time, one per seed: hundreds of videos, calls that can all fail, consumers
-//! that die and are replaced. A [`scenario`] is what a seed stands for; [`invariants`] must hold afterwards.
+//! Random simulations with paused time, one per seed: hundreds of videos, failing calls, and consumers that
+//! crash and are replaced. A seed determines a [`scenario`]. The [`invariants`] are checked afterwards.
 //!
-//! `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test random_simulation` repeats one seed
-//! exactly; `VIDSTREAMX_SEEDS=0..100` runs other seeds than the first thousand; `make soak` runs new ones.
+//! - `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test random_simulation` repeats one seed.
+//! - `VIDSTREAMX_SEEDS=0..100` selects a range of seeds. The default is the first thousand.
+//! - `make soak` runs new seeds.
 
-// Clippy's allowance for tests does not reach the functions that tests share.
+// Clippy's exception for tests does not include the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../fake_aws/mod.rs"]
@@ -33,9 +34,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::intake;
 
-/// Deaths and replacements of consumers. Each costs all held messages a receive; the template allows ten.
+/// Maximum number of crashes and replacements. Each costs all held messages a receive; the template allows
+/// ten.
 const MOST_DEATHS: usize = 6;
-/// Longer than any run may take, with outages and thirty-hour videos.
+/// Time limit of a run. Runs have outages and videos of thirty hours.
 const LONGEST_RUN: Duration = Duration::from_hours(24 * 7);
 
 /// The state after a run.
@@ -43,11 +45,11 @@ struct Outcome {
     scenario: Arc<Scenario>,
     aws: Arc<FakeAws>,
     clients: Vec<Arc<FaultyClient>>,
-    /// Whether the transcoder was repaired, and the dead letters were moved back.
+    /// Whether the transcoder was repaired and the dead letters were redriven.
     repaired: bool,
 }
 
-/// Keeps a consumer running until the shutdown: one that dies is replaced after a while.
+/// Keeps a consumer running until the shutdown. A crashed consumer is replaced after a while.
 fn keep_running(
     aws: &Arc<FakeAws>,
     scenario: &Arc<Scenario>,
@@ -183,7 +185,7 @@ fn violations(seed: u64) -> Vec<String> {
     }
 }
 
-/// Runs seeds on all cores while `wants` another seed. Stops after ten that violate an invariant.
+/// Runs seeds on all cores while `wants` returns true. Stops after ten seeds that violate an invariant.
 fn run_all(first: u64, wants: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>) {
     let (next, bad) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let done = AtomicU64::new(0);
@@ -225,7 +227,7 @@ fn every_seed_keeps_the_invariants() {
     assert_eq!(done, seeds.end - seeds.start);
 }
 
-/// A failing seed is of use only if it repeats the run to the last call.
+/// A run must be reproducible up to its last call, to debug a failing seed.
 #[test]
 fn a_seed_repeats_its_run() {
     let trace = |seed| {
@@ -243,7 +245,7 @@ fn a_seed_repeats_its_run() {
     }
 }
 
-/// `make soak`: new seeds for `VIDSTREAMX_SOAK_SECONDS`.
+/// `make soak`: runs new seeds for `VIDSTREAMX_SOAK_SECONDS`.
 #[test]
 #[allow(clippy::print_stdout)]
 #[ignore = "runs for VIDSTREAMX_SOAK_SECONDS"]

@@ -7,14 +7,14 @@ use vidstreamx_consumer::{aws::run_task::Launch, intake::Options};
 
 use crate::fake_aws::{self, Faults, MAX_ATTEMPTS, TaskScript, s3_record};
 
-/// Uploads per run. Duplicates and foreign messages come on top.
+/// Number of uploads per run, without duplicates and foreign messages.
 pub(crate) const VIDEOS: usize = 200;
 
-/// The kind of a video. `times` tasks end like that before one makes the stream.
+/// The kind of a video. `times`: the number of tasks that end like this before one succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VideoKind {
     Good,
-    /// Its task runs longer than SQS lets a delivery be held.
+    /// Its task runs longer than SQS's limit of a delivery.
     VeryLong,
     Transient {
         times: usize,
@@ -35,9 +35,9 @@ pub(crate) enum VideoKind {
     WithoutReport,
     /// Its tasks crash until the transcoder is repaired.
     Crashing,
-    /// Only a task finds out that it is no video.
+    /// Not a video; only a task detects it.
     Unusable,
-    /// Its first bytes show that it is no video.
+    /// Not a video; the inspection detects it.
     NoVideo,
     Empty,
     /// Deleted before a consumer inspects it.
@@ -66,16 +66,16 @@ impl VideoKind {
             Self::WithoutReport => first(1, TaskScript { report: None, ..TaskScript::exit(0, seconds) }),
             Self::Crashing if repaired => TaskScript::exit(0, seconds),
             Self::Crashing => TaskScript::exit(if nth.is_multiple_of(2) { 101 } else { 70 }, seconds),
-            // The task finds out if S3 did not answer the inspection.
+            // The task detects it if the inspection failed.
             Self::Unusable | Self::NoVideo | Self::Empty => TaskScript::exit(65, 15),
             Self::Replaced | Self::Deleted => TaskScript::exit(66, 15),
         }
     }
 
-    /// The number of tasks that the video needs, one after the other.
+    /// The number of tasks that the video needs.
     pub(crate) fn tasks(self, without_faults: bool) -> RangeInclusive<usize> {
         let tasks = match self {
-            // An inspection that fails saves no task.
+            // If the inspection fails, a task starts.
             Self::NoVideo | Self::Deleted => return 0..=usize::from(!without_faults),
             Self::Empty => 0,
             Self::Good | Self::VeryLong | Self::Unusable | Self::Replaced => 1,
@@ -83,7 +83,7 @@ impl VideoKind {
             | Self::Interrupted { times }
             | Self::NotStarted { times }
             | Self::Misconfigured { times } => times + 1,
-            // The first size has 8 GiB, and the next size twice as much.
+            // The first size has 8 GiB, and each next size twice as much.
             Self::NeedsMemory { gib } if gib <= 8 => 1,
             Self::NeedsMemory { .. } | Self::WithoutReport => 2,
             Self::Crashing => MAX_ATTEMPTS as usize,
@@ -112,11 +112,11 @@ impl VideoKind {
 
 /// An event outside the consumer.
 pub(crate) enum Event {
-    /// A message of S3.
+    /// An event message of S3.
     Upload(String),
-    /// ECS has no capacity for so long.
+    /// ECS has no capacity for this time.
     Shortage(Duration),
-    /// No service of AWS answers for so long.
+    /// No AWS service responds for this time.
     Outage(Duration),
 }
 
@@ -127,7 +127,7 @@ pub(crate) struct Scenario {
     pub max_tasks: usize,
     pub launches_per_second: u32,
     foreign_messages: usize,
-    /// Whether AWS and the consumers work without any fault.
+    /// Whether the run has no faults.
     pub without_faults: bool,
     errors: f64,
     delays: f64,
@@ -136,9 +136,9 @@ pub(crate) struct Scenario {
     messages: Vec<(Duration, String)>,
     shortages: Vec<(Duration, Duration)>,
     outages: Vec<(Duration, Duration)>,
-    /// When a consumer is shut down and replaced.
+    /// Times at which a consumer is shut down and replaced.
     pub replacements: Vec<Duration>,
-    /// Whether the dead letters are moved back after the transcoder is repaired.
+    /// Whether the dead letters are redriven after the transcoder is repaired.
     pub redrive: bool,
 }
 
@@ -184,7 +184,7 @@ impl Scenario {
         }
     }
 
-    /// Messages about every video, alone or with others, with early and late duplicates.
+    /// Messages about all videos, with one or several records, and with early and late duplicates.
     fn messages(kinds: &[VideoKind], rng: &mut fastrand::Rng) -> Vec<(Duration, String)> {
         let mut messages = Vec::new();
         let backlog = rng.bool();
@@ -207,14 +207,14 @@ impl Scenario {
         messages
     }
 
-    /// Messages that cannot be read, and one about another bucket.
+    /// Unreadable messages, and a message about another bucket.
     pub(crate) fn foreign_messages(&self) -> Vec<String> {
         let foreign = json!({"Records": [record("a.mp4", VideoKind::Good)]}).to_string();
         let rubbish = (1..self.foreign_messages).map(|nth| format!("rubbish {nth}"));
         rubbish.chain((self.foreign_messages > 0).then(|| foreign.replace("uploads", "elsewhere"))).collect()
     }
 
-    /// All events in order of time.
+    /// All events in chronological order.
     pub(crate) fn events(&self) -> Vec<(Duration, Event)> {
         let uploads = self.messages.iter().map(|(at, body)| (*at, Event::Upload(body.clone())));
         let shortages = self.shortages.iter().map(|(at, duration)| (*at, Event::Shortage(*duration)));

@@ -9,7 +9,7 @@ use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
 use super::read::Video;
 use crate::commands::format;
 
-/// The content of a line. Much less than a record, because there may be very many.
+/// The fields of a line. A list can have very many lines, so a line does not keep its record.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Line {
     when: Timestamp,
@@ -23,7 +23,6 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    /// The line of a video.
     #[must_use]
     pub(crate) fn new(video: &Video, now: Timestamp) -> Self {
         let record = &video.record;
@@ -51,7 +50,7 @@ pub(crate) fn share(share: f64) -> String {
     format!("{:.0} %", share.clamp(0.0, 1.0) * 100.0)
 }
 
-/// Duration from the job's start or last restart to its end, or to now.
+/// Duration from the job's creation or last restart to its end, or to now.
 #[must_use]
 pub(crate) fn took(record: &Record, now: Timestamp) -> SignedDuration {
     let start = record.restarts.last().map_or(record.created_at, |restart| restart.at);
@@ -59,7 +58,7 @@ pub(crate) fn took(record: &Record, now: Timestamp) -> SignedDuration {
     end.duration_since(start)
 }
 
-/// Cost of a job's tasks so far, if known.
+/// Cost of a job's tasks so far; `None` if no attempt has a cost.
 #[must_use]
 pub(crate) fn cost(record: &Record) -> Option<f64> {
     let costs = record.attempts.iter().filter_map(|attempt| attempt.cost_usd);
@@ -83,7 +82,7 @@ pub(crate) fn why(video: &Video) -> String {
     }
     if let Some(progress) = &video.progress {
         let speed = progress.speed.map(|speed| format!("{speed:.1}x"));
-        let end = progress.expected_end.map(|end| format!("done about {} UTC", format::minute(end)));
+        let end = progress.expected_end.map(|end| format!("ends about {} UTC", format::minute(end)));
         return [speed, end].into_iter().flatten().collect::<Vec<_>>().join(", ");
     }
     match record.attempts.last() {
@@ -92,7 +91,7 @@ pub(crate) fn why(video: &Video) -> String {
             let reason = reason.as_deref().unwrap_or("the task ended");
             format!("waits for its next task: {reason}")
         }
-        Some(Attempt { task_arn: None, .. }) => "its task is being started".to_owned(),
+        Some(Attempt { task_arn: None, .. }) => "its task is starting".to_owned(),
         Some(_) => String::new(),
     }
 }
@@ -103,12 +102,12 @@ const WHY: usize = 7;
 const NUMBERS: [usize; 4] = [3, 4, 5, 6];
 /// Width of all columns except key and reason.
 const OTHERS: usize = 66;
-const OTHERS_WHERE_NARROW: usize = 51;
-/// Narrower terminals have no room for size and year.
+const OTHERS_NARROW: usize = 51;
+/// Minimum terminal width for the column of sizes and the year.
 const WIDE: u16 = 120;
 const SHORTEST_KEY: usize = 16;
 
-/// The lines as a table, newest first, cut to a terminal's width if there is one.
+/// Formats the lines as a table, newest first. Cuts them to the terminal's width, if there is a terminal.
 #[must_use]
 pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
     lines.sort_by_key(|line| Reverse(line.when));
@@ -119,8 +118,8 @@ pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
     match width {
         Some(width) => {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-            let others = if narrow { OTHERS_WHERE_NARROW } else { OTHERS };
-            // The reason gets slightly more of the rest.
+            let others = if narrow { OTHERS_NARROW } else { OTHERS };
+            // Key and reason share the rest of the width. The reason gets slightly more.
             longest_key = (usize::from(width).saturating_sub(others) * 2 / 5).max(SHORTEST_KEY);
         }
         None => {
@@ -150,7 +149,7 @@ pub(crate) fn table(mut lines: Vec<Line>, width: Option<u16>) -> String {
             column.set_cell_alignment(CellAlignment::Right);
         }
         if index == WHY {
-            // May cut within a word.
+            // Allows cuts within a word.
             column.set_delimiter('\0');
         } else {
             column.set_constraint(ColumnConstraint::ContentWidth);
@@ -172,7 +171,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Counts a video in.
+    /// Counts a video.
     pub(crate) fn add(&mut self, record: &Record) {
         *self.states.entry(format::state(record.state)).or_default() += 1;
         if let Some(cost) = cost(record) {
@@ -181,7 +180,7 @@ impl Summary {
         }
     }
 
-    /// Counts a record in that could not be read.
+    /// Counts an unreadable record.
     pub(crate) const fn add_unreadable(&mut self) {
         self.unreadable += 1;
     }
@@ -192,7 +191,7 @@ impl Summary {
         self.unreadable
     }
 
-    /// One line about what was updated since then.
+    /// The summary of the records that were updated since then, as one line.
     #[must_use]
     pub(crate) fn line(&self, since: Timestamp) -> String {
         let videos = self.states.values().sum();
@@ -207,7 +206,7 @@ impl Summary {
         }
         if self.with_cost > 0 {
             let of = if self.with_cost < videos {
-                format!(", as far as known ({})", self.with_cost)
+                format!(" (known for {})", self.with_cost)
             } else {
                 String::new()
             };
@@ -231,12 +230,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_newest_first_and_whole_where_there_is_no_terminal() {
+    fn a_list_without_a_terminal_is_newest_first_and_not_cut() {
         insta::assert_snapshot!(table(lines(), None));
     }
 
     #[test]
-    fn a_terminal_gets_one_line_per_video_that_fits() {
+    fn lines_are_cut_to_the_width_of_a_terminal() {
         for width in [80, 100, 140] {
             let table = table(lines(), Some(width));
             assert_eq!(table.lines().count(), lines().len() + 1, "{table}");
@@ -246,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn the_summary_says_what_it_does_not_know() {
+    fn the_summary_counts_unknown_costs_and_unreadable_records() {
         let mut summary = Summary::default();
         let since = "2026-05-03T12:00:00Z".parse().unwrap();
         assert_eq!(summary.line(since), "0 videos since 2026-05-03 12:00 UTC");
@@ -256,7 +255,7 @@ mod tests {
         summary.add_unreadable();
         assert_eq!(
             summary.line(since),
-            "6 videos since 2026-05-03 12:00 UTC: 1 done, 3 running, 1 rejected, 1 failed; about $0.0500, as far as known (2); 1 record \
+            "6 videos since 2026-05-03 12:00 UTC: 1 done, 3 running, 1 rejected, 1 failed; about $0.0500 (known for 2); 1 record \
              could not be read"
         );
     }

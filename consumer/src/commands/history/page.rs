@@ -1,4 +1,4 @@
-//! The page of one job, with all details.
+//! The page of one job, with its attempts.
 
 use std::fmt::{self, Write as _};
 
@@ -9,11 +9,11 @@ use vidstreamx_job::{Attempt, BucketName, Capacity, Layout, Record, Restart, Sta
 use super::{list, read::Video};
 use crate::commands::format;
 
-/// A job's page; it ends with a line break.
+/// The page of a job. It ends with a line break.
 #[must_use]
 pub(crate) fn page(video: &Video, output: &BucketName, now: Timestamp) -> String {
     let mut page = String::new();
-    // Writing into a text can't fail.
+    // Writing to a `String` cannot fail.
     let _ = write(&mut page, video, output, now);
     page
 }
@@ -69,11 +69,11 @@ fn state(video: &Video) -> String {
     }
 }
 
-/// The operator's options.
+/// The operator's next step, if the job needs one.
 fn next_step(record: &Record) -> Option<String> {
     match record.state {
         State::Failed => Some(format!(
-            "when the cause is gone: vidstreamx-consumer redrive --job {} (or --key)",
+            "after correcting the cause: vidstreamx-consumer redrive --job {} (or --key)",
             record.job_id
         )),
         State::Rejected => Some("upload another file; the same one would be rejected again".to_owned()),
@@ -83,7 +83,7 @@ fn next_step(record: &Record) -> Option<String> {
 
 fn write_restart(page: &mut String, restart: &Restart) -> fmt::Result {
     let request = format::clean(&restart.request);
-    writeln!(page, "\n  started anew {} UTC ({request})", format::second(restart.at))
+    writeln!(page, "\n  restarted {} UTC ({request})", format::second(restart.at))
 }
 
 fn write_attempt(page: &mut String, attempt: &Attempt, now: Timestamp) -> fmt::Result {
@@ -138,7 +138,7 @@ mod tests {
     use super::{super::samples, *};
 
     #[test]
-    fn a_page_shows_every_attempt_and_what_to_do_next() {
+    fn a_page_shows_all_attempts_and_the_next_step() {
         let output = "streams".parse().unwrap();
         let now = samples::NOW.parse().unwrap();
         let pages: Vec<_> = samples::videos().iter().map(|video| page(video, &output, now)).collect();

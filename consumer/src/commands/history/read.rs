@@ -15,34 +15,32 @@ use crate::{
     commands::progress::ProgressDisplay,
 };
 
-/// Concurrent reads. Each takes about 30 ms, mostly waiting.
-const AT_ONCE: usize = 32;
-/// Largest record. One with 1,000 attempts has about 600 kB.
+/// Number of concurrent reads. A read takes about 30 ms.
+const CONCURRENT_READS: usize = 32;
+/// Maximum size of a record. A record with 1,000 attempts has about 600 kB.
 const LARGEST_RECORD: i64 = 1024 * 1024;
 const LARGEST_PROGRESS: i64 = 64 * 1024;
-/// Largest difference of two clocks of AWS. The next attempt always begins later than this after the one
-/// before.
-const CLOCKS: Duration = Duration::from_secs(5);
-/// Time limit for a progress object, which is optional.
-const PROGRESS_PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum difference between the clocks of task and consumer. It is less than the time between the starts of
+/// two attempts.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// Timeout of reading a progress object, which is optional.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A record with its progress.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Video {
-    /// The record.
     #[serde(flatten)]
     pub record: Record,
-    /// The progress of a running task, if any.
+    /// The progress of its running task, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
 }
 
-/// A listed record.
+/// A record in the listing of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
-    /// Its job.
     pub job: JobId,
-    /// Last write by S3's clock, to the second.
+    /// Time of the last write by S3's clock, in full seconds.
     pub written: Timestamp,
     /// In bytes.
     pub size: i64,
@@ -51,17 +49,17 @@ pub(crate) struct Entry {
 /// The result of reading a record.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// It matches.
+    /// The record matches the filter.
     Video(Box<Video>),
-    /// It does not match.
+    /// The record does not match the filter.
     Unwanted,
-    /// It exists, but has another schema version or is damaged. Holds the error.
+    /// The record has another schema version, or is damaged. Holds the error.
     Unreadable(String),
-    /// It does not exist.
+    /// The record does not exist.
     Nothing,
 }
 
-/// The output bucket's records, to be read only.
+/// Reads the records in the output bucket.
 #[derive(Debug)]
 pub(crate) struct Store {
     client: Client,
@@ -76,7 +74,6 @@ impl Store {
         Self { records: S3RecordStore::new(client.clone(), output.clone()), client, output }
     }
 
-    /// The bucket.
     #[must_use]
     pub(crate) const fn output(&self) -> &BucketName {
         &self.output
@@ -87,7 +84,7 @@ impl Store {
     /// # Errors
     /// A call failed.
     pub(crate) async fn entries(&self, since: Option<Timestamp>) -> Result<Vec<Entry>, CallError> {
-        let waiting = ProgressDisplay::new("records listed", None);
+        let display = ProgressDisplay::new("records listed", None);
         let prefix = format!("{RECORDS_PREFIX}jobs/");
         let mut entries = Vec::new();
         let mut next = None;
@@ -101,12 +98,12 @@ impl Store {
                 .send()
                 .await
                 .map_err(|error| CallError::new("ListObjectsV2", &error))?;
-            waiting.step(page.contents().len() as u64);
+            display.step(page.contents().len() as u64);
             for object in page.contents() {
                 let key = object.key().unwrap_or_default();
                 let name = key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
                 let Some(job) = name.and_then(|name| name.parse().ok()) else {
-                    waiting.aside(|| warn!(key, "no record has such a name"));
+                    display.aside(|| warn!(key, "the object's name is not that of a record"));
                     continue;
                 };
                 let written = object
@@ -126,7 +123,7 @@ impl Store {
         Ok(entries)
     }
 
-    /// Reads records concurrently, in their order.
+    /// Reads records concurrently. Returns them in the order of `entries`.
     pub(crate) fn videos<'a>(
         &'a self,
         entries: &'a [Entry],
@@ -136,13 +133,13 @@ impl Store {
             if entry.size > LARGEST_RECORD {
                 let size = entry.size;
                 return Ok(Found::Unreadable(format!(
-                    "the record of {}: {size} bytes are too many",
+                    "the record of {} is too large: {size} bytes",
                     entry.job
                 )));
             }
             self.video(&entry.job, wanted).await
         };
-        stream::iter(entries).map(read).buffered(AT_ONCE)
+        stream::iter(entries).map(read).buffered(CONCURRENT_READS)
     }
 
     /// Reads one record.
@@ -165,14 +162,14 @@ impl Store {
         if !wanted(&record) {
             return Ok(Found::Unwanted);
         }
-        let progress = match is_in_a_task(&record) {
-            Some(started) => self.progress(job).await.filter(|progress| is_of(progress, started)),
+        let progress = match running_since(&record) {
+            Some(started) => self.progress(job).await.filter(|progress| belongs_to(progress, started)),
             None => None,
         };
         Ok(Found::Video(Box::new(Video { record, progress })))
     }
 
-    /// The task's progress. It is optional: without it, everything else is shown.
+    /// The task's progress; `None` if it cannot be read, because it is optional.
     async fn progress(&self, job: &JobId) -> Option<Progress> {
         let read = async {
             let key = Layout::progress(job);
@@ -183,18 +180,17 @@ impl Store {
             }
             Progress::parse(&answer.body.collect().await.ok()?.into_bytes()).ok()
         };
-        tokio::time::timeout(PROGRESS_PATIENCE, read).await.ok()?
+        tokio::time::timeout(PROGRESS_TIMEOUT, read).await.ok()?
     }
 }
 
-/// Start of the job's current attempt.
-fn is_in_a_task(record: &Record) -> Option<Timestamp> {
+/// The start of the attempt that runs now.
+fn running_since(record: &Record) -> Option<Timestamp> {
     let attempt = record.attempts.last().filter(|attempt| attempt.ended_at.is_none());
     attempt.filter(|_| record.state == State::Running).map(|attempt| attempt.started_at)
 }
 
-/// Whether the progress is of the attempt that began at a time, and not of an earlier one. Task and consumer
-/// have separate clocks.
-fn is_of(progress: &Progress, started: Timestamp) -> bool {
-    progress.started_at >= started - CLOCKS && !progress.stage.is_end()
+/// Whether the progress is of the attempt that began at `started`, and not of an earlier attempt.
+fn belongs_to(progress: &Progress, started: Timestamp) -> bool {
+    progress.started_at >= started - CLOCK_SKEW && !progress.stage.is_end()
 }

@@ -1,4 +1,4 @@
-//! Videos in every state, for tests of what is shown of them.
+//! Sample videos for the tests of lists and pages.
 
 use jiff::{Timestamp, ToSpan as _};
 use vidstreamx_job::{Attempt, Capacity, Job, Progress, Record, Restart, Size, Source, Stage, State};
@@ -49,7 +49,7 @@ fn ended(number: u32, started: i64, end: i64, code: i32, reason: &str) -> Attemp
     }
 }
 
-/// A video in every state, and running ones at every point.
+/// One video per state, and running videos in all stages.
 pub(super) fn videos() -> Vec<Video> {
     let mut done = record("films/summer holidays 2026.mp4", State::Done, 70, 60);
     done.source.version_id = Some("v1".into());

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use jiff::{Span, Timestamp, civil, tz::TimeZone};
 
-/// A start, as users write it.
+/// The start as the user wrote it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Since {
     /// A span before now.
@@ -19,7 +19,7 @@ pub(crate) enum Since {
 pub(crate) struct InvalidSince;
 
 impl Since {
-    /// The point in time. A span beyond the calendar means its beginning.
+    /// The start of the period. A span that begins before the calendar gives the calendar's first moment.
     #[must_use]
     pub(crate) fn moment(self, now: Timestamp) -> Timestamp {
         match self {
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_count_back_from_now_and_dates_are_in_utc() {
+    fn spans_end_now_and_dates_are_in_utc() {
         let now = "2026-05-04T12:00:00Z".parse().unwrap();
         for (text, moment) in [
             ("90m", "2026-05-04T10:30:00Z"),

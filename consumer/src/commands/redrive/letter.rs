@@ -1,4 +1,4 @@
-//! The content of a dead letter.
+//! Parses dead letters.
 
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use jiff::Timestamp;
@@ -11,25 +11,25 @@ use crate::{
     intake::notification::{self, Notification, ObjectRef},
 };
 
-/// A dead letter. One that SQS moved by itself has no attributes.
+/// A dead letter. A message that SQS moved has none of the consumer's attributes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SetAside {
-    /// The message id, the same at every delivery.
+    /// The message id.
     pub id: String,
     /// The receipt of this delivery.
     pub receipt: Receipt,
     /// The message to send back.
     pub letter: OutgoingMessage,
-    /// The objects' keys that can be read.
+    /// The keys of its objects, as far as they can be decoded.
     pub keys: Vec<String>,
-    /// The reason, if it has one.
+    /// The consumer's reason.
     pub reason: Option<String>,
     /// The id of a failed job.
     pub job: Option<String>,
-    /// Time of the first sending.
+    /// Time when it was sent.
     pub sent: Option<Timestamp>,
     attempts: Option<String>,
-    /// The reason why there are no keys.
+    /// The reason why the body is not an upload event.
     fault: Option<String>,
 }
 

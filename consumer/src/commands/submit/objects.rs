@@ -1,4 +1,4 @@
-//! Lists objects of the upload bucket, with the fields of S3's events.
+//! Lists the objects of the upload bucket, with the fields that S3's events have.
 
 use aws_sdk_s3::{Client, types::EncodingType};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -8,26 +8,25 @@ use vidstreamx_job::{BucketName, ObjectKey, Source};
 
 use crate::aws::error::{CallError, status};
 
-/// The suffixes for which the template's upload bucket sends events. S3 compares them by case.
+/// Suffixes for which the template's upload bucket sends events. S3 distinguishes upper and lower case.
 const VIDEO_SUFFIXES: [&str; 5] = [".mp4", ".MP4", ".mov", ".MOV", ".m4v"];
 
-/// Concurrent HEAD requests.
-const AT_ONCE: usize = 32;
+/// Number of concurrent HEAD requests.
+const CONCURRENT_READS: usize = 32;
 
 /// A page of a listing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Page {
-    /// Its videos.
     pub videos: Vec<Source>,
-    /// Number of objects whose names are not of videos.
+    /// Number of objects with another suffix.
     pub others: u64,
-    /// Number of objects deleted in the meantime.
+    /// Number of objects that were deleted after they were listed.
     pub gone: u64,
-    /// Token of the next page, if any.
+    /// Token of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// The upload bucket, to be read only.
+/// Reads the upload bucket.
 #[derive(Debug)]
 pub(crate) struct Uploads {
     client: Client,
@@ -51,13 +50,13 @@ impl Uploads {
             Ok(found) => Ok(Some(Source {
                 bucket: self.bucket.clone(),
                 key,
-                // "null" is the version of objects written while versioning was off.
+                // "null" is the version id of objects that were written without versioning.
                 version_id: found.version_id.filter(|id| id != "null"),
                 etag: found.e_tag.as_deref().map(unquoted),
                 size: found.content_length.and_then(|size| size.try_into().ok()),
             })),
             Err(error) if status(&error) == Some(404) => Ok(None),
-            // A response to HEAD has no body, so it has no code.
+            // A response to HEAD has no body, and so no error code.
             Err(error) if status(&error) == Some(403) => Err(CallError::Configuration {
                 call,
                 reason: format!("access to s3://{}/{key} is denied", self.bucket),
@@ -67,24 +66,27 @@ impl Uploads {
         }
     }
 
-    /// Whether objects may have version ids, which S3's events use. True if that is unknown.
+    /// Whether objects may have version ids, which events of S3 then contain. True if unknown.
     ///
     /// # Errors
-    /// The call failed for another reason than its permission.
+    /// The call failed, but not for a missing permission.
     pub(crate) async fn may_be_versioned(&self) -> Result<bool, CallError> {
         match self.client.get_bucket_versioning().bucket(self.bucket.as_str()).send().await {
-            // A bucket has no status until versioning is turned on; after that, it keeps what it has.
+            // A bucket has no status until versioning is enabled. If it is suspended later, old version ids
+            // remain.
             Ok(answer) => Ok(answer.status.is_some()),
             Err(error) if status(&error) == Some(403) => {
-                warn!("s3:GetBucketVersioning is denied, so that every object is asked for its version");
+                warn!(
+                    "s3:GetBucketVersioning is denied, so the version of each object is read with a HEAD request"
+                );
                 Ok(true)
             }
             Err(error) => Err(CallError::new("GetBucketVersioning", &error)),
         }
     }
 
-    /// A page of the videos under a prefix. Listings have no version ids, so with `versioned` every object
-    /// gets a HEAD request.
+    /// A page of the videos under a prefix. Listings lack version ids, so `versioned` sends a HEAD request
+    /// for each object.
     ///
     /// # Errors
     /// A call failed.
@@ -99,7 +101,7 @@ impl Uploads {
             .list_objects_v2()
             .bucket(self.bucket.as_str())
             .prefix(prefix)
-            // Keys may hold characters that XML cannot.
+            // Keys can have characters that XML does not allow.
             .encoding_type(EncodingType::Url)
             .set_continuation_token(from)
             .send()
@@ -123,8 +125,8 @@ impl Uploads {
         }
         if versioned {
             let listed = page.videos.len() as u64;
-            let looks = page.videos.into_iter().map(|video| self.object(video.key));
-            let found: Vec<_> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+            let requests = page.videos.into_iter().map(|video| self.object(video.key));
+            let found: Vec<_> = stream::iter(requests).buffered(CONCURRENT_READS).try_collect().await?;
             page.videos = found.into_iter().flatten().collect();
             page.gone = listed - page.videos.len() as u64;
         }
@@ -136,7 +138,7 @@ fn is_video(key: &str) -> bool {
     VIDEO_SUFFIXES.iter().any(|suffix| key.ends_with(suffix))
 }
 
-/// The suffixes for people.
+/// The suffixes as text.
 #[must_use]
 pub(crate) fn suffixes() -> String {
     VIDEO_SUFFIXES.join(", ")

@@ -6,16 +6,16 @@ use crate::inspect::{file_type::may_be_readable, samples::*};
 
 use super::*;
 
-/// What a walk ends with, and how often it read.
+/// The last step of a walk, and the number of its reads.
 fn walk(object: &Object) -> (Step, usize) {
     let mut walk = Walk::new(object.bytes);
-    let mut place = Walk::FIRST;
+    let mut range = Walk::FIRST;
     for reads in 1.. {
         assert!(reads <= MOST_READS);
-        match walk.feed(place.start, object.read(place)) {
+        match walk.feed(range.start, object.read(range)) {
             Step::Read(next) => {
                 assert!(next.start < next.end && next.end <= object.bytes && next.end - next.start <= READ);
-                place = next;
+                range = next;
             }
             end => return (end, reads),
         }
@@ -50,7 +50,7 @@ fn a_header_at_the_end_takes_two_reads_and_large_audio_tables_a_third() {
         let header = moov(&[mvhd(60_000), trak(b"mp4a", None, 9, table), trak(b"av01", FULL_HD, 1500, 9)]);
         let object = Object::new([ftyp(b"isom"), mdat(5 << 30)].concat()).then(5 << 30, header.clone());
         assert_eq!(facts(&object), (expected("av1", Some(true)), reads));
-        // And where the header is at the start, one less.
+        // A header at the start takes one read less.
         let object = Object::new([ftyp(b"isom"), header, mdat(5 << 30)].concat()).then(5 << 30, vec![]);
         assert_eq!(facts(&object), (expected("av1", Some(true)), reads - 1));
     }
@@ -59,14 +59,14 @@ fn a_header_at_the_end_takes_two_reads_and_large_audio_tables_a_third() {
 #[test]
 fn a_header_cut_anywhere_is_continued() {
     let header = moov(&[mvhd(60_000), trak(b"avc1", FULL_HD, 1500, 70_000)]);
-    // Up to the table of times, so that the last of these reads all of it.
+    // Up to the end of `stts`, so the last cut reads all of it.
     let needed = header.len() - 2 * (70_000 + 8);
     for cut in 0..=needed {
         let free = READ as usize - cut - ftyp(b"isom").len() - 8;
         let object = Object::new([ftyp(b"isom"), wrap(b"free", &[vec![0; free]]), header.clone()].concat());
         let (mut found, reads) = facts(&object);
         assert!(reads <= 2, "{cut}");
-        // The only one that is not worth another read.
+        // A walk does not read again for these facts.
         found.frame_rate = Some(25.0);
         found.has_audio = None;
         assert_eq!(found, expected("h264", None), "{cut}");
@@ -75,8 +75,8 @@ fn a_header_cut_anywhere_is_continued() {
 
 #[test]
 fn there_is_no_fourth_read() {
-    let sound = || trak(b"mp4a", None, 9, 1 << 20);
-    let header = moov(&[mvhd(60_000), sound(), sound(), trak(b"avc1", FULL_HD, 1500, 9)]);
+    let audio = || trak(b"mp4a", None, 9, 1 << 20);
+    let header = moov(&[mvhd(60_000), audio(), audio(), trak(b"avc1", FULL_HD, 1500, 9)]);
     let object = Object::new([ftyp(b"qt  "), mdat(5 << 30)].concat()).then(5 << 30, header);
     let (found, reads) = facts(&object);
     assert_eq!((found.container, found.codec, found.duration_seconds), (Some("QuickTime"), None, Some(60.0)));
@@ -115,7 +115,7 @@ fn unknown_durations_sizes_and_codecs_stay_unknown() {
 }
 
 #[test]
-fn other_file_types_are_rejected_by_name() {
+fn other_file_types_are_rejected_with_their_name() {
     let mut ts = vec![0_u8; 188 * 20];
     ts.iter_mut().step_by(188).for_each(|byte| *byte = 0x47);
     let cases: [(&[u8], &str); 17] = [
@@ -142,7 +142,7 @@ fn other_file_types_are_rejected_by_name() {
     ];
     for (bytes, reason) in cases {
         match walk(&Object::new(bytes.to_vec())) {
-            (Step::NotVideo(said), 1) => assert!(said.contains(reason), "{said}"),
+            (Step::NotVideo(got), 1) => assert!(got.contains(reason), "{got}"),
             (end, _) => panic!("{reason}: {end:?}"),
         }
     }
@@ -153,17 +153,17 @@ fn files_that_the_task_may_read_are_not_rejected() {
     let readable: [&[u8]; 8] = [
         b"\x1a\x45\xdf\xa3\x01\0\0\0\0\0\0\x1f\x42\x86\x81\x01",
         b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
-        // Sound with a tag is not told from a video with one.
+        // With an ID3 tag, audio and video cannot be distinguished.
         b"ID3\x04\0\0\0\0\0\x0a0123456789\0\0\0\x18ftypisom",
-        // No size fits, but the type does.
+        // The size is invalid, but the type is known.
         b"\xff\xff\xff\xffmoov",
         b"Thismdat is a sentence",
-        // The probe goes on four bytes later where the size makes no sense.
+        // If a size is invalid, the probe continues four bytes later.
         b"\0\0\0\0\0\0\0\0%PDF-1.7\n",
         b"\0\0\x01\xba\x44\0\x04\0\x04\x01",
         &[0; 100],
     ];
-    // Certainly not, but nothing that is known.
+    // Not readable, but of no known type.
     let unknown: [&[u8]; 3] = [b"\x93\x17\x82\x11\xfe\x01\x02\x88\x99", b"\x93\x17", &[0xff; 100]];
     for (bytes, may) in
         readable.map(|bytes| (bytes, true)).into_iter().chain(unknown.map(|bytes| (bytes, false)))
@@ -175,17 +175,17 @@ fn files_that_the_task_may_read_are_not_rejected() {
 
 #[test]
 fn box_sizes_are_bounded_by_the_file() {
-    let boundless = |kind: &[u8; 4], size: u64| [&words(&[1])[..], kind, &size.to_be_bytes()].concat();
+    let oversized = |kind: &[u8; 4], size: u64| [&words(&[1])[..], kind, &size.to_be_bytes()].concat();
     let header = [mvhd(60_000), trak(b"avc1", FULL_HD, 1500, 9)].concat();
     for size in [u64::MAX, u64::MAX - 15, 1 << 63] {
-        let object = Object::new([ftyp(b"isom"), boundless(b"moov", size), header.clone()].concat());
+        let object = Object::new([ftyp(b"isom"), oversized(b"moov", size), header.clone()].concat());
         assert_eq!(facts(&object), (expected("h264", Some(false)), 1));
         let object = Object::new(
-            [ftyp(b"isom"), boundless(b"mdat", size), moov(std::slice::from_ref(&header))].concat(),
+            [ftyp(b"isom"), oversized(b"mdat", size), moov(std::slice::from_ref(&header))].concat(),
         );
         assert_eq!(facts(&object).0, MediaFacts { container: Some("MP4"), ..MediaFacts::default() });
     }
-    // And those that leave no room for themselves.
+    // Sizes smaller than the box header.
     for size in [2_u32, 7] {
         let object = Object::new(
             [ftyp(b"isom"), words(&[size]), b"free".to_vec(), moov(std::slice::from_ref(&header))].concat(),
@@ -201,10 +201,14 @@ fn text_may_be_cut_within_a_character_only_at_the_end_of_a_read() {
     assert!(matches!(walk(&Object::new(b"text, cut: \xc3".to_vec())), (Step::Video(_), 1)));
 }
 
-/// `may_be_readable` and its sentence name the same demuxers.
+/// `may_be_readable` and the rejection's sentence must match the shared list of demuxers.
 #[test]
-fn readable_file_types_are_those_of_the_shared_demuxers() {
-    assert_eq!(vidstreamx_job::DEMUXERS, "mov,matroska", "adapt may_be_readable and its sentence");
+fn readable_file_types_match_the_shared_demuxers() {
+    assert_eq!(
+        vidstreamx_job::DEMUXERS,
+        "mov,matroska",
+        "adapt may_be_readable and the rejection's sentence"
+    );
 }
 
 fn corpus() -> Option<PathBuf> {
@@ -233,41 +237,44 @@ fn facts_of_the_corpus_match_its_manifest() {
             let value = part.split(' ').find_map(|word| word.strip_prefix(name))?;
             value.parse::<f64>().ok()
         };
-        let near = |found: Option<f64>, said: Option<f64>, what: &str| {
-            let (Some(found), Some(said)) = (found, said) else { return };
-            assert!((found - said).abs() <= 0.02 * said, "{name}: {what} {found}, {said} by the manifest");
+        let near = |found: Option<f64>, expected: Option<f64>, what: &str| {
+            let (Some(found), Some(expected)) = (found, expected) else { return };
+            assert!(
+                (found - expected).abs() <= 0.02 * expected,
+                "{name}: {what} {found}, {expected} in the manifest"
+            );
         };
-        // What FFmpeg cannot decode may be less than its header says.
+        // A damaged file can be shorter than its header claims.
         if decodes == "ok" || decodes.starts_with("exit 0") {
             near(found.duration_seconds, field(streams, "dur="), "duration");
         }
-        let videos_said: Vec<_> = streams.split(" || ").filter(|part| part.starts_with("v:")).collect();
-        let said = videos_said.first().copied();
-        if let (Some(codec), Some(said)) =
-            (found.codec, said.and_then(|said| said[2..].split(['/', ' ']).next()))
+        let video_streams: Vec<_> = streams.split(" || ").filter(|part| part.starts_with("v:")).collect();
+        let expected = video_streams.first().copied();
+        if let (Some(codec), Some(expected)) =
+            (found.codec, expected.and_then(|expected| expected[2..].split(['/', ' ']).next()))
         {
-            assert!(said == codec || said == "?", "{name}: {codec}, {said} by the manifest");
+            assert!(expected == codec || expected == "?", "{name}: {codec}, {expected} in the manifest");
         }
-        if let (Some(size), Some(said)) = (found.width.zip(found.height), said) {
+        if let (Some(size), Some(expected)) = (found.width.zip(found.height), expected) {
             let size = format!(" {}x{} ", size.0, size.1);
             assert!(
-                said.contains(&size) || !said.contains(" sar="),
-                "{name}: {size}, {said} by the manifest"
+                expected.contains(&size) || !expected.contains(" sar="),
+                "{name}: {size}, {expected} in the manifest"
             );
         }
-        near(found.frame_rate, said.and_then(|said| field(said, "avg=")), "frame rate");
+        near(found.frame_rate, expected.and_then(|expected| field(expected, "avg=")), "frame rate");
         if decodes == "ok" {
             let has_audio = streams.contains("|| a:") || streams.contains(" a:");
-            assert_eq!(found.has_video.unwrap_or(said.is_some()), said.is_some(), "{name}");
+            assert_eq!(found.has_video.unwrap_or(expected.is_some()), expected.is_some(), "{name}");
             assert_eq!(found.has_audio.unwrap_or(has_audio), has_audio, "{name}");
-            videos += usize::from(said.is_some());
-            known[reads] += usize::from(said.is_some() && found.are_enough());
+            videos += usize::from(expected.is_some());
+            known[reads] += usize::from(expected.is_some() && found.are_enough());
         }
     }
     assert!(known.iter().sum::<usize>() * 10 >= videos * 9, "{known:?} of {videos}");
 }
 
-/// A header in one of the places where it may be, with sound before or behind the pictures.
+/// A file with its header at the start or end, and with audio before or after the video track.
 fn any_object() -> impl Strategy<Value = Object> {
     let table = prop_oneof![0_usize..200, 60_000_usize..70_000];
     let track = (prop_oneof![Just(None), Just(FULL_HD)], 0_u32..5000, table)
@@ -288,28 +295,28 @@ fn any_object() -> impl Strategy<Value = Object> {
     })
 }
 
-/// Damage to one byte or word: where, counted from a part's start, and what is there instead.
+/// Damage: position, value, and whether it replaces a word or a byte.
 fn damage() -> impl Strategy<Value = Vec<(prop::sample::Index, u32, bool)>> {
     let value = prop_oneof![Just(0), Just(1), Just(u32::MAX), Just(7), any::<u32>()];
     prop::collection::vec((any::<prop::sample::Index>(), value, any::<bool>()), 0..8)
 }
 
 proptest! {
-    // `walk` checks every read that a walk asks for, and their number.
+    // `walk` checks the range and the number of the reads.
     #[test]
-    fn a_damaged_header_ends_the_walk_within_its_reads(
+    fn a_walk_over_a_damaged_header_ends_within_the_read_limit(
         mut object in any_object(),
         damage in damage(),
         cut in any::<prop::sample::Index>(),
         is_cut in any::<bool>(),
     ) {
         let parts = object.parts.len();
-        for (place, value, word) in damage {
-            let (_, part) = &mut object.parts[place.index(parts)];
-            // Most of what matters is in the first half thousand bytes.
+        for (position, value, word) in damage {
+            let (_, part) = &mut object.parts[position.index(parts)];
+            // Most of the fields are in the first 600 bytes.
             let end = part.len().min(600);
             if end < 4 { continue }
-            let at = place.index(end - 3);
+            let at = position.index(end - 3);
             let bytes = value.to_be_bytes();
             let length = if word { 4 } else { 1 };
             part[at..at + length].copy_from_slice(&bytes[4 - length..]);
@@ -326,7 +333,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_end_the_walk(
+    fn a_walk_over_any_bytes_ends(
         object_bytes in any::<u64>(),
         answers in prop::collection::vec(
             (any::<u64>(), prop::collection::vec(any::<u8>(), 0..100)),

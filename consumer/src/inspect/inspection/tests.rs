@@ -21,16 +21,16 @@ fn client(rules: &[&Rule]) -> Client {
     mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules)
 }
 
-/// S3's answer to a GET of a range of an object.
-fn part(object: &Object, place: Range<u64>) -> GetObjectOutput {
-    let bytes = object.read(place.clone());
+/// S3's response to a GET request with a range.
+fn part(object: &Object, range: Range<u64>) -> GetObjectOutput {
+    let bytes = object.read(range.clone());
     GetObjectOutput::builder()
         .e_tag("\"e\"")
         .version_id("v")
         .content_range(format!(
             "bytes {}-{}/{}",
-            place.start,
-            place.start + bytes.len() as u64 - 1,
+            range.start,
+            range.start + bytes.len() as u64 - 1,
             object.bytes
         ))
         .content_length(bytes.len() as i64)
@@ -49,23 +49,23 @@ fn at_end() -> Object {
 }
 
 #[tokio::test]
-async fn later_reads_are_pinned_to_the_first() {
+async fn later_reads_require_the_etag_of_the_first() {
     let object = at_end();
-    let place = object.parts[1].0..object.bytes;
+    let second = object.parts[1].0..object.bytes;
     let (start, header) = (object.clone(), object.clone());
     let first = mock!(Client::get_object)
         .match_requests(|get| {
             get.range() == Some("bytes=0-16383") && get.if_match().is_none() && get.version_id().is_none()
         })
         .then_output(move || part(&start, Walk::FIRST));
-    let range = format!("bytes={}-{}", place.start, place.end - 1);
+    let range = format!("bytes={}-{}", second.start, second.end - 1);
     let second = mock!(Client::get_object)
         .match_requests(move |get| {
             get.range() == Some(range.as_str())
                 && get.if_match() == Some("\"e\"")
                 && get.version_id().is_none()
         })
-        .then_output(move || part(&header, place.clone()));
+        .then_output(move || part(&header, second.clone()));
     let client = client(&[&first, &second]);
     for version_id in [None, Some("v")] {
         let found = inspect(&client, &source(version_id, None)).await;
