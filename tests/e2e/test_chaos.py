@@ -25,7 +25,7 @@ def jobs(chaos: ChaosRun) -> Jobs:
 
 
 def test_consumers_and_containers_were_killed(chaos: ChaosRun, jobs: Jobs) -> None:
-    """Otherwise the other tests would prove nothing."""
+    """The other tests are meaningless without the kills."""
     assert len(chaos.kill_points) == CONSUMER_KILLS
     # They were killed while they worked, not while they waited.
     assert sum(point != IDLE for point in chaos.kill_points) >= CONSUMER_KILLS - 1

@@ -26,7 +26,7 @@ def task(stack: StackFixture) -> Clients:
 
 @pytest.fixture(scope="module")
 def foreign_name(stack: StackFixture) -> str:
-    """The name of a bucket and a task definition in the same account that do not belong to the stack."""
+    """The name of a bucket and of a task definition in this account that are not part of the stack."""
     stack.s3.create_bucket(Bucket="foreign")
     stack.s3.put_object(Bucket="foreign", Key="private.mp4", Body=b"private")
     stack.ecs.register_task_definition(
@@ -50,7 +50,7 @@ def assert_denied(call: Callable[..., Any], **request: Any) -> None:
 
 
 def test_consumer_has_the_rights_it_needs(stack: StackFixture, scenario: Scenario, consumer: Clients) -> None:
-    """Otherwise the denials in the other tests would prove nothing."""
+    """The denials in the other tests are meaningless if all calls are denied."""
     case = scenario["1080p clip"]
     s3, sqs, ecs = consumer("s3"), consumer("sqs"), consumer("ecs")
     assert s3.head_object(Bucket=stack.upload_bucket, Key=clip_key(scenario))

@@ -58,7 +58,7 @@ def test_unusual_key_is_the_address_of_its_stream(scenario: Scenario, name: str)
     if len(case.upload.key.encode()) < 800:
         assert case.address == case.upload.key
     else:
-        # The key is shortened to leave room for the names in the folder: to its beginning and its hash.
+        # Shortened to the key's beginning and its hash, to leave room for the names in the folder.
         readable, _, digest = case.address.rpartition("~")
         assert len(case.address.encode()) <= 864
         assert case.upload.key.startswith(readable)

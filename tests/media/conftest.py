@@ -33,7 +33,7 @@ def verdicts(binary: Path, request: pytest.FixtureRequest) -> dict[str, Verdict]
     OUTPUTS.mkdir(parents=True, exist_ok=True)
     files = [(file.path(), ",".join(sorted(file.categories))) for file in media_files()]
     files.sort(key=lambda file: -file[0].stat().st_size)  # a large file at the end would run alone
-    # Processes, because decoding holds Python's lock; spawned, because pytest has threads.
+    # Processes and not threads, because decoding holds the GIL. Spawned, because pytest has threads.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         pending = [pool.submit(judge, binary, path, categories) for path, categories in files]

@@ -181,7 +181,7 @@ class Measurements:
             }
 
     def sequential(self) -> list[dict[str, Any]]:
-        """The alternative program: receive one message, start its task, delete the message, in sequence."""
+        """The sequential consumer: receives a message, starts its task, deletes the message."""
         runs = []
         for _ in range(1 if self._quick else 3):
             with Endpoints(self._binaries, 20_000, 5) as endpoints:

@@ -143,7 +143,7 @@ class StackFixture:
         return {variable: self.local.consumer_environment()[variable].replace(own, other)}
 
     def kill(self, task: JsonObject) -> bool:
-        """Sends SIGKILL to a task's container, as the kernel does when memory runs out. False if it has ended."""
+        """Sends SIGKILL to a task's container, like the kernel without memory. False if it has ended."""
         with suppress(UserError):
             engine.docker("kill", "--signal", "KILL", _container(task))
             return True

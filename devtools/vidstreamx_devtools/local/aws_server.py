@@ -69,10 +69,9 @@ _ministack_request_context = iam_actions.request_tag_context
 def _listening_addresses() -> list[str]:
     """Loopback, and the host address that tasks use, if it is an address of this machine.
 
-    With Docker Desktop it is not, because Docker Desktop forwards the tasks' connections to loopback. A
-    rootless engine does the same if it lets containers reach the host's loopback. If it is configured with
-    another address of the host (host-gateway-ip), that address is used, and `_only_for_this_machine` guards
-    it.
+    Docker Desktop forwards the tasks' connections to loopback, so with it there is no such address. The same
+    holds for rootless engines that let containers reach the host's loopback. If the engine is configured with
+    another address of the host (host-gateway-ip), that address is used. `_only_for_this_machine` protects it.
     """
     if _host == AGENT_ADDRESS or _is_own_address(_host):
         return ["127.0.0.1", _host]
@@ -227,7 +226,7 @@ def _resource_arn(
     service: str, method: str, path: str, headers: dict[str, str], body: bytes, params: Any, region: str,
     account_id: str,
 ) -> Any:  # fmt: skip
-    """The resource of a call for policies. For ECS as in AWS's service authorization reference."""
+    """The ARN that policies check for a call. For ECS as in AWS's service authorization reference."""
     if service == "ecs":
         action = headers.get("x-amz-target", "").rpartition(".")[2]
         call = _json_object(body)

@@ -1,7 +1,7 @@
 """`make demo`: from a video file to a page that plays it, through the whole system on this machine.
 
-python -m vidstreamx_devtools.local.demo demo [VIDEO]   builds and starts the stack, uploads VIDEO or a
-generated clip python -m vidstreamx_devtools.local.demo upload VIDEO   uploads to the running stack
+python -m vidstreamx_devtools.local.demo demo [VIDEO]   builds and starts the stack; uploads VIDEO or a clip
+python -m vidstreamx_devtools.local.demo upload VIDEO   uploads to the running stack
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ TRANSCODER = "transcoder-task"
 
 def build(*cargo_arguments: str) -> Path:
     """Builds both programs in release mode and returns the folder with the binaries."""
-    # All default members in one command: a package built alone gets other features of its dependencies, and
-    # then everything is built twice.
+    # All default members in one command. Cargo enables other features of the dependencies for a single
+    # package, and would build them twice.
     cargo = subprocess.Popen(
         ["cargo", "build", "--release", "--locked", "--color=never", *cargo_arguments],
         cwd=REPO,

@@ -19,7 +19,7 @@ _MATRICES = {1: (0.2126, 0.0722), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.26
 BT709 = 1
 BT601 = 6
 _THUMBNAIL = 16  # pixels on each side
-_TOOTH = 0.04  # luma between a line and its neighbours
+_TOOTH = 0.04  # minimum difference of luma between a line and its neighbours
 
 
 @dataclass(frozen=True)
