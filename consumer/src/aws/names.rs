@@ -44,7 +44,7 @@ text_setting!(
     |text| {
         let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         rest.and_then(|rest| rest.rsplit_once('/'))
-            .is_some_and(|(place, name)| !place.is_empty() && !name.is_empty())
+            .is_some_and(|(prefix, name)| !prefix.is_empty() && !name.is_empty())
             && !text.contains(char::is_whitespace)
     },
     "a queue's URL like https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"

@@ -1,7 +1,7 @@
 //! Messages for the dead-letter queue, about failed videos and unreadable messages.
 //!
-//! The body of a failed video's letter is an event like those of S3, and the reason is an attribute. A letter
-//! that is moved back to the queue, by any tool, restarts the job by its attribute [`RESTART_ATTRIBUTE`].
+//! The body of a failed video's letter is an event like those of S3, and the reason is an attribute. If a
+//! letter is moved back to the queue, by any tool, its attribute [`RESTART_ATTRIBUTE`] restarts the job.
 
 use vidstreamx_job::{JobId, Record};
 
