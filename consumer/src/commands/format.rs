@@ -8,18 +8,6 @@ use vidstreamx_job::State;
 pub(crate) const STATES: [State; 5] =
     [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
 
-/// A state's name, as records have it.
-#[must_use]
-pub(crate) const fn state(state: State) -> &'static str {
-    match state {
-        State::Running => "running",
-        State::Done => "done",
-        State::Rejected => "rejected",
-        State::Obsolete => "obsolete",
-        State::Failed => "failed",
-    }
-}
-
 /// A text on one line. Keys and reasons come from uploads, so characters that move the cursor or change the
 /// direction of text are shown as numbers.
 #[must_use]

@@ -64,9 +64,8 @@ pub(crate) struct Arguments {
 }
 
 fn state() -> impl TypedValueParser<Value = State> {
-    PossibleValuesParser::new(format::STATES.map(format::state)).map(|name| {
-        format::STATES.into_iter().find(|state| format::state(*state) == name).unwrap_or(State::Running)
-    })
+    PossibleValuesParser::new(format::STATES.map(State::name))
+        .map(|name| format::STATES.into_iter().find(|state| state.name() == name).unwrap_or(State::Running))
 }
 
 /// A failed query.
