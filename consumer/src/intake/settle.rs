@@ -7,7 +7,7 @@ use tracing::{debug, error, warn};
 
 use super::{dead_letter::DeadLetter, visibility::HeldMessage};
 use crate::{
-    aws::sqs::{Message, Queue},
+    aws::sqs::{Queue, Receipt},
     reconcile::JobEnd,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlem
 /// Carries out a settlement. Returns the number of dead letters sent.
 pub(super) async fn settle(
     queue: &dyn Queue,
-    message: &Message,
+    receipt: &Receipt,
     held: HeldMessage,
     settlement: Settlement,
 ) -> usize {
@@ -61,15 +61,15 @@ pub(super) async fn settle(
             for letter in letters.iter().map(DeadLetter::message) {
                 if let Err(error) = (|| queue.send_dead_letter(&letter)).retry(retries).await {
                     // The message stays in the queue and comes again, until SQS moves it.
-                    error!(message.id, %error, "a message cannot be sent to the dead-letter queue");
+                    error!(%error, "a message cannot be sent to the dead-letter queue");
                     return 0;
                 }
             }
-            match (|| queue.delete(&message.receipt)).retry(retries).await {
-                Ok(()) => debug!(message.id, "message deleted"),
+            match (|| queue.delete(receipt)).retry(retries).await {
+                Ok(()) => debug!("message deleted"),
                 // Harmless: the records say that its videos have ended.
                 Err(error) => {
-                    warn!(message.id, %error, "a settled message was not deleted and will come again");
+                    warn!(%error, "a settled message was not deleted and will come again");
                 }
             }
             drop(held);
@@ -78,10 +78,10 @@ pub(super) async fn settle(
         Settlement::Postpone => {
             // Dropped first, or the message would be extended again.
             drop(held);
-            let receipts = std::slice::from_ref(&message.receipt);
+            let receipts = std::slice::from_ref(receipt);
             // Not retried: the message stays invisible for as long as it was last extended.
             if let Err(error) = queue.set_visibility(receipts, POSTPONED_FOR).await {
-                debug!(message.id, %error, "a message was not postponed");
+                debug!(%error, "a message was not postponed");
             }
             0
         }
