@@ -8,11 +8,10 @@ use aws_sdk_ecs::{
     operation::run_task::RunTaskError,
     types::{DesiredStatus, Task},
 };
-use futures::future::BoxFuture;
 use vidstreamx_job::{JobId, env};
 
 use crate::{
-    aws::error::{CallError, describe},
+    aws::error::{CallError, CallFuture, describe},
     aws::run_task::{self, Launch, LaunchError, Placement},
 };
 
@@ -49,20 +48,19 @@ pub trait Tasks: Send + Sync {
     ///
     /// # Errors
     /// See [`LaunchError`].
-    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>>;
+    fn run<'a>(&'a self, launch: &'a Launch) -> CallFuture<'a, String, LaunchError>;
 
     /// The states of up to [`BATCH`] tasks, in the order of the ARNs.
     ///
     /// # Errors
     /// The call failed.
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>>;
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>>;
 
     /// The job's task with this token, unless ECS has forgotten it.
     ///
     /// # Errors
     /// The call failed.
-    fn find<'a>(&'a self, job: &'a JobId, token: &'a str)
-    -> BoxFuture<'a, Result<Option<String>, CallError>>;
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str) -> CallFuture<'a, Option<String>>;
 }
 
 /// A cluster of ECS.
@@ -96,7 +94,7 @@ impl Ecs {
 }
 
 impl Tasks for Ecs {
-    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
+    fn run<'a>(&'a self, launch: &'a Launch) -> CallFuture<'a, String, LaunchError> {
         Box::pin(async move {
             match self.placement.request(launch).send_with(&self.launcher).await {
                 Ok(answer) => run_task::started_task(answer),
@@ -113,7 +111,7 @@ impl Tasks for Ecs {
         })
     }
 
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>> {
         Box::pin(async move {
             // An ARN of another cluster would fail the whole call, so it counts as forgotten.
             let cluster = name(&self.placement.cluster);
@@ -128,11 +126,7 @@ impl Tasks for Ecs {
         })
     }
 
-    fn find<'a>(
-        &'a self,
-        job: &'a JobId,
-        token: &'a str,
-    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str) -> CallFuture<'a, Option<String>> {
         Box::pin(async move {
             let mut arns = Vec::new();
             for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {

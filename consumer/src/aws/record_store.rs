@@ -8,10 +8,9 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
 };
-use futures::future::BoxFuture;
 use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError};
 
-use crate::aws::error::{CallError, status};
+use crate::aws::error::{CallError, CallFuture, status};
 
 /// A record with its stored version.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,23 +56,20 @@ pub trait RecordStore: Send + Sync {
     ///
     /// # Errors
     /// It can't be read; `Ok(None)` means that there is none.
-    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>>;
+    fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError>;
 
     /// Writes a record in place of `replaced`, or as the first one. Returns its new ETag.
     ///
     /// # Errors
     /// [`SaveError::Conflict`] if what is stored is not `replaced`.
-    fn save<'a>(
-        &'a self,
-        record: &'a Record,
-        replaced: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, SaveError>>;
+    fn save<'a>(&'a self, record: &'a Record, replaced: Option<&'a str>)
+    -> CallFuture<'a, String, SaveError>;
 
     /// The task's report on a job.
     ///
     /// # Errors
     /// It can't be read; `Ok(None)` means that there is none.
-    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
+    fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError>;
 }
 
 /// Records and reports in S3.
@@ -112,7 +108,7 @@ impl S3RecordStore {
 }
 
 impl RecordStore for S3RecordStore {
-    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
+    fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError> {
         Box::pin(async move {
             let key = Layout::record(job);
             let Some((json, etag)) = self.get(&key).await? else { return Ok(None) };
@@ -125,7 +121,7 @@ impl RecordStore for S3RecordStore {
         &'a self,
         record: &'a Record,
         replaced: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, SaveError>> {
+    ) -> CallFuture<'a, String, SaveError> {
         Box::pin(async move {
             let call = "PutObject";
             let json = serde_json::to_vec(record)
@@ -155,7 +151,7 @@ impl RecordStore for S3RecordStore {
         })
     }
 
-    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
+    fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError> {
         Box::pin(async move {
             let key = job.layout().own("job.json");
             let Some((json, _)) = self.get(&key).await? else { return Ok(None) };
