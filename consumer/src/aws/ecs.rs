@@ -209,9 +209,10 @@ mod tests {
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use jiff::Timestamp;
-    use vidstreamx_job::{Attempt, Job, Source};
+    use vidstreamx_job::Attempt;
 
     use super::*;
+    use crate::fixtures::job;
 
     fn ecs(rules: &[&Rule]) -> Ecs {
         let placement = Placement {
@@ -227,15 +228,7 @@ mod tests {
     }
 
     fn launch() -> Launch {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: None,
-        };
-        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
-        Launch::new(&job, Timestamp::UNIX_EPOCH, &Attempt::new(1, Timestamp::UNIX_EPOCH))
+        Launch::new(&job("a.mp4"), Timestamp::UNIX_EPOCH, &Attempt::new(1, Timestamp::UNIX_EPOCH))
     }
 
     #[tokio::test]

@@ -168,23 +168,12 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
 mod tests {
     use aws_sdk_s3::operation::{get_object::GetObjectOutput, put_object::PutObjectOutput};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use vidstreamx_job::Source;
 
     use super::*;
+    use crate::fixtures::record;
 
     fn s3(rules: &[&Rule]) -> S3RecordStore {
         S3RecordStore::new(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules), "streams".parse().unwrap())
-    }
-
-    fn job() -> Job {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: Some(1),
-        };
-        Job::new(source, "streams".parse().unwrap(), "default".into())
     }
 
     fn answer(status: u16, code: &str) -> (u16, Option<String>) {
@@ -193,7 +182,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_write_has_its_condition() {
-        let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
+        let record = record();
         let first = mock!(Client::put_object)
             .match_requests(|put| put.if_none_match() == Some("*") && put.if_match().is_none())
             .then_output(|| PutObjectOutput::builder().e_tag("\"1\"").build());
@@ -207,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_lost_race_is_told_from_trouble() {
-        let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
+        let record = record();
         for (http, error_code, conflict) in [
             (412, "PreconditionFailed", true),
             (409, "ConditionalRequestConflict", true),
@@ -229,14 +218,14 @@ mod tests {
     async fn no_record_is_not_an_error_but_a_foreign_one_is() {
         let (http, body) = answer(404, "NoSuchKey");
         let missing = mock!(Client::get_object).sequence().http_status(http, body).repeatedly().build();
-        assert!(s3(&[&missing]).load(&job().id).await.unwrap().is_none());
+        assert!(s3(&[&missing]).load(&record().job_id).await.unwrap().is_none());
 
         let newer = mock!(Client::get_object)
             .match_requests(|get| get.key().is_some_and(|key| key.starts_with(".vidstreamx/jobs/")))
             .then_output(|| {
                 GetObjectOutput::builder().body(ByteStream::from_static(b"{\"schema\":9}")).build()
             });
-        let error = s3(&[&newer]).load(&job().id).await.unwrap_err().to_string();
+        let error = s3(&[&newer]).load(&record().job_id).await.unwrap_err().to_string();
         assert!(error.contains("s3://streams/.vidstreamx/jobs/") && error.contains("version 9"), "{error}");
     }
 }

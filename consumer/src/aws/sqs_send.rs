@@ -146,13 +146,11 @@ fn batches<'a, 'l>(
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use aws_sdk_sqs::{
-        operation::send_message_batch::SendMessageBatchOutput,
-        types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
-    };
+    use aws_sdk_sqs::types::BatchResultErrorEntry;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
     use super::*;
+    use crate::fixtures::batch_answer;
 
     fn letter(body: &str) -> OutgoingMessage {
         OutgoingMessage { body: body.into(), ..OutgoingMessage::default() }
@@ -164,15 +162,6 @@ mod tests {
             .code("Code")
             .message("m")
             .sender_fault(sender_fault)
-            .build()
-            .unwrap()
-    }
-
-    fn answer(failures: Vec<BatchResultErrorEntry>) -> SendMessageBatchOutput {
-        let none: Vec<SendMessageBatchResultEntry> = Vec::new();
-        SendMessageBatchOutput::builder()
-            .set_successful(Some(none))
-            .set_failed(Some(failures))
             .build()
             .unwrap()
     }
@@ -202,8 +191,8 @@ mod tests {
                 true
             })
             .sequence()
-            .output(|| answer(vec![failed("0", false), failed("1", true)]))
-            .output(|| answer(vec![]))
+            .output(|| batch_answer(vec![failed("0", false), failed("1", true)]))
+            .output(|| batch_answer(vec![]))
             .build();
         let client = mock_client!(aws_sdk_sqs, RuleMode::Sequential, [&rule]);
         let letters = ["a", "b", "c"].map(letter);
@@ -217,7 +206,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_goes_on_refusing_does_not_keep_anybody() {
-        let rule = mock!(Client::send_message_batch).then_output(|| answer(vec![failed("0", false)]));
+        let rule = mock!(Client::send_message_batch).then_output(|| batch_answer(vec![failed("0", false)]));
         let client = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule]);
         let refused =
             send(&client, &"http://localhost/1/uploads".parse().unwrap(), &[letter("a")]).await.unwrap();

@@ -90,17 +90,16 @@ pub(super) async fn settle(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use vidstreamx_job::{Record, State};
+    use vidstreamx_job::State;
 
     use super::*;
-    use crate::fixtures::job;
+    use crate::fixtures;
 
     #[test]
     fn a_message_is_deleted_when_everything_in_it_was_dealt_with() {
         use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
-        let mut record = Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH);
+        let mut record = fixtures::record();
         record.state = State::Failed;
         let failed = || Failed(Box::new(record.clone()));
         let about = DeadLetter::about(&record);

@@ -288,15 +288,14 @@ mod tests {
         },
         types::{BucketVersioningStatus, EncodingType, Object},
     };
-    use aws_sdk_sqs::{
-        operation::send_message_batch::SendMessageBatchOutput,
-        types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
-    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use clap::Parser;
 
     use super::*;
-    use crate::intake::notification::Notification;
+    use crate::{
+        fixtures::{queue_that_refuses, source},
+        intake::notification::Notification,
+    };
 
     #[derive(Parser)]
     struct Line {
@@ -357,36 +356,6 @@ mod tests {
 
     type Sent = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-    /// A queue that refuses, for good, all about `refused`.
-    fn queue(sent: &Sent, refused: &'static str) -> Rule {
-        let (sent, latest) = (Arc::clone(sent), Arc::new(Mutex::new(Vec::new())));
-        let seen = Arc::clone(&latest);
-        mock!(aws_sdk_sqs::Client::send_message_batch)
-            .match_requests(move |request| {
-                *seen.lock().unwrap() = request.entries().to_vec();
-                true
-            })
-            .then_output(move || {
-                let mut failed = Vec::new();
-                for entry in latest.lock().unwrap().iter() {
-                    if entry.message_body().contains(refused) {
-                        let failure = BatchResultErrorEntry::builder().id(entry.id()).code("No");
-                        failed.push(failure.sender_fault(true).build().unwrap());
-                        continue;
-                    }
-                    let request = entry.message_attributes().and_then(|all| all.get(RESTART_ATTRIBUTE));
-                    let request = request.and_then(|value| value.string_value()).map(str::to_owned);
-                    sent.lock().unwrap().push((entry.message_body().to_owned(), request));
-                }
-                let none: Vec<SendMessageBatchResultEntry> = Vec::new();
-                SendMessageBatchOutput::builder()
-                    .set_successful(Some(none))
-                    .set_failed(Some(failed))
-                    .build()
-                    .unwrap()
-            })
-    }
-
     /// What is said, how it ended, and which messages were sent.
     async fn submitted(
         words: &[&str],
@@ -396,7 +365,13 @@ mod tests {
         let rules: Vec<_> = rules.iter().collect();
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules);
         let sent = Sent::default();
-        let queue = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&queue(&sent, refused)]);
+        let taken = Arc::clone(&sent);
+        let queue = queue_that_refuses(refused, move |entry| {
+            let request = entry.message_attributes().and_then(|all| all.get(RESTART_ATTRIBUTE));
+            let request = request.and_then(|value| value.string_value()).map(str::to_owned);
+            taken.lock().unwrap().push((entry.message_body().to_owned(), request));
+        });
+        let queue = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&queue]);
         let uploads = Uploads::new(s3, "uploads".parse().unwrap());
         let mut out = Vec::new();
         let result = submit(&uploads, &queue, &arguments(words), Timestamp::UNIX_EPOCH, &mut out).await;
@@ -415,13 +390,8 @@ mod tests {
         let (text, result, sent) = submitted(&["s3://uploads/films/"], &rules, NOTHING).await;
         assert!(result.is_ok());
         assert_eq!(text, "13 objects submitted; 2 left out for their suffixes\n");
-        let expected = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "films/a +\u{1}.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e-1".into()),
-            size: Some(5),
-        };
+        let etag = Some("e-1".into());
+        let expected = Source { etag, size: Some(5), ..source("films/a +\u{1}.mp4") };
         assert_eq!(sent[0], (expected, None));
         assert_eq!(sent.len(), 13);
     }
