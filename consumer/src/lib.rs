@@ -1,9 +1,9 @@
 //! The consumer: from a message in the queue to a finished video.
 //!
-//! The rooms in the order a video meets them: [`cli`] starts the program with its [`config`] and its
-//! [`services`]; [`intake`] receives messages and turns them into jobs; [`reconcile`] takes each job through
-//! its record; [`inspect`] reads the upload's header, by which [`sizing`] chooses the task's size. [`aws`]
-//! makes the calls, [`metrics`] counts, and [`http`] serves the counts and the health. [`commands`] holds the
+//! The rooms in the order a video meets them: `cli` starts the program with its `config` and its
+//! `services`; `intake` receives messages and turns them into jobs; `reconcile` takes each job through
+//! its record; `inspect` reads the upload's header, by which `sizing` chooses the task's size. `aws`
+//! makes the calls, `metrics` counts, and `http` serves the counts and the health. `commands` holds the
 //! other commands of the program.
 //!
 //! Imports between rooms run one way, from the end of this list to its start: `aws`, `inspect`, `sizing`,

@@ -75,7 +75,7 @@ pub struct RefusedEntry {
 
 /// The queue of upload events.
 pub trait Queue: Send + Sync {
-    /// Waits up to `wait` for up to [`BATCH`] messages, which then stay invisible for `visibility`.
+    /// Waits up to `wait` for up to `BATCH` messages, which then stay invisible for `visibility`.
     ///
     /// # Errors
     /// The call failed. Messages may have been delivered.
@@ -93,7 +93,7 @@ pub trait Queue: Send + Sync {
     /// The call failed. The message may have been sent.
     fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> CallFuture<'a, ()>;
 
-    /// Makes up to [`BATCH`] messages visible again after `visibility`, counted from now. Returns the
+    /// Makes up to `BATCH` messages visible again after `visibility`, counted from now. Returns the
     /// entries that were refused.
     ///
     /// # Errors

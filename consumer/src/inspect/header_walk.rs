@@ -34,7 +34,7 @@ const HANDLER: u64 = 12;
 /// The next step of a walk.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
-    /// Read these bytes of the object, at most [`READ`], and feed them.
+    /// Read these bytes of the object, at most `READ`, and feed them.
     Read(Range<u64>),
     /// The walk is over, with these facts.
     Video(MediaFacts),

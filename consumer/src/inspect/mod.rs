@@ -1,7 +1,7 @@
 //! The inspection of an upload before a task is paid for.
 //!
-//! [`uploads`] is the face to the reconciler. An [`inspection`] reads an upload in at most three small reads:
-//! by its [`file_type`] it may be no video at all; else a [`header_walk`] collects the [`media_facts`] that
+//! `uploads` is the face to the reconciler. An `inspection` reads an upload in at most three small reads:
+//! by its `file_type` it may be no video at all; else a `header_walk` collects the `media_facts` that
 //! decide the task's size.
 
 mod file_type;

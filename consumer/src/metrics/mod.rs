@@ -1,7 +1,7 @@
 //! The consumer's counts, as text for Prometheus and as lines for CloudWatch.
 //!
-//! Prometheus reads totals since the start. CloudWatch adds up what it is sent: each line of [`emf`] holds
-//! the [`window`] since the line before. [`Metrics`] keeps both, so that they agree. Nothing is global, and
+//! Prometheus reads totals since the start. CloudWatch adds up what it is sent: each line of `emf` holds
+//! the `window` since the line before. [`Metrics`] keeps both, so that they agree. Nothing is global, and
 //! no lock is held across a wait.
 
 mod emf;

@@ -14,7 +14,7 @@ use crate::{aws::ecs::Stopped, sizing};
 /// The limit of a job's attempts, and their capacity.
 #[derive(Debug, Clone, Copy)]
 pub struct Policy {
-    /// Attempts before a job fails; see [`Cause::counts`].
+    /// Attempts before a job fails; see `Cause::counts`.
     pub max_attempts: u32,
     /// The capacity, as long as AWS does not interrupt too often.
     pub capacity: Capacity,
