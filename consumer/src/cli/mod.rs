@@ -1,8 +1,8 @@
 //! The program, from its arguments to its exit code.
 //!
 //! [`main`] reads the `arguments`, starts the `log` and calls the command. `run` is the consumer itself; the
-//! other commands have their own room. `usage` makes one line of wrong arguments, `exit` turns errors into exit
-//! codes, and `signals` end the program.
+//! other commands have their own room. `usage` makes one line of wrong arguments, `exit` turns errors into
+//! exit codes, and `signals` end the program.
 
 mod arguments;
 mod exit;
