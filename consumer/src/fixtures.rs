@@ -1,6 +1,15 @@
-//! Values that many unit tests need.
+//! Values and services that many unit tests need.
 
-use vidstreamx_job::{Job, Source};
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_sqs::{
+    Client,
+    operation::send_message_batch::SendMessageBatchOutput,
+    types::{BatchResultErrorEntry, SendMessageBatchRequestEntry},
+};
+use aws_smithy_mocks::{Rule, mock};
+use jiff::Timestamp;
+use vidstreamx_job::{Job, Record, Source};
 
 /// An upload of nine bytes without versions.
 pub(crate) fn source(key: &str) -> Source {
@@ -15,5 +24,49 @@ pub(crate) fn source(key: &str) -> Source {
 
 /// The job of such an upload.
 pub(crate) fn job(key: &str) -> Job {
-    Job::new(source(key), "streams".parse().unwrap(), "default".into())
+    job_of(source(key))
+}
+
+/// The job of an upload.
+pub(crate) fn job_of(source: Source) -> Job {
+    Job::new(source, "streams".parse().unwrap(), "default".into())
+}
+
+/// A new record of the job of `a.mp4`.
+pub(crate) fn record() -> Record {
+    Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH)
+}
+
+/// SQS's answer to a batch of messages.
+pub(crate) fn batch_answer(failed: Vec<BatchResultErrorEntry>) -> SendMessageBatchOutput {
+    let output = SendMessageBatchOutput::builder().set_successful(Some(Vec::new()));
+    output.set_failed(Some(failed)).build().unwrap()
+}
+
+/// The queue `uploads`, which refuses entries for good if their body contains `refused`, and gives all others
+/// to `take`.
+pub(crate) fn queue_that_refuses(
+    refused: &'static str,
+    take: impl Fn(&SendMessageBatchRequestEntry) + Send + Sync + 'static,
+) -> Rule {
+    // A mock's answer does not see the request, so the matcher leaves it here.
+    let latest = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&latest);
+    mock!(Client::send_message_batch)
+        .match_requests(move |request| {
+            *seen.lock().unwrap() = request.entries().to_vec();
+            request.queue_url() == Some("http://localhost/1/uploads")
+        })
+        .then_output(move || {
+            let mut failed = Vec::new();
+            for entry in latest.lock().unwrap().iter() {
+                if entry.message_body().contains(refused) {
+                    let failure = BatchResultErrorEntry::builder().id(entry.id()).code("No");
+                    failed.push(failure.sender_fault(true).build().unwrap());
+                } else {
+                    take(entry);
+                }
+            }
+            batch_answer(failed)
+        })
 }

@@ -8,11 +8,10 @@ use aws_sdk_ecs::{
     operation::run_task::RunTaskError,
     types::{DesiredStatus, Task},
 };
-use futures::future::BoxFuture;
 use vidstreamx_job::{JobId, env};
 
 use crate::{
-    aws::error::{CallError, describe},
+    aws::error::{CallError, CallFuture, describe},
     aws::run_task::{self, Launch, LaunchError, Placement},
 };
 
@@ -49,20 +48,19 @@ pub trait Tasks: Send + Sync {
     ///
     /// # Errors
     /// See [`LaunchError`].
-    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>>;
+    fn run<'a>(&'a self, launch: &'a Launch) -> CallFuture<'a, String, LaunchError>;
 
     /// The states of up to [`BATCH`] tasks, in the order of the ARNs.
     ///
     /// # Errors
     /// The call failed.
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>>;
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>>;
 
     /// The ARN of the job's task with this token; `None` if ECS lists no such task.
     ///
     /// # Errors
     /// The call failed.
-    fn find<'a>(&'a self, job: &'a JobId, token: &'a str)
-    -> BoxFuture<'a, Result<Option<String>, CallError>>;
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str) -> CallFuture<'a, Option<String>>;
 }
 
 /// A cluster of ECS.
@@ -97,7 +95,7 @@ impl Ecs {
 }
 
 impl Tasks for Ecs {
-    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
+    fn run<'a>(&'a self, launch: &'a Launch) -> CallFuture<'a, String, LaunchError> {
         Box::pin(async move {
             match self.placement.request(launch).send_with(&self.launcher).await {
                 Ok(answer) => run_task::started_task(answer),
@@ -114,7 +112,7 @@ impl Tasks for Ecs {
         })
     }
 
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>> {
         Box::pin(async move {
             // An ARN of another cluster would fail the whole call, so it counts as missing.
             let cluster = name(&self.placement.cluster);
@@ -129,11 +127,7 @@ impl Tasks for Ecs {
         })
     }
 
-    fn find<'a>(
-        &'a self,
-        job: &'a JobId,
-        token: &'a str,
-    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str) -> CallFuture<'a, Option<String>> {
         Box::pin(async move {
             let mut arns = Vec::new();
             for desired in [DesiredStatus::Running, DesiredStatus::Stopped] {
@@ -216,9 +210,10 @@ mod tests {
     };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use jiff::Timestamp;
-    use vidstreamx_job::{Attempt, Job, Source};
+    use vidstreamx_job::Attempt;
 
     use super::*;
+    use crate::fixtures::job;
 
     fn ecs(rules: &[&Rule]) -> Ecs {
         let placement = Placement {
@@ -234,15 +229,7 @@ mod tests {
     }
 
     fn launch() -> Launch {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: None,
-        };
-        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
-        Launch::new(&job, Timestamp::UNIX_EPOCH, &Attempt::new(1, Timestamp::UNIX_EPOCH))
+        Launch::new(&job("a.mp4"), Timestamp::UNIX_EPOCH, &Attempt::new(1, Timestamp::UNIX_EPOCH))
     }
 
     #[tokio::test]

@@ -4,6 +4,10 @@ use std::{error::Error, fmt::Write as _};
 
 use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::error::metadata::ErrorMetadata;
+use futures::future::BoxFuture;
+
+/// A call to AWS, on its way.
+pub type CallFuture<'a, T, E = CallError> = BoxFuture<'a, Result<T, E>>;
 
 /// A failed call to AWS.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

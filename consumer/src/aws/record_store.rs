@@ -9,10 +9,9 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
 };
-use futures::future::BoxFuture;
 use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError};
 
-use crate::aws::error::{CallError, status};
+use crate::aws::error::{CallError, CallFuture, status};
 
 /// A record and its version in S3.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,23 +57,20 @@ pub trait RecordStore: Send + Sync {
     ///
     /// # Errors
     /// It cannot be read. `Ok(None)` means that it does not exist.
-    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>>;
+    fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError>;
 
     /// Writes a record: replaces the version `replaced`, or creates the record. Returns its new ETag.
     ///
     /// # Errors
     /// [`SaveError::Conflict`] if the stored version is not `replaced`.
-    fn save<'a>(
-        &'a self,
-        record: &'a Record,
-        replaced: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, SaveError>>;
+    fn save<'a>(&'a self, record: &'a Record, replaced: Option<&'a str>)
+    -> CallFuture<'a, String, SaveError>;
 
     /// The task's report on a job.
     ///
     /// # Errors
     /// It cannot be read. `Ok(None)` means that it does not exist.
-    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>>;
+    fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError>;
 }
 
 /// Records and reports in S3.
@@ -113,7 +109,7 @@ impl S3RecordStore {
 }
 
 impl RecordStore for S3RecordStore {
-    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
+    fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError> {
         Box::pin(async move {
             let key = Layout::record(job);
             let Some((json, etag)) = self.get(&key).await? else { return Ok(None) };
@@ -126,7 +122,7 @@ impl RecordStore for S3RecordStore {
         &'a self,
         record: &'a Record,
         replaced: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, SaveError>> {
+    ) -> CallFuture<'a, String, SaveError> {
         Box::pin(async move {
             let call = "PutObject";
             let json = serde_json::to_vec(record)
@@ -156,7 +152,7 @@ impl RecordStore for S3RecordStore {
         })
     }
 
-    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
+    fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError> {
         Box::pin(async move {
             let key = job.layout().own("job.json");
             let Some((json, _)) = self.get(&key).await? else { return Ok(None) };
@@ -173,23 +169,12 @@ fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {
 mod tests {
     use aws_sdk_s3::operation::{get_object::GetObjectOutput, put_object::PutObjectOutput};
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
-    use vidstreamx_job::Source;
 
     use super::*;
+    use crate::fixtures::record;
 
     fn s3(rules: &[&Rule]) -> S3RecordStore {
         S3RecordStore::new(mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules), "streams".parse().unwrap())
-    }
-
-    fn job() -> Job {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "a.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: Some(1),
-        };
-        Job::new(source, "streams".parse().unwrap(), "default".into())
     }
 
     fn answer(status: u16, code: &str) -> (u16, Option<String>) {
@@ -197,8 +182,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_write_is_conditional() {
-        let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
+    async fn every_write_has_its_condition() {
+        let record = record();
         let first = mock!(Client::put_object)
             .match_requests(|put| put.if_none_match() == Some("*") && put.if_match().is_none())
             .then_output(|| PutObjectOutput::builder().e_tag("\"1\"").build());
@@ -211,8 +196,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_conflict_differs_from_a_failed_call() {
-        let record = Record::new(&job(), jiff::Timestamp::UNIX_EPOCH);
+    async fn a_lost_race_is_told_from_trouble() {
+        let record = record();
         for (http, error_code, conflict) in [
             (412, "PreconditionFailed", true),
             (409, "ConditionalRequestConflict", true),
@@ -234,14 +219,14 @@ mod tests {
     async fn a_missing_record_is_none_and_an_unreadable_one_is_an_error() {
         let (http, body) = answer(404, "NoSuchKey");
         let missing = mock!(Client::get_object).sequence().http_status(http, body).repeatedly().build();
-        assert!(s3(&[&missing]).load(&job().id).await.unwrap().is_none());
+        assert!(s3(&[&missing]).load(&record().job_id).await.unwrap().is_none());
 
         let newer = mock!(Client::get_object)
             .match_requests(|get| get.key().is_some_and(|key| key.starts_with(".vidstreamx/jobs/")))
             .then_output(|| {
                 GetObjectOutput::builder().body(ByteStream::from_static(b"{\"schema\":9}")).build()
             });
-        let error = s3(&[&newer]).load(&job().id).await.unwrap_err().to_string();
+        let error = s3(&[&newer]).load(&record().job_id).await.unwrap_err().to_string();
         assert!(error.contains("s3://streams/.vidstreamx/jobs/") && error.contains("version 9"), "{error}");
     }
 }

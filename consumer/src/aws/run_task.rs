@@ -256,19 +256,14 @@ mod tests {
     use vidstreamx_job::Source;
 
     use super::*;
+    use crate::fixtures::{job_of, source};
 
     /// Unix seconds have ten digits until 2286, so token lengths stay the same.
     const SINCE: Timestamp = Timestamp::constant(1_777_885_200, 0);
 
     fn job(key: &str, version_id: Option<String>) -> Job {
-        let source = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: key.parse().unwrap(),
-            version_id,
-            etag: Some("b21b84d653bb07b05b1e6b33684dc11b".into()),
-            size: Some(7_651_447),
-        };
-        Job::new(source, "streams".parse().unwrap(), "default".into())
+        let etag = Some("b21b84d653bb07b05b1e6b33684dc11b".into());
+        job_of(Source { version_id, etag, size: Some(7_651_447), ..source(key) })
     }
 
     fn attempt(number: u32) -> Attempt {

@@ -10,12 +10,11 @@ use aws_sdk_sqs::{
         QueueAttributeName,
     },
 };
-use futures::future::BoxFuture;
 
 use jiff::Timestamp;
 
 use crate::{
-    aws::error::CallError,
+    aws::error::{CallError, CallFuture},
     aws::names::QueueUrl,
     aws::sqs_send::{BATCH, OutgoingMessage},
 };
@@ -76,30 +75,25 @@ pub struct RefusedEntry {
 
 /// The queue of upload events.
 pub trait Queue: Send + Sync {
-    /// Waits up to `wait` for up to [`BATCH`] messages, which then stay invisible for `visibility`.
+    /// Waits up to `wait` for up to `BATCH` messages, which then stay invisible for `visibility`.
     ///
     /// # Errors
     /// The call failed. Messages may have been delivered.
-    fn receive(
-        &self,
-        most: usize,
-        wait: Duration,
-        visibility: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Message>, CallError>>;
+    fn receive(&self, most: usize, wait: Duration, visibility: Duration) -> CallFuture<'_, Vec<Message>>;
 
     /// Deletes a message. Deleting one that is gone succeeds.
     ///
     /// # Errors
     /// The call failed. The message may be deleted.
-    fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>>;
+    fn delete<'a>(&'a self, receipt: &'a Receipt) -> CallFuture<'a, ()>;
 
     /// Sends a message to the dead-letter queue.
     ///
     /// # Errors
     /// The call failed. The message may have been sent.
-    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>>;
+    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> CallFuture<'a, ()>;
 
-    /// Makes up to [`BATCH`] messages visible again after `visibility`, counted from now. Returns the
+    /// Makes up to `BATCH` messages visible again after `visibility`, counted from now. Returns the
     /// entries that were refused.
     ///
     /// # Errors
@@ -108,13 +102,13 @@ pub trait Queue: Send + Sync {
         &'a self,
         receipts: &'a [Receipt],
         visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>>;
+    ) -> CallFuture<'a, Vec<RefusedEntry>>;
 
     /// Counts, up to a minute old.
     ///
     /// # Errors
     /// The call failed.
-    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>>;
+    fn backlog(&self) -> CallFuture<'_, Backlog>;
 }
 
 /// A queue in SQS.
@@ -137,12 +131,7 @@ impl Sqs {
 const POLL_GRACE: Duration = Duration::from_secs(10);
 
 impl Queue for Sqs {
-    fn receive(
-        &self,
-        most: usize,
-        wait: Duration,
-        visibility: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
+    fn receive(&self, most: usize, wait: Duration, visibility: Duration) -> CallFuture<'_, Vec<Message>> {
         Box::pin(async move {
             let patience = TimeoutConfig::builder()
                 .read_timeout(wait + POLL_GRACE)
@@ -167,7 +156,7 @@ impl Queue for Sqs {
         })
     }
 
-    fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
+    fn delete<'a>(&'a self, receipt: &'a Receipt) -> CallFuture<'a, ()> {
         Box::pin(async move {
             self.client
                 .delete_message()
@@ -180,7 +169,7 @@ impl Queue for Sqs {
         })
     }
 
-    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
+    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> CallFuture<'a, ()> {
         Box::pin(async move {
             self.client
                 .send_message()
@@ -198,7 +187,7 @@ impl Queue for Sqs {
         &'a self,
         receipts: &'a [Receipt],
         visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
+    ) -> CallFuture<'a, Vec<RefusedEntry>> {
         Box::pin(async move {
             let entries = receipts
                 .iter()
@@ -235,7 +224,7 @@ impl Queue for Sqs {
         })
     }
 
-    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
+    fn backlog(&self) -> CallFuture<'_, Backlog> {
         Box::pin(async move {
             use QueueAttributeName as Name;
             let names = [

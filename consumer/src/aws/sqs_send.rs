@@ -6,6 +6,7 @@ use aws_sdk_sqs::{
     Client,
     types::{MessageAttributeValue, SendMessageBatchRequestEntry},
 };
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 
 use crate::{aws::error::CallError, aws::names::QueueUrl};
 
@@ -16,7 +17,7 @@ pub(crate) const BATCH: usize = 10;
 const BATCH_BYTES: usize = 256 * 1024;
 
 /// Tries of an entry that SQS refuses for a reason of its own.
-const TRIES: u32 = 5;
+const TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A message to send.
@@ -76,7 +77,10 @@ pub async fn send(
 ) -> Result<Vec<RefusedMessage>, CallError> {
     let mut refused = Vec::new();
     let mut pending: Vec<(usize, &OutgoingMessage)> = letters.iter().enumerate().collect();
-    for tried in 1..=TRIES {
+    // The pauses only, not `Retryable`: a retry sends the refused entries alone.
+    let mut pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_times(TRIES - 1).build();
+    loop {
+        let pause = pauses.next();
         let mut retry = Vec::new();
         for batch in batches(&pending) {
             let answer = client
@@ -90,7 +94,7 @@ pub async fn send(
                 let Some(&(index, letter)) = entry.id.parse().ok().and_then(|at: usize| batch.get(at)) else {
                     continue;
                 };
-                if entry.sender_fault || tried == TRIES {
+                if entry.sender_fault || pause.is_none() {
                     let reason = format!("{}: {}", entry.code, entry.message.unwrap_or_default());
                     refused.push(RefusedMessage { index, reason });
                 } else {
@@ -98,11 +102,9 @@ pub async fn send(
                 }
             }
         }
+        let Some(pause) = pause.filter(|_| !retry.is_empty()) else { break };
         pending = retry;
-        if pending.is_empty() {
-            break;
-        }
-        tokio::time::sleep(FIRST_PAUSE * 2u32.pow(tried - 1)).await;
+        tokio::time::sleep(pause).await;
     }
     refused.sort_by_key(|refused| refused.index);
     Ok(refused)
@@ -144,13 +146,11 @@ fn batches<'a, 'l>(
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use aws_sdk_sqs::{
-        operation::send_message_batch::SendMessageBatchOutput,
-        types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
-    };
+    use aws_sdk_sqs::types::BatchResultErrorEntry;
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
 
     use super::*;
+    use crate::fixtures::batch_answer;
 
     fn letter(body: &str) -> OutgoingMessage {
         OutgoingMessage { body: body.into(), ..OutgoingMessage::default() }
@@ -162,15 +162,6 @@ mod tests {
             .code("Code")
             .message("m")
             .sender_fault(sender_fault)
-            .build()
-            .unwrap()
-    }
-
-    fn answer(failures: Vec<BatchResultErrorEntry>) -> SendMessageBatchOutput {
-        let none: Vec<SendMessageBatchResultEntry> = Vec::new();
-        SendMessageBatchOutput::builder()
-            .set_successful(Some(none))
-            .set_failed(Some(failures))
             .build()
             .unwrap()
     }
@@ -200,8 +191,8 @@ mod tests {
                 true
             })
             .sequence()
-            .output(|| answer(vec![failed("0", false), failed("1", true)]))
-            .output(|| answer(vec![]))
+            .output(|| batch_answer(vec![failed("0", false), failed("1", true)]))
+            .output(|| batch_answer(vec![]))
             .build();
         let client = mock_client!(aws_sdk_sqs, RuleMode::Sequential, [&rule]);
         let letters = ["a", "b", "c"].map(letter);
@@ -215,11 +206,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_goes_on_refusing_does_not_keep_anybody() {
-        let rule = mock!(Client::send_message_batch).then_output(|| answer(vec![failed("0", false)]));
+        let rule = mock!(Client::send_message_batch).then_output(|| batch_answer(vec![failed("0", false)]));
         let client = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule]);
         let refused =
             send(&client, &"http://localhost/1/uploads".parse().unwrap(), &[letter("a")]).await.unwrap();
         assert_eq!(refused.len(), 1);
-        assert_eq!(rule.num_calls(), TRIES as usize);
+        assert_eq!(rule.num_calls(), TRIES);
     }
 }

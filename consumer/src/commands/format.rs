@@ -8,18 +8,6 @@ use vidstreamx_job::State;
 pub(crate) const STATES: [State; 5] =
     [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
 
-/// The name of a state in records.
-#[must_use]
-pub(crate) const fn state(state: State) -> &'static str {
-    match state {
-        State::Running => "running",
-        State::Done => "done",
-        State::Rejected => "rejected",
-        State::Obsolete => "obsolete",
-        State::Failed => "failed",
-    }
-}
-
 /// Formats a text for one line. Keys and reasons come from uploads, so characters that move the cursor or
 /// change the text direction are escaped.
 #[must_use]

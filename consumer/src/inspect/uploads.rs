@@ -1,11 +1,10 @@
 //! Uploads in S3: inspects them, and checks that they still exist.
 
 use aws_sdk_s3::Client;
-use futures::future::BoxFuture;
 use vidstreamx_job::{Source, unquote_etag};
 
 use super::inspection::{Inspection, inspect};
-use crate::aws::error::{CallError, status};
+use crate::aws::error::{CallError, CallFuture, status};
 
 /// The presence of a job's upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,13 +23,13 @@ pub trait Uploads: Send + Sync {
     ///
     /// # Errors
     /// The call failed or was denied.
-    fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>>;
+    fn inspect<'a>(&'a self, source: &'a Source) -> CallFuture<'a, Inspection>;
 
     /// Checks whether a job's upload still exists.
     ///
     /// # Errors
     /// The call failed or was denied.
-    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>>;
+    fn presence<'a>(&'a self, source: &'a Source) -> CallFuture<'a, Presence>;
 }
 
 /// Uploads in S3.
@@ -38,11 +37,11 @@ pub trait Uploads: Send + Sync {
 pub struct S3Uploads(pub Client);
 
 impl Uploads for S3Uploads {
-    fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
+    fn inspect<'a>(&'a self, source: &'a Source) -> CallFuture<'a, Inspection> {
         Box::pin(inspect(&self.0, source))
     }
 
-    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
+    fn presence<'a>(&'a self, source: &'a Source) -> CallFuture<'a, Presence> {
         Box::pin(async move {
             let head = self.0.head_object().bucket(source.bucket.as_str()).key(source.key.as_str());
             match head.send().await {

@@ -275,6 +275,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::fixtures;
 
     fn fixture(name: &str) -> String {
         std::fs::read_to_string(format!("{}/tests/events/{name}.json", env!("CARGO_MANIFEST_DIR"))).unwrap()
@@ -329,13 +330,8 @@ mod tests {
         fn an_event_about_an_object_decodes_to_the_object(
             key in "\\PC{1,200}", size in any::<Option<u64>>(), version in "[a-z.]{0,9}",
         ) {
-            let source = Source {
-                bucket: "uploads".parse().unwrap(),
-                key: key.parse().unwrap(),
-                version_id: Some(version).filter(|id| !id.is_empty() && id != "null"),
-                etag: Some("e-1".into()),
-                size,
-            };
+            let version_id = Some(version).filter(|id| !id.is_empty() && id != "null");
+            let source = Source { version_id, etag: Some("e-1".into()), size, ..fixtures::source(&key) };
             prop_assert_eq!(decode(&about(&source)), [Notification::Created(source)]);
         }
 

@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{error, info, warn};
+use tracing::{Instrument as _, Span, error, error_span, info, warn};
 use vidstreamx_job::{Backoff, Job, jittered};
 
 use super::{
@@ -234,21 +234,7 @@ impl ReceiveLoop {
             let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
             self.services.metrics.received(age);
         }
-        let mut letters = Vec::new();
-        let mut jobs = Vec::new();
-        for decision in decide::decide(&message.body, &self.options.rules) {
-            match decision {
-                Decision::Run(job) => jobs.push((job, self.in_flight.enter())),
-                Decision::Ignore { reason, object_ref: ObjectRef { bucket, key } } => {
-                    info!(message.id, s3.bucket = bucket, s3.key = key, reason, "event ignored");
-                }
-                Decision::DeadLetter { reason, object_ref: ObjectRef { bucket, key }, body } => {
-                    warn!(message.id, s3.bucket = bucket, s3.key = key, reason, "event rejected");
-                    letters.push(DeadLetter { body, reason, job: None });
-                }
-            }
-        }
-        jobs.shrink_to_fit();
+        let (jobs, letters) = message_span(&message).in_scope(|| self.jobs_of(&message));
         // The body is no longer needed and can be long, so its memory is freed.
         let message = Message { body: String::new(), ..message };
         self.messages.spawn(follow(
@@ -260,6 +246,26 @@ impl ReceiveLoop {
             jobs,
             letters,
         ));
+    }
+
+    /// The jobs of a message, and the dead letters about the rest of it.
+    fn jobs_of(&self, message: &Message) -> (Vec<(Job, VideoInFlight)>, Vec<DeadLetter>) {
+        let mut jobs = Vec::new();
+        let mut letters = Vec::new();
+        for decision in decide::decide(&message.body, &self.options.rules) {
+            match decision {
+                Decision::Run(job) => jobs.push((job, self.in_flight.enter())),
+                Decision::Ignore { reason, object_ref: ObjectRef { bucket, key } } => {
+                    info!(s3.bucket = bucket, s3.key = key, reason, "event ignored");
+                }
+                Decision::DeadLetter { reason, object_ref: ObjectRef { bucket, key }, body } => {
+                    warn!(s3.bucket = bucket, s3.key = key, reason, "event rejected");
+                    letters.push(DeadLetter { body, reason, job: None });
+                }
+            }
+        }
+        jobs.shrink_to_fit();
+        (jobs, letters)
     }
 }
 
@@ -287,20 +293,29 @@ async fn follow(
     letters: Vec<DeadLetter>,
 ) {
     let received = Instant::now();
-    let restart = restart_request(&message);
+    let restart = message_span(&message).in_scope(|| restart_request(&message));
     let ends = jobs.into_iter().map(async |(job, in_flight)| {
         let end = reconciler.follow(&job, restart.as_ref(), received).await;
         drop(in_flight);
         end
     });
     let settlement = settle::settlement(letters, join_all(ends).await);
-    let letters = Box::pin(settle::settle(&*queue, &message, held, settlement)).await;
+    let letters = Box::pin(
+        settle::settle(&*queue, &message.receipt, held, settlement).instrument(message_span(&message)),
+    )
+    .await;
     (0..letters).for_each(|_| metrics.dead_lettered());
 }
 
 /// The restart request of a message. A request that does not parse is ignored.
 fn restart_request(message: &Message) -> Option<RestartRequest> {
     let request = message.restart.as_deref()?.parse();
-    let ignored = |error: &_| warn!(message.id, %error, "the attribute {RESTART_ATTRIBUTE} is ignored");
+    let ignored = |error: &_| warn!(%error, "the attribute {RESTART_ATTRIBUTE} is ignored");
     request.inspect_err(ignored).ok()
+}
+
+/// The context of a message's log lines. Always enabled, so that warnings have it at every log level. A span
+/// lasts for a step only: ten thousand messages may wait at a time.
+fn message_span(message: &Message) -> Span {
+    error_span!("message", message.id = message.id.as_str())
 }

@@ -7,7 +7,7 @@ use tracing::{debug, error, warn};
 
 use super::{dead_letter::DeadLetter, visibility::HeldMessage};
 use crate::{
-    aws::sqs::{Message, Queue},
+    aws::sqs::{Queue, Receipt},
     reconcile::JobEnd,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlem
 /// Carries out a settlement. Returns the number of dead letters sent.
 pub(super) async fn settle(
     queue: &dyn Queue,
-    message: &Message,
+    receipt: &Receipt,
     held: HeldMessage,
     settlement: Settlement,
 ) -> usize {
@@ -62,15 +62,15 @@ pub(super) async fn settle(
                 if let Err(error) = (|| queue.send_dead_letter(&letter)).retry(retries).await {
                     // The message stays in the queue. It is received again until SQS moves it to the
                     // dead-letter queue.
-                    error!(message.id, %error, "a message cannot be sent to the dead-letter queue");
+                    error!(%error, "a message cannot be sent to the dead-letter queue");
                     return 0;
                 }
             }
-            match (|| queue.delete(&message.receipt)).retry(retries).await {
-                Ok(()) => debug!(message.id, "message deleted"),
+            match (|| queue.delete(receipt)).retry(retries).await {
+                Ok(()) => debug!("message deleted"),
                 // Harmless, because the records say that its videos have ended.
                 Err(error) => {
-                    warn!(message.id, %error, "a settled message was not deleted and will be received again");
+                    warn!(%error, "a settled message was not deleted and will be received again");
                 }
             }
             drop(held);
@@ -79,10 +79,10 @@ pub(super) async fn settle(
         Settlement::Postpone => {
             // Dropped first; otherwise the keeper would extend the message again.
             drop(held);
-            let receipts = std::slice::from_ref(&message.receipt);
+            let receipts = std::slice::from_ref(receipt);
             // Not retried, because the message is invisible until the end of its last extension anyway.
             if let Err(error) = queue.set_visibility(receipts, POSTPONED_FOR).await {
-                debug!(message.id, %error, "a message was not postponed");
+                debug!(%error, "a message was not postponed");
             }
             0
         }
@@ -91,17 +91,16 @@ pub(super) async fn settle(
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
-    use vidstreamx_job::{Record, State};
+    use vidstreamx_job::State;
 
     use super::*;
-    use crate::fixtures::job;
+    use crate::fixtures;
 
     #[test]
     fn a_message_is_deleted_when_all_its_records_are_settled() {
         use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
-        let mut record = Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH);
+        let mut record = fixtures::record();
         record.state = State::Failed;
         let failed = || Failed(Box::new(record.clone()));
         let about = DeadLetter::about(&record);

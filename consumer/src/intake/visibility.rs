@@ -124,12 +124,11 @@ impl Drop for HeldMessage {
 
 #[cfg(test)]
 mod tests {
-    use futures::future::BoxFuture;
     use tokio::time::{Instant, sleep};
 
     use super::*;
     use crate::{
-        aws::error::CallError,
+        aws::error::CallFuture,
         aws::sqs::{Backlog, Message, RefusedEntry},
         aws::sqs_send::OutgoingMessage,
     };
@@ -139,25 +138,20 @@ mod tests {
     struct RecordingQueue(Mutex<Vec<(Vec<Receipt>, Duration)>>);
 
     impl Queue for RecordingQueue {
-        fn receive(
-            &self,
-            _: usize,
-            _: Duration,
-            _: Duration,
-        ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
+        fn receive(&self, _: usize, _: Duration, _: Duration) -> CallFuture<'_, Vec<Message>> {
             unimplemented!()
         }
-        fn delete<'a>(&'a self, _: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
+        fn delete<'a>(&'a self, _: &'a Receipt) -> CallFuture<'a, ()> {
             unimplemented!()
         }
-        fn send_dead_letter<'a>(&'a self, _: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
+        fn send_dead_letter<'a>(&'a self, _: &'a OutgoingMessage) -> CallFuture<'a, ()> {
             unimplemented!()
         }
         fn set_visibility<'a>(
             &'a self,
             receipts: &'a [Receipt],
             visibility: Duration,
-        ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
+        ) -> CallFuture<'a, Vec<RefusedEntry>> {
             self.0.lock().unwrap().push((receipts.to_vec(), visibility));
             let over = receipts.iter().filter(|receipt| receipt.0.starts_with("over"));
             let refused = over
@@ -169,7 +163,7 @@ mod tests {
                 .collect();
             Box::pin(async { Ok(refused) })
         }
-        fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
+        fn backlog(&self) -> CallFuture<'_, Backlog> {
             unimplemented!()
         }
     }

@@ -30,6 +30,9 @@ impl From<ShuttingDown> for GivenUp {
     }
 }
 
+/// The record after a step.
+pub(super) type StepResult = Result<Box<Stored>, GivenUp>;
+
 /// Reads and writes the objects of jobs, with retries.
 pub(super) struct JobStore {
     records: Arc<dyn RecordStore>,
@@ -48,7 +51,7 @@ impl JobStore {
     }
 
     /// The job's record as it is now, or `stored` if the record was deleted.
-    pub(super) async fn reload(&self, stored: Box<Stored>) -> Result<Box<Stored>, GivenUp> {
+    pub(super) async fn reload(&self, stored: Box<Stored>) -> StepResult {
         Ok(self.load(&stored.record.job_id).await?.map_or(stored, Box::new))
     }
 

@@ -166,16 +166,12 @@ mod tests {
     use vidstreamx_job::{Outcome, Report, Restart};
 
     use super::*;
-    use crate::fixtures::job;
+    use crate::fixtures::record;
     use crate::reconcile::{task_outcome::classify, task_watcher::TaskEnd};
 
     const EXITED: &str = "EssentialContainerExited";
     const SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
     const POLICY: Policy = Policy { max_attempts: 3, capacity: Capacity::Spot };
-
-    fn record() -> Record {
-        Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH)
-    }
 
     fn begin(record: &mut Record) -> u32 {
         let NextStep::Begin { since, pause } = next_step(record) else { panic!("{record:?}") };

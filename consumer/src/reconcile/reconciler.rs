@@ -25,7 +25,7 @@ use super::{
     admission::{self, Admission},
     attempt_context::AttemptContext,
     calls::{Calls, ShuttingDown},
-    job_store::{GivenUp, JobStore},
+    job_store::{GivenUp, JobStore, StepResult},
     launch_throttle::LaunchThrottle,
     launcher::{Launched, Launcher, log_taken_over},
     next_step::{self, NextStep, Policy, next_step},
@@ -315,7 +315,7 @@ impl Reconciler {
         job: &Job,
         restart: Option<&RestartRequest>,
         context: &mut AttemptContext<'_>,
-    ) -> Result<Box<Stored>, GivenUp> {
+    ) -> StepResult {
         let mut record = Record::new(job, (self.clock)());
         if let Some(forced @ RestartRequest::Forced { .. }) = restart {
             // The first attempt fulfils the request, also if the message is delivered again.
@@ -352,12 +352,7 @@ impl Reconciler {
     }
 
     /// Begins the next attempt.
-    async fn begin(
-        &self,
-        job: &Job,
-        stored: Box<Stored>,
-        context: &mut AttemptContext<'_>,
-    ) -> Result<Box<Stored>, GivenUp> {
+    async fn begin(&self, job: &Job, stored: Box<Stored>, context: &mut AttemptContext<'_>) -> StepResult {
         let Stored { mut record, etag } = *stored;
         if !record.attempts.is_empty() {
             context.needed_since = Instant::now();
@@ -386,12 +381,7 @@ impl Reconciler {
     }
 
     /// Launches the attempt's task and writes its ARN into the record.
-    async fn launch(
-        &self,
-        job: &Job,
-        stored: Box<Stored>,
-        context: &mut AttemptContext<'_>,
-    ) -> Result<Box<Stored>, GivenUp> {
+    async fn launch(&self, job: &Job, stored: Box<Stored>, context: &mut AttemptContext<'_>) -> StepResult {
         let Stored { mut record, etag } = *stored;
         match self.launcher.launch(job, &record, context).await? {
             Launched::Started(arn) => {
@@ -407,7 +397,7 @@ impl Reconciler {
     }
 
     /// Classifies the end of the attempt's task and writes it into the record.
-    async fn stopped(&self, job: &Job, stored: Box<Stored>, end: TaskEnd) -> Result<Box<Stored>, GivenUp> {
+    async fn stopped(&self, job: &Job, stored: Box<Stored>, end: TaskEnd) -> StepResult {
         let Stored { mut record, etag } = *stored;
         let mut report = self.store.report(job).await?;
         // If the report alone decides, it must not be an earlier attempt's.

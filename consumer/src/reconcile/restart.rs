@@ -69,10 +69,10 @@ mod tests {
     use vidstreamx_job::{Attempt, Restart};
 
     use super::*;
-    use crate::fixtures::job;
+    use crate::fixtures;
 
     fn record(state: State, attempts: u32) -> Record {
-        let mut record = Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH);
+        let mut record = fixtures::record();
         record.state = state;
         record.attempts.extend((1..=attempts).map(|number| Attempt::new(number, Timestamp::UNIX_EPOCH)));
         record

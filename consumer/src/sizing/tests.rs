@@ -1,6 +1,10 @@
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    fargate::{FARGATE, GIB, MOST_MEMORY, STORAGE_GIB, VCPU, check},
+    *,
+};
+use crate::inspect::media_facts::codecs;
 
 /// The template's.
 const BASE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };

@@ -10,13 +10,12 @@ use std::{
     time::Duration,
 };
 
-use futures::future::BoxFuture;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
     aws::{
         ecs::{TaskStatus, Tasks},
-        error::CallError,
+        error::{CallError, CallFuture},
         record_store::{LoadError, RecordStore, SaveError, Stored},
         run_task::{Launch, LaunchError},
         sqs::{Backlog, Message, Queue, Receipt, RefusedEntry},
@@ -156,23 +155,18 @@ impl FaultyClient {
 }
 
 impl Queue for FaultyClient {
-    fn receive(
-        &self,
-        most: usize,
-        wait: Duration,
-        visibility: Duration,
-    ) -> BoxFuture<'_, Result<Vec<Message>, CallError>> {
+    fn receive(&self, most: usize, wait: Duration, visibility: Duration) -> CallFuture<'_, Vec<Message>> {
         Box::pin(self.call(async move { Ok(self.aws.poll(most, wait, visibility).await) }))
     }
 
-    fn delete<'a>(&'a self, receipt: &'a Receipt) -> BoxFuture<'a, Result<(), CallError>> {
+    fn delete<'a>(&'a self, receipt: &'a Receipt) -> CallFuture<'a, ()> {
         Box::pin(self.call(async {
             self.aws.delete(receipt);
             Ok(())
         }))
     }
 
-    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> BoxFuture<'a, Result<(), CallError>> {
+    fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> CallFuture<'a, ()> {
         Box::pin(self.call(async {
             self.aws.send_dead_letter(message);
             Ok(())
@@ -183,7 +177,7 @@ impl Queue for FaultyClient {
         &'a self,
         receipts: &'a [Receipt],
         visibility: Duration,
-    ) -> BoxFuture<'a, Result<Vec<RefusedEntry>, CallError>> {
+    ) -> CallFuture<'a, Vec<RefusedEntry>> {
         Box::pin(self.call(async move {
             // Entries of a batch also fail on their own.
             let lost = |_: &&Receipt| self.faults.happens(self.faults.errors);
@@ -199,13 +193,13 @@ impl Queue for FaultyClient {
         }))
     }
 
-    fn backlog(&self) -> BoxFuture<'_, Result<Backlog, CallError>> {
+    fn backlog(&self) -> CallFuture<'_, Backlog> {
         Box::pin(self.call(async { Ok(self.aws.backlog()) }))
     }
 }
 
 impl Tasks for FaultyClient {
-    fn run<'a>(&'a self, launch: &'a Launch) -> BoxFuture<'a, Result<String, LaunchError>> {
+    fn run<'a>(&'a self, launch: &'a Launch) -> CallFuture<'a, String, LaunchError> {
         self.note(0);
         Box::pin(self.call(async {
             let arn = self.aws.run(launch)?;
@@ -217,22 +211,18 @@ impl Tasks for FaultyClient {
         }))
     }
 
-    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> BoxFuture<'a, Result<Vec<TaskStatus>, CallError>> {
+    fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>> {
         self.note(1);
         Box::pin(self.call(async { Ok(self.aws.describe(arns)) }))
     }
 
-    fn find<'a>(
-        &'a self,
-        job: &'a JobId,
-        token: &'a str,
-    ) -> BoxFuture<'a, Result<Option<String>, CallError>> {
+    fn find<'a>(&'a self, job: &'a JobId, token: &'a str) -> CallFuture<'a, Option<String>> {
         Box::pin(self.call(async { Ok(self.aws.find(job, token)) }))
     }
 }
 
 impl RecordStore for FaultyClient {
-    fn load<'a>(&'a self, job: &'a JobId) -> BoxFuture<'a, Result<Option<Stored>, LoadError>> {
+    fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError> {
         Box::pin(self.call(async { self.aws.load(job) }))
     }
 
@@ -240,21 +230,21 @@ impl RecordStore for FaultyClient {
         &'a self,
         record: &'a Record,
         replaced: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, SaveError>> {
+    ) -> CallFuture<'a, String, SaveError> {
         Box::pin(self.call(async move { self.aws.save(record, replaced) }))
     }
 
-    fn report<'a>(&'a self, job: &'a Job) -> BoxFuture<'a, Result<Option<Report>, LoadError>> {
+    fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError> {
         Box::pin(self.call(async { Ok(self.aws.report(job)) }))
     }
 }
 
 impl Uploads for FaultyClient {
-    fn presence<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Presence, CallError>> {
+    fn presence<'a>(&'a self, source: &'a Source) -> CallFuture<'a, Presence> {
         Box::pin(self.call(async { self.aws.presence(source) }))
     }
 
-    fn inspect<'a>(&'a self, source: &'a Source) -> BoxFuture<'a, Result<Inspection, CallError>> {
+    fn inspect<'a>(&'a self, source: &'a Source) -> CallFuture<'a, Inspection> {
         Box::pin(self.call(async { self.aws.inspect(source) }))
     }
 }

@@ -7,9 +7,8 @@ use vidstreamx_consumer::intake::dead_letter::DeadLetter;
 use vidstreamx_job::{Capacity, State};
 
 use crate::{
-    dead_keys, drain, ends, event,
+    Consumer, crash_after, dead_keys, drain, ends, event,
     fake_aws::{FakeAws, TaskScript},
-    start,
 };
 
 #[tokio::test(start_paused = true)]
@@ -30,13 +29,12 @@ async fn a_video_whose_launch_is_invalid_fails_and_blocks_no_other() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 10));
     aws.refuse_key("odd.mp4");
     aws.send(event(&["odd.mp4"]));
-    let (consumer, shutdown) = start(&aws);
+    let consumer = Consumer::start(&aws);
     sleep(Duration::from_secs(5)).await;
     aws.send(event(&["a.mp4"]));
     sleep(Duration::from_secs(20)).await;
     assert_eq!(ends(&aws, "a.mp4"), (State::Done, 1));
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 
     drain(&aws).await;
     let record = aws.record("odd.mp4");
@@ -96,9 +94,7 @@ async fn a_task_that_ecs_has_forgotten_is_classified_by_its_report() {
             |_, nth| if nth == 1 { TaskScript::exit(0, 60) } else { panic!("the first task was enough") },
         );
     aws.send(event(&["a.mp4"]));
-    let (crashed, _) = start(&aws);
-    sleep(Duration::from_secs(10)).await;
-    crashed.abort();
+    crash_after(&aws, Duration::from_secs(10)).await;
     sleep(Duration::from_hours(5)).await;
     drain(&aws).await;
     assert_eq!((ends(&aws, "a.mp4"), aws.queued()), ((State::Done, 1), 0));
@@ -115,9 +111,7 @@ async fn a_report_from_before_a_restart_does_not_decide_about_a_forgotten_task()
     aws.send(event(&["a.mp4"]));
     drain(&aws).await;
     aws.send_with_restart(event(&["a.mp4"]), Some("force-1".into()));
-    let (crashed, _) = start(&aws);
-    sleep(Duration::from_secs(10)).await;
-    crashed.abort();
+    crash_after(&aws, Duration::from_secs(10)).await;
     sleep(Duration::from_hours(5)).await;
     drain(&aws).await;
     assert_eq!((ends(&aws, "a.mp4"), aws.launches().len()), ((State::Done, 3), 3));

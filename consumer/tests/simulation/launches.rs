@@ -3,26 +3,21 @@
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-use vidstreamx_consumer::intake::{self};
 
 use crate::{
-    MAX_TASKS, drain, event,
+    Consumer, MAX_TASKS, drain, event,
     fake_aws::{FakeAws, TaskScript},
-    options, start,
+    options, send_numbered,
 };
 
 #[tokio::test(start_paused = true)]
 async fn refusals_by_ecs_cost_time_but_neither_videos_nor_receives() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 60));
-    for n in 0..200 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
+    send_numbered(&aws, 200);
     aws.refuse_for(Duration::from_hours(2));
-    let shutdown = CancellationToken::new();
     let mut many = options(false);
     many.jobs.max_tasks = 1000;
-    let consumer = tokio::spawn(intake::run(aws.services(), many, shutdown.clone()));
+    let consumer = Consumer::start_with(&aws, many);
     sleep(Duration::from_hours(2) - Duration::from_secs(1)).await;
     // The messages received before the first refusal are held, and one more every five minutes. All others
     // stay in the queue.
@@ -32,8 +27,7 @@ async fn refusals_by_ecs_cost_time_but_neither_videos_nor_receives() {
     assert!((100..400).contains(&aws.run_task_calls()), "{}", aws.run_task_calls());
     sleep(Duration::from_mins(10)).await;
     assert_eq!((aws.launches().len(), aws.queued(), aws.dead().len()), (200, 0, 0));
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 }
 
 /// Its size may be beyond a quota that other videos keep to.
@@ -42,15 +36,12 @@ async fn a_video_that_ecs_always_refuses_does_not_block_others() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 60));
     aws.refuse_key_by_quota("huge.mp4");
     aws.send(event(&["huge.mp4"]));
-    let (consumer, shutdown) = start(&aws);
+    let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(10)).await;
-    for n in 0..30 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
+    send_numbered(&aws, 30);
     sleep(Duration::from_hours(1)).await;
     assert_eq!((aws.queued(), aws.launches().len(), aws.most_receives()), (1, 30, 1));
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,15 +50,12 @@ async fn receiving_stops_while_no_task_starts_and_nothing_is_lost() {
         1..=5 => TaskScript::stopped(None, "TaskFailedToStart", 20),
         _ => TaskScript::exit(0, 30),
     });
-    for n in 0..40 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
-    let (consumer, shutdown) = start(&aws);
+    send_numbered(&aws, 40);
+    let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(2)).await;
     // The first ten, and none after three of them failed.
     assert_eq!(aws.records(), MAX_TASKS);
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
     drain(&aws).await;
     assert_eq!((aws.dead().len(), aws.queued(), aws.records()), (0, 0, 40));
 }
@@ -75,15 +63,11 @@ async fn receiving_stops_while_no_task_starts_and_nothing_is_lost() {
 #[tokio::test(start_paused = true)]
 async fn launches_keep_to_the_rate() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 600));
-    for n in 0..100 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
-    let shutdown = CancellationToken::new();
+    send_numbered(&aws, 100);
     let mut many = options(false);
     many.jobs.max_tasks = 1000;
-    let consumer = tokio::spawn(intake::run(aws.services(), many, shutdown.clone()));
+    let consumer = Consumer::start_with(&aws, many);
     sleep(Duration::from_secs(3)).await;
     assert!((50..=61).contains(&aws.run_task_calls()), "{} in 3 s", aws.run_task_calls());
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 }

@@ -10,6 +10,7 @@ mod attempts;
 #[path = "../fake_aws/mod.rs"]
 mod fake_aws;
 mod launches;
+mod log;
 mod messages;
 mod restarts;
 mod takeover;
@@ -18,7 +19,10 @@ use std::{sync::Arc, time::Duration};
 
 use fake_aws::{FakeAws, s3_record};
 use serde_json::json;
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::intake::{
     self, Options,
@@ -36,13 +40,23 @@ fn event(keys: &[&str]) -> String {
     json!({"Records": keys.iter().map(|key| s3_record(key, 9)).collect::<Vec<_>>()}).to_string()
 }
 
-/// Runs a consumer until the queue is empty. A day is more than any test needs.
-async fn drain(aws: &Arc<FakeAws>) {
-    drain_within(aws, Duration::from_hours(24)).await;
+/// Sends a message each about `0.mp4`, `1.mp4` and so on.
+fn send_numbered(aws: &FakeAws, count: usize) {
+    for n in 0..count {
+        aws.send(event(&[&format!("{n}.mp4")]));
+    }
 }
 
-async fn drain_within(aws: &Arc<FakeAws>, limit: Duration) {
-    let run = intake::run(aws.services(), options(true), CancellationToken::new());
+/// More than almost any test needs.
+const DAY: Duration = Duration::from_hours(24);
+
+/// Runs a consumer until the queue is empty.
+async fn drain(aws: &Arc<FakeAws>) {
+    drain_within(aws, options(true), DAY).await;
+}
+
+async fn drain_within(aws: &Arc<FakeAws>, options: Options, limit: Duration) {
+    let run = intake::run(aws.services(), options, CancellationToken::new());
     timeout(limit, run).await.expect("the queue never became empty");
 }
 
@@ -56,9 +70,34 @@ fn dead_keys(aws: &FakeAws) -> Vec<String> {
     keys.collect()
 }
 
-fn start(aws: &Arc<FakeAws>) -> (JoinHandle<()>, CancellationToken) {
-    let shutdown = CancellationToken::new();
-    (tokio::spawn(intake::run(aws.services(), options(false), shutdown.clone())), shutdown)
+/// A consumer at work.
+struct Consumer {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl Consumer {
+    fn start(aws: &Arc<FakeAws>) -> Self {
+        Self::start_with(aws, options(false))
+    }
+
+    fn start_with(aws: &Arc<FakeAws>, options: Options) -> Self {
+        let shutdown = CancellationToken::new();
+        Self { task: tokio::spawn(intake::run(aws.services(), options, shutdown.clone())), shutdown }
+    }
+
+    async fn shut_down(self) {
+        self.shutdown.cancel();
+        self.task.await.unwrap();
+    }
+}
+
+/// Ends a consumer without a shutdown, so long after its start.
+async fn crash_after(aws: &Arc<FakeAws>, duration: Duration) {
+    let consumer = Consumer::start(aws);
+    sleep(duration).await;
+    consumer.task.abort();
+    assert!(consumer.task.await.is_err());
 }
 
 fn ends(aws: &FakeAws, key: &str) -> (State, usize) {

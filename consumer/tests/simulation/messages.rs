@@ -8,17 +8,16 @@ use vidstreamx_consumer::intake::dead_letter::{DeadLetter, REASON};
 use vidstreamx_job::{Record, State};
 
 use crate::{
-    MAX_TASKS, dead_keys, drain, drain_within, ends, event,
+    Consumer, MAX_TASKS, dead_keys, drain, drain_within, ends, event,
     fake_aws::{FakeAws, TaskScript, s3_record},
-    start,
+    log::Log,
+    options, send_numbered,
 };
 
 #[tokio::test(start_paused = true)]
 async fn every_upload_runs_one_task_and_its_message_is_deleted() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 300));
-    for n in 0..25 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
+    send_numbered(&aws, 25);
     let started = Instant::now();
     drain(&aws).await;
     assert_eq!((aws.launches().len(), aws.dead().len(), aws.queued()), (25, 0, 0));
@@ -45,13 +44,12 @@ async fn a_message_of_many_videos_keeps_to_the_limit_of_tasks() {
 async fn a_message_stays_invisible_while_its_task_runs() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 6 * 3600));
     aws.send(event(&["long.mp4"]));
-    let (consumer, shutdown) = start(&aws);
+    let consumer = Consumer::start(&aws);
     for _ in 0..5 * 60 {
         sleep(Duration::from_mins(1)).await;
         assert_eq!((aws.visible(), aws.most_receives()), (0, 1));
     }
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +115,7 @@ async fn no_task_runs_for_an_upload_that_is_evidently_no_video() {
 async fn a_task_of_thirty_hours_is_one_task_and_its_message_is_deleted() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 30 * 3600));
     aws.send(event(&["long.mp4"]));
-    drain_within(&aws, Duration::from_hours(31)).await;
+    drain_within(&aws, options(true), Duration::from_hours(31)).await;
     assert_eq!((ends(&aws, "long.mp4"), aws.launches().len()), ((State::Done, 1), 1));
     assert_eq!((aws.queued(), aws.dead().len()), (0, 0));
 }
@@ -136,6 +134,7 @@ async fn only_the_failing_video_of_a_message_becomes_a_dead_letter() {
 
 #[tokio::test(start_paused = true)]
 async fn unreadable_messages_and_other_buckets_become_dead_letters_at_once() {
+    let (log, _guard) = Log::start();
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 10));
     let foreign = event(&["a.mp4"]).replace("uploads", "another-bucket");
     aws.send("rubbish".into());
@@ -153,6 +152,9 @@ async fn unreadable_messages_and_other_buckets_become_dead_letters_at_once() {
     assert!(elsewhere.body.contains("another-bucket"));
     assert_eq!((aws.queued(), aws.launches().len(), aws.records()), (0, 1, 1));
     assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    let rejected = log.lines("event rejected");
+    let ids: Vec<_> = rejected.iter().map(|line| &line["span"]["message.id"]).collect();
+    assert_eq!(ids, ["0", "1"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,13 +162,12 @@ async fn the_slowest_video_of_a_message_does_not_block_others() {
     let aws = FakeAws::new(|key, _| TaskScript::exit(0, if key == "0.mp4" { 8 * 3600 } else { 60 }));
     let keys: Vec<_> = (0..MAX_TASKS).map(|n| format!("{n}.mp4")).collect();
     aws.send(event(&keys.iter().map(String::as_str).collect::<Vec<_>>()));
-    let (consumer, shutdown) = start(&aws);
+    let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(2)).await;
     aws.send(event(&["another.mp4"]));
     sleep(Duration::from_mins(3)).await;
     assert_eq!(ends(&aws, "another.mp4"), (State::Done, 1));
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,10 +177,9 @@ async fn a_record_of_another_version_is_left_to_its_consumer() {
     drain(&aws).await;
     aws.put_record(Record { schema: Record::SCHEMA + 1, ..aws.record("a.mp4") });
     aws.send(event(&["a.mp4"]));
-    let (consumer, shutdown) = start(&aws);
+    let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(10)).await;
     assert_eq!((aws.queued(), aws.launches().len()), (1, 1));
     assert!(aws.most_receives() <= 3, "{}", aws.most_receives());
-    shutdown.cancel();
-    consumer.await.unwrap();
+    consumer.shut_down().await;
 }

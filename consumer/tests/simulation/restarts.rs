@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use vidstreamx_consumer::intake::{self, dead_letter::ATTEMPTS};
+use vidstreamx_consumer::intake::dead_letter::ATTEMPTS;
 use vidstreamx_job::{Capacity, State};
 
 use crate::{
-    drain, ends, event,
+    DAY, crash_after, drain, drain_within, ends, event,
     fake_aws::{FakeAws, TaskScript},
-    options, start,
+    options,
 };
 
 #[tokio::test(start_paused = true)]
@@ -99,8 +97,7 @@ async fn a_failed_video_starts_over_after_its_record_is_deleted() {
             // The same token with another request is a conflict.
             options.jobs.policy.capacity = Capacity::OnDemand;
         }
-        let run = intake::run(aws.services(), options, CancellationToken::new());
-        timeout(Duration::from_hours(24), run).await.expect("the queue never became empty");
+        drain_within(&aws, options, DAY).await;
         assert_eq!((ends(&aws, "a.mp4"), aws.launches().len()), ((State::Done, 1), 4));
         assert_eq!((aws.queued(), aws.dead().len()), (0, 1));
     }
@@ -115,10 +112,7 @@ async fn a_crash_after_starting_over_does_not_find_old_tasks() {
         drain(&aws).await;
         aws.delete_record("a.mp4");
         aws.send(event(&["a.mp4"]));
-        let (crashed, _) = start(&aws);
-        sleep(Duration::from_millis(crash)).await;
-        crashed.abort();
-        assert!(crashed.await.is_err());
+        crash_after(&aws, Duration::from_millis(crash)).await;
         drain(&aws).await;
         assert_eq!((ends(&aws, "a.mp4"), aws.launches().len()), ((State::Done, 1), 4), "{crash} ms");
     }

@@ -1,31 +1,25 @@
 //! One consumer continues the work of another that shut down or crashed.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 use vidstreamx_job::State;
 
 use crate::{
-    drain, ends, event,
+    Consumer, crash_after, drain, ends, event,
     fake_aws::{FakeAws, TaskScript},
-    start,
+    log::Log,
+    send_numbered,
 };
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_leaves_tasks_running_and_returns_their_messages_within_seconds() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 600));
-    for n in 0..15 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
-    let (first, shutdown) = start(&aws);
+    send_numbered(&aws, 15);
+    let first = Consumer::start(&aws);
     sleep(Duration::from_mins(1)).await;
-    shutdown.cancel();
-    timeout(Duration::from_secs(5), first).await.expect("takes too long").unwrap();
+    timeout(Duration::from_secs(5), first.shut_down()).await.expect("takes too long");
     assert_eq!((aws.tasks_running(), aws.visible(), aws.queued()), (10, 15, 15));
 
     drain(&aws).await;
@@ -33,45 +27,14 @@ async fn a_shutdown_leaves_tasks_running_and_returns_their_messages_within_secon
     assert_eq!(aws.most_at_once().1, 1);
 }
 
-/// The log lines of this test's thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let lines = tracing_subscriber::fmt().json().flatten_event(true).with_span_list(false);
-        let lines = lines.with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(lines))
-    }
-
-    fn lines(&self, message: &str) -> Vec<Value> {
-        let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["message"] == message).collect()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_task_that_is_taken_over_is_logged_once_with_its_job() {
     let (log, _guard) = Log::start();
     let aws = FakeAws::new(|_, nth| TaskScript::exit(if nth == 1 { 75 } else { 0 }, 600));
     aws.send(event(&["a.mp4"]));
-    let (first, shutdown) = start(&aws);
+    let first = Consumer::start(&aws);
     sleep(Duration::from_mins(1)).await;
-    shutdown.cancel();
-    first.await.unwrap();
+    first.shut_down().await;
     assert!(log.lines("task taken over").is_empty());
 
     drain(&aws).await;
@@ -87,14 +50,11 @@ async fn a_task_that_is_taken_over_is_logged_once_with_its_job() {
 #[tokio::test(start_paused = true)]
 async fn a_poll_that_is_open_at_shutdown_loses_no_message() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 600));
-    for n in 0..3 {
-        aws.send(event(&[&format!("{n}.mp4")]));
-    }
-    let (consumer, shutdown) = start(&aws);
+    send_numbered(&aws, 3);
+    let consumer = Consumer::start(&aws);
     // In the middle of a poll.
     sleep(Duration::from_secs(50)).await;
-    shutdown.cancel();
-    timeout(Duration::from_secs(5), consumer).await.expect("takes too long").unwrap();
+    timeout(Duration::from_secs(5), consumer.shut_down()).await.expect("takes too long");
     sleep(Duration::from_secs(22)).await;
     assert_eq!((aws.visible(), aws.most_receives(), aws.queued()), (3, 1, 3));
 }
@@ -112,10 +72,7 @@ async fn a_crash_at_any_moment_starts_no_second_task() {
             aws.forget_tokens();
         }
         aws.send(event(&["a.mp4"]));
-        let (crashed, _) = start(&aws);
-        sleep(Duration::from_millis(crash)).await;
-        crashed.abort();
-        assert!(crashed.await.is_err());
+        crash_after(&aws, Duration::from_millis(crash)).await;
         drain(&aws).await;
         assert_eq!((aws.launches().len(), aws.queued(), aws.dead().len()), (1, 0, 0), "{moment}");
         assert_eq!(ends(&aws, "a.mp4"), (State::Done, 1), "{moment}");

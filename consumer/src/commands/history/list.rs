@@ -29,7 +29,7 @@ impl Line {
         let share = video.progress.as_ref().map(|progress| share(progress.share));
         Self {
             when: record.updated_at,
-            state: [Some(format::state(record.state).to_owned()), share]
+            state: [Some(record.state.name().to_owned()), share]
                 .into_iter()
                 .flatten()
                 .collect::<Vec<_>>()
@@ -173,7 +173,7 @@ pub(crate) struct Summary {
 impl Summary {
     /// Counts a video.
     pub(crate) fn add(&mut self, record: &Record) {
-        *self.states.entry(format::state(record.state)).or_default() += 1;
+        *self.states.entry(record.state.name()).or_default() += 1;
         if let Some(cost) = cost(record) {
             self.cost += cost;
             self.with_cost += 1;
@@ -197,7 +197,7 @@ impl Summary {
         let videos = self.states.values().sum();
         let mut line = format!("{} since {} UTC", format::count(videos, "video"), format::minute(since));
         let count = |state: State| {
-            let name = format::state(state);
+            let name = state.name();
             self.states.get(name).map(|count| format!("{count} {name}"))
         };
         let states: Vec<_> = format::STATES.into_iter().filter_map(count).collect();

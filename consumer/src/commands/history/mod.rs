@@ -64,9 +64,8 @@ pub(crate) struct Arguments {
 }
 
 fn state() -> impl TypedValueParser<Value = State> {
-    PossibleValuesParser::new(format::STATES.map(format::state)).map(|name| {
-        format::STATES.into_iter().find(|state| format::state(*state) == name).unwrap_or(State::Running)
-    })
+    PossibleValuesParser::new(format::STATES.map(State::name))
+        .map(|name| format::STATES.into_iter().find(|state| state.name() == name).unwrap_or(State::Running))
 }
 
 /// A failed query.
@@ -104,92 +103,91 @@ pub(crate) async fn show(
     width: Option<u16>,
     out: &mut impl Write,
 ) -> Result<(), HistoryError> {
+    let query = Query { store, arguments, now };
     match &arguments.job {
-        Some(asked) => show_jobs(store, asked, arguments, now, out).await,
-        None => show_list(store, arguments, now, width, out).await,
+        Some(asked) => query.jobs(asked, out).await,
+        None => query.list(width, out).await,
     }
 }
 
 /// Default period of a list.
 const LIST_HOURS: i64 = 24;
 
-async fn show_list(
-    store: &Store,
-    arguments: &Arguments,
+struct Query<'a> {
+    store: &'a Store,
+    arguments: &'a Arguments,
     now: Timestamp,
-    width: Option<u16>,
-    out: &mut impl Write,
-) -> Result<(), HistoryError> {
-    let since = arguments.since.unwrap_or(Since::Ago(jiff::Span::new().hours(LIST_HOURS))).moment(now);
-    let wanted = |record: &Record| {
-        (arguments.state.is_empty() || arguments.state.contains(&record.state))
-            && arguments.key.as_ref().is_none_or(|text| record.source.key.as_str().contains(text))
-    };
-    let mut lines = Vec::new();
-    let mut summary = Summary::default();
-    each(store, Some(since), &wanted, &mut summary, |video, waiting| {
-        if arguments.json {
-            waiting.aside(|| json_line(&video, out))
-        } else {
-            lines.push(Line::new(&video, now));
-            Ok(())
-        }
-    })
-    .await?;
-    if arguments.json {
-        return Ok(());
-    }
-    if !lines.is_empty() {
-        writeln!(out, "{}\n", list::table(lines, width))?;
-    }
-    writeln!(out, "{}", summary.line(since))?;
-    Ok(())
 }
 
-async fn show_jobs(
-    store: &Store,
-    asked: &str,
-    arguments: &Arguments,
-    now: Timestamp,
-    out: &mut impl Write,
-) -> Result<(), HistoryError> {
-    let mut videos = Vec::new();
-    let mut summary = Summary::default();
-    if let Ok(job) = asked.parse::<JobId>() {
-        match store.video(&job, &|_: &Record| true).await? {
-            Found::Video(video) => videos.push(*video),
-            Found::Unreadable(why) => return Err(HistoryError::Unreadable(why)),
-            Found::Unwanted | Found::Nothing => {}
-        }
-    }
-    if videos.is_empty() {
-        let uri = asked.parse::<S3Uri>().ok();
-        let wanted = |record: &Record| is_about(&record.source, asked, uri.as_ref());
-        let since = arguments.since.map(|since| since.moment(now));
-        each(store, since, &wanted, &mut summary, |video, _| {
-            videos.push(video);
-            Ok(())
+impl Query<'_> {
+    async fn list(&self, width: Option<u16>, out: &mut impl Write) -> Result<(), HistoryError> {
+        let Self { store, arguments, now } = *self;
+        let since = arguments.since.unwrap_or(Since::Ago(jiff::Span::new().hours(LIST_HOURS))).moment(now);
+        let wanted = |record: &Record| {
+            (arguments.state.is_empty() || arguments.state.contains(&record.state))
+                && arguments.key.as_ref().is_none_or(|text| record.source.key.as_str().contains(text))
+        };
+        let mut lines = Vec::new();
+        let mut summary = Summary::default();
+        each(store, Some(since), &wanted, &mut summary, |video, waiting| {
+            if arguments.json {
+                waiting.aside(|| json_line(&video, out))
+            } else {
+                lines.push(Line::new(&video, now));
+                Ok(())
+            }
         })
         .await?;
-    }
-    if videos.is_empty() {
-        let unreadable = match summary.unreadable() {
-            0 => String::new(),
-            count => format!("; {} could not be read", format::count(count, "record")),
-        };
-        let (asked, bucket) = (format::clean(asked), store.output().to_string());
-        return Err(HistoryError::NotFound { asked, bucket, unreadable });
-    }
-    videos.sort_by_key(|video| Reverse(video.record.created_at));
-    for (index, video) in videos.iter().enumerate() {
         if arguments.json {
-            json_line(video, out)?;
-        } else {
-            let between = if index == 0 { "" } else { "\n" };
-            write!(out, "{between}{}", page::page(video, store.output(), now))?;
+            return Ok(());
         }
+        if !lines.is_empty() {
+            writeln!(out, "{}\n", list::table(lines, width))?;
+        }
+        writeln!(out, "{}", summary.line(since))?;
+        Ok(())
     }
-    Ok(())
+
+    async fn jobs(&self, asked: &str, out: &mut impl Write) -> Result<(), HistoryError> {
+        let Self { store, arguments, now } = *self;
+        let mut videos = Vec::new();
+        let mut summary = Summary::default();
+        if let Ok(job) = asked.parse::<JobId>() {
+            match store.video(&job, &|_: &Record| true).await? {
+                Found::Video(video) => videos.push(*video),
+                Found::Unreadable(why) => return Err(HistoryError::Unreadable(why)),
+                Found::Unwanted | Found::Nothing => {}
+            }
+        }
+        if videos.is_empty() {
+            let uri = asked.parse::<S3Uri>().ok();
+            let wanted = |record: &Record| is_about(&record.source, asked, uri.as_ref());
+            let since = arguments.since.map(|since| since.moment(now));
+            each(store, since, &wanted, &mut summary, |video, _| {
+                videos.push(video);
+                Ok(())
+            })
+            .await?;
+        }
+        if videos.is_empty() {
+            let unreadable = match summary.unreadable() {
+                0 => String::new(),
+                count => format!("; {} could not be read", format::count(count, "record")),
+            };
+            let (asked, bucket) = (format::clean(asked), store.output().to_string());
+            return Err(HistoryError::NotFound { asked, bucket, unreadable });
+        }
+        videos.sort_by_key(|video| Reverse(video.record.created_at));
+        for (index, video) in videos.iter().enumerate() {
+            if arguments.json {
+                json_line(video, out)?;
+            } else {
+                let between = if index == 0 { "" } else { "\n" };
+                write!(out, "{between}{}", page::page(video, store.output(), now))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn is_about(source: &Source, key: &str, uri: Option<&S3Uri>) -> bool {

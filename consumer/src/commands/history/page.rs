@@ -58,7 +58,7 @@ fn write(page: &mut String, video: &Video, output: &BucketName, now: Timestamp) 
 }
 
 fn state(video: &Video) -> String {
-    let state = format::state(video.record.state);
+    let state = video.record.state.name();
     let share = video.progress.as_ref().map(|progress| list::share(progress.share));
     let why = Some(list::why(video)).filter(|why| !why.is_empty());
     match (share, why) {

@@ -1,9 +1,10 @@
 //! Sample videos for the tests of lists and pages.
 
 use jiff::{Timestamp, ToSpan as _};
-use vidstreamx_job::{Attempt, Capacity, Job, Progress, Record, Restart, Size, Source, Stage, State};
+use vidstreamx_job::{Attempt, Capacity, Progress, Record, Restart, Size, Source, Stage, State};
 
 use super::read::Video;
+use crate::fixtures::{job_of, source};
 
 pub(super) const NOW: &str = "2026-05-04T12:00:00Z";
 
@@ -12,15 +13,9 @@ fn at(minutes: i64) -> Timestamp {
 }
 
 pub(super) fn record(key: &str, state: State, created: i64, updated: i64) -> Record {
-    let source = Source {
-        bucket: "uploads".parse().unwrap(),
-        key: key.parse().unwrap(),
-        version_id: None,
-        etag: Some("0cc175b9c0f1b6a831c399e269772661".into()),
-        size: Some(12_345_678),
-    };
-    let mut record =
-        Record::new(&Job::new(source, "streams".parse().unwrap(), "default".into()), at(created));
+    let etag = Some("0cc175b9c0f1b6a831c399e269772661".into());
+    let source = Source { etag, size: Some(12_345_678), ..source(key) };
+    let mut record = Record::new(&job_of(source), at(created));
     record.state = state;
     record.updated_at = at(updated);
     record

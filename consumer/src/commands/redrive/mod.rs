@@ -280,19 +280,17 @@ mod tests {
         operation::{
             change_message_visibility_batch::ChangeMessageVisibilityBatchOutput,
             delete_message::DeleteMessageOutput, receive_message::ReceiveMessageOutput,
-            send_message_batch::SendMessageBatchOutput,
         },
-        types::{
-            BatchResultErrorEntry, ChangeMessageVisibilityBatchResultEntry, Message, MessageAttributeValue,
-            SendMessageBatchResultEntry,
-        },
+        types::{ChangeMessageVisibilityBatchResultEntry, Message, MessageAttributeValue},
     };
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
     use clap::Parser;
-    use vidstreamx_job::Source;
 
     use super::*;
-    use crate::intake::notification;
+    use crate::{
+        fixtures::{queue_that_refuses, source},
+        intake::notification,
+    };
 
     #[derive(Parser)]
     struct Line {
@@ -326,13 +324,7 @@ mod tests {
     }
 
     fn about(key: &str) -> String {
-        notification::about(&Source {
-            bucket: "uploads".parse().unwrap(),
-            key: key.parse().unwrap(),
-            version_id: None,
-            etag: Some("e".into()),
-            size: None,
-        })
+        notification::about(&source(key))
     }
 
     const JOB: &str = "0123456789abcdef0123456789abcdef";
@@ -383,33 +375,12 @@ mod tests {
                 let messages = receives.get(happened.receives - 1).cloned();
                 ReceiveMessageOutput::builder().set_messages(messages).build()
             });
-        let latest = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&latest);
-        let send = mock!(Client::send_message_batch)
-            .match_requests(move |request| {
-                *seen.lock().unwrap() = request.entries().to_vec();
-                request.queue_url() == Some("http://localhost/1/uploads")
-            })
-            .then_output(move || {
-                let mut failed = Vec::new();
-                for entry in latest.lock().unwrap().iter() {
-                    if entry.message_body().contains(refused) {
-                        let failure = BatchResultErrorEntry::builder().id(entry.id()).code("No");
-                        failed.push(failure.sender_fault(true).build().unwrap());
-                        continue;
-                    }
-                    let attributes = entry.message_attributes().cloned().unwrap_or_default();
-                    let mut names: Vec<_> = attributes.into_keys().collect();
-                    names.sort();
-                    sending.lock().unwrap().sent.push((entry.message_body().to_owned(), names));
-                }
-                let none: Vec<SendMessageBatchResultEntry> = Vec::new();
-                SendMessageBatchOutput::builder()
-                    .set_successful(Some(none))
-                    .set_failed(Some(failed))
-                    .build()
-                    .unwrap()
-            });
+        let send = queue_that_refuses(refused, move |entry| {
+            let attributes = entry.message_attributes().cloned().unwrap_or_default();
+            let mut names: Vec<_> = attributes.into_keys().collect();
+            names.sort();
+            sending.lock().unwrap().sent.push((entry.message_body().to_owned(), names));
+        });
         let receipt = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&receipt);
         let delete = mock!(Client::delete_message)

@@ -104,79 +104,26 @@ pub(crate) async fn submit(
         let expected = arguments.settings.upload_bucket.clone();
         return Err(SubmitError::OtherBucket { asked: bucket.clone(), expected });
     }
-    let mut tally = Tally::default();
-    let mut post = Post {
+    let mut run = Run {
+        uploads,
         queue,
         url: &arguments.settings.queue_url,
         request_ids: arguments.force.then(|| RequestIds::new(now)),
         dry_run: arguments.dry_run,
+        tally: Tally::default(),
     };
     let result = if path.is_empty() || path.ends_with('/') {
-        submit_prefix(uploads, path, &mut post, &mut tally, out).await
+        run.submit_prefix(path, out).await
     } else {
-        submit_object(uploads, path, &mut post, &mut tally, out).await
+        run.submit_object(path, out).await
     };
     match result {
         // Events that were sent before an error stay sent.
-        Ok(()) | Err(SubmitError::Call(_)) => writeln!(out, "{}", tally.line(arguments.dry_run))?,
+        Ok(()) | Err(SubmitError::Call(_)) => writeln!(out, "{}", run.tally.line(arguments.dry_run))?,
         Err(_) => {}
     }
     result?;
-    if tally.refused > 0 { Err(SubmitError::Refused(tally.refused)) } else { Ok(()) }
-}
-
-async fn submit_object(
-    uploads: &Uploads,
-    key: &str,
-    post: &mut Post<'_>,
-    tally: &mut Tally,
-    out: &mut impl Write,
-) -> Result<(), SubmitError> {
-    let name = format::clean(key);
-    let object = key.parse().map_err(|error| SubmitError::Nothing(format!("{name}: {error}")))?;
-    let Some(source) = uploads.object(object).await? else {
-        let hint = "a prefix ends in /";
-        return Err(SubmitError::Nothing(format!(
-            "there is no object \"{name}\" in the upload bucket ({hint})"
-        )));
-    };
-    post.send(vec![source], tally, &ProgressDisplay::new("objects", None), out).await
-}
-
-async fn submit_prefix(
-    uploads: &Uploads,
-    prefix: &str,
-    post: &mut Post<'_>,
-    tally: &mut Tally,
-    out: &mut impl Write,
-) -> Result<(), SubmitError> {
-    let versioned = uploads.may_be_versioned().await?;
-    let waiting = ProgressDisplay::new("objects", None);
-    let mut next = None;
-    loop {
-        let page = uploads.page(prefix, versioned, next).await?;
-        tally.others += page.others;
-        tally.gone += page.gone;
-        post.send(page.videos, tally, &waiting, out).await?;
-        next = page.next;
-        if next.is_none() {
-            break;
-        }
-    }
-    if tally.submitted + tally.refused > 0 {
-        return Ok(());
-    }
-    let others = match tally.others {
-        0 => "no object".to_owned(),
-        others => {
-            format!(
-                "no video ({} with other suffixes than {})",
-                format::count(others, "object"),
-                objects::suffixes()
-            )
-        }
-    };
-    Err(SubmitError::Nothing(format!("there is {others} under \"{}\"", format::clean(prefix))))
+    if run.tally.refused > 0 { Err(SubmitError::Refused(run.tally.refused)) } else { Ok(()) }
 }
 
 /// Unique ids of restart requests.
@@ -196,25 +143,68 @@ impl RequestIds {
     }
 }
 
-struct Post<'a> {
+struct Run<'a> {
+    uploads: &'a Uploads,
     queue: &'a aws_sdk_sqs::Client,
     url: &'a QueueUrl,
     request_ids: Option<RequestIds>,
     dry_run: bool,
+    tally: Tally,
 }
 
-impl Post<'_> {
+impl Run<'_> {
+    async fn submit_object(&mut self, key: &str, out: &mut impl Write) -> Result<(), SubmitError> {
+        let name = format::clean(key);
+        let object = key.parse().map_err(|error| SubmitError::Nothing(format!("{name}: {error}")))?;
+        let Some(source) = self.uploads.object(object).await? else {
+            let hint = "a prefix ends in /";
+            return Err(SubmitError::Nothing(format!(
+                "there is no object \"{name}\" in the upload bucket ({hint})"
+            )));
+        };
+        self.send(vec![source], &ProgressDisplay::new("objects", None), out).await
+    }
+
+    async fn submit_prefix(&mut self, prefix: &str, out: &mut impl Write) -> Result<(), SubmitError> {
+        let versioned = self.uploads.may_be_versioned().await?;
+        let waiting = ProgressDisplay::new("objects", None);
+        let mut next = None;
+        loop {
+            let page = self.uploads.page(prefix, versioned, next).await?;
+            self.tally.others += page.others;
+            self.tally.gone += page.gone;
+            self.send(page.videos, &waiting, out).await?;
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        if self.tally.submitted + self.tally.refused > 0 {
+            return Ok(());
+        }
+        let others = match self.tally.others {
+            0 => "no object".to_owned(),
+            others => {
+                format!(
+                    "no video ({} with other suffixes than {})",
+                    format::count(others, "object"),
+                    objects::suffixes()
+                )
+            }
+        };
+        Err(SubmitError::Nothing(format!("there is {others} under \"{}\"", format::clean(prefix))))
+    }
+
     /// Sends a page of events, or lists what would be sent.
     async fn send(
         &mut self,
         sources: Vec<Source>,
-        tally: &mut Tally,
         waiting: &ProgressDisplay,
         out: &mut impl Write,
     ) -> Result<(), SubmitError> {
         if self.dry_run {
             for source in sources {
-                tally.submitted += 1;
+                self.tally.submitted += 1;
                 waiting.aside(|| writeln!(out, "{}", dry_line(&source)))?;
                 waiting.step(1);
             }
@@ -232,8 +222,8 @@ impl Post<'_> {
             waiting.step(sources.len() as u64);
             match sent {
                 Ok(refused) => {
-                    tally.submitted += (sources.len() - refused.len()) as u64;
-                    tally.refused += refused.len() as u64;
+                    self.tally.submitted += (sources.len() - refused.len()) as u64;
+                    self.tally.refused += refused.len() as u64;
                     for refused in refused {
                         let key = sources.get(refused.index).map(|source| source.key.as_str());
                         waiting.aside(|| error!(key, reason = refused.reason, "not submitted"));
@@ -288,15 +278,14 @@ mod tests {
         },
         types::{BucketVersioningStatus, EncodingType, Object},
     };
-    use aws_sdk_sqs::{
-        operation::send_message_batch::SendMessageBatchOutput,
-        types::{BatchResultErrorEntry, SendMessageBatchResultEntry},
-    };
     use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
     use clap::Parser;
 
     use super::*;
-    use crate::intake::notification::Notification;
+    use crate::{
+        fixtures::{queue_that_refuses, source},
+        intake::notification::Notification,
+    };
 
     #[derive(Parser)]
     struct Line {
@@ -357,36 +346,6 @@ mod tests {
 
     type Sent = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-    /// A queue that refuses, for good, all about `refused`.
-    fn queue(sent: &Sent, refused: &'static str) -> Rule {
-        let (sent, latest) = (Arc::clone(sent), Arc::new(Mutex::new(Vec::new())));
-        let seen = Arc::clone(&latest);
-        mock!(aws_sdk_sqs::Client::send_message_batch)
-            .match_requests(move |request| {
-                *seen.lock().unwrap() = request.entries().to_vec();
-                true
-            })
-            .then_output(move || {
-                let mut failed = Vec::new();
-                for entry in latest.lock().unwrap().iter() {
-                    if entry.message_body().contains(refused) {
-                        let failure = BatchResultErrorEntry::builder().id(entry.id()).code("No");
-                        failed.push(failure.sender_fault(true).build().unwrap());
-                        continue;
-                    }
-                    let request = entry.message_attributes().and_then(|all| all.get(RESTART_ATTRIBUTE));
-                    let request = request.and_then(|value| value.string_value()).map(str::to_owned);
-                    sent.lock().unwrap().push((entry.message_body().to_owned(), request));
-                }
-                let none: Vec<SendMessageBatchResultEntry> = Vec::new();
-                SendMessageBatchOutput::builder()
-                    .set_successful(Some(none))
-                    .set_failed(Some(failed))
-                    .build()
-                    .unwrap()
-            })
-    }
-
     /// What is said, how it ended, and which messages were sent.
     async fn submitted(
         words: &[&str],
@@ -396,7 +355,13 @@ mod tests {
         let rules: Vec<_> = rules.iter().collect();
         let s3 = mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules);
         let sent = Sent::default();
-        let queue = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&queue(&sent, refused)]);
+        let taken = Arc::clone(&sent);
+        let queue = queue_that_refuses(refused, move |entry| {
+            let request = entry.message_attributes().and_then(|all| all.get(RESTART_ATTRIBUTE));
+            let request = request.and_then(|value| value.string_value()).map(str::to_owned);
+            taken.lock().unwrap().push((entry.message_body().to_owned(), request));
+        });
+        let queue = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&queue]);
         let uploads = Uploads::new(s3, "uploads".parse().unwrap());
         let mut out = Vec::new();
         let result = submit(&uploads, &queue, &arguments(words), Timestamp::UNIX_EPOCH, &mut out).await;
@@ -415,13 +380,8 @@ mod tests {
         let (text, result, sent) = submitted(&["s3://uploads/films/"], &rules, NOTHING).await;
         assert!(result.is_ok());
         assert_eq!(text, "13 objects submitted; 2 left out for their suffixes\n");
-        let expected = Source {
-            bucket: "uploads".parse().unwrap(),
-            key: "films/a +\u{1}.mp4".parse().unwrap(),
-            version_id: None,
-            etag: Some("e-1".into()),
-            size: Some(5),
-        };
+        let etag = Some("e-1".into());
+        let expected = Source { etag, size: Some(5), ..source("films/a +\u{1}.mp4") };
         assert_eq!(sent[0], (expected, None));
         assert_eq!(sent.len(), 13);
     }

@@ -3,18 +3,14 @@ use std::ops::Range;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
 
-use crate::inspect::{header_walk::MOST_READS, samples::*};
-
 use super::*;
+use crate::{
+    fixtures,
+    inspect::{header_walk::MOST_READS, samples::*},
+};
 
 fn source(version_id: Option<&str>, size: Option<u64>) -> Source {
-    Source {
-        bucket: "uploads".parse().unwrap(),
-        key: "a.mp4".parse().unwrap(),
-        version_id: version_id.map(str::to_owned),
-        etag: Some("e".into()),
-        size,
-    }
+    Source { version_id: version_id.map(str::to_owned), size, ..fixtures::source("a.mp4") }
 }
 
 fn client(rules: &[&Rule]) -> Client {
