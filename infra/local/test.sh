@@ -74,6 +74,8 @@ lint() {
         echo '== licences and advisories: skipped, cargo-deny is not installed'
     fi
     check 'clippy' cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+    check 'links in documentation comments' \
+        env RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --document-private-items --locked --quiet
 }
 
 unit() {

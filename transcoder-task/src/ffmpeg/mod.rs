@@ -1,7 +1,7 @@
 //! Translates a plan for FFmpeg.
 //!
 //! [`arguments`] builds the command lines, with filters from [`colour`] and lookup tables from [`tone_map`].
-//! [`plan_id`] identifies the output that they produce. [`loudness`] measures audio before the plan is
+//! [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio before the plan is
 //! complete.
 
 pub(crate) mod arguments;
