@@ -31,10 +31,10 @@ lint_rust_lines() {
 lint_build_context() {
     local manifest
     git ls-files '*/Cargo.toml' | while read -r manifest; do
-        grep -qxF "!$manifest" .dockerignore && grep -qxF "!${manifest%/*}/src" .dockerignore || {
-            echo ".dockerignore lacks the lines !$manifest and !${manifest%/*}/src"
+        if ! grep -qxF "!$manifest" .dockerignore || ! grep -qxF "!${manifest%/*}/src" .dockerignore; then
+            echo ".dockerignore needs the lines !$manifest and !${manifest%/*}/src"
             return 1
-        }
+        fi
     done
 }
 

@@ -32,8 +32,8 @@ const READ_AT_ONCE: usize = 4;
 /// Checks all segments by their boxes. Returns warnings for the report.
 ///
 /// # Errors
-/// [`PublishError::Unusable`] if the stream has less than half of the source; [`PublishError::Mismatch`] if rungs
-/// have different segments, or a segment does not begin with a keyframe.
+/// [`PublishError::Unusable`] if the stream has less than half of the source; [`PublishError::Mismatch`] if
+/// rungs have different segments, or a segment does not begin with a keyframe.
 pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, PublishError> {
     let (mut rungs, mut audio) = (Vec::new(), Vec::new());
     for track in tracks {
