@@ -263,7 +263,7 @@ mod tests {
         });
         assert_eq!(
             ecs(&[&rule]).run(&launch()).await,
-            Err(LaunchError::Refused("RESOURCE:ENI, Capacity is unavailable at this time.".into()))
+            Err(LaunchError::NotNow("RESOURCE:ENI, Capacity is unavailable at this time.".into()))
         );
     }
 
@@ -286,7 +286,7 @@ mod tests {
             .http_status(400, Some(r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#.into()))
             .repeatedly()
             .build();
-        assert!(matches!(ecs(&[&throttled]).run(&launch()).await, Err(LaunchError::Refused(_))));
+        assert!(matches!(ecs(&[&throttled]).run(&launch()).await, Err(LaunchError::NotNow(_))));
         assert_eq!(throttled.num_calls(), 1);
     }
 

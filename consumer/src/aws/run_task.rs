@@ -167,7 +167,7 @@ impl Placement {
 pub enum LaunchError {
     /// No capacity, a quota, or throttling. No task was started, and other launches would fail, too.
     #[error("ECS can't start a task now: {0}")]
-    Refused(String),
+    NotNow(String),
     /// A wrong setting or a missing permission. No launch succeeds until an operator corrects it.
     #[error("ECS refuses to start tasks: {0}")]
     Misconfigured(String),
@@ -195,7 +195,7 @@ pub fn started_task(answer: RunTaskOutput) -> Result<String, LaunchError> {
         return Err(LaunchError::Unknown("the response has neither tasks nor failures".to_owned()));
     }
     let reasons: Vec<_> = failures.iter().map(failure_reason).collect();
-    Err(LaunchError::Refused(reasons.join("; ")))
+    Err(LaunchError::NotNow(reasons.join("; ")))
 }
 
 fn failure_reason(failure: &Failure) -> String {
@@ -208,7 +208,7 @@ fn failure_reason(failure: &Failure) -> String {
 pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
     match code {
         Some("ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded") => {
-            LaunchError::Refused(described)
+            LaunchError::NotNow(described)
         }
         // Exceeded quotas on tasks and vCPUs have the same codes as invalid requests.
         Some(_)
@@ -216,9 +216,9 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
                 .iter()
                 .any(|quota| described.contains(quota)) =>
         {
-            LaunchError::Refused(described)
+            LaunchError::NotNow(described)
         }
-        Some("LimitExceededException") => LaunchError::Refused(described),
+        Some("LimitExceededException") => LaunchError::NotNow(described),
         Some("ClientException" | "InvalidParameterException") if is_about_the_job(&described) => {
             LaunchError::Invalid(described)
         }
@@ -332,7 +332,7 @@ mod tests {
         let meaning = |code, text: &str| error_meaning(Some(code), text.to_owned());
         let quota = "You've reached the limit on the number of vCPUs you can run concurrently";
         for code in ["ClientException", "ThrottlingException", "InvalidParameterException"] {
-            assert!(matches!(meaning(code, quota), LaunchError::Refused(_)));
+            assert!(matches!(meaning(code, quota), LaunchError::NotNow(_)));
         }
         assert!(matches!(
             meaning("ClientException", "TaskDefinition not found."),

@@ -135,7 +135,7 @@ impl ReceiveLoop {
         loop {
             let free = self.in_flight.free().await;
             self.throttle.until_receiving().await;
-            let free = if self.throttle.is_refusing() { 1 } else { free };
+            let free = if self.throttle.begin_receive() { 1 } else { free };
             let calls = if is_full { self.concurrent_receives().min(free.div_ceil(BATCH)) } else { 1 };
             let (received, failed) = self.receive(free, calls, if is_full { FULL_POLL } else { poll }).await;
             is_full = received > 0 && received >= (calls * BATCH).min(free);

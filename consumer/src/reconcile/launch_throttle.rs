@@ -167,9 +167,9 @@ impl LaunchThrottle {
         (until > Instant::now()).then(|| (until, backoff.reason.clone(), backoff.is_configuration))
     }
 
-    /// Records that messages are received now. Returns whether ECS refuses launches. If so, receive only one
+    /// Records that messages are received now. Returns true if ECS refuses launches: then receive only one
     /// message.
-    pub(crate) fn is_refusing(&self) -> bool {
+    pub(crate) fn begin_receive(&self) -> bool {
         let mut state = self.state();
         state.launches.last_received = Instant::now();
         state.launches.refusals > 0
@@ -264,7 +264,7 @@ impl LaunchPermit<'_> {
         self.throttle.changed.notify_waiters();
     }
 
-    /// Records that ECS has no capacity or did not respond.
+    /// Records that ECS has no capacity, throttles calls, or did not respond.
     pub(super) fn refused(self, reason: &str) {
         if let Some(pause) = self.back_off(REFUSED, reason, false) {
             warn!(
@@ -355,11 +355,11 @@ mod tests {
         assert!(timeout(Duration::from_mins(4), throttle.until_receiving()).await.is_err());
         assert_eq!(throttle.metrics.health(), Ok("receiving pauses: no capacity".to_owned()));
         assert!(timeout(Duration::from_mins(2), throttle.until_receiving()).await.is_ok());
-        assert!(throttle.is_refusing());
+        assert!(throttle.begin_receive());
         assert!(timeout(Duration::from_mins(4), throttle.until_receiving()).await.is_err());
         waiting.await.accepted();
         assert!(timeout(Duration::ZERO, throttle.until_receiving()).await.is_ok());
-        assert!(!throttle.is_refusing());
+        assert!(!throttle.begin_receive());
 
         throttle.acquire().await.refused("no capacity");
         assert!(timeout(Duration::from_secs(3), throttle.until_receiving()).await.is_ok());

@@ -28,8 +28,8 @@ pub(super) enum Launched {
     Started(String),
     /// ECS does not start tasks now.
     NotYet,
-    /// ECS refuses the launch of this job, for this reason.
-    Never(String),
+    /// ECS does not accept this job's request, for this reason.
+    Invalid(String),
 }
 
 /// Launches tasks.
@@ -50,7 +50,7 @@ impl Launcher {
         context: &mut AttemptContext<'_>,
     ) -> Result<Launched, ShuttingDown> {
         let Some(attempt) = record.attempts.last() else {
-            return Ok(Launched::Never("there is no attempt to launch".to_owned()));
+            return Ok(Launched::Invalid("there is no attempt to launch".to_owned()));
         };
         let number = attempt.number;
         let launch = Launch::new(job, record.created_at, attempt);
@@ -83,14 +83,14 @@ impl Launcher {
                 context.may_have_launched = true;
                 self.calls.unless_shutdown(sleep(RECHECK_PAUSE)).await?;
             }
-            Err(LaunchError::Refused(reason)) => permit.refused(&reason),
+            Err(LaunchError::NotNow(reason)) => permit.refused(&reason),
             Err(LaunchError::Misconfigured(reason)) => permit.misconfigured(&reason),
             Err(refusal @ LaunchError::Invalid(_)) => {
                 // The refusal says nothing about other launches, so it is not reported to the permit.
                 drop(permit);
                 let reason = refusal.to_string();
                 info!(reason, "launch refused");
-                return Ok(Launched::Never(reason));
+                return Ok(Launched::Invalid(reason));
             }
             Err(LaunchError::Unknown(reason)) => {
                 permit.refused(&reason);

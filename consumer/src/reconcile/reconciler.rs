@@ -390,7 +390,7 @@ impl Reconciler {
                 }
                 record.updated_at = (self.clock)();
             }
-            Launched::Never(reason) => self.end_attempt(&mut record, task_outcome::launch_refused(reason)),
+            Launched::Invalid(reason) => self.end_attempt(&mut record, task_outcome::launch_invalid(reason)),
             Launched::NotYet => return Ok(Box::new(Stored { record, etag })),
         }
         Ok(Box::new(self.store.save(record, Some(etag)).await?.0))
@@ -424,8 +424,14 @@ impl Reconciler {
         match classified.outcome {
             TaskOutcome::Retry(Cause::NotStarted) => self.throttle.start_failed(reason),
             TaskOutcome::Retry(Cause::Misconfigured) => self.throttle.task_misconfigured(reason),
+            // It says nothing about the settings.
             TaskOutcome::Retry(Cause::Interrupted) => {}
-            _ => self.throttle.task_worked(),
+            TaskOutcome::Done
+            | TaskOutcome::Rejected
+            | TaskOutcome::Obsolete
+            | TaskOutcome::Retry(Cause::Transient | Cause::OutOfMemory | Cause::Crashed) => {
+                self.throttle.task_worked();
+            }
         }
     }
 

@@ -107,33 +107,31 @@ fn classify_stopped(stopped: Stopped, reported: Option<Outcome>, reason: Option<
 
 /// The outcome by the task's end in ECS alone. docs/ARCHITECTURE.md has the same table.
 pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
-    let exit = stopped.exit_code.and_then(Exit::from_code);
-    // A result about the video is final, even if AWS interrupted the task right after it.
-    match exit {
+    let is_out_of_memory = || stopped.reason.as_deref().is_some_and(|text| text.contains("OutOfMemory"));
+    let by_exit_code = match stopped.exit_code.and_then(Exit::from_code) {
+        // A result about the video is final, even if AWS interrupted the task right after it.
         Some(Exit::Done) => return TaskOutcome::Done,
         Some(Exit::Unusable) => return TaskOutcome::Rejected,
         Some(Exit::Obsolete) => return TaskOutcome::Obsolete,
-        _ => {}
-    }
-    let is_out_of_memory = || stopped.reason.as_deref().is_some_and(|text| text.contains("OutOfMemory"));
-    let cause = match (stopped.stop_code.as_deref(), exit) {
-        (Some("SpotInterruption" | "TerminationNotice" | "InfrastructureHealth"), _) => Cause::Interrupted,
+        Some(Exit::Terminated) => Cause::Interrupted,
+        Some(Exit::Transient) => Cause::Transient,
+        Some(Exit::Misconfigured) => Cause::Misconfigured,
+        Some(Exit::OutOfMemory) => Cause::OutOfMemory,
+        Some(Exit::Internal) | None if is_out_of_memory() => Cause::OutOfMemory,
+        Some(Exit::Internal) | None => Cause::Crashed,
+    };
+    TaskOutcome::Retry(match stopped.stop_code.as_deref() {
+        Some("SpotInterruption" | "TerminationNotice" | "InfrastructureHealth") => Cause::Interrupted,
         // The exit code is 143, as for an interruption. It counts, so an operator can end a job with
         // StopTask.
-        (Some("UserInitiated"), _) => Cause::Crashed,
-        (Some("TaskFailedToStart"), _) => Cause::NotStarted,
-        (_, Some(Exit::Terminated)) => Cause::Interrupted,
-        (_, Some(Exit::Transient)) => Cause::Transient,
-        (_, Some(Exit::Misconfigured)) => Cause::Misconfigured,
-        (_, Some(Exit::OutOfMemory)) => Cause::OutOfMemory,
-        _ if is_out_of_memory() => Cause::OutOfMemory,
-        _ => Cause::Crashed,
-    };
-    TaskOutcome::Retry(cause)
+        Some("UserInitiated") => Cause::Crashed,
+        Some("TaskFailedToStart") => Cause::NotStarted,
+        _ => by_exit_code,
+    })
 }
 
 /// The outcome of an attempt whose RunTask request ECS refused because of the job's values.
-pub(super) fn launch_refused(reason: String) -> Classified {
+pub(super) fn launch_invalid(reason: String) -> Classified {
     let outcome = TaskOutcome::Retry(Cause::Crashed);
     Classified { outcome, stopped: Stopped::default(), reason: Some(reason) }
 }

@@ -155,10 +155,10 @@ impl FakeAws {
         ecs.run_task_calls += 1;
         let now = Instant::now();
         if !ecs.takes_a_launch(now) {
-            return Err(LaunchError::Refused("ThrottlingException: Rate exceeded".into()));
+            return Err(LaunchError::NotNow("ThrottlingException: Rate exceeded".into()));
         }
         if ecs.refuse_until.is_some_and(|until| now < until) {
-            return Err(LaunchError::Refused("Capacity is unavailable at this time.".into()));
+            return Err(LaunchError::NotNow("Capacity is unavailable at this time.".into()));
         }
         let known = ecs.tokens.get(&launch.token).filter(|(_, _, at)| now < *at + TOKEN_LIFE);
         if let Some((same, arn, _)) = known.filter(|_| !ecs.forgets_tokens) {
@@ -169,7 +169,7 @@ impl FakeAws {
         let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
         let key = job.source.key.as_str();
         if ecs.keys_beyond_quota.contains(key) {
-            return Err(LaunchError::Refused("You've reached the limit on the number of vCPUs".into()));
+            return Err(LaunchError::NotNow("You've reached the limit on the number of vCPUs".into()));
         }
         if ecs.refused_keys.contains(key) {
             let text = "InvalidParameterException: Some tags contain invalid characters.";

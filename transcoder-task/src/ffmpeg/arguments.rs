@@ -6,11 +6,11 @@ use crate::{
     analysis::h264::PREFIX_PARAMETER_SETS,
     analysis::limits::{MOST_PIXELS, MOST_SECONDS},
     config::profile::Codec,
-    package::stills,
     plan::{
         model::{AudioRendition, EncodedPrefix, Encoding, Picture, Plan, SubtitleRendition, VideoRendition},
         resume_point::{AudioResumePoint, ResumePoint},
         segmentation::Boundaries,
+        still_interval,
     },
 };
 
@@ -135,7 +135,7 @@ pub(crate) fn arguments(
                         }
                         None => copied(&mut args, picture, plan, start),
                     }
-                    if encoded_prefix.is_some() || rung.encoding.is_none() {
+                    if encoded_prefix.is_some() || rung.is_copied() {
                         // Encoded prefix and copied rest share one clock. By itself, the muxer chooses
                         // another clock if the source's ticks are long. Before FFmpeg 6, the filter that
                         // drops packets also needs this clock.
@@ -301,13 +301,13 @@ fn encoded_prefix(
 
 fn stills(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str) -> String {
     let (width, height) = still_size(&plan.rungs);
-    let interval = stills::interval_seconds(plan.duration_seconds);
+    let interval = still_interval::seconds(plan.duration_seconds);
     let colours = colour::filters(picture.colour, width, height, SCALER, cube);
     // One field is enough for a small image.
     let corrections = [picture.deinterlace.then_some("field=top"), Some(colours.as_str())];
     let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
     let first = start.map_or(0, |start| start.still);
-    let filters = stills::filters(interval, first, (width, height), &corrections);
+    let filters = super::stills::filters(interval, first, (width, height), &corrections);
     format!("[0:{}]{filters}[stills]", picture.stream)
 }
 

@@ -1,6 +1,7 @@
 //! Translates a plan for FFmpeg.
 //!
-//! [`arguments`] builds the command lines, with filters from [`colour`] and lookup tables from [`tone_map`].
+//! [`arguments`] builds the command lines, with filters from [`colour`] and [`stills`], and lookup tables from
+//! [`tone_map`].
 //! [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio before the plan is
 //! complete.
 
@@ -8,6 +9,7 @@ pub(crate) mod arguments;
 pub(crate) mod colour;
 pub(crate) mod loudness;
 mod plan_id;
+pub(crate) mod stills;
 mod tone_map;
 
 pub(crate) use plan_id::plan_id;

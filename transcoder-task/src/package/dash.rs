@@ -10,9 +10,11 @@ use dash_mpd_core::{
     SegmentTemplate, SegmentTimeline,
 };
 
-use super::presentation::{
-    self, AudioLayout, AudioTrack, INIT_NAME, Presentation, Rendition, SubtitlesTrack, TEXT_NAME, Timeline,
-    Variant,
+use super::{
+    file_names::{INIT_NAME, TEXT_NAME},
+    presentation::{
+        self, AudioLayout, AudioTrack, Presentation, Rendition, SubtitlesTrack, Timeline, Variant,
+    },
 };
 
 const NAMESPACE: &str = "urn:mpeg:dash:schema:mpd:2011";

@@ -7,9 +7,11 @@ use m3u8_rs::{
     MediaPlaylist, MediaPlaylistType, MediaSegment, QuotedOrUnquoted, Resolution, Start, VariantStream,
 };
 
-use super::presentation::{
-    AudioLayout, AudioTrack, I_FRAMES_NAME, INIT_NAME, MEDIA_NAME, Presentation, Rates, Rendition,
-    SubtitlesTrack, Timeline, Variant, segment_name, text, text_segment_name,
+use super::{
+    file_names::{I_FRAMES_NAME, INIT_NAME, MEDIA_NAME, segment_name, text_segment_name},
+    presentation::{
+        AudioLayout, AudioTrack, Presentation, Rates, Rendition, SubtitlesTrack, Timeline, Variant, text,
+    },
 };
 
 /// Protocol version. The features used here need 6 (EXT-X-MAP, RFC 8216 section 7); Apple's tools write 7 for

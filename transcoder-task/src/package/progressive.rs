@@ -25,7 +25,7 @@ use vidstreamx_job::Exit;
 
 use crate::store::{CachePolicy, Store, StoreError};
 
-use super::{init_segment::CmafError, presentation};
+use super::{file_names, init_segment::CmafError};
 
 /// Segments to read ahead: enough to hide a round trip, few enough to bound memory.
 const READ_AHEAD: usize = 3;
@@ -98,7 +98,7 @@ pub(crate) async fn remux(
 ) -> Result<Mp4, Mp4Error> {
     let mut tracks = Vec::with_capacity(parts.len());
     for part in parts {
-        let init = format!("{}/{}", part.folder, presentation::INIT_NAME);
+        let init = format!("{}/{}", part.folder, file_names::INIT_NAME);
         let bytes = read(store, &init).await?;
         let track = Track::new(part, &bytes).map_err(|reason| Mp4Error::Segment { path: init, reason })?;
         tracks.push(track);
@@ -124,7 +124,7 @@ pub(crate) async fn remux(
 }
 
 fn segment_path(part: &Part, number: usize) -> String {
-    format!("{}/{}", part.folder, presentation::segment_name(number))
+    format!("{}/{}", part.folder, file_names::segment_name(number))
 }
 
 async fn read(store: &Store, path: &str) -> Result<Bytes, Mp4Error> {

@@ -9,18 +9,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::{
     package::webvtt::timestamp,
+    plan::still_interval::MAX_STILLS,
     process::{self, FfmpegError},
 };
 
-/// Most stills kept; a storyboard of ten by ten tiles holds as many.
-const MAX_STILLS: usize = 100;
 /// Most bytes of kept stills, which stay in memory until the end of the video. A hundred of 720p are 5 to 20
 /// MB.
 const MAX_BYTES: usize = 24 << 20;
 /// Largest still: 4096 by 720 pixels of noise are 4 MB.
 const MAX_STILL_BYTES: usize = 8 << 20;
-/// Seconds between stills of a video of unknown duration.
-const UNKNOWN_INTERVAL: f64 = 5.0;
 /// JPEG's start of image, and the first byte of the next marker.
 const START: [u8; 3] = [0xff, 0xd8, 0xff];
 /// JPEG's end of image. Neither marker occurs inside an image: in JPEG data each 0xFF is followed by a zero
@@ -37,43 +34,6 @@ const TILE: f64 = 160.0;
 const STORYBOARD_LIMIT: Duration = Duration::from_secs(60);
 /// File name of the sheet, next to the storyboard's cues.
 pub(crate) const SHEET_NAME: &str = "storyboard-0.jpg";
-
-/// Seconds between stills of a video of this duration (0 if unknown): a multiple of a tenth, at least one,
-/// and long enough for at most a hundred stills.
-#[must_use]
-pub(crate) fn interval_seconds(duration_seconds: f64) -> f64 {
-    if duration_seconds > 0.0 {
-        // The spare still is for a video that is a little longer than its header says.
-        (duration_seconds / (MAX_STILLS - 1) as f64 * 10.0).ceil().max(10.0) / 10.0
-    } else {
-        UNKNOWN_INTERVAL
-    }
-}
-
-/// The filters for stills. They pick the frame on screen at each multiple of the interval, from 0 to the end
-/// of the video, and scale it to this size in pixels. `corrections` run before scaling and see only the
-/// stills, so their cost does not matter. (To deinterlace, use `field`, which keeps every other line; `bwdif`
-/// needs the frames in between.)
-///
-/// Stills need a filter graph of their own, apart from the rungs': FFmpeg 7 requests the next frame from a
-/// graph's slowest output, and meanwhile uncompressed frames of the other outputs accumulate.
-///
-/// `fps` repeats a frame while it is on screen, and the first frame if the video begins after the `first`
-/// multiple. It rounds times up, so a frame counts for the first multiple at or after its time. It outputs a
-/// frame when the next one arrives.
-pub(crate) fn filters(
-    interval_seconds: f64,
-    first: usize,
-    (width, height): (u32, u32),
-    corrections: &[&str],
-) -> String {
-    let tenths = (interval_seconds * 10.0).round() as u64;
-    let start = (first as f64 * interval_seconds * 10.0).round() / 10.0;
-    let pick = format!("fps=fps=10/{tenths}:start_time={start}:round=up");
-    // The JPEG encoder needs full range.
-    let fit = format!("scale={width}:{height}:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p");
-    [&[pick.as_str()], corrections, &[fit.as_str()]].concat().join(",")
-}
 
 /// JPEGs of one size and quality at a regular interval from the beginning.
 #[derive(Debug, Clone, PartialEq)]
@@ -327,17 +287,6 @@ mod tests {
         Stills::every(interval_seconds).read(bytes, |_| {}).await.unwrap()
     }
 
-    #[test]
-    fn one_still_per_second_or_a_hundred_in_total() {
-        assert_eq!([0.04, 99.0, 101.0, 300.14, 7200.0].map(interval_seconds), [1.0, 1.0, 1.1, 3.1, 72.8]);
-        assert_eq!(interval_seconds(0.0), 5.0);
-        assert_eq!(
-            filters(3.1, 0, (1280, 720), &["field=top"]),
-            "fps=fps=10/31:start_time=0:round=up,field=top,\
-             scale=1280:720:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p"
-        );
-    }
-
     #[tokio::test]
     async fn stills_are_split_at_any_chunk_boundary() {
         let expected = stills(&[3, 0, 500]);
@@ -414,7 +363,7 @@ mod tests {
 
         #[test]
         fn a_video_that_lasts_a_little_longer_keeps_all_its_stills(duration in 0.01_f64..86_400.0) {
-            let interval = interval_seconds(duration);
+            let interval = crate::plan::still_interval::seconds(duration);
             prop_assert!(interval >= 1.0);
             prop_assert!(((duration + 0.5) / interval).ceil() <= MAX_STILLS as f64);
             if duration > 100.0 {
@@ -436,7 +385,7 @@ mod tests {
 
     /// The stills of a generated picture, filtered by `changes`.
     async fn stills_of(graph: &str, changes: &str) -> Stills {
-        let filters = format!("{changes},{}", filters(1.0, 0, (64, 36), &[]));
+        let filters = format!("{changes},{}", crate::ffmpeg::stills::filters(1.0, 0, (64, 36), &[]));
         let arguments = ["-f", "lavfi", "-i", graph, "-vf", &filters, "-fps_mode", "vfr"];
         let output = ["-c:v", "mjpeg", "-q:v", "3", "-f", "image2pipe"];
         read(&ffmpeg(&[], &[&arguments[..], &output].concat()).await, 1.0).await

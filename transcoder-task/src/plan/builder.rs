@@ -27,14 +27,14 @@ impl Plan {
         let video = media.video.as_ref();
         let mut rungs = video.map(|video| ladder(video, profile)).unwrap_or_default();
         // A single copied rung needs no encoded prefix: it is published immediately.
-        let waits = profile.grows() && rungs.len() > 1;
-        let copied = match (video, &copyable.video, rungs.first_mut()) {
+        let players_would_wait = profile.grows() && rungs.len() > 1;
+        let boundaries_of_copy = match (video, &copyable.video, rungs.first_mut()) {
             (Some(video), Some(copy), Some(top)) if may_be_copied(video, copy, top) => {
-                let encoded_prefix = copy.encoded_prefix.as_ref().filter(|_| waits);
+                let encoded_prefix = copy.encoded_prefix.as_ref().filter(|_| players_would_wait);
                 let peak_kbps = copy.peak_kbps.ceil() as u32;
-                top.encoded_prefix = top
-                    .encoding
-                    .take()
+                // A rung without an encoding is copied.
+                let encoding = top.encoding.take();
+                top.encoded_prefix = encoding
                     .zip(encoded_prefix)
                     .map(|(encoding, (_, until))| EncodedPrefix { until: *until, encoding });
                 // The encoded prefix of a source with a very low rate may need the rung's normal maximum.
@@ -53,7 +53,7 @@ impl Plan {
             rungs,
             audio: audio(media, &copyable.audio, profile),
             subtitles: subtitles(&media.subtitles),
-            boundaries: copied.unwrap_or_else(grid),
+            boundaries: boundaries_of_copy.unwrap_or_else(grid),
             duration_seconds: media.duration_seconds,
         }
     }

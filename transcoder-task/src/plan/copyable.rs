@@ -25,14 +25,14 @@ const COPY_PEAK: f64 = 1.2;
 /// The tracks of a source that may be copied, by its sample index.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Copyable {
-    pub(crate) video: Option<CopyableVideo>,
+    pub(crate) video: Option<CopyPlan>,
     /// FFmpeg's stream indices of AAC-LC tracks.
     pub(crate) audio: Vec<usize>,
 }
 
 /// A video track that may be copied.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct CopyableVideo {
+pub(crate) struct CopyPlan {
     /// Segment boundaries at the source's keyframes.
     pub(crate) boundaries: Boundaries,
     /// Boundaries with short first segments, and the interval of the first copied keyframe; absent if the
@@ -69,7 +69,7 @@ impl Copyable {
                     let encoded_prefix =
                         choose_encoded_prefix(copy.opening_times(), &keyframes, segment_seconds)
                             .filter(|_| copy.accepts_encoded_prefix);
-                    Some(CopyableVideo {
+                    Some(CopyPlan {
                         boundaries: at(&mut keyframes.iter())?,
                         encoded_prefix: encoded_prefix.and_then(|(encoded_prefix, next)| {
                             let starts = at(&mut encoded_prefix.iter().chain(keyframes.iter().skip(next)))?;
@@ -93,7 +93,7 @@ impl Copyable {
 
 /// Returns true if a source already has the properties of a rung.
 #[must_use]
-pub(super) fn may_be_copied(video: &Video, copy: &CopyableVideo, rung: &VideoRendition) -> bool {
+pub(super) fn may_be_copied(video: &Video, copy: &CopyPlan, rung: &VideoRendition) -> bool {
     let cap = f64::from(rung.max_kbps);
     rung.codec == Codec::H264
         && (rung.width, rung.height) == (video.width, video.height)

@@ -1,9 +1,10 @@
 //! The plan: the renditions of a source, decided before any encoding by pure functions.
 //!
-//! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles.
-//! [`copyable`] finds the tracks that need no encoding; [`keyframes`] chooses where their segments begin.
-//! [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`] and [`language`] decide single
-//! properties. [`resume_point`] is the point where an attempt starts after an interruption.
+//! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles, and
+//! decides whether the top rung is copied. [`copyable`] finds the tracks that allow it; [`keyframes`] chooses
+//! where their segments begin.
+//! [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`], [`language`] and [`still_interval`]
+//! decide single properties. [`resume_point`] is the point where an attempt starts after an interruption.
 
 mod audio;
 mod builder;
@@ -16,6 +17,7 @@ pub(crate) mod language;
 pub(crate) mod model;
 pub(crate) mod resume_point;
 pub(crate) mod segmentation;
+pub(crate) mod still_interval;
 
 #[cfg(test)]
 mod tests;

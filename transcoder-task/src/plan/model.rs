@@ -161,12 +161,27 @@ pub(crate) struct SubtitleRendition {
     pub(crate) forced: bool,
 }
 
+impl VideoRendition {
+    /// Returns true if the source's own track is published, after the encoded prefix if there is one.
+    #[must_use]
+    pub(crate) fn is_copied(&self) -> bool {
+        self.encoding.is_none()
+    }
+}
+
+impl AudioRendition {
+    /// Returns true if the source's own track is published.
+    #[must_use]
+    pub(crate) fn is_copied(&self) -> bool {
+        self.layout.is_none()
+    }
+}
+
 impl Plan {
     /// Returns true if any rendition is copied.
     #[must_use]
     pub(crate) fn copies(&self) -> bool {
-        self.rungs.iter().any(|rung| rung.encoding.is_none())
-            || self.audio.iter().any(|track| track.layout.is_none())
+        self.rungs.iter().any(VideoRendition::is_copied) || self.audio.iter().any(AudioRendition::is_copied)
     }
 
     /// The encoded prefix of the first rung, if segments of it remain from interval `first` on.

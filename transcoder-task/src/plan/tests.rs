@@ -10,7 +10,7 @@ use crate::{
 
 use super::{
     audio::audio,
-    copyable::{Copyable, CopyableVideo},
+    copyable::{CopyPlan, Copyable},
     ladder::ladder,
     model::Plan,
     segmentation::Boundaries,
@@ -110,7 +110,7 @@ fn audio_is_copied_only_if_nothing_must_change() {
     let copied = |track: Audio, loudness| {
         let profile = Profile { loudness, ..Profile::default() };
         let media = Media { video: Some(video(640, 360)), duration_seconds: 10.0, ..audio_alone([track]) };
-        audio(&media, &[1], &profile)[0].layout.is_none()
+        audio(&media, &[1], &profile)[0].is_copied()
     };
     let stereo = Audio { duration_seconds: 9.95, ..track(None, "stereo", 2) };
     assert!(copied(stereo.clone(), None));
@@ -125,7 +125,7 @@ fn audio_is_copied_only_if_nothing_must_change() {
 fn copyable(average_kbps: f64) -> Copyable {
     let keyframe = |at_seconds| FrameTime { at_seconds, before_seconds: at_seconds };
     let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], keyframe(10.0), 4.0).unwrap();
-    let video = CopyableVideo { boundaries, encoded_prefix: None, average_kbps, peak_kbps: average_kbps };
+    let video = CopyPlan { boundaries, encoded_prefix: None, average_kbps, peak_kbps: average_kbps };
     Copyable { video: Some(video), audio: Vec::new() }
 }
 
@@ -152,7 +152,7 @@ fn the_top_rung_is_copied_if_the_source_fits_it() {
         let media = Media { video: Some(video), ..Media::default() };
         let plan = Plan::new(&media, &copyable(kbps), &Profile::default());
         assert!(plan.rungs.iter().skip(1).all(|rung| rung.encoding.is_some()));
-        let copied = plan.rungs[0].encoding.is_none();
+        let copied = plan.rungs[0].is_copied();
         assert_eq!(copied, matches!(plan.boundaries, Boundaries::At { .. }));
         copied
     };

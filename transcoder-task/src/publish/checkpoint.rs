@@ -16,8 +16,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    package::file_names,
     package::init_segment::Init,
-    package::presentation::{self, Published},
+    package::presentation::Published,
     package::stills::{self, Stills},
     store::{CachePolicy, JSON, Store, StoreError, Tag},
 };
@@ -46,13 +47,13 @@ pub(crate) struct Entry {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Recovered {
     /// Renditions in the plan's order, rungs first.
-    pub(crate) tracks: Vec<Track>,
+    pub(crate) tracks: Vec<RecoveredTrack>,
     pub(crate) stills: Stills,
 }
 
 /// The intact output of one rendition.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Track {
+pub(crate) struct RecoveredTrack {
     pub(crate) init: Init,
     /// From segment number 0 on.
     pub(crate) entries: Vec<Entry>,
@@ -158,7 +159,7 @@ impl PriorOutput {
             .map(|number| file_path(folder, number))
             .take_while(|path| tags.contains_key(path))
             .collect();
-        let announced = tags.keys().any(|path| path.ends_with(presentation::MEDIA_NAME));
+        let announced = tags.keys().any(|path| path.ends_with(file_names::MEDIA_NAME));
         let not_enough = if announced { Self::Playlists } else { Self::Nothing };
         let mut files = Vec::with_capacity(paths.len());
         for bytes in get_all(store, &paths).await? {
@@ -168,7 +169,7 @@ impl PriorOutput {
             }
         }
         let inits =
-            tracks.iter().map(|track| format!("{track}/{}", presentation::INIT_NAME)).collect::<Vec<_>>();
+            tracks.iter().map(|track| format!("{track}/{}", file_names::INIT_NAME)).collect::<Vec<_>>();
         let inits = get_all(store, &inits).await?;
         let mut rows = rows(files, tracks.len()).into_iter();
         let mut recovered = Vec::with_capacity(tracks.len());
@@ -176,7 +177,7 @@ impl PriorOutput {
             let Some(init) = init.and_then(|init| Init::parse(init).ok()) else { return Ok(not_enough) };
             let entries = rows.next().unwrap_or_default();
             let entries = intact(entries, track, &tags, number >= rungs);
-            recovered.push(Track { init, entries });
+            recovered.push(RecoveredTrack { init, entries });
         }
         if recovered.iter().any(|track| track.entries.is_empty()) {
             return Ok(not_enough);
@@ -208,7 +209,7 @@ fn intact(entries: Vec<Entry>, folder: &str, tags: &HashMap<String, Tag>, is_aud
     let mut before: Option<(i64, Published)> = None;
     let numbered = entries.into_iter().enumerate();
     let recovered = numbered.take_while(|(number, entry)| {
-        let path = format!("{folder}/{}", presentation::segment_name(*number));
+        let path = format!("{folder}/{}", file_names::segment_name(*number));
         let follows = before.is_none_or(|(interval, before)| {
             entry.interval > interval
                 && entry.published.start_ticks > before.start_ticks
@@ -281,7 +282,7 @@ impl Checkpoint {
     pub(crate) async fn save(&mut self, stills: &[Bytes]) -> Result<(), StoreError> {
         if !stills.is_empty() {
             let path = stills_path(&self.folder, self.stills);
-            self.store.put(&path, CachePolicy::Stable("image/jpeg"), stills.concat().into()).await?;
+            self.store.put(&path, CachePolicy::Replaceable("image/jpeg"), stills.concat().into()).await?;
             self.stills += stills.len();
         }
         while let Some(number) = self.changed.first().copied() {
@@ -292,7 +293,9 @@ impl Checkpoint {
             let file = CheckpointFile { schema: SCHEMA, tracks: self.tracks.iter().map(rows).collect() };
             // Numbers and strings always serialize.
             if let Ok(bytes) = file.write() {
-                self.store.put(&file_path(&self.folder, number), CachePolicy::Stable(JSON), bytes).await?;
+                self.store
+                    .put(&file_path(&self.folder, number), CachePolicy::Replaceable(JSON), bytes)
+                    .await?;
             }
             self.changed.remove(&number);
         }
@@ -390,7 +393,7 @@ mod tests {
 
     async fn put(store: &Store, track: &str, number: usize, start_ticks: u64) -> Entry {
         let content = format!("{track} {number} from {start_ticks}");
-        let path = format!("{track}/{}", presentation::segment_name(number));
+        let path = format!("{track}/{}", file_names::segment_name(number));
         let tag = store.put(&path, MEDIA, content.into()).await.unwrap();
         let published = Published { start_ticks, duration_ticks: 100, samples: 4, bytes: 20, key_bytes: 10 };
         Entry { interval: number as i64, published, starts_with_keyframe: true, tag }

@@ -2,8 +2,8 @@
 
 use crate::{
     package::{
-        hls,
-        presentation::{self, AudioTrack, Presentation, Variant},
+        file_names, hls,
+        presentation::{AudioTrack, Presentation, Variant},
     },
     plan::language,
     store::{CachePolicy, Store, StoreError},
@@ -33,7 +33,7 @@ pub(super) async fn write_media_playlist(
         (track.timeline.first(track.announced), CachePolicy::GrowingPlaylist)
     };
     let text = hls::media(&timeline, target_seconds, finished);
-    store.put(&format!("{}/{}", track.folder, presentation::MEDIA_NAME), policy, text.into()).await?;
+    store.put(&format!("{}/{}", track.folder, file_names::MEDIA_NAME), policy, text.into()).await?;
     Ok(())
 }
 
@@ -49,11 +49,11 @@ pub(super) async fn write_side_playlists(
 ) -> Result<(), StoreError> {
     let rungs = tracks.iter().filter(|track| matches!(track.rendition, Planned::Video(_)));
     let i_frames = rungs.map(|track| {
-        let path = format!("{}/{}", track.folder, presentation::I_FRAMES_NAME);
+        let path = format!("{}/{}", track.folder, file_names::I_FRAMES_NAME);
         (path, hls::i_frames(&track.timeline, target))
     });
     let subtitles = subtitles.iter().map(|track| {
-        let path = format!("{}/{}", track.folder, presentation::MEDIA_NAME);
+        let path = format!("{}/{}", track.folder, file_names::MEDIA_NAME);
         // Subtitle segments are longer, and a final playlist may have its own target duration.
         let target = hls::target_duration(0.0, [&track.timeline].into_iter());
         (path, hls::subtitles(&track.timeline, target))

@@ -15,15 +15,16 @@ use vidstreamx_job::{self as job, JobId};
 use crate::{
     config::profile::{Format, Profile},
     package::{
-        dash, hls,
+        dash, file_names, hls,
         init_segment::Init,
-        presentation::{self as names, Published, Timeline},
-        stills::{self, Stills},
+        presentation::{Published, Timeline},
+        stills::Stills,
         webvtt,
     },
     plan::{
         model::{Plan, SubtitleRendition},
         segmentation::Boundaries,
+        still_interval,
     },
     progress::ProgressState,
     source::object::PinnedObject,
@@ -102,7 +103,7 @@ impl Publisher {
             tracks,
             subtitles: Vec::new(),
             resume_rule: ResumeRule::new(plan),
-            stills: Stills::every(stills::interval_seconds(plan.duration_seconds)),
+            stills: Stills::every(still_interval::seconds(plan.duration_seconds)),
             flushed: None,
         }
     }
@@ -151,7 +152,7 @@ impl Publisher {
                     init: track.init.clone(),
                     lockstep: &lockstep,
                     prefix_until: track.prefix_until(),
-                    is_copied: encoded_prefix.is_some(),
+                    in_lockstep: encoded_prefix.is_some(),
                 };
                 let first = track.timeline.segments.len();
                 uploader.run(encoded_prefix, pipe, self.boundaries.clone(), first, events.clone())
@@ -271,7 +272,7 @@ impl Publisher {
     ///
     /// # Errors
     /// The store fails.
-    pub(crate) async fn put_own(
+    pub(crate) async fn put_in_folder(
         &self,
         path: &str,
         content_type: &'static str,
@@ -293,7 +294,8 @@ impl Publisher {
         track: &webvtt::Track,
     ) -> Result<(), StoreError> {
         let folder = format!("subtitles/{}", rendition.name);
-        self.put_own(&format!("{folder}/{}", names::TEXT_NAME), WEBVTT, track.whole().into()).await?;
+        self.put_in_folder(&format!("{folder}/{}", file_names::TEXT_NAME), WEBVTT, track.whole().into())
+            .await?;
         let end_seconds = self.tracks.iter().map(|track| track.timeline.end_seconds()).fold(0.0, f64::max);
         let boundaries = self.tracks.first().map_or(Vec::new(), |track| {
             let segments = track.timeline.segments.iter();
@@ -309,8 +311,8 @@ impl Publisher {
                 bytes: segment.text.len() as u64,
                 key_bytes: 0,
             });
-            let name = names::text_segment_name(number);
-            self.put_own(&format!("{folder}/{name}"), WEBVTT, segment.text.into()).await?;
+            let name = file_names::text_segment_name(number);
+            self.put_in_folder(&format!("{folder}/{name}"), WEBVTT, segment.text.into()).await?;
         }
         self.subtitles.push(SubtitleTrack {
             folder: format!("{}/{folder}", self.folder),
@@ -348,9 +350,9 @@ impl Publisher {
         for track in &mut self.tracks {
             if matches!(track.rendition, Planned::Audio(_)) {
                 let timeline = &track.timeline;
-                let recovered =
+                let kept =
                     timeline.segments.partition_point(|s| timeline.seconds(s.start_ticks) < end).max(1);
-                track.timeline.segments.truncate(recovered);
+                track.timeline.segments.truncate(kept);
             }
         }
     }

@@ -1,12 +1,10 @@
 //! Decides where an attempt resumes: a pure function of the plan and the recovered segments.
 
-use crate::{
-    package::stills::interval_seconds,
-    plan::{
-        model::{Picture, Plan},
-        resume_point::{AudioResumePoint, HEAD_START_SECONDS, ResumePoint},
-        segmentation::Boundaries,
-    },
+use crate::plan::{
+    model::{Picture, Plan},
+    resume_point::{AudioResumePoint, HEAD_START_SECONDS, ResumePoint},
+    segmentation::Boundaries,
+    still_interval,
 };
 
 use super::checkpoint::{Entry, Recovered};
@@ -86,7 +84,7 @@ pub(crate) fn resume_point(plan: &Plan, recovered: &mut Recovered) -> Option<Res
     }
     let still = recovered.stills.taken();
     if plan.picture.is_some() {
-        needed_seconds.push(still as f64 * interval_seconds(plan.duration_seconds));
+        needed_seconds.push(still as f64 * still_interval::seconds(plan.duration_seconds));
     }
     let earliest = needed_seconds.into_iter().fold(f64::MAX, f64::min);
     let seek_seconds = (earliest - HEAD_START_SECONDS).max(0.0);
@@ -107,7 +105,7 @@ mod tests {
         package::stills::Stills,
         plan::copyable::Copyable,
         plan::model::AudioRendition,
-        publish::checkpoint::Track,
+        publish::checkpoint::RecoveredTrack,
         store::Tag,
     };
 
@@ -132,7 +130,7 @@ mod tests {
         plan
     }
 
-    fn track(intervals: std::ops::Range<i64>, samples: usize, segment_ticks: u64) -> Track {
+    fn track(intervals: std::ops::Range<i64>, samples: usize, segment_ticks: u64) -> RecoveredTrack {
         let entries = intervals.map(|interval| Entry {
             interval,
             published: Published {
@@ -146,15 +144,15 @@ mod tests {
             tag: Tag::of(b""),
         });
         let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 25 };
-        Track { init, entries: entries.collect() }
+        RecoveredTrack { init, entries: entries.collect() }
     }
 
-    fn video(segments: i64) -> Track {
+    fn video(segments: i64) -> RecoveredTrack {
         track(0..segments, 100, 100)
     }
 
     /// Audio segments, whose packets do not align with the video segments.
-    fn audio(segments: i64) -> Track {
+    fn audio(segments: i64) -> RecoveredTrack {
         track(0..segments, 188, 188 * PACKET_SAMPLES)
     }
 
@@ -164,7 +162,7 @@ mod tests {
         stills
     }
 
-    fn recovered(tracks: Vec<Track>) -> Recovered {
+    fn recovered(tracks: Vec<RecoveredTrack>) -> Recovered {
         Recovered { tracks, stills: stills(30) }
     }
 

@@ -49,7 +49,7 @@ impl StableAddress {
         let ((), before) = tokio::try_join!(self.check_source(), before)?;
         if let Some(before) = before.filter(|before| !is_of(before, &self.job_id)) {
             let replaced = format!("{}/{REPLACED}", self.job_id);
-            self.store.put(&replaced, CachePolicy::Stable(PLAYLIST), before).await?;
+            self.store.put(&replaced, CachePolicy::Replaceable(PLAYLIST), before).await?;
         }
         self.store.put(MASTER, CachePolicy::GrowingPlaylist, master.into()).await?;
         let playable_seconds = self.started.elapsed().as_secs_f64();
@@ -83,7 +83,7 @@ impl StableAddress {
         for (path, content_type, content) in [(MANIFEST, MPD, manifest), (MASTER, PLAYLIST, master)] {
             match content {
                 Some(content) => {
-                    self.store.put(path, CachePolicy::Stable(content_type), content.into()).await?;
+                    self.store.put(path, CachePolicy::Replaceable(content_type), content.into()).await?;
                 }
                 None => self.store.delete(path).await?,
             }
@@ -92,7 +92,7 @@ impl StableAddress {
     }
 }
 
-/// Restores the master playlist that this job replaced, for a stream that will never be complete. Leaves the
+/// Restores the master playlist that this job replaced, for a stream that viewers must not keep. Leaves the
 /// address alone if it belongs to another job now.
 ///
 /// # Errors
@@ -104,7 +104,7 @@ pub(crate) async fn retract(store: &Store, job_id: &JobId) -> Result<(), StoreEr
     }
     match store.get(&format!("{job_id}/{REPLACED}")).await? {
         Some(before) => {
-            store.put(MASTER, CachePolicy::Stable(PLAYLIST), before).await?;
+            store.put(MASTER, CachePolicy::Replaceable(PLAYLIST), before).await?;
             Ok(())
         }
         None => store.delete(MASTER).await,
@@ -135,10 +135,10 @@ mod tests {
     ) -> Option<Bytes> {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::Folder(folder.path().to_owned());
-        store.put(MASTER, CachePolicy::Stable(PLAYLIST), master(now)).await.unwrap();
+        store.put(MASTER, CachePolicy::Replaceable(PLAYLIST), master(now)).await.unwrap();
         if let Some(replaced) = replaced {
-            let recovered = format!("{retracted}/{REPLACED}");
-            store.put(&recovered, CachePolicy::Stable(PLAYLIST), master(replaced)).await.unwrap();
+            let replaced_path = format!("{retracted}/{REPLACED}");
+            store.put(&replaced_path, CachePolicy::Replaceable(PLAYLIST), master(replaced)).await.unwrap();
         }
         retract(&store, retracted).await.unwrap();
         store.get(MASTER).await.unwrap()

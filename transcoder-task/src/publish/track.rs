@@ -92,7 +92,7 @@ impl Track {
         }
     }
 
-    pub(super) fn resume(&mut self, recovered: &checkpoint::Track) {
+    pub(super) fn resume(&mut self, recovered: &checkpoint::RecoveredTrack) {
         self.begin(&recovered.init);
         self.init = Some(recovered.init.clone());
         for entry in &recovered.entries {
@@ -178,7 +178,7 @@ impl Track {
         match &self.rendition {
             Planned::Video(rung) => job::Rendition {
                 name: rung.name.clone(),
-                copied: rung.encoding.is_none(),
+                copied: rung.is_copied(),
                 width: rung.width,
                 height: rung.height,
                 ..blank
@@ -186,7 +186,7 @@ impl Track {
             Planned::Audio(audio) => job::Rendition {
                 name: audio.name.clone(),
                 kind: RenditionKind::Audio,
-                copied: audio.layout.is_none(),
+                copied: audio.is_copied(),
                 channels: audio.channels,
                 language: audio.language.clone(),
                 ..blank
@@ -197,7 +197,7 @@ impl Track {
     /// Returns true for a copied rung.
     #[must_use]
     pub(crate) fn is_copied(&self) -> bool {
-        matches!(&self.rendition, Planned::Video(rung) if rung.encoding.is_none())
+        matches!(&self.rendition, Planned::Video(rung) if rung.is_copied())
     }
 
     /// The first interval with copied frames, if the rung has an encoded prefix.

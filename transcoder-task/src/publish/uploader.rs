@@ -6,8 +6,9 @@ use tokio::{net::unix::pipe, sync::mpsc};
 
 use crate::{
     package::{
+        file_names,
         init_segment::{CmafError, Init},
-        presentation::{self, Published},
+        presentation::Published,
         segmenter::{self, Output, Segment},
         splice,
     },
@@ -38,7 +39,7 @@ pub(super) struct Uploader<'a> {
     /// The interval that follows the encoded prefix, if this attempt or an earlier one has one.
     pub(super) prefix_until: Option<i64>,
     /// True for a copied rung, whose FFmpeg process must not run ahead of the others.
-    pub(super) is_copied: bool,
+    pub(super) in_lockstep: bool,
 }
 
 impl Uploader<'_> {
@@ -65,7 +66,7 @@ impl Uploader<'_> {
         outputs
             .map_err(broken)
             .map_ok(|piece| self.upload(piece))
-            .try_buffered(if self.is_copied { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
+            .try_buffered(if self.in_lockstep { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
             .try_for_each(|event| async {
                 // The receiver is dropped only after its own error, which is the one to report.
                 let _ = events.send(event).await;
@@ -80,7 +81,7 @@ impl Uploader<'_> {
         match piece {
             Output::Init(init) => {
                 let Some(published) = &self.init else {
-                    self.put(presentation::INIT_NAME, init.bytes.clone()).await?;
+                    self.put(file_names::INIT_NAME, init.bytes.clone()).await?;
                     return Ok(Event::Init { track: self.track, init });
                 };
                 // After the encoded prefix, the init segment lacks the prefix's parameter sets.
@@ -95,7 +96,7 @@ impl Uploader<'_> {
                 Ok(Event::Init { track: self.track, init })
             }
             Output::Segment(segment) => {
-                if self.is_copied {
+                if self.in_lockstep {
                     self.lockstep.follow(segment.interval).await;
                 }
                 let published = Published {
@@ -105,8 +106,7 @@ impl Uploader<'_> {
                     bytes: segment.bytes.len() as u64,
                     key_bytes: segment.key_bytes,
                 };
-                let tag =
-                    self.put(&presentation::segment_name(segment.number), segment.bytes.clone()).await?;
+                let tag = self.put(&file_names::segment_name(segment.number), segment.bytes.clone()).await?;
                 let Segment { interval, starts_with_keyframe, is_last, .. } = segment;
                 self.lockstep.reach(self.track, interval);
                 let entry = Entry { interval, published, starts_with_keyframe, tag };

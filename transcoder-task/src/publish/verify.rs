@@ -9,7 +9,7 @@ use crate::{
         rejection::ProbeError,
     },
     config::profile::Codec,
-    package::presentation::{self, Timeline},
+    package::{file_names, presentation::Timeline},
     plan::model::{Picture, Plan},
     plan::segmentation::Boundaries,
     store::Store,
@@ -182,8 +182,8 @@ async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, Publi
     let mut numbers = vec![0];
     numbers.extend((segments.len() > 1).then(|| segments.len() - 1));
     let mut bytes = Vec::new();
-    let names = numbers.iter().map(|number| presentation::segment_name(*number));
-    for name in [presentation::INIT_NAME.to_owned()].into_iter().chain(names) {
+    let names = numbers.iter().map(|number| file_names::segment_name(*number));
+    for name in [file_names::INIT_NAME.to_owned()].into_iter().chain(names) {
         let object = store.get(&format!("{}/{name}", track.folder)).await?;
         bytes.extend(object.ok_or_else(|| wrong(format!("has no {name} although it was uploaded")))?);
     }

@@ -12,9 +12,9 @@ pub(crate) enum CachePolicy {
     GrowingPlaylist,
     /// A media playlist that is final.
     FinalPlaylist,
-    /// An object at the stable address, which a new upload may replace. Holds the media type.
-    Stable(&'static str),
-    /// An object below the job's id, which never changes. Holds the media type.
+    /// An object that may be overwritten. Holds the media type.
+    Replaceable(&'static str),
+    /// An object that never changes. Holds the media type.
     Immutable(&'static str),
 }
 
@@ -22,7 +22,7 @@ impl CachePolicy {
     pub(super) const fn content_type(self) -> &'static str {
         match self {
             Self::GrowingPlaylist | Self::FinalPlaylist => PLAYLIST,
-            Self::Stable(content_type) | Self::Immutable(content_type) => content_type,
+            Self::Replaceable(content_type) | Self::Immutable(content_type) => content_type,
         }
     }
 
@@ -31,7 +31,7 @@ impl CachePolicy {
             Self::GrowingPlaylist => "public, max-age=1",
             // A cache may hold a growing version for one second; then it fetches the final one and keeps it.
             Self::FinalPlaylist | Self::Immutable(_) => "public, max-age=31536000, immutable",
-            Self::Stable(_) => "public, max-age=10",
+            Self::Replaceable(_) => "public, max-age=10",
         }
     }
 }

@@ -142,7 +142,7 @@ async fn a_status_object_is_written_without_retries() {
     };
     let others = busy();
     let store = bucket(&[&others]);
-    store.put("job.json", CachePolicy::Stable(JSON), Bytes::new()).await.unwrap();
+    store.put("job.json", CachePolicy::Replaceable(JSON), Bytes::new()).await.unwrap();
     assert_eq!(others.num_calls(), 3);
 
     let rule = busy();

@@ -10,8 +10,8 @@ use crate::{
     config::profile::Format,
     error::TaskError,
     ffmpeg::{loudness, plan_id},
-    package::stills::{self, Stills},
-    plan::{copyable::Copyable, gain::Gain, model::Plan, resume_point::ResumePoint},
+    package::stills::Stills,
+    plan::{copyable::Copyable, gain::Gain, model::Plan, resume_point::ResumePoint, still_interval},
     process::{self, FfmpegError},
     publish::{PublishError, checkpoint::PriorOutput, publisher::Publisher, recovery, track},
     source::{
@@ -24,7 +24,7 @@ use crate::{
 use super::{
     context::TaskInput,
     encode, finish,
-    pass::{Attempt, Pass},
+    inputs::{Attempt, Pass},
     report::ReportDraft,
 };
 
@@ -86,7 +86,7 @@ impl Attempt<'_> {
         let Self { profile, progress_state, .. } = *self;
         let mut plan = Plan::new(media, copyable, profile);
         let names = |copied: bool| -> String {
-            let rungs = plan.rungs.iter().filter(|rung| rung.encoding.is_none() == copied);
+            let rungs = plan.rungs.iter().filter(|rung| rung.is_copied() == copied);
             rungs.map(|rung| rung.name.as_str()).collect::<Vec<_>>().join(" ")
         };
         tracing::info!(
@@ -232,7 +232,7 @@ async fn resume(
     plan: &Plan,
     publisher: &mut Publisher,
 ) -> Result<Resumed, TaskError> {
-    let stills = Stills::every(stills::interval_seconds(plan.duration_seconds));
+    let stills = Stills::every(still_interval::seconds(plan.duration_seconds));
     let prior =
         PriorOutput::find(store, folder, &track::folders(folder, plan), plan.rungs.len(), stills).await;
     let mut recovered = match prior {

@@ -24,7 +24,7 @@ use crate::{
     store::StoreError,
 };
 
-use super::pass::Pass;
+use super::inputs::Pass;
 
 /// Path of the poster in the stream's folder.
 pub(super) const POSTER: &str = "images/poster.jpg";

@@ -12,7 +12,7 @@ use crate::{
 
 use super::{
     encode::{Encoded, POSTER},
-    pass::Attempt,
+    inputs::Attempt,
     report::ReportDraft,
 };
 
@@ -64,14 +64,14 @@ pub(super) async fn finish(
 
 async fn put_images(plan: &Plan, stills: &Stills, publisher: &Publisher) -> Result<(), TaskError> {
     if let Some(poster) = stills.poster() {
-        publisher.put_own(POSTER, "image/jpeg", poster).await?;
+        publisher.put_in_folder(POSTER, "image/jpeg", poster).await?;
     }
     let size = arguments::still_size(&plan.rungs);
     let end_seconds = publisher.tracks().first().map_or(0.0, |track| track.timeline.end_seconds());
     if let Some(storyboard) = stills.storyboard(size, end_seconds).await? {
         let sheet = format!("images/{SHEET_NAME}");
-        publisher.put_own(&sheet, "image/jpeg", storyboard.sheet).await?;
-        publisher.put_own(STORYBOARD, "text/vtt", storyboard.vtt.into()).await?;
+        publisher.put_in_folder(&sheet, "image/jpeg", storyboard.sheet).await?;
+        publisher.put_in_folder(STORYBOARD, "text/vtt", storyboard.vtt.into()).await?;
     }
     Ok(())
 }

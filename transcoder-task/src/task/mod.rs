@@ -1,7 +1,7 @@
 //! One video, from source to report.
 //!
 //! [`context`] opens source and output. [`attempt`] runs an attempt and its passes over the source
-//! ([`pass`]): it analyses the source, plans, and finds the segments of an earlier attempt. [`encode`] runs
+//! ([`inputs`]): it analyses the source, plans, and finds the segments of an earlier attempt. [`encode`] runs
 //! FFmpeg and publishes its output; [`finish`] verifies it and publishes the rest. [`report`] writes
 //! `job.json` and chooses the exit code. Only [`run`] is called from outside.
 
@@ -9,7 +9,7 @@ mod attempt;
 mod context;
 mod encode;
 mod finish;
-mod pass;
+mod inputs;
 mod report;
 
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ use crate::{
 };
 
 use context::{StartTime, TaskContext};
-use pass::Attempt;
+use inputs::Attempt;
 use report::ReportDraft;
 
 /// Time to stop after a signal. ECS kills the task 30 s after SIGTERM by default.

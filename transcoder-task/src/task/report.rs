@@ -63,8 +63,7 @@ impl ReportDraft {
     }
 }
 
-/// Writes the report and returns the exit code. Retracts the growing stream if no later attempt can complete
-/// it.
+/// Writes the report and returns the exit code. Retracts the growing stream if viewers must not keep it.
 pub(super) async fn conclude(
     context: &TaskContext,
     draft: ReportDraft,
@@ -80,13 +79,16 @@ pub(super) async fn conclude(
         tracing::error!(exit_code = exit.code(), "{reason}");
     }
     match exit {
+        // There may be no time for it.
         Exit::Terminated => return exit,
+        // The stream is of no use, or may be wrong. A later attempt announces its own output.
         Exit::Unusable | Exit::Obsolete | Exit::Internal => {
             if let Err(error) = retract(&context.store, &context.job_id).await {
                 tracing::warn!("the incomplete stream stays at the stable address: {error}");
             }
         }
-        _ => {}
+        // The next attempt continues the stream.
+        Exit::Done | Exit::Transient | Exit::Misconfigured | Exit::OutOfMemory => {}
     }
     let report = draft.finish(context, exit.into(), reason, start_time);
     match write_report(context, &report).await {
@@ -132,7 +134,7 @@ async fn write_report(context: &TaskContext, report: &Report) -> Result<(), Stor
     let json: Bytes = serde_json::to_vec_pretty(report)
         .map_err(|error| StoreError::File { path: REPORT.into(), error: error.into() })?
         .into();
-    let policy = CachePolicy::Stable(JSON);
+    let policy = CachePolicy::Replaceable(JSON);
     context.store.put(&format!("{}/{REPORT}", context.job_id), policy, json.clone()).await?;
     let is_latest = match report.outcome {
         Outcome::Complete => true,

@@ -29,8 +29,8 @@ async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments:
     let segments = outputs.len() - 1;
     for piece in outputs {
         let (name, bytes) = match piece {
-            Output::Init(init) => (presentation::INIT_NAME.to_owned(), init.bytes),
-            Output::Segment(segment) => (presentation::segment_name(segment.number), segment.bytes),
+            Output::Init(init) => (file_names::INIT_NAME.to_owned(), init.bytes),
+            Output::Segment(segment) => (file_names::segment_name(segment.number), segment.bytes),
         };
         store.put(&format!("{folder}/{name}"), CachePolicy::Immutable("video/mp4"), bytes).await.unwrap();
     }

@@ -1,0 +1,45 @@
+//! Arguments of the command `history`.
+
+use clap::{
+    Args,
+    builder::{NonEmptyStringValueParser, PossibleValuesParser, TypedValueParser},
+};
+use vidstreamx_job::State;
+
+use super::since::Since;
+use crate::{commands::format, config::HistorySettings};
+
+/// The query.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Arguments {
+    /// Show everything about this job (its id) or about all jobs of this upload (its key, or
+    /// s3://BUCKET/KEY). A job id is one read; for a key, all records are read
+    #[arg(value_name = "JOB ID | KEY", value_parser = NonEmptyStringValueParser::new())]
+    pub job: Option<String>,
+
+    /// Only records updated since: 90m, 24h, 7d, or a date in UTC such as 2026-05-04. Without it, a list
+    /// covers 24h, and a job or upload is searched in all records
+    #[arg(long, value_name = "WHEN")]
+    pub since: Option<Since>,
+
+    /// Only these states, separated by commas
+    #[arg(long, value_delimiter = ',', conflicts_with = "job", value_parser = state())]
+    pub state: Vec<State>,
+
+    /// Only keys that contain this text
+    #[arg(long, value_name = "TEXT", conflicts_with = "job", value_parser = NonEmptyStringValueParser::new())]
+    pub key: Option<String>,
+
+    /// Print one JSON object per line and video: the record, and the progress of running jobs
+    #[arg(long)]
+    pub json: bool,
+
+    /// The output bucket.
+    #[command(flatten)]
+    pub settings: HistorySettings,
+}
+
+fn state() -> impl TypedValueParser<Value = State> {
+    PossibleValuesParser::new(format::STATES.map(State::name))
+        .map(|name| format::STATES.into_iter().find(|state| state.name() == name).unwrap_or(State::Running))
+}

@@ -1,0 +1,180 @@
+//! Tests of the command `history`.
+
+use std::sync::{Arc, Mutex};
+
+use aws_sdk_s3::{
+    Client,
+    operation::{get_object::GetObjectOutput, list_objects_v2::ListObjectsV2Output},
+    primitives::{ByteStream, DateTime},
+    types::Object,
+};
+use aws_smithy_mocks::{Rule, RuleMode, mock, mock_client};
+use clap::Parser;
+use vidstreamx_job::Layout;
+
+use super::*;
+use crate::commands::history::samples;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    arguments: Arguments,
+}
+
+fn arguments(words: &[&str]) -> Arguments {
+    let line = ["history", "--output-bucket=streams"].iter().chain(words);
+    Line::try_parse_from(line).unwrap().arguments
+}
+
+fn now() -> Timestamp {
+    samples::NOW.parse().unwrap()
+}
+
+/// A listing of the sample videos, two a page, and of a record of the future.
+fn pages() -> Vec<ListObjectsV2Output> {
+    let object = |key: String, written: Timestamp| {
+        Object::builder().key(key).last_modified(DateTime::from_secs(written.as_second())).size(900).build()
+    };
+    let mut objects: Vec<_> = samples::videos()
+        .iter()
+        .map(|video| object(Layout::record(&video.record.job_id), video.record.updated_at))
+        .collect();
+    objects.push(object(format!(".vidstreamx/jobs/{}.json", "f".repeat(32)), now()));
+    objects.push(object(".vidstreamx/jobs/stray.txt".to_owned(), now()));
+    let last = objects.len() / 2 - 1;
+    let page = |(index, objects): (usize, &[Object])| {
+        ListObjectsV2Output::builder()
+            .set_contents(Some(objects.to_vec()))
+            .set_next_continuation_token((index < last).then(|| index.to_string()))
+            .build()
+    };
+    objects.chunks(2).enumerate().map(page).collect()
+}
+
+/// Lists the sample videos page by page.
+fn listing() -> Vec<Rule> {
+    let rule = |(index, page): (usize, ListObjectsV2Output)| {
+        let token = index.checked_sub(1).map(|index| index.to_string());
+        mock!(Client::list_objects_v2)
+            .match_requests(move |list| {
+                list.prefix() == Some(".vidstreamx/jobs/") && list.continuation_token() == token.as_deref()
+            })
+            .then_output(move || page.clone())
+    };
+    pages().into_iter().enumerate().map(rule).collect()
+}
+
+/// Answers with the sample videos' records, and notes what was asked for.
+fn objects(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Rule> {
+    let get = |key: String, json: Vec<u8>| {
+        let (expected, asked) = (key.clone(), Arc::clone(asked));
+        mock!(Client::get_object).match_requests(move |get| get.key() == Some(&*expected)).then_output(
+            move || {
+                asked.lock().unwrap().push(key.clone());
+                GetObjectOutput::builder().body(ByteStream::from(json.clone())).build()
+            },
+        )
+    };
+    let mut rules = Vec::new();
+    for video in samples::videos() {
+        let id = &video.record.job_id;
+        rules.push(get(Layout::record(id), serde_json::to_vec(&video.record).unwrap()));
+        if let Some(progress) = video.progress {
+            rules.push(get(Layout::progress(id), serde_json::to_vec(&progress).unwrap()));
+        }
+    }
+    rules.push(get(format!(".vidstreamx/jobs/{}.json", "f".repeat(32)), b"{\"schema\":2}".to_vec()));
+    rules.push(
+        mock!(Client::get_object)
+            .sequence()
+            .http_status(404, Some("<Error><Code>NoSuchKey</Code></Error>".into()))
+            .repeatedly()
+            .build(),
+    );
+    rules
+}
+
+/// What is shown, how it ended, and which objects were read.
+async fn shown(words: &[&str]) -> (String, Result<(), String>, Vec<String>) {
+    let asked = Arc::default();
+    let rules: Vec<_> = listing().into_iter().chain(objects(&asked)).collect();
+    let rules: Vec<_> = rules.iter().collect();
+    let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules);
+    let store = Store::new(client, "streams".parse().unwrap());
+    let mut out = Vec::new();
+    let result = show(&store, &arguments(words), now(), None, &mut out).await;
+    let asked = asked.lock().unwrap().clone();
+    (String::from_utf8(out).unwrap(), result.map_err(|error| error.to_string()), asked)
+}
+
+fn keys(json: &str) -> Vec<String> {
+    let key = |line: &str| {
+        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+        line["source"]["key"].as_str().unwrap().to_owned()
+    };
+    json.lines().map(key).collect()
+}
+
+#[tokio::test]
+async fn a_list_is_read_from_all_pages_and_says_what_could_not_be_read() {
+    let (text, result, _) = shown(&[]).await;
+    assert_eq!(result, Ok(()));
+    insta::assert_snapshot!(text);
+}
+
+#[tokio::test]
+async fn records_that_were_written_before_are_not_even_read() {
+    let (json, result, asked) = shown(&["--since=45m", "--json"]).await;
+    assert_eq!(result, Ok(()));
+    assert_eq!(keys(&json), ["d.mp4", "c.mp4", "b.mp4", "rubbish\u{1b}[2J.mp4"]);
+    assert_eq!(asked.iter().filter(|key| key.contains("/jobs/")).count(), 5);
+}
+
+#[tokio::test]
+async fn a_list_can_be_narrowed_and_a_running_video_has_its_progress() {
+    let (json, _, _) = shown(&["--state=running,failed", "--key=film", "--json"]).await;
+    assert_eq!(keys(&json), ["a/very/long/key/with/many/parts/in/it/film.mp4"]);
+    let (json, _, _) = shown(&["--state=running", "--key=b.mp4", "--json"]).await;
+    let line: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(line["progress"]["share"], 0.434);
+    assert_eq!(line["attempts"][0]["number"], 1);
+}
+
+#[tokio::test]
+async fn a_job_id_is_one_read_and_a_key_is_looked_for() {
+    let video = &samples::videos()[0];
+    let id = video.record.job_id.as_str();
+    let (text, result, asked) = shown(&[id]).await;
+    assert_eq!((result, asked), (Ok(()), vec![Layout::record(&video.record.job_id)]));
+    let page = page::page(video, &"streams".parse().unwrap(), now());
+    assert_eq!(text, page);
+    assert_eq!(shown(&["films/summer holidays 2026.mp4"]).await.0, page);
+    assert_eq!(shown(&["s3://uploads/films/summer holidays 2026.mp4"]).await.0, page);
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_said_in_one_sentence() {
+    let (text, result, _) = shown(&["no.mp4"]).await;
+    let why = "there is no record of \"no.mp4\" in s3://streams; 1 record could not be read";
+    assert_eq!((&*text, result), ("", Err(why.into())));
+    let (_, result, _) = shown(&[&"f".repeat(32)]).await;
+    assert!(result.unwrap_err().contains("schema version 2"));
+}
+
+#[tokio::test]
+async fn progress_of_an_earlier_attempt_is_not_this_ones() {
+    let mut video = samples::videos().pop().unwrap();
+    video.record.attempts[0].started_at = "2026-05-04T12:00:01Z".parse().unwrap();
+    let (record, progress) =
+        (serde_json::to_vec(&video.record).unwrap(), serde_json::to_vec(&video.progress).unwrap());
+    let get = mock!(Client::get_object)
+        .sequence()
+        .output(move || GetObjectOutput::builder().body(ByteStream::from(record.clone())).build())
+        .output(move || GetObjectOutput::builder().body(ByteStream::from(progress.clone())).build())
+        .build();
+    let client = mock_client!(aws_sdk_s3, RuleMode::Sequential, [&get]);
+    let store = Store::new(client, "streams".parse().unwrap());
+    let found = store.video(&video.record.job_id, &|_: &Record| true).await.unwrap();
+    assert!(matches!(found, Found::Video(video) if video.progress.is_none()));
+    assert_eq!(get.num_calls(), 2);
+}

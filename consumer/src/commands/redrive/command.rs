@@ -1,0 +1,234 @@
+//! The command `redrive`.
+
+use std::{
+    collections::HashSet,
+    io::{self, Write},
+    time::Duration,
+};
+
+use aws_sdk_sqs::{Client, types::MessageSystemAttributeName};
+use futures::future::join_all;
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use super::{arguments::Arguments, letter::SetAside};
+use crate::{
+    aws::error::CallError,
+    aws::sqs::{Queue, Receipt, Sqs},
+    aws::sqs_send,
+    aws::sqs_send::BATCH,
+    commands::format,
+    commands::progress::ProgressDisplay,
+};
+
+/// An incomplete redrive.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RedriveError {
+    /// A call failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// SQS refused some, which the output names.
+    #[error("{} not sent back: run it again", format::count(*.0, "message"))]
+    Refused(u64),
+    /// The user interrupted it.
+    #[error("interrupted: run it again for the rest")]
+    Interrupted,
+    /// The output is closed.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+/// Visibility timeout of received messages: enough for 100,000 messages, ten in about 60 ms. After a kill
+/// they stay hidden for the rest of it.
+const HIDDEN: Duration = Duration::from_secs(15 * 60);
+/// Wait of a receive. From one second on, SQS queries all its servers.
+const POLL: Duration = Duration::from_secs(1);
+/// Consecutive receives without a new message that end the redrive.
+const LAST_LOOKS: u32 = 2;
+
+/// Sends the matching messages back, until all have been seen once or `stop` is cancelled. Messages that
+/// arrive after `now` stay, because they may have been sent back a moment ago.
+///
+/// # Errors
+/// A call failed, or SQS refused some. Other messages become visible again in any case.
+pub(crate) async fn redrive(
+    client: &Client,
+    arguments: &Arguments,
+    now: Timestamp,
+    stop: &CancellationToken,
+    out: &mut impl Write,
+) -> Result<(), RedriveError> {
+    let mut run = Run {
+        client,
+        arguments,
+        began: now,
+        dead_letters: Sqs::new(
+            client.clone(),
+            &arguments.settings.dead_letter_queue_url,
+            &arguments.settings.dead_letter_queue_url,
+        ),
+        seen: HashSet::new(),
+        held: Vec::new(),
+        tally: Tally::default(),
+    };
+    let result = run.all(stop, out).await;
+    run.release().await;
+    writeln!(out, "{}", run.tally.line(arguments.dry_run))?;
+    result?;
+    if run.tally.refused > 0 {
+        Err(RedriveError::Refused(run.tally.refused))
+    } else if stop.is_cancelled() {
+        Err(RedriveError::Interrupted)
+    } else {
+        Ok(())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    matching: u64,
+    refused: u64,
+    others: u64,
+    newer: u64,
+}
+
+impl Tally {
+    fn line(&self, dry_run: bool) -> String {
+        if self.matching + self.refused + self.others + self.newer == 0 {
+            return "there is nothing in the dead-letter queue, or somebody else holds it".to_owned();
+        }
+        let (verb, stay) = if dry_run { ("would be sent back", "would stay") } else { ("sent back", "stay") };
+        let mut line = format!("{} {verb}", format::count(self.matching, "message"));
+        if self.others > 0 {
+            line = format!("{line}; {} {stay}", format::count(self.others, "other"));
+        }
+        if self.newer > 0 {
+            line = format!("{line}; {} came in meanwhile", format::count(self.newer, "other"));
+        }
+        line
+    }
+}
+
+struct Run<'a> {
+    client: &'a Client,
+    arguments: &'a Arguments,
+    began: Timestamp,
+    dead_letters: Sqs,
+    /// Ids of handled messages.
+    seen: HashSet<String>,
+    /// Messages to make visible again.
+    held: Vec<Receipt>,
+    tally: Tally,
+}
+
+impl Run<'_> {
+    async fn all(&mut self, stop: &CancellationToken, out: &mut impl Write) -> Result<(), RedriveError> {
+        let waiting = ProgressDisplay::new("messages", None);
+        let mut nothing_new = 0;
+        while nothing_new < LAST_LOOKS && !stop.is_cancelled() {
+            let mut fresh = Vec::new();
+            for message in self.receive().await? {
+                let first = self.seen.insert(message.id.clone());
+                let newer = message.sent.is_some_and(|sent| sent > self.began);
+                if first && !newer {
+                    fresh.push(message);
+                } else {
+                    self.tally.newer += u64::from(first);
+                    self.held.push(message.receipt);
+                }
+            }
+            nothing_new = if fresh.is_empty() { nothing_new + 1 } else { 0 };
+            waiting.step(fresh.len() as u64);
+            let (matching, others): (Vec<_>, Vec<_>) =
+                fresh.into_iter().partition(|message| self.arguments.matches(message));
+            self.tally.others += others.len() as u64;
+            self.held.extend(others.into_iter().map(|message| message.receipt));
+            if self.arguments.dry_run {
+                self.tally.matching += matching.len() as u64;
+                self.held.extend(matching.iter().map(|message| message.receipt.clone()));
+                waiting
+                    .aside(|| matching.iter().try_for_each(|message| writeln!(out, "{}", message.line())))?;
+            } else if !matching.is_empty() {
+                self.send_back(matching, &waiting, out).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn receive(&self) -> Result<Vec<SetAside>, CallError> {
+        let answer = self
+            .client
+            .receive_message()
+            .queue_url(self.arguments.settings.dead_letter_queue_url.as_str())
+            .max_number_of_messages(i32::try_from(BATCH).unwrap_or(1))
+            .wait_time_seconds(i32::try_from(POLL.as_secs()).unwrap_or(1))
+            .visibility_timeout(i32::try_from(HIDDEN.as_secs()).unwrap_or(i32::MAX))
+            .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
+            .message_attribute_names("All")
+            .send()
+            .await
+            .map_err(|error| CallError::new("ReceiveMessage", &error))?;
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(SetAside::new).collect())
+    }
+
+    async fn send_back(
+        &mut self,
+        messages: Vec<SetAside>,
+        waiting: &ProgressDisplay,
+        out: &mut impl Write,
+    ) -> Result<(), RedriveError> {
+        let letters: Vec<_> = messages.iter().map(|message| message.letter.clone()).collect();
+        let queue = &self.arguments.settings.queue_url;
+        let refused = match sqs_send::send(self.client, queue, &letters).await {
+            Ok(refused) => refused,
+            Err(error) => {
+                self.held.extend(messages.into_iter().map(|message| message.receipt));
+                return Err(error.into());
+            }
+        };
+        let mut sent = Vec::new();
+        for (index, message) in messages.into_iter().enumerate() {
+            if let Some(refused) = refused.iter().find(|refused| refused.index == index) {
+                self.tally.refused += 1;
+                waiting.aside(|| error!(reason = refused.reason, "not sent back: {}", message.line()));
+                self.held.push(message.receipt);
+            } else {
+                sent.push(message);
+            }
+        }
+        let deleted = join_all(sent.iter().map(|message| self.dead_letters.delete(&message.receipt))).await;
+        let mut shown = Ok(());
+        for (message, deleted) in sent.iter().zip(deleted) {
+            self.tally.matching += 1;
+            shown = shown.and_then(|()| waiting.aside(|| writeln!(out, "{}", message.line())));
+            if let Err(error) = deleted {
+                let what = message.line();
+                waiting.aside(|| warn!(%error, "sent back, but still in the dead-letter queue: {what}"));
+                self.held.push(message.receipt.clone());
+            }
+        }
+        Ok(shown?)
+    }
+
+    /// Makes messages visible again that were not sent. If that fails, they become visible by themselves
+    /// later.
+    async fn release(&mut self) {
+        let waiting = ProgressDisplay::new("messages made visible again", Some(self.held.len() as u64));
+        for receipts in self.held.chunks(BATCH) {
+            waiting.step(receipts.len() as u64);
+            let refused = self.dead_letters.set_visibility(receipts, Duration::ZERO).await;
+            let reason = match refused {
+                Ok(refused) => refused.into_iter().next().map(|refused| refused.reason),
+                Err(error) => Some(error.to_string()),
+            };
+            if let Some(reason) = reason {
+                let minutes = HIDDEN.as_secs() / 60;
+                waiting.aside(|| warn!(reason, "some messages stay hidden for up to {minutes} minutes"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
