@@ -1,8 +1,10 @@
 //! Exit codes of the transcoder task.
 
+use strum::VariantArray;
+
 /// The end of a transcoder task. The codes are those of BSD's `sysexits.h`, or the shell's 128 + signal.
 /// `docs/OPERATIONS.md` describes the consumer's reaction to each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantArray)]
 pub enum Exit {
     /// The stream is published and its report is complete.
     Done,
@@ -24,17 +26,6 @@ pub enum Exit {
 }
 
 impl Exit {
-    const ALL: [Self; 8] = [
-        Self::Done,
-        Self::Unusable,
-        Self::Obsolete,
-        Self::Internal,
-        Self::Transient,
-        Self::Misconfigured,
-        Self::OutOfMemory,
-        Self::Terminated,
-    ];
-
     /// The process exit code.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -54,7 +45,7 @@ impl Exit {
     /// failed start, 101 after a panic).
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
-        Self::ALL.into_iter().find(|exit| i32::from(exit.code()) == code)
+        Self::VARIANTS.iter().copied().find(|exit| i32::from(exit.code()) == code)
     }
 }
 
@@ -64,7 +55,7 @@ mod tests {
 
     #[test]
     fn codes_round_trip_and_other_codes_are_none() {
-        for exit in Exit::ALL {
+        for &exit in Exit::VARIANTS {
             assert_eq!(Exit::from_code(exit.code().into()), Some(exit));
         }
         for code in [1, 101, 139, -1] {
