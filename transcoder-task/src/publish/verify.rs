@@ -189,7 +189,9 @@ async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, Publi
     }
     let SegmentFacts { codec: found, width, height, keyframes } =
         ffprobe::segments(bytes.into()).await.map_err(|error| match error {
-            ProbeError::Answer(reason) => wrong(format!("cannot be read back: {reason}")),
+            error @ (ProbeError::Answer(_) | ProbeError::Crashed(_)) => {
+                wrong(format!("cannot be read back: {error}"))
+            }
             error => PublishError::Probe(error),
         })?;
     let expected: usize =
