@@ -105,10 +105,10 @@ def _method(results: Row) -> str:
     )
     return (
         "The endpoints (`bench/endpoints`) implement visibility, conditional writes and client tokens as the services do,"
-        " and answer each call after 50 ms. Their tasks run for a fixed time and succeed. Messages, receipt handles,"
-        f" task descriptions and reports are as long as on AWS. {cores}. Connections are plain HTTP, so TLS is not"
-        " measured. Memory is resident memory, which includes some 13 MB of the program's own file. CPU time is user"
-        " and system time. The log is written to a file at its default level.\n\n"
+        " and answer each call after 50 ms. Every simulated task runs for a fixed time and succeeds. Messages,"
+        f" receipt handles, task descriptions and reports have the same lengths as on AWS. {cores}. Connections are"
+        " plain HTTP, so TLS is not measured. Memory is resident memory, which includes some 13 MB of the program's own"
+        " file. CPU time is user and system time. The log is written to a file at its default level.\n\n"
         "**Sequential** is a loop with the same SDK that receives one message, starts its task and deletes the message."
         " It keeps no records, watches no tasks and retries no call."
     )

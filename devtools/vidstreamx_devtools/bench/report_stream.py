@@ -44,8 +44,8 @@ def render(results: Row) -> str:
         "make bench-stream BENCH=--render                   # writes this section from target/bench/stream.json\n"
         "```\n\n"
         "The clip comes from `../shared/corpus` (`VIDSTREAMX_CORPUS` selects another folder). Without the corpus, it is"
-        " generated with FFmpeg's `testsrc2`. The local AWS keeps uploads in memory: the longest sources need some 6 GB"
-        " of memory, and 3 GB of disk while they are made.",
+        " generated with FFmpeg's `testsrc2`. The local AWS keeps uploads in memory, so the longest sources need some"
+        " 6 GB of memory. Generating them needs 3 GB of disk.",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -87,9 +87,9 @@ def _method(results: Row) -> str:
         "Each task runs as on ECS: in a container of the transcoder's image with a read-only root file system, with its"
         " job in the environment, its own role's credentials, and the S3 of the local stack (ministack, IAM enforced),"
         " which shares the cores of the machine. Only *files* and *bare* below read and write plain files. Times"
-        " count from the start of the process, not of the container. Sources are ten seconds of a natural 1080p clip"
-        " with audio, encoded as listed and repeated without encoding, with the sample index at the end. Times are"
-        f" {count}; memory and disk are peaks of one run."
+        " count from the start of the process, not of the container. Each source is ten seconds of a natural 1080p clip"
+        " with audio, encoded as listed, and then repeated to its length without encoding it again. Its sample index is"
+        f" at the end of the file. Times are {count}; memory and disk are peaks of one run."
     )
 
 

@@ -51,9 +51,9 @@ def _method(results: Row) -> str:
         " **Task** is `transcoder-task --input FILE --output DIR`. **Bare** runs the task's FFmpeg commands without the"
         " task and discards their outputs.\n\n"
         "All commands run in one container of the transcoder's image and are measured inside it, so the start of the"
-        f" container is not measured. {count} Bytes are the bytes of the video packets. VMAF is the mean of every"
-        " third frame (paired by number): each rung is scaled to the size of the largest rung (bicubic) and compared"
-        " with the source."
+        f" container is not measured. {count} Bytes are the bytes of the video packets. VMAF is the mean over every"
+        " third frame: each rung is scaled to the size of the largest rung (bicubic), and each frame is compared with the"
+        " frame of the same number in the source."
     )
 
 
