@@ -20,8 +20,8 @@ use crate::{
 /// (`AWS_REGION`, `AWS_ENDPOINT_URL`, `AWS_PROFILE`, roles…).
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Settings {
-    /// URL of the queue that receives the upload bucket's events. Messages are deleted from it when
-    /// their videos have ended
+    /// URL of the queue that receives the upload bucket's events. Messages are deleted from it when the jobs
+    /// of their videos have ended
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 

@@ -1,4 +1,4 @@
-//! The AWS SDK's configuration, and what must be there before the first call.
+//! Configures the AWS SDK, and checks its prerequisites before the first call.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ pub enum SetupError {
     Credentials(CredentialsError),
 }
 
-/// Requests and responses are small, except for records; the SDK's defaults for attempts and stalls serve.
+/// The limits are short, because requests and responses are small, except for records. Attempts and stalls
+/// have the SDK's defaults.
 const LIMITS: Limits = Limits {
     response: Duration::from_secs(10),
     attempt: Duration::from_secs(20),
@@ -44,7 +45,8 @@ pub async fn configuration() -> Result<SdkConfig, SetupError> {
                 missing @ (CredentialsError::CredentialsNotLoaded(_)
                 | CredentialsError::InvalidConfiguration(_)),
             ) => return Err(SetupError::Credentials(missing)),
-            // The source does not respond yet, for example on a booting instance. The SDK retries.
+            // The source of the credentials does not respond yet, for example on a booting instance. The SDK
+            // retries.
             Err(error) => warn!(error = chain(&error), "no AWS credentials yet"),
         }
     }

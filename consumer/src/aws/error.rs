@@ -6,7 +6,7 @@ use aws_sdk_sqs::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_types::error::metadata::ErrorMetadata;
 use futures::future::BoxFuture;
 
-/// A call to AWS, on its way.
+/// A call to AWS that is in progress.
 pub type CallFuture<'a, T, E = CallError> = BoxFuture<'a, Result<T, E>>;
 
 /// A failed call to AWS.

@@ -65,7 +65,7 @@ impl Backlog {
 /// A failed entry of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEntry {
-    /// Its index.
+    /// The message's receipt.
     pub receipt: Receipt,
     /// AWS's code and message.
     pub reason: String,
@@ -104,7 +104,7 @@ pub trait Queue: Send + Sync {
         visibility: Duration,
     ) -> CallFuture<'a, Vec<RefusedEntry>>;
 
-    /// Counts, up to a minute old.
+    /// The numbers of messages in the queue. They can be a minute old.
     ///
     /// # Errors
     /// The call failed.

@@ -16,7 +16,7 @@ pub(crate) const BATCH: usize = 10;
 /// Most bytes of a batch, by SQS's older limit, which some queues still have (now 1 MiB).
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Tries of an entry that SQS refuses for a reason of its own.
+/// Maximum number of tries of an entry that SQS refuses although it is valid.
 const TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -59,14 +59,14 @@ impl OutgoingMessage {
 /// A message that SQS refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedMessage {
-    /// Its index.
+    /// Its index among the messages to send.
     pub index: usize,
     /// AWS's code and message.
     pub reason: String,
 }
 
-/// Sends messages, with retries for those that SQS refuses for a reason of its own. Returns the ones that it
-/// refused for good.
+/// Sends messages, with retries for those that SQS refuses although they are valid. Returns the messages that
+/// SQS refused for good.
 ///
 /// # Errors
 /// A call as a whole failed. Messages may have been sent.
@@ -77,7 +77,7 @@ pub async fn send(
 ) -> Result<Vec<RefusedMessage>, CallError> {
     let mut refused = Vec::new();
     let mut pending: Vec<(usize, &OutgoingMessage)> = letters.iter().enumerate().collect();
-    // The pauses only, not `Retryable`: a retry sends the refused entries alone.
+    // Only backon's pauses, not `Retryable`, because a retry sends only the refused entries.
     let mut pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_times(TRIES - 1).build();
     loop {
         let pause = pauses.next();

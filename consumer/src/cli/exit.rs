@@ -16,7 +16,7 @@ pub(super) enum Failure {
     /// a secret.
     #[error(".env: {0}")]
     DotEnv(String),
-    /// One line of clap about flags or variables.
+    /// Clap's error about flags or variables, as one line.
     #[error("{0}")]
     Usage(String),
     #[error(transparent)]
@@ -31,7 +31,7 @@ pub(super) enum Failure {
     /// `check` found faults.
     #[error("{0} of these are wrong")]
     Findings(usize),
-    /// `check` could not check some.
+    /// `check` could not check everything.
     #[error("{0} of these could not be checked")]
     Unknown(usize),
     #[error(transparent)]

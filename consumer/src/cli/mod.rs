@@ -1,7 +1,7 @@
 //! The program, from its arguments to its exit code.
 //!
 //! [`main`] reads the `arguments`, starts the `log` and calls the command. `run` is the consumer itself; the
-//! other commands have their own room. `usage` makes one line of wrong arguments, `exit` turns errors into
+//! other commands have their own room. `usage` reports wrong arguments on one line, `exit` turns errors into
 //! exit codes, and `signals` end the program.
 
 mod arguments;
@@ -103,7 +103,7 @@ async fn history(arguments: &history::Arguments) -> Result<(), Failure> {
     let store =
         history::read::Store::new(vidstreamx_aws::s3(&config), arguments.settings.output_bucket.clone());
     let mut out = io::stdout().lock();
-    // None where it is no terminal.
+    // `None` if the output is not a terminal.
     let width = terminal_size::terminal_size_of(&out).map(|(width, _)| width.0);
     Ok(history::show(&store, arguments, Timestamp::now(), width, &mut out).await?)
 }

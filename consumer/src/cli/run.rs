@@ -24,7 +24,7 @@ use crate::{
     services::Services,
 };
 
-/// What the template gives a task by default.
+/// The template's default size of a task.
 const TEMPLATES_SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
 
 pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! Wrong usage as one line.
+//! Formats clap's usage errors as one line.
 
 use clap::{
     CommandFactory as _,

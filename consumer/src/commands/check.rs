@@ -129,7 +129,8 @@ pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<F
     findings
 }
 
-/// The consumer has no permission to describe subnets and security groups, and needs none to run.
+/// Lists the subnets and security groups without a check: the consumer has no permission to describe them,
+/// and needs none to run.
 fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
     let subnets: Vec<_> = subnets.iter().map(SubnetId::as_str).collect();
     let groups: Vec<_> = groups.iter().map(SecurityGroupId::as_str).collect();

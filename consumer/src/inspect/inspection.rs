@@ -65,7 +65,8 @@ pub(super) async fn inspect(client: &Client, source: &Source) -> Result<Inspecti
     }
 }
 
-/// Converts a failed read to the result of the inspection, where it has that meaning.
+/// Converts a failed read to a result of the inspection, if the failure means that the object is gone,
+/// replaced or empty. Otherwise returns the error.
 fn from_error<E>(source: &Source, is_first: bool, error: &SdkError<E>) -> Result<Inspection, CallError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,

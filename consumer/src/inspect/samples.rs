@@ -77,7 +77,7 @@ pub(super) fn trak(entry: &[u8; 4], size: Option<(u16, u16)>, frames: u32, table
                     wrap(
                         b"minf",
                         &[
-                            // QuickTime's `hdlr` of the data.
+                            // QuickTime's second `hdlr`, for the data.
                             wrap(b"hdlr", &[words(&[0]), b"dhlralis".to_vec(), vec![0; 13]]),
                             wrap(
                                 b"stbl",

@@ -71,7 +71,7 @@ pub enum Fault {
     NoContent,
 }
 
-/// An event like that of S3 for an object. The messages that this program sends are decoded like any other
+/// An event about an object, in S3's form, so that messages from this program are decoded like any other
 /// event.
 #[must_use]
 pub fn about(source: &Source) -> String {

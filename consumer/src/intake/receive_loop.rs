@@ -194,15 +194,15 @@ impl ReceiveLoop {
         (received, failed)
     }
 
-    /// The number of concurrent receives for the launch rate. It is not larger, so other consumers get the
-    /// messages that this consumer cannot launch soon.
+    /// The number of concurrent receives for the launch rate. With more, this consumer would hold messages
+    /// that other consumers could launch sooner.
     fn concurrent_receives(&self) -> usize {
         let rate = usize::try_from(self.options.jobs.launches_per_second).unwrap_or(usize::MAX);
         rate.div_ceil(RECEIVED_PER_SECOND).min(CONCURRENT_RECEIVES)
     }
 
     /// Makes all messages visible for the next consumer. Messages that are visible before an open poll has
-    /// ended would be delivered to that poll, without a consumer.
+    /// ended would be delivered to that poll, and so to no consumer.
     async fn return_messages(&self) -> usize {
         let left = self.poll_ends.map(|end| end.saturating_duration_since(Instant::now()));
         self.visibility.return_all(left.map_or(Duration::ZERO, |left| left + POLL_MARGIN)).await

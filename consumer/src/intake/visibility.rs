@@ -24,7 +24,7 @@ use crate::aws::{
 pub(super) const VISIBILITY: Duration = Duration::from_secs(90);
 /// Interval of extensions. Two consecutive extensions can fail before a message becomes visible.
 const EXTEND_EVERY: Duration = Duration::from_secs(25);
-/// Number of concurrent calls. With it, 10,000 messages are extended within seconds.
+/// Number of concurrent calls: enough to extend 10,000 messages within seconds.
 const CONCURRENT_CALLS: usize = 8;
 
 /// Keeps the messages of this consumer invisible.

@@ -281,8 +281,8 @@ impl Metrics {
         text
     }
 
-    /// Writes lines for CloudWatch: at the start, every minute, and when `ended`. Each line takes the window
-    /// since the previous line, so only one writer may run.
+    /// Writes lines for CloudWatch: at the start, every minute, and when `ended`. Each line takes all values
+    /// since the previous line and resets them, so only one writer may run.
     ///
     /// # Errors
     /// Writing to `out` failed.

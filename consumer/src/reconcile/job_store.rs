@@ -60,8 +60,8 @@ impl JobStore {
         self.read(|| self.records.report(job)).await
     }
 
-    /// Writes a record in place of the version `replaced`. Returns the stored record, and true if it is the
-    /// written one. It is not if another consumer has written first; then that record is read.
+    /// Writes a record in place of the version `replaced`. Returns the stored record, and true. If another
+    /// consumer has written first, returns that consumer's record, and false.
     pub(super) async fn save(
         &self,
         record: Record,

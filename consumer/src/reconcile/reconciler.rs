@@ -1,4 +1,4 @@
-//! Takes one job at a time from its record to its end.
+//! Takes each job, step by step, from its record to its end.
 //!
 //! Every step is written to the record before it is taken or as soon as it is done, and the next step follows
 //! from the record alone. A consumer may therefore die at any point: the consumer that receives the message
@@ -48,9 +48,9 @@ pub struct JobOptions {
     pub policy: Policy,
     /// The container that runs the job.
     pub container: String,
-    /// Most videos in flight.
+    /// Maximum number of videos in flight.
     pub max_tasks: usize,
-    /// Most launches per second.
+    /// Maximum number of launches per second.
     pub launches_per_second: u32,
     /// The sizing rules and the prices.
     pub sizing: Sizing,
@@ -72,9 +72,9 @@ pub(crate) enum JobEnd {
     Interrupted,
 }
 
-/// Videos that are looked into or settled at once, and that are launched at once. A video takes five calls of
-/// some 50 ms in all, so this is enough for hundreds of videos a second, also when ten thousand tasks end
-/// together.
+/// Maximum number of videos that are inspected or settled at once, and of videos that are launched at once. A
+/// video takes five calls of some 50 ms each, so this is enough for hundreds of videos per second, even when
+/// ten thousand tasks end together.
 const AT_WORK: usize = 128;
 /// Difference between the clocks of AWS's services.
 const CLOCK_SKEW: Duration = Duration::from_secs(5);
@@ -91,7 +91,7 @@ pub(crate) struct Reconciler {
     options: JobOptions,
     /// Videos that may be in flight at once.
     slots: Semaphore,
-    /// Videos that may be looked into or settled at once.
+    /// Videos that may be inspected or settled at once.
     at_work: Semaphore,
     /// Videos that may be on their way through the launch throttle at once.
     launching: Semaphore,
@@ -424,7 +424,7 @@ impl Reconciler {
         match classified.outcome {
             TaskOutcome::Retry(Cause::NotStarted) => self.throttle.start_failed(reason),
             TaskOutcome::Retry(Cause::Misconfigured) => self.throttle.task_misconfigured(reason),
-            // It says nothing about the settings.
+            // An interruption does not show whether the settings are right.
             TaskOutcome::Retry(Cause::Interrupted) => {}
             TaskOutcome::Done
             | TaskOutcome::Rejected
@@ -448,7 +448,7 @@ impl Reconciler {
 
     /// Counts and logs the end of a job.
     fn finish(&self, record: &Record) -> JobEnd {
-        // Attempts before a restart were counted at their own end.
+        // Attempts before a restart were counted when the job ended before it.
         let current = record.current_attempts();
         let cost = current.iter().filter_map(|attempt| attempt.cost_usd).sum();
         self.metrics.ended(record.state, u32::try_from(current.len()).unwrap_or(u32::MAX), cost);

@@ -26,7 +26,8 @@ impl RestartRequest {
         let text = self.to_string();
         let is_fulfilled = record.restarts.iter().any(|restart| restart.request == text);
         let is_meant = match self {
-            // A job that failed again after a restart has a new dead letter.
+            // If the job failed again after a restart, it has a newer dead letter, and this one does not
+            // apply.
             Self::AfterFailure { attempts } => {
                 record.state == State::Failed && record.attempts.len() == *attempts
             }

@@ -15,9 +15,9 @@ pub enum SizingError {
         rule: String,
         /// The field's name.
         field: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is possible.
+        /// The possible values.
         expected: String,
     },
     /// A rule's vCPUs, memory and storage are not a size of Fargate.
@@ -25,15 +25,15 @@ pub enum SizingError {
     Size {
         /// Its name.
         rule: String,
-        /// What is wrong with the size.
+        /// The part that Fargate does not offer.
         error: InvalidSize,
     },
-    /// A rule after one that always applies.
+    /// A rule without a condition, which hides the rules after it.
     #[error("rule \"{rule}\" has no condition, so that \"{next}\" behind it never applies: put it last")]
     Unreachable {
-        /// Its name.
+        /// Name of the rule without a condition.
         rule: String,
-        /// The next one's name.
+        /// Name of the rule after it.
         next: String,
     },
     /// A price that is not a number of dollars.
@@ -41,9 +41,9 @@ pub enum SizingError {
     Price {
         /// The field's name.
         field: &'static str,
-        /// What was given.
+        /// The given value.
         value: f64,
-        /// What is possible.
+        /// The possible values.
         expected: &'static str,
     },
 }

@@ -35,7 +35,7 @@ pub(super) struct Combinations {
 }
 
 impl Combinations {
-    /// The smallest memory that is not less.
+    /// The smallest offered memory that is at least `memory_mib`.
     fn at_least(&self, memory_mib: u32) -> Option<u32> {
         let steps = memory_mib.saturating_sub(self.least).div_ceil(self.step);
         (memory_mib <= self.most).then(|| self.least + steps * self.step)
@@ -45,10 +45,10 @@ impl Combinations {
 /// A size that Fargate does not offer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSize {
-    /// No such number of vCPUs.
+    /// Fargate does not offer this number of CPU units.
     #[error("Fargate has no tasks of {0} CPU units, but of 256, 512, 1024, 2048, 4096, 8192 and 16384")]
     Cpu(u32),
-    /// Not with this number of vCPUs.
+    /// Fargate does not offer this memory with this number of CPU units.
     #[error("Fargate has no tasks of {cpu} CPU units with {memory_mib} MiB of memory, but with {possible}")]
     Memory {
         /// The CPU units.
@@ -58,7 +58,7 @@ pub enum InvalidSize {
         /// Memory that Fargate offers with these CPU units.
         possible: String,
     },
-    /// Too little or too much.
+    /// Fargate does not offer this much or this little storage.
     #[error("Fargate has no tasks with {0} GiB of storage, but with 21 to 200")]
     Storage(u32),
 }

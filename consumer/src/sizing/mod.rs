@@ -47,7 +47,7 @@ pub struct Sizing {
 }
 
 impl Default for Sizing {
-    /// The values of `sizing.toml`, which a test checks.
+    /// The values of `sizing.toml`. A test ensures that the file is valid.
     fn default() -> Self {
         match Self::parse(DEFAULT) {
             Ok(sizing) => sizing,
@@ -57,11 +57,11 @@ impl Default for Sizing {
 }
 
 impl Sizing {
-    /// Reads rules and prices from a TOML file's text. Without rules, or without prices, the default ones are
-    /// taken.
+    /// Reads rules and prices from a TOML file's text. If it has no rules, or no prices, the default ones
+    /// apply.
     ///
     /// # Errors
-    /// Names the line, or the rule and its field, and what it can be.
+    /// The text is invalid. The error names the line, or the rule, its field and the possible values.
     pub fn parse(text: &str) -> Result<Self, SizingError> {
         let document: Document =
             toml::from_str(text).map_err(|error| SizingError::Syntax(Box::new(error)))?;

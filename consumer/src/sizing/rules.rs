@@ -107,7 +107,7 @@ impl Rule {
     }
 }
 
-/// A number in a smaller unit, if it is whole there.
+/// Converts a number to a unit that is `of` times smaller; `None` if the result is not a whole number.
 fn whole(value: f64, of: u32) -> Option<u32> {
     let units = value * f64::from(of);
     (units.fract() == 0.0 && (0.0..=f64::from(u32::MAX)).contains(&units)).then_some(units as u32)

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::inspect::media_facts::codecs;
 
-/// The template's.
+/// The template's default size.
 const BASE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
 
 fn size(vcpu: u32, memory_gib: u32) -> Size {
@@ -126,7 +126,7 @@ fn what_a_rule_does_not_say_is_as_in_the_task_definition() {
         ("storage_gib = 100", base, Size { storage_gib: 100, ..BASE }),
         ("", base, base),
         ("vcpu = 2\nmemory_gib = 4", base, Size { storage_gib: 50, ..size(2, 4) }),
-        // What tasks have where nothing is said cannot be asked for.
+        // A task has 20 GiB by default, but a request for 20 GiB is an error.
         ("", Size { storage_gib: 20, ..BASE }, BASE),
         ("max_gib = 1", Size { storage_gib: 20, ..BASE }, BASE),
     ] {

@@ -1,9 +1,9 @@
 //! SQS, ECS and S3 in memory, with the semantics that AWS documents. Time is tokio's, which the tests pause.
 //!
-//! [`queue`] has visibility, the limit of twelve hours for a delivery, receive counts and redrive; [`tasks`]
-//! has client tokens, the launch bucket, `failures`, and tasks that end by their [`TaskScript`] and are
-//! forgotten later; [`objects`] has conditional writes, reports and uploads. Every consumer works through a
-//! [`FaultyClient`], whose calls can fail.
+//! [`queue`] has visibility, the limit of twelve hours for a delivery, receive counts and redrive. [`tasks`]
+//! has client tokens, the limit of the launch rate, `failures`, and tasks that end by their [`TaskScript`]
+//! and are forgotten later. [`objects`] has conditional writes, reports and uploads. Every consumer works
+//! through a [`FaultyClient`], whose calls can fail.
 
 // Not every test binary uses all of it.
 #![allow(dead_code, unused_imports)]
@@ -94,7 +94,7 @@ impl FakeAws {
         }
     }
 
-    /// Fails all calls of all services for so long.
+    /// Fails all calls of all services for this time.
     pub(crate) fn fail_all_for(&self, duration: Duration) {
         self.state().fail_until = Some(Instant::now() + duration);
     }

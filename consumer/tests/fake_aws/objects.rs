@@ -21,7 +21,7 @@ pub(super) struct State {
     records: HashMap<JobId, (Record, u64)>,
     deleted: HashSet<String>,
     not_videos: HashSet<String>,
-    /// The next so many reads of uploads fail.
+    /// Number of further reads of uploads that fail.
     failing_reads: usize,
 }
 
@@ -45,7 +45,7 @@ impl FakeAws {
         self.state().objects.not_videos.insert(key.to_owned());
     }
 
-    /// Fails the next so many reads of uploads.
+    /// Fails this many further reads of uploads.
     pub(crate) fn fail_reads(&self, times: usize) {
         self.state().objects.failing_reads = times;
     }

@@ -30,7 +30,7 @@ struct Queued {
     body: String,
     restart: Option<String>,
     sent_at: Instant,
-    /// The last receive.
+    /// Time of the last receive.
     received_at: Instant,
     visible_at: Instant,
     receives: u32,

@@ -21,7 +21,7 @@ const VISIBLE_AFTER: Duration = Duration::from_secs(3);
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
 /// ECS's limit on a token's life.
 const TOKEN_LIFE: Duration = Duration::from_hours(24);
-/// ECS's bucket of launches: its size, and how many come back per second.
+/// ECS's token bucket for launches: its size, and the tokens that it gains per second.
 const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
 
 /// The course of a task.
@@ -82,7 +82,7 @@ pub(super) struct State {
     tokens: HashMap<String, (Launch, String, Instant)>,
     forgets_tokens: bool,
     pub(super) tasks: BTreeMap<String, Task>,
-    /// Launches left in ECS's bucket, and when they were counted.
+    /// Tokens left in ECS's bucket for launches, and the time when they were counted.
     bucket: Option<(f64, Instant)>,
     refuse_until: Option<Instant>,
     refused_keys: HashSet<String>,
@@ -92,7 +92,7 @@ pub(super) struct State {
 }
 
 impl FakeAws {
-    /// Refuses RunTask with `failures` for so long.
+    /// Refuses RunTask with `failures` for this time.
     pub(crate) fn refuse_for(&self, duration: Duration) {
         self.state().tasks.refuse_until = Some(Instant::now() + duration);
     }
@@ -107,7 +107,7 @@ impl FakeAws {
         self.state().tasks.keys_beyond_quota.insert(key.to_owned());
     }
 
-    /// Takes every RunTask call for a new one, as after a token's 24 hours.
+    /// Starts a new task for every RunTask call, as ECS does when a token is older than 24 hours.
     pub(crate) fn forget_tokens(&self) {
         self.state().tasks.forgets_tokens = true;
     }

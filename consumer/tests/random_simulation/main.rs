@@ -34,8 +34,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::intake;
 
-/// Maximum number of crashes and replacements. Each costs all held messages a receive; the template allows
-/// ten.
+/// Maximum number of crashes and replacements. Each costs every held message one receive, and the template
+/// allows ten receives.
 const MOST_DEATHS: usize = 6;
 /// Time limit of a run. Runs have outages and videos of thirty hours.
 const LONGEST_RUN: Duration = Duration::from_hours(24 * 7);

@@ -1,4 +1,4 @@
-//! Attempts of a video, by their tasks' ends.
+//! Attempts of a video whose tasks end in different ways.
 
 use std::time::Duration;
 
@@ -100,8 +100,8 @@ async fn a_task_that_ecs_has_forgotten_is_classified_by_its_report() {
     assert_eq!((ends(&aws, "a.mp4"), aws.queued()), ((State::Done, 1), 0));
 }
 
-/// The second task was interrupted, and no consumer saw it end. The first task's report must not pass for its
-/// own.
+/// The second task was interrupted, and no consumer saw it end. The first task's report must not count as the
+/// second task's.
 #[tokio::test(start_paused = true)]
 async fn a_report_from_before_a_restart_does_not_decide_about_a_forgotten_task() {
     let aws = FakeAws::new(|_, nth| match nth {

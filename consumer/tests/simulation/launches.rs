@@ -30,7 +30,7 @@ async fn refusals_by_ecs_cost_time_but_neither_videos_nor_receives() {
     consumer.shut_down().await;
 }
 
-/// Its size may be beyond a quota that other videos keep to.
+/// The size of this video's task may exceed a quota, although the sizes of other tasks do not.
 #[tokio::test(start_paused = true)]
 async fn a_video_that_ecs_always_refuses_does_not_block_others() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 60));
@@ -53,7 +53,7 @@ async fn receiving_stops_while_no_task_starts_and_nothing_is_lost() {
     send_numbered(&aws, 40);
     let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(2)).await;
-    // The first ten, and none after three of them failed.
+    // The first ten messages were received, and none after three tasks had failed.
     assert_eq!(aws.records(), MAX_TASKS);
     consumer.shut_down().await;
     drain(&aws).await;

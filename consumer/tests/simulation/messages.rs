@@ -1,4 +1,4 @@
-//! From messages to jobs, and what happens to the messages.
+//! Messages: the jobs that follow from them, and their settlement.
 
 use std::time::Duration;
 
@@ -72,7 +72,7 @@ async fn two_consumers_with_the_same_video_start_one_task() {
     }
     tokio::join!(drain(&aws), drain(&aws));
     assert_eq!((aws.launches().len(), aws.queued()), (1, 0));
-    // The record alone keeps the second consumer from asking; the token is not needed.
+    // The record alone keeps the second consumer from calling RunTask, so the token is not needed.
     assert_eq!(aws.run_task_calls(), 1);
 }
 

@@ -35,7 +35,7 @@ pub(crate) enum HistoryError {
         /// A hint about unreadable records.
         unreadable: String,
     },
-    /// The record is not readable for this version.
+    /// This version cannot read the record.
     #[error("{0}")]
     Unreadable(String),
     /// The output is closed.

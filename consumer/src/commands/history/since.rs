@@ -19,7 +19,7 @@ pub(crate) enum Since {
 pub(crate) struct InvalidSince;
 
 impl Since {
-    /// The start of the period. A span that begins before the calendar gives the calendar's first moment.
+    /// The start of the period. If a span is too long, this is the earliest [`Timestamp`].
     #[must_use]
     pub(crate) fn moment(self, now: Timestamp) -> Timestamp {
         match self {

@@ -28,7 +28,7 @@ pub(crate) enum RedriveError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// SQS refused some, which the output names.
+    /// SQS refused some messages. The output names them.
     #[error("{} not sent back: run it again", format::count(*.0, "message"))]
     Refused(u64),
     /// The user interrupted it.
@@ -39,8 +39,8 @@ pub(crate) enum RedriveError {
     Output(#[from] io::Error),
 }
 
-/// Visibility timeout of received messages: enough for 100,000 messages, ten in about 60 ms. After a kill
-/// they stay hidden for the rest of it.
+/// Visibility timeout of received messages: enough for 100,000 messages, at about 60 ms for ten. If the
+/// program is killed, they stay hidden until it expires.
 const HIDDEN: Duration = Duration::from_secs(15 * 60);
 /// Wait of a receive. From one second on, SQS queries all its servers.
 const POLL: Duration = Duration::from_secs(1);

@@ -1,10 +1,10 @@
 //! Redrive: sends dead letters back to the queue after their cause is gone.
 //!
-//! A message is sent first and deleted then. A failure in between leaves it twice, which does no harm,
-//! because each restart request restarts a job once.
+//! A message is sent first and then deleted. A failure in between leaves it in both queues. This does no
+//! harm, because each restart request restarts a job once.
 //!
-//! [`arguments`] selects the messages that [`command`] sends back. A [`letter`] is a message of the dead-letter
-//! queue.
+//! [`arguments`] selects the messages that [`command`] sends back. A [`letter`] is a message of the
+//! dead-letter queue.
 
 mod arguments;
 mod command;

@@ -43,7 +43,7 @@ pub(crate) enum SubmitError {
     /// A call failed.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// SQS refused some, which the output names.
+    /// SQS refused some messages. The output names their objects.
     #[error("{} not submitted: run it again with the same arguments", format::count(*.0, "object"))]
     Refused(u64),
     /// The output is closed.

@@ -30,7 +30,7 @@ fn now() -> Timestamp {
     samples::NOW.parse().unwrap()
 }
 
-/// A listing of the sample videos, two a page, and of a record of the future.
+/// A listing of the sample videos and of a record with a later schema version, two objects per page.
 fn pages() -> Vec<ListObjectsV2Output> {
     let object = |key: String, written: Timestamp| {
         Object::builder().key(key).last_modified(DateTime::from_secs(written.as_second())).size(900).build()
@@ -64,7 +64,7 @@ fn listing() -> Vec<Rule> {
     pages().into_iter().enumerate().map(rule).collect()
 }
 
-/// Answers with the sample videos' records, and notes what was asked for.
+/// Returns the sample videos' records and progress, and adds each requested key to `asked`.
 fn objects(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Rule> {
     let get = |key: String, json: Vec<u8>| {
         let (expected, asked) = (key.clone(), Arc::clone(asked));
@@ -94,7 +94,7 @@ fn objects(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Rule> {
     rules
 }
 
-/// What is shown, how it ended, and which objects were read.
+/// Runs `history`. Returns its output, its result, and the keys of the objects that it read.
 async fn shown(words: &[&str]) -> (String, Result<(), String>, Vec<String>) {
     let asked = Arc::default();
     let rules: Vec<_> = listing().into_iter().chain(objects(&asked)).collect();

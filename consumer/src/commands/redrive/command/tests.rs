@@ -33,7 +33,7 @@ fn arguments(words: &[&str]) -> Arguments {
     Line::try_parse_from(settings.iter().chain(words)).unwrap().arguments
 }
 
-/// Everything began in the 100th second.
+/// Start of the redrive, in seconds.
 const BEGAN: i64 = 100;
 
 fn message(id: &str, body: &str, attributes: &[(&str, &str)], sent: i64) -> Message {
@@ -78,8 +78,8 @@ struct Happened {
     receives: usize,
 }
 
-/// Redrives from a queue that gives these, one receive after the other, and nothing then. Sending is
-/// refused for what contains `refused`.
+/// Redrives from a queue that returns one element of `receives` per receive, and then nothing. It refuses to
+/// accept messages that contain `refused`.
 async fn redriven(
     words: &[&str],
     receives: Vec<Vec<Message>>,
@@ -177,7 +177,8 @@ async fn what_matches_goes_back_with_its_attributes_and_the_rest_is_visible_agai
 #[tokio::test]
 async fn what_comes_back_while_it_runs_stays_and_does_not_keep_it_going() {
     let bounced = |id: &str| vec![message(id, "rubbish", &[], BEGAN + 1)];
-    // SQS gives the same again, and the consumer sends back what it can't read, time after time.
+    // SQS delivers a message again, and the consumer returns the message that it cannot read to the
+    // dead-letter queue each time.
     let receives = vec![
         letters(),
         vec![],

@@ -77,7 +77,7 @@ fn heads() -> Vec<Rule> {
 
 type Sent = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// What is said, how it ended, and which messages were sent.
+/// Runs `submit`. Returns its output, its result, and the messages that it sent.
 async fn submitted(
     words: &[&str],
     rules: &[Rule],
