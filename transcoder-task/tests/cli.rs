@@ -485,7 +485,7 @@ fn invalid_settings_exit_with_78_and_name_the_setting() {
         (vec!["--input", "s3:///x", "--output", "out"], "is not a bucket name"),
         (vec!["--input", "a.mp4", "--output", "out", "--profile", "/no/profile.toml"], "/no/profile.toml"),
         (vec!["--input", nowhere.to_str().unwrap(), "--output", "out"], "/no/such/video.mp4"),
-        // The profile is checked before the object, which does not exist, is read.
+        // The profile is checked first, so the missing object is not noticed.
         (
             vec!["--input", "s3://none/none.mp4", "--output", "out", "--profile", wrong.to_str().unwrap()],
             "rung[0].crf is 99, expected 0 to 51",

@@ -104,8 +104,8 @@ impl Run {
 /// A run without faults.
 struct Undisturbed {
     source: Bytes,
-    /// One of the last reads of the source, when FFmpeg has begun. The number of reads varies with the
-    /// program that reads first.
+    /// Number of one of the last reads of the source, when FFmpeg has begun. The number of all reads depends
+    /// on the program that reads first.
     late_read: usize,
     stream: BTreeMap<String, Bytes>,
 }
@@ -142,7 +142,7 @@ fn assert_every_frame(stream: &BTreeMap<String, Bytes>) {
     for name in media {
         let text = std::str::from_utf8(&stream[name]).unwrap();
         let is_video = name.contains("/video/");
-        // Audio has fragments of a quarter of a second, twice as long as the first video segment.
+        // Audio fragments have a quarter of a second, as much as the first two video segments together.
         let segments = if is_video { 8 } else { 7 };
         assert!(text.contains("#EXT-X-ENDLIST") && text.matches("\nseg-").count() == segments, "{text}");
         if is_video {

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use common::{StreamFolder, execute, generate, probe, transcoder};
 
-/// The first line of blocks of each frame is its number in binary.
+/// Each frame shows its number in binary, as blocks in its first row.
 const VIDEO: &str = "geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128,\
                      scale=640:480:flags=neighbor,noise=alls=12:allf=t";
 /// The tone rises, so that every moment sounds different.
@@ -308,7 +308,7 @@ fn assert_same(output: &Output, undisturbed: &Output) {
     for rung in output.stream.rungs() {
         assert_eq!(numbers(&output.file(&format!("mp4/{rung}.mp4"))), (0..400).collect::<Vec<_>>(), "{rung}");
     }
-    // These files do not depend on earlier files of the encoder, so they are identical.
+    // No encoder's state affects these files, so they are identical.
     for path in [
         "images/poster.jpg",
         "images/storyboard-0.jpg",
@@ -400,7 +400,8 @@ fn output_that_was_damaged_between_attempts_is_encoded_again() {
     assert_eq!(output.folders().len(), 1);
     assert_same(&output, &undisturbed);
 
-    // The init segment is of another FFmpeg. Its segments keep their addresses, because viewers may use them.
+    // The init segment is from another FFmpeg version. The segments keep their addresses, because viewers may
+    // use them.
     let output = fixture.output("of_another_version");
     interrupt(&fixture, &output);
     let init = interrupted_folder(&output).join("video/480p/init.mp4");

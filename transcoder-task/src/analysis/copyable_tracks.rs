@@ -156,7 +156,7 @@ impl CopyableVideo {
             let (at, bytes) = ends.peek()?;
             Some(bitrate(bytes - from.bytes_before, length(*at)))
         });
-        // The rest at the end may be too short to be measured alone.
+        // The rest at the end may be too short to be measured alone, so only the average includes it.
         rates.max().unwrap_or_default().max(self.average_bitrate())
     }
 

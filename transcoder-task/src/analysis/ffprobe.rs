@@ -69,7 +69,7 @@ pub(crate) async fn probe(input: &Input) -> Result<Media, ProbeError> {
     }
 }
 
-/// The track of an init segment and the media segments behind it.
+/// Facts about the track in an init segment and the media segments that follow it.
 #[derive(Debug)]
 pub(crate) struct SegmentFacts {
     /// FFmpeg's name of the codec.
@@ -81,7 +81,7 @@ pub(crate) struct SegmentFacts {
     pub(crate) keyframes: Vec<bool>,
 }
 
-/// Probes an init segment and the media segments behind it.
+/// Probes an init segment and the media segments that follow it.
 ///
 /// # Errors
 /// ffprobe fails, or finds no track.
@@ -97,7 +97,7 @@ pub(crate) async fn segments(bytes: Bytes) -> Result<SegmentFacts, ProbeError> {
     let Answer { json, messages, status } = run(command, bytes).await.map_err(ProbeError::Run)?;
     if !status.success() {
         return Err(match failure(status, &messages) {
-            // The sentence for uploaders does not help here.
+            // The probed segments are the task's own, so a sentence for the uploader would not help.
             ProbeError::Unusable(_) => ProbeError::Answer(messages.trim().to_owned()),
             error => error,
         });
@@ -114,7 +114,7 @@ pub(crate) async fn segments(bytes: Bytes) -> Result<SegmentFacts, ProbeError> {
     })
 }
 
-/// An ended ffprobe.
+/// The result of a run of ffprobe.
 struct Answer {
     json: Vec<u8>,
     messages: String,

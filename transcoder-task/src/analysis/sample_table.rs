@@ -184,7 +184,7 @@ impl Tables {
     }
 }
 
-/// A composition offset. QuickTime has signed offsets also in version 0.
+/// A composition offset. QuickTime has signed offsets even in version 0.
 pub(super) fn offset(entry: &CttsEntry) -> i64 {
     i64::from(entry.sample_offset as i32)
 }

@@ -54,7 +54,7 @@ pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
         }
         (None, None) => None,
     };
-    // Phones add tracks in formats of their own (spatial audio) to an ordinary one.
+    // Beside an ordinary track, phones store tracks in their own formats (spatial audio).
     let mut audio = Vec::new();
     for stream in of_type("audio") {
         match check_audio(stream) {

@@ -284,7 +284,7 @@ fn selected(picture: &Picture, plan: &Plan, start: &ResumePoint) -> String {
     format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(start.interval))
 }
 
-/// The encoded prefix in the source's own size and colours, with a refined time base.
+/// The filters of the encoded prefix. It keeps the source's size and colours, and has a refined time base.
 fn encoded_prefix(
     picture: &Picture,
     plan: &Plan,
@@ -420,10 +420,10 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             args.pair("-map", format!("0:{}", track.stream));
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
-            // Silence fills gaps of a damaged source, which would move all later audio. It also extends the
-            // track to the start and end of the video, because some players (Shaka Player, for example) end a
-            // stream with its shortest track. `first_pts` is set only if the start is missing: FFmpeg would
-            // apply it again when the number of channels changes.
+            // Silence fills the gaps in a damaged source. Otherwise all later audio would move. It also
+            // extends the track to the start and end of the video, because some players (Shaka Player, for
+            // example) end a stream with its shortest track. `first_pts` is set only if the start is missing:
+            // FFmpeg would apply it again when the number of channels changes.
             let mut filters = Vec::new();
             match start {
                 // `first_pts` counts input samples, so the first `aresample` sets the rate.
@@ -460,7 +460,7 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
     );
 }
 
-/// Fragmented MP4 into a pipe.
+/// The options for fragmented MP4 that is written to a pipe.
 fn fragments(args: &mut Arguments, fd: RawFd, extra: &str) {
     // empty_moov: the init segment comes first. default_base_moof: fragments are independent of their
     // position. skip_sidx: a sidx would have to be rewritten. frag_discont and disabled avoid_negative_ts:

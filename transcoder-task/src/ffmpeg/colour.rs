@@ -1,12 +1,12 @@
-//! Filters that convert a source's colours to 8-bit 4:2:0 BT.709 in limited range, tagged so, which every
-//! player decodes.
+//! Filters that convert a source's colours to 8-bit 4:2:0 BT.709 in limited range, which every player
+//! decodes, and that tag the result.
 
 use crate::plan::colour::{Colour, Layout, Matrix, Signal};
 
 use super::tone_map;
 
-/// Tags of every rung. Players assume BT.601 for small untagged video and BT.709 for large, so colours would
-/// differ between rungs.
+/// Tags of every rung. Players assume BT.601 for small untagged video and BT.709 for large, so without tags
+/// colours would differ between rungs.
 const TAGS: &str = "setparams=range=tv:color_primaries=bt709:color_trc=bt709:colorspace=bt709";
 
 /// The matrix's name in the filter `scale`.

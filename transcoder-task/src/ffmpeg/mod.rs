@@ -1,9 +1,8 @@
 //! Translates a plan for FFmpeg.
 //!
-//! [`arguments`] builds the command lines, with filters from [`colour`] and [`stills`], and lookup tables from
-//! [`tone_map`].
-//! [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio before the plan is
-//! complete.
+//! [`arguments`] builds the command lines, with filters from [`colour`] and [`stills`], and lookup tables
+//! from [`tone_map`]. [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio
+//! before the plan is complete.
 
 pub(crate) mod arguments;
 pub(crate) mod colour;

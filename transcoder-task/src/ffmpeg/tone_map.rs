@@ -7,9 +7,9 @@ use std::fmt::Write;
 
 use crate::plan::colour::{Gamut, PQ_PEAK, Signal, USUAL_PEAK, WHITE};
 
-/// Points per side of the table. The lookup errors of random colours, of 255: 0.6 on average (1.0 for profile
-/// 5), and at most 5 (6) for 99 %. Greys have at most 0.5. Twice the points give a third of the error and
-/// take eight times as long to write.
+/// Points per side of the table. On a scale of 255, the lookup error of random colours is 0.6 on average (1.0
+/// for profile 5), and at most 5 for 99 % of them (6 for profile 5). Greys have at most 0.5. Twice the points
+/// give a third of the error and take eight times as long to write.
 const POINTS: u32 = 33;
 /// Gamma of an SDR display: BT.1886.
 const SDR_GAMMA: f64 = 2.4;

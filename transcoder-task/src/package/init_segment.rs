@@ -110,7 +110,7 @@ impl Init {
 
 /// The bytes before the `moov` box, and the decoded box.
 fn decode_moov(bytes: &[u8]) -> Result<(&[u8], Moov), CmafError> {
-    // An incomplete box would hide behind a complete one.
+    // Otherwise an incomplete box after a complete one would not be noticed.
     all_boxes(bytes)?;
     let (front, mut moov) = bytes.split_at(offset_of(bytes, *b"moov").ok_or(NO_TRACK)?);
     Ok((front, Moov::decode(&mut moov)?))

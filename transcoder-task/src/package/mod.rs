@@ -2,9 +2,9 @@
 //!
 //! The [`segmenter`] splits FFmpeg's fragmented MP4 into an [`init_segment`] and media segments; [`splice`]
 //! joins an encoded prefix and a copied rest. The [`presentation`] is the model of a stream, which [`hls`]
-//! and [`dash`] write as manifests with these [`file_names`]. [`webvtt`] makes subtitles, [`stills`] poster and storyboard,
-//! [`progressive`] MP4 files from the segments. Nothing here decides about the plan, and only `progressive`
-//! uses the store.
+//! and [`dash`] write as manifests with these [`file_names`]. [`webvtt`] makes subtitles, [`stills`] poster
+//! and storyboard, [`progressive`] MP4 files from the segments. Nothing here decides about the plan, and only
+//! `progressive` uses the store.
 
 pub(crate) mod dash;
 pub(crate) mod file_names;

@@ -87,9 +87,9 @@ impl Mp4Error {
     }
 }
 
-/// Writes `path` from the published segments of `parts`, the rung first. Samples, frame times and the sound's
-/// place against the picture are those of the segments. `read_bytes` is told the size of every segment, each
-/// time it has been read, which is twice.
+/// Writes `path` from the published segments of `parts`, the rung first. Samples, their times, and the offset
+/// between audio and video stay those of the segments. Every segment is read twice. `read_bytes` gets its
+/// size after each read.
 pub(crate) async fn remux(
     store: &Store,
     parts: &[Part],
@@ -114,7 +114,7 @@ pub(crate) async fn remux(
             chunks.push(Chunk { track: index, path, ..chunk });
         }
     }
-    // What is shown together lies together, so that a player need not jump.
+    // Chunks that are presented together are stored together, so that a player need not seek.
     chunks.sort_by(|a, b| a.start_seconds.partial_cmp(&b.start_seconds).unwrap_or(Ordering::Equal));
     let head = head(&tracks, &chunks).map_err(|error| Mp4Error::Table { path: path.to_owned(), error })?;
     let bytes = head.len() as u64 + chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
@@ -186,9 +186,9 @@ struct Chunk {
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Sample {
     bytes: u32,
-    /// Duration: from its decoding to the next one's.
+    /// Duration: from its decoding time to that of the next sample.
     ticks: u32,
-    /// Composition offset: from its decoding to its presentation.
+    /// Composition offset: from its decoding time to its presentation time.
     offset: i32,
     sync: bool,
 }
@@ -201,7 +201,7 @@ struct Track {
     defaults: SampleDefaults,
     /// Decoding time of the first sample.
     start_ticks: u64,
-    /// Ticks from there to the end of the last sample.
+    /// Ticks from `start_ticks` to the end of the last sample.
     ticks: u64,
     samples: Vec<Sample>,
 }
@@ -225,7 +225,7 @@ impl Track {
         {
             language.clone_into(&mut mdia.mdhd.language);
         }
-        // The track's name in players. A zero would end it.
+        // The track's name in players. A zero byte would end it.
         if !part.label.is_empty() {
             mdia.hdlr.name = part.label.replace('\0', "");
         }
@@ -323,26 +323,26 @@ impl Track {
         }
     }
 
-    /// Ticks of the track as ticks of the file; up, so that no sample is cut off.
+    /// Converts ticks of the track to ticks of the movie. Rounds up, so that no sample is cut off.
     fn movie_ticks(&self, ticks: u64) -> u64 {
         (ticks * MOVIE_TIMESCALE).div_ceil(u64::from(self.trak.mdia.mdhd.timescale))
     }
 }
 
-/// All in ticks of the track.
+/// The times of a track, in its ticks.
 #[derive(Debug, PartialEq)]
 struct Timeline {
-    /// How much later everything must be shown so that nothing is shown before it is decoded.
+    /// Delay of all presentation times, so that no sample is presented before it is decoded.
     delay: i64,
-    /// When the track begins to be shown.
+    /// Time at which the presentation of the track begins.
     start: u64,
     /// The same instant on the delayed clock of the samples.
     media_start: u64,
-    /// How long it is shown.
+    /// Duration of the presentation.
     duration: u64,
 }
 
-/// Everything in front of the samples.
+/// The bytes of the file before the samples.
 fn head(tracks: &[Track], chunks: &[Chunk]) -> mp4_atom::Result<Vec<u8>> {
     let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
     let mut head = Vec::new();
@@ -382,7 +382,7 @@ fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
         }
         trak.edts = Some(edits(start, duration, timeline.media_start));
         trak.mdia.mdhd.duration = track.ticks;
-        // Of the fragments' writer.
+        // The user data describes the writer of the fragments.
         trak.udta = None;
         let stbl = &mut trak.mdia.minf.stbl;
         let ticks = runs(track.samples.iter().map(|sample| sample.ticks));
@@ -398,7 +398,7 @@ fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
                 .map(|(sample_count, sample_offset)| CttsEntry { sample_count, sample_offset })
                 .collect(),
         });
-        // Without the table every sample is one to begin at.
+        // Without this table, every sample counts as a sync sample.
         stbl.stss = track.samples.iter().any(|sample| !sample.sync).then(|| Stss { entries: sync.collect() });
         stbl.stsz = Stsz {
             samples: StszSamples::Different {
@@ -416,7 +416,7 @@ fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
     moov
 }
 
-/// Nothing until the track begins, then the track from its first sample on.
+/// An empty edit until the track begins, then an edit with the track from its first sample on.
 fn edits(start: u64, duration: u64, media_start: u64) -> Edts {
     let edit = |segment_duration, media_time| ElstEntry {
         segment_duration,
@@ -428,7 +428,7 @@ fn edits(start: u64, duration: u64, media_start: u64) -> Edts {
     Edts { elst: Some(Elst { entries: nothing.into_iter().chain([track]).collect() }) }
 }
 
-/// Where the samples of a track are.
+/// The positions of a track's chunks in the file, and the number of samples in each.
 fn places(track: usize, chunks: &[Chunk], first_sample: u64) -> (Stsc, Option<Stco>, Option<Co64>) {
     let mut place = first_sample;
     let mut offsets = Vec::new();
@@ -458,7 +458,7 @@ fn places(track: usize, chunks: &[Chunk], first_sample: u64) -> (Stsc, Option<St
     }
 }
 
-/// How often in a row each value comes.
+/// Run lengths: each value with the number of its consecutive occurrences.
 fn runs<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<(u32, T)> {
     let mut runs: Vec<(u32, T)> = Vec::new();
     for value in values {

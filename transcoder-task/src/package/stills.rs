@@ -41,7 +41,7 @@ pub(crate) struct Stills {
     jpegs: Vec<Bytes>,
     interval_seconds: f64,
     taken: usize,
-    /// The first of this many stills is kept.
+    /// One still in this many is kept, namely the first.
     one_of: usize,
 }
 

@@ -1,9 +1,9 @@
 //! Subtitles: FFmpeg writes a track as WebVTT to a pipe; this module escapes it and splits it into segments
 //! for HLS.
 //!
-//! The parser is by hand, because FFmpeg's muxer does not write valid WebVTT. It leaves `&`, `<`, `-->` and
-//! blank lines of the upload in a cue's text, which a parser of valid WebVTT would treat as markup or as the
-//! end of the cue.
+//! The parser is written by hand, because FFmpeg's muxer does not write valid WebVTT. It leaves `&`, `<`,
+//! `-->` and blank lines of the upload in a cue's text, which a parser of valid WebVTT would treat as markup
+//! or as the end of the cue.
 
 use std::fmt::Write;
 

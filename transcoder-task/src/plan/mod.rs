@@ -2,9 +2,9 @@
 //!
 //! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles, and
 //! decides whether the top rung is copied. [`copyable`] finds the tracks that allow it; [`keyframes`] chooses
-//! where their segments begin.
-//! [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`], [`language`] and [`still_interval`]
-//! decide single properties. [`resume_point`] is the point where an attempt starts after an interruption.
+//! where their segments begin. [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`],
+//! [`language`] and [`still_interval`] decide single properties. [`resume_point`] is the point where an
+//! attempt starts after an interruption.
 
 mod audio;
 mod builder;

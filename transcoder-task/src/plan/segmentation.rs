@@ -286,7 +286,7 @@ mod tests {
             kept in 1_u32..=10,
         ) {
             let boundaries = Boundaries::every(seconds, frame_rate);
-            // This many of ten frames, at random.
+            // Keeps this many of ten frames, at random.
             let filter = format!("settb=1/90000,select='eq(n,0)+lt(random(0)*10,{kept})'");
             let frames = encoded(frame_rate, &filter, &boundaries);
             let intervals = frames.iter().map(|(_, at)| boundaries.interval(*at));

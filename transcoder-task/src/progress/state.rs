@@ -79,7 +79,7 @@ impl ProgressState {
         });
     }
 
-    /// A fraction of a stage without FFmpeg is done, from 0 to 1.
+    /// Reports the completed fraction of a stage without FFmpeg, from 0 to 1.
     pub(crate) fn reached(&self, fraction: f64) {
         self.0.send_modify(|state| state.share.reach(fraction));
     }

@@ -4,8 +4,8 @@ use tokio::sync::watch;
 
 use super::track::Track;
 
-/// The progress of all renditions. A copied rung with an encoded prefix has its own FFmpeg, which would run far ahead and take CPU
-/// time from the encoders. It may be at most one segment ahead.
+/// The progress of all renditions. A copied rung with an encoded prefix has its own FFmpeg, which would run
+/// far ahead and take CPU time from the encoders. It may be at most one segment ahead.
 pub(super) struct Lockstep {
     /// The last published interval of each rendition; the maximum for renditions that are not waited for.
     reached: watch::Sender<Vec<i64>>,

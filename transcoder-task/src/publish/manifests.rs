@@ -1,4 +1,4 @@
-//! The manifests of a stream from the state of its renditions.
+//! Builds the manifests of a stream from the state of its renditions.
 
 use crate::{
     package::{

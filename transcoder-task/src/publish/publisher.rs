@@ -335,7 +335,7 @@ impl Publisher {
         }
     }
 
-    /// Removes renditions without samples, because nothing of them could be decoded.
+    /// Removes renditions without samples. Nothing of their tracks could be decoded.
     pub(crate) fn drop_empty(&mut self) {
         self.tracks.retain(|track| !track.timeline.segments.is_empty());
     }

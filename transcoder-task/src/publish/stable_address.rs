@@ -69,8 +69,8 @@ impl StableAddress {
         }
     }
 
-    /// Publishes the complete stream. Removes the file of an absent format, because an earlier upload wrote
-    /// it.
+    /// Publishes the complete stream. Removes the file of an absent format, which an earlier upload may have
+    /// written.
     ///
     /// # Errors
     /// The store fails.

@@ -106,8 +106,8 @@ impl Track {
         self.init_bytes = init.bytes.len() as u64;
     }
 
-    /// Adds a segment, and sets the end of the previous one: with variable frame durations, only the next
-    /// segment shows it.
+    /// Adds a segment, and sets the previous one's duration to end where this one starts: with variable frame
+    /// durations, the end is not known earlier.
     pub(super) fn add(&mut self, entry: &Entry) {
         if let Some(last) = self.timeline.segments.last_mut() {
             last.duration_ticks = entry.published.start_ticks.saturating_sub(last.start_ticks).max(1);

@@ -91,8 +91,7 @@ fn pictures(
     Ok(warning)
 }
 
-/// Whether all frames are published. A long last frame has a shorter duration in FFmpeg's output, but is not
-/// missing.
+/// Whether all frames are published. The duration does not tell, because FFmpeg shortens a long last frame.
 fn has_its_frames(picture: &Picture, timeline: &Timeline) -> bool {
     let frames: usize = timeline.segments.iter().map(|segment| segment.samples).sum();
     picture.frames.is_some_and(|expected| frames as f64 >= expected as f64 * (1.0 - NOTABLE.1))

@@ -44,8 +44,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// Consecutive requests without a byte before a read fails. With the pauses between them this is half a
 /// minute of refusals, or three and a half minutes without a response.
 const READ_TRIES: u32 = 9;
-/// Pauses between requests without progress. The longest is the SDK's. The retry loop is by hand, because its
-/// count restarts with each byte received.
+/// Pauses between requests without progress. The longest is the SDK's. The retry loop is written by hand,
+/// because its count restarts with each byte received.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(20) };
 
 /// A reader of the source object. Clones share the cache of latest chunks.

@@ -16,7 +16,7 @@ fn file_error(path: &Path, error: io::Error) -> StoreError {
     StoreError::File { path: path.display().to_string(), error }
 }
 
-/// The path before the rename. Readers never see an incomplete file.
+/// The path of a file until it is complete. Then it is renamed, so readers never see an incomplete file.
 fn partial_path(file: &Path) -> PathBuf {
     file.with_added_extension("partial")
 }

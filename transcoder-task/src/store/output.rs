@@ -7,7 +7,7 @@ use futures::Stream;
 
 use super::{bucket::Bucket, cache_policy::CachePolicy, error::StoreError, folder, multipart, tag::Tag};
 
-/// A place for objects, addressed by their paths below it.
+/// A store of objects, which are addressed by relative paths.
 #[derive(Debug, Clone)]
 pub(crate) enum Store {
     /// A local folder.

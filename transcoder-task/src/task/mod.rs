@@ -43,7 +43,7 @@ pub(crate) async fn run(settings: Settings) -> Exit {
             return error.exit();
         }
     };
-    // At the level of errors, so that every log level keeps its fields.
+    // The span has the level of errors, so that its fields appear at every log level.
     let span = tracing::error_span!("job", id = %context.job_id, source = context.name);
     transcode(context, settings.profile, start_time).instrument(span).await
 }

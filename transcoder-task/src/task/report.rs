@@ -79,7 +79,7 @@ pub(super) async fn conclude(
         tracing::error!(exit_code = exit.code(), "{reason}");
     }
     match exit {
-        // There may be no time for it.
+        // There may be no time for a report.
         Exit::Terminated => return exit,
         // The stream is of no use, or may be wrong. A later attempt announces its own output.
         Exit::Unusable | Exit::Obsolete | Exit::Internal => {

@@ -1,5 +1,5 @@
-//! Hostile, damaged and foreign files. The program ends in time, within memory, and with a reason without
-//! technical terms. `--nocapture` prints a table.
+//! Hostile, damaged and foreign files. The program ends within its limits of time and memory, and gives a
+//! reason without technical terms. `--nocapture` prints a table.
 //!
 //! [`cases`] runs the program on files; [`boxes`] changes MP4 files.
 

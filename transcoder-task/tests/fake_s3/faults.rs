@@ -11,7 +11,7 @@ use hyper::body::{Body, Frame, SizeHint};
 
 use super::{Call, Operation};
 
-/// The fault of a call.
+/// A fault that is injected into a call.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     /// 500 InternalError.
@@ -24,7 +24,7 @@ pub(crate) enum Fault {
     Reset,
     /// The connection is closed in the middle of the announced body.
     Truncated,
-    /// Half of the body, announced as all of it.
+    /// Half of the body, with half of the length as `Content-Length`.
     Half,
     /// The right number of bytes, but from the object's beginning.
     WrongRange,
@@ -81,7 +81,7 @@ impl FaultPlan {
     }
 }
 
-/// The body of a response, and its end.
+/// The body of a response, and how it ends.
 pub(super) struct Content {
     pub(super) bytes: Bytes,
     pub(super) end: End,

@@ -61,7 +61,7 @@ pub(crate) struct Call {
     pub range: Option<(usize, usize)>,
 }
 
-/// A received object, also if its write fails.
+/// A received object, even if its write fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     /// `bucket/key`.
@@ -93,7 +93,7 @@ impl Drop for FakeS3 {
 }
 
 impl FakeS3 {
-    /// Starts an empty one.
+    /// Starts a server without objects.
     pub(crate) async fn start(plans: impl IntoIterator<Item = FaultPlan>) -> Self {
         let state = State { plans: plans.into_iter().collect(), ..State::default() };
         let state = Arc::new(Mutex::new(state));

@@ -1,6 +1,7 @@
 use super::*;
 
-/// ffprobe's output of entries, a line per stream or packet. An empty selector selects all streams.
+/// Runs ffprobe for these entries. Returns one line per stream or packet. An empty selector selects all
+/// streams.
 fn probe(file: &Path, selector: &str, entries: &str) -> String {
     let arguments = ["-v", "error", "-select_streams", selector, "-show_entries", entries, "-of", "csv=p=0"];
     run("ffprobe", &[&arguments[..], &[file.to_str().unwrap()]].concat())

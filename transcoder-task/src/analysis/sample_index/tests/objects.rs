@@ -56,7 +56,7 @@ async fn an_unreadable_object_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let file = clip(&folder, "clip.mp4", &format!("{SOURCE} -c:v libx264"));
     let mut bytes = std::fs::read(file).unwrap();
-    // A box moves the rest behind the first read.
+    // This box moves the rest of the file beyond the first read.
     let free = wrap(b"free", &[vec![0; FIRST_READ as usize]]);
     bytes.splice(0..0, free);
     let (input, _) = served(bytes, 1).await;
