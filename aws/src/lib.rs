@@ -19,14 +19,14 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The limits of every call.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// From the first byte of a request to the first byte of its response.
+    /// Time from the first byte of a request to the first byte of its response.
     pub response: Duration,
-    /// One attempt of a call, to detect an endpoint that accepts a request and never responds. The body of an
-    /// object does not count.
+    /// Time of one attempt of a call, without the body of an object. This limit detects an endpoint that
+    /// accepts a request and never responds.
     pub attempt: Duration,
-    /// A body that does not move for this time has stalled.
+    /// Time without a received byte after which a body has stalled.
     pub stall: Duration,
-    /// Attempts per call, the first included.
+    /// Attempts per call, including the first.
     pub attempts: u32,
 }
 

@@ -85,7 +85,7 @@ pub fn all_boxes(mut bytes: &[u8]) -> Result<Vec<(BoxType, &[u8])>, BoxError> {
     Ok(all)
 }
 
-/// The offset of the first box of a type, header included.
+/// The offset of the first box of this type, including its header.
 #[must_use]
 pub fn offset_of(bytes: &[u8], kind: BoxType) -> Option<usize> {
     let mut rest = bytes;
@@ -97,7 +97,7 @@ pub fn offset_of(bytes: &[u8], kind: BoxType) -> Option<usize> {
     }
 }
 
-/// The body of the box of a type, if there is one.
+/// The body of the box of this type, if there is one.
 ///
 /// # Errors
 /// [`BoxError::Several`] if there are several.
@@ -109,7 +109,7 @@ pub fn find(bytes: &[u8], kind: BoxType) -> Result<Option<&[u8]>, BoxError> {
     }
 }
 
-/// The body of the box of a type.
+/// The body of the box of this type.
 ///
 /// # Errors
 /// There is none, or there are several.
@@ -126,7 +126,7 @@ pub fn decode<T: Atom>(mut body: &[u8]) -> Result<T, BoxError> {
         .map_err(|error| BoxError::Malformed { kind: T::KIND.into(), reason: error.to_string() })
 }
 
-/// Finds and decodes the box of a type, if there is one.
+/// Finds and decodes the box of this type, if there is one.
 ///
 /// # Errors
 /// There are several, or it is malformed.
@@ -134,7 +134,7 @@ pub fn decode_optional<T: Atom>(bytes: &[u8]) -> Result<Option<T>, BoxError> {
     find(bytes, T::KIND.into())?.map(decode).transpose()
 }
 
-/// Finds and decodes the box of a type.
+/// Finds and decodes the box of this type.
 ///
 /// # Errors
 /// There is none, there are several, or it is malformed.

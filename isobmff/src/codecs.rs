@@ -1,4 +1,4 @@
-//! RFC 6381 codec strings, for H.264, HEVC, AV1 and AAC. By hand, because no crate covers all four.
+//! RFC 6381 codec strings, for H.264, HEVC, AV1 and AAC. Written by hand, because no crate covers all four.
 
 use std::fmt::Write;
 

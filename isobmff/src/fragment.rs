@@ -39,7 +39,7 @@ impl SampleDefaults {
         })
     }
 
-    /// The defaults of a track fragment (`tfhd`), with these for missing values.
+    /// The defaults of a track fragment (`tfhd`). `self` provides the missing values.
     #[must_use]
     pub fn of_fragment(self, traf: &Traf) -> Self {
         Self {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-/// Exponential backoff with jitter. The pause doubles with each try, up to `longest`. A random half to all of
-/// it is used, so callers that were refused together do not retry together.
+/// Exponential backoff with jitter. The longest possible pause doubles with each try, up to `longest`. The
+/// actual pause is a random time from half of it to all of it, so callers that were refused together do not
+/// retry together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// Longest pause after the first try.
