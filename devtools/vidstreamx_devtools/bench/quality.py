@@ -35,8 +35,8 @@ def vmaf(playlist: Path, source: Path, width: int, height: int, full_range: bool
     """The mean VMAF of a rung on a screen of the source's size.
 
     Frames are paired by number, so all frames of the source must be in the rung exactly once. The report
-    checks it. They are compared in the range of the source: converting an unscaled source and a scaled rung
-    to limited range was seen to cost a lossless full-range rung 2 VMAF.
+    checks it. They are compared in the range of the source. When the unscaled source and the scaled rung were
+    converted to limited range, a lossless full-range rung lost 2 VMAF.
     """
     log = playlist.parent / "vmaf.json"
     rung_matrix, source_matrix = (_assumed_matrix(file, width, height) for file in (playlist, source))

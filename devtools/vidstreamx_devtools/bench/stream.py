@@ -183,7 +183,7 @@ class Measurements:
         return segments_by_rung(self._buckets.published(upload))
 
     def footprint(self) -> list[dict[str, Any]]:
-        """Memory of the task itself and its temporary files, over whole runs."""
+        """Measures the memory of the task's own process and the size of its temporary files in whole runs."""
         short, medium, long = (10, 20, 60) if self._quick else (30, 600, 7200)
         cases = [(SMALL, short), (SMALL, medium), (SMALL, long), (SMALL_COPIED, long)]
         if not self._quick:

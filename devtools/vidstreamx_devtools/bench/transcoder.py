@@ -46,7 +46,7 @@ def _measure_clip(clip: Clip, container: BenchContainer, runs: int) -> dict[str,
     path, is_from_corpus = provide(clip, container)
     measured: dict[str, list[dict[str, float]]] = {"naive": [], "task": [], "bare": []}
 
-    # The task runs once before the measurement, because the naive implementation makes the same rungs.
+    # The task runs once before the measurement, to find the rungs that the naive implementation has to make.
     output = f"{container.WORK}/first"
     container.run(*task_command(path, output))
     rungs = read_rungs(container.path(output))

@@ -82,7 +82,7 @@ class Consumer:
 
     @property
     def lines(self) -> list[JsonObject]:
-        """The lines of its output that are JSON objects. Fields of a log line's span are among its own."""
+        """The JSON objects in its output, one per line. The fields of a span are merged into the line."""
         lines = [json.loads(line) for line in self.output.splitlines() if line.startswith("{")]
         return [{**line.get("span", {}), **line} for line in lines]
 
@@ -143,7 +143,7 @@ class StackFixture:
         return {variable: self.local.consumer_environment()[variable].replace(own, other)}
 
     def kill(self, task: JsonObject) -> bool:
-        """Sends SIGKILL to a task's container, like the kernel without memory. False if it has ended."""
+        """Sends SIGKILL to a task's container, as the kernel does if memory runs out. False if it ended."""
         with suppress(UserError):
             engine.docker("kill", "--signal", "KILL", _container(task))
             return True

@@ -25,8 +25,8 @@ TRANSCODER = "transcoder-task"
 
 def build(*cargo_arguments: str) -> Path:
     """Builds both programs in release mode and returns the folder with the binaries."""
-    # All default members in one command. Cargo enables other features of the dependencies for a single
-    # package, and would build them twice.
+    # One command builds all default members. For a single package, Cargo enables other features of the
+    # dependencies, and would build these again.
     cargo = subprocess.Popen(
         ["cargo", "build", "--release", "--locked", "--color=never", *cargo_arguments],
         cwd=REPO,

@@ -24,7 +24,7 @@ class TranscodeRun:
 
 
 def transcode(binary: Path, file: Path) -> TranscodeRun:
-    """Transcodes the file into a folder of its name under `OUTPUTS`."""
+    """Transcodes the file into a folder with the same name in `OUTPUTS`."""
     folder = OUTPUTS / file.name
     run_file = OUTPUTS / f"{file.name}.run.json"
     fingerprint = f"{_fingerprint(binary)} {_fingerprint(file)}"

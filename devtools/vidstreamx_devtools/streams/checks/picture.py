@@ -13,7 +13,7 @@ from vidstreamx_devtools.streams.source import VideoTrack
 # Thumbnails of rotated or different pictures differ by at least 0.5, of encoded ones by less than 0.15.
 _MAX_DIFFERENCE = 0.35
 _MAX_DIFFERENCE_HDR = 0.6  # tone mapping changes bright and colourful parts more than others
-_COLOUR_TOLERANCE = 3.0  # maximum difference of the mean colour, of 255
+_COLOUR_TOLERANCE = 3.0  # maximum difference of the mean colour, on a scale of 255
 _CONTRAST_TOLERANCE = 0.06
 _FLAT = 0.03  # contrast below which pictures are not compared
 _LUMA_TOLERANCE_HDR = 0.12  # tone mapping has no single right result
