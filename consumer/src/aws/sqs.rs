@@ -35,7 +35,7 @@ pub struct Message {
     pub sent_at: Option<Timestamp>,
     /// The attribute [`RESTART_ATTRIBUTE`].
     pub restart: Option<String>,
-    /// Body.
+    /// The text of the message.
     pub body: String,
 }
 
@@ -65,7 +65,7 @@ impl Backlog {
 /// A failed entry of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEntry {
-    /// Its index.
+    /// The receipt of the entry's delivery.
     pub receipt: Receipt,
     /// AWS's code and message.
     pub reason: String,

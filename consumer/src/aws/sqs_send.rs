@@ -23,7 +23,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OutgoingMessage {
-    /// Body.
+    /// The text of the message.
     pub body: String,
     /// Its attributes by name.
     pub attributes: HashMap<String, MessageAttributeValue>,
