@@ -11,39 +11,37 @@ pub enum SizingError {
     /// A value out of range.
     #[error("rule \"{rule}\": {field} is {value}, expected {expected}")]
     Rule {
-        /// Its name.
+        /// The rule's name.
         rule: String,
         /// The field's name.
         field: &'static str,
-        /// What was given.
+        /// The given value.
         value: String,
-        /// What is possible.
+        /// The allowed values.
         expected: String,
     },
-    /// A rule's vCPUs, memory and storage are not a size of Fargate.
+    /// Fargate does not offer the size of a rule.
     #[error("rule \"{rule}\": {error}")]
     Size {
-        /// Its name.
+        /// The rule's name.
         rule: String,
-        /// What is wrong with the size.
+        /// The fault.
         error: InvalidSize,
     },
-    /// A rule after one that always applies.
-    #[error("rule \"{rule}\" has no condition, so that \"{next}\" behind it never applies: put it last")]
+    /// There are rules after one that always applies.
+    #[error("rule \"{rule}\" has no condition, so the rules after it never apply: put it last")]
     Unreachable {
-        /// Its name.
+        /// The name of the rule without a condition.
         rule: String,
-        /// The next one's name.
-        next: String,
     },
     /// A price that is not a number of dollars.
     #[error("prices: {field} is {value}, expected {expected}")]
     Price {
         /// The field's name.
         field: &'static str,
-        /// What was given.
+        /// The given value.
         value: f64,
-        /// What is possible.
+        /// The allowed values.
         expected: &'static str,
     },
 }

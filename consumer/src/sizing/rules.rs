@@ -64,7 +64,7 @@ impl Rule {
                     return wrong("vcpu", vcpu.to_string(), "0.25, 0.5, 1, 2, 4, 8 or 16");
                 };
                 let Some(memory_mib) = whole(memory, GIB) else {
-                    return wrong("memory_gib", memory.to_string(), "GiB, whole ones but for 0.5");
+                    return wrong("memory_gib", memory.to_string(), "an integer, or 0.5");
                 };
                 Size { cpu, memory_mib, storage_gib }
             }
