@@ -9,7 +9,7 @@ use aws_sdk_sqs::{
 };
 use aws_smithy_mocks::{Rule, mock};
 use jiff::Timestamp;
-use vidstreamx_job::{Job, Record, Source};
+use vidstreamx_job::{Job, Outcome, Record, Report, Source};
 
 /// An upload of nine bytes without versions.
 pub(crate) fn source(key: &str) -> Source {
@@ -35,6 +35,16 @@ pub(crate) fn job_of(source: Source) -> Job {
 /// A new record of the job of `a.mp4`.
 pub(crate) fn record() -> Record {
     Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH)
+}
+
+/// A report without a reason.
+pub(crate) fn report(outcome: Outcome) -> Report {
+    let json = r#"{
+        "schema": 1, "job_id": "0123456789abcdef0123456789abcdef", "outcome": "complete",
+        "timings": {"started_at": "2026-05-04T09:12:33Z", "finished_at": "2026-05-04T09:13:33Z",
+                    "total_seconds": 60.0}
+    }"#;
+    Report { outcome, ..Report::parse(json.as_bytes()).unwrap() }
 }
 
 /// SQS's answer to a batch of messages.

@@ -18,7 +18,7 @@ use crate::{
     config::Settings,
     http,
     inspect::S3Uploads,
-    intake::{self, Options, Rules},
+    intake::{self, Options, DecisionSettings},
     metrics::Metrics,
     reconcile::{JobOptions, Policy},
     services::Services,
@@ -92,7 +92,7 @@ pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> 
 /// The receive loop's part of the settings.
 fn options(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Options {
     Options {
-        rules: Rules {
+        decisions: DecisionSettings {
             upload: settings.upload_bucket.clone(),
             output: settings.output_bucket.clone(),
             profile: settings.profile.clone(),

@@ -16,5 +16,5 @@ mod receive_loop;
 mod settle;
 mod visibility;
 
-pub use decide::Rules;
+pub use decide::DecisionSettings;
 pub use receive_loop::{Options, run};

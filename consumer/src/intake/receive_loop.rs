@@ -13,7 +13,7 @@ use vidstreamx_job::{Backoff, Job, jittered};
 
 use super::{
     dead_letter::DeadLetter,
-    decide::{self, Decision, Rules},
+    decide::{self, Decision, DecisionSettings},
     in_flight::{InFlight, VideoInFlight},
     notification::ObjectRef,
     settle,
@@ -34,7 +34,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The settings of decisions about uploads.
-    pub rules: Rules,
+    pub decisions: DecisionSettings,
     /// The settings of jobs.
     pub jobs: JobOptions,
     /// Whether the loop ends when the queue is empty.
@@ -252,7 +252,7 @@ impl ReceiveLoop {
     fn jobs_of(&self, message: &Message) -> (Vec<(Job, VideoInFlight)>, Vec<DeadLetter>) {
         let mut jobs = Vec::new();
         let mut letters = Vec::new();
-        for decision in decide::decide(&message.body, &self.options.rules) {
+        for decision in decide::decide(&message.body, &self.options.decisions) {
             match decision {
                 Decision::Run(job) => jobs.push((job, self.in_flight.enter())),
                 Decision::Ignore { reason, object_ref: ObjectRef { bucket, key } } => {

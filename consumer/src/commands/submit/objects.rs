@@ -28,12 +28,12 @@ pub(crate) struct Page {
 
 /// Reads the upload bucket.
 #[derive(Debug)]
-pub(crate) struct Uploads {
+pub(crate) struct UploadListing {
     client: Client,
     bucket: BucketName,
 }
 
-impl Uploads {
+impl UploadListing {
     /// The objects in this bucket.
     #[must_use]
     pub(crate) const fn new(client: Client, bucket: BucketName) -> Self {

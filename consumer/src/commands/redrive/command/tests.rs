@@ -194,7 +194,7 @@ async fn what_comes_back_while_it_runs_stays_and_does_not_keep_it_going() {
     let receives = vec![letters(), bounced("bounced 1"), bounced("bounced 2"), bounced("bounced 3")];
     let (text, _, happened) = redriven(&[], receives, NOTHING, CancellationToken::new()).await;
     assert_eq!((happened.sent.len(), happened.receives), (4, 3));
-    assert!(text.ends_with("4 messages sent back; 2 others came in meanwhile\n"), "{text}");
+    assert!(text.ends_with("4 messages sent back; 2 others arrived during the redrive\n"), "{text}");
     assert_eq!(happened.released, receipts(&["bounced 1", "bounced 2"]));
 }
 

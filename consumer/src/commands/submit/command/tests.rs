@@ -93,7 +93,7 @@ async fn submitted(
         taken.lock().unwrap().push((entry.message_body().to_owned(), request));
     });
     let queue = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&queue]);
-    let uploads = Uploads::new(s3, "uploads".parse().unwrap());
+    let uploads = UploadListing::new(s3, "uploads".parse().unwrap());
     let mut out = Vec::new();
     let result = submit(&uploads, &queue, &arguments(words), Timestamp::UNIX_EPOCH, &mut out).await;
     let sent = sent.lock().unwrap().clone().into_iter().map(|(body, request)| {
