@@ -1,9 +1,9 @@
 //! The consumer's whole loop against an AWS in memory, under paused time.
 //!
-//! [`messages`] and [`attempts`] are the usual course of a video; [`restarts`], [`launches`] and [`takeover`]
-//! what can come between.
+//! [`messages`] and [`attempts`] test the usual course of a video. [`restarts`] tests jobs that start again,
+//! [`launches`] tests refused launches, and [`takeover`] tests several consumers.
 
-// Clippy's allowance for tests does not reach the functions that tests share.
+// Clippy's exception for tests does not include the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod attempts;
@@ -40,14 +40,14 @@ fn event(keys: &[&str]) -> String {
     json!({"Records": keys.iter().map(|key| s3_record(key, 9)).collect::<Vec<_>>()}).to_string()
 }
 
-/// Sends a message each about `0.mp4`, `1.mp4` and so on.
+/// Sends one message each about `0.mp4`, `1.mp4` and so on.
 fn send_numbered(aws: &FakeAws, count: usize) {
     for n in 0..count {
         aws.send(event(&[&format!("{n}.mp4")]));
     }
 }
 
-/// More than almost any test needs.
+/// The time limit of most tests.
 const DAY: Duration = Duration::from_hours(24);
 
 /// Runs a consumer until the queue is empty.
@@ -70,7 +70,7 @@ fn dead_keys(aws: &FakeAws) -> Vec<String> {
     keys.collect()
 }
 
-/// A consumer at work.
+/// A running consumer.
 struct Consumer {
     task: JoinHandle<()>,
     shutdown: CancellationToken,
@@ -92,7 +92,7 @@ impl Consumer {
     }
 }
 
-/// Ends a consumer without a shutdown, so long after its start.
+/// Aborts a consumer without a shutdown, this long after its start.
 async fn crash_after(aws: &Arc<FakeAws>, duration: Duration) {
     let consumer = Consumer::start(aws);
     sleep(duration).await;
