@@ -1,11 +1,11 @@
 //! Calls to AWS for the command `run`; the other commands send some requests of their own.
 //!
 //! [`client`] sets up the SDK, [`names`] checks the names of AWS resources, and [`error`] classifies failed
-//! calls. [`sqs`] receives and deletes messages; [`sqs_send`] sends them in batches. [`task_definition`] reads
-//! the defaults of tasks. [`run_task`] builds RunTask requests and reads the responses; [`ecs`] starts, finds
-//! and describes tasks. [`record_store`] reads and writes job records.
+//! calls. [`sqs`] receives and deletes messages; [`sqs_send`] sends them in batches. [`task_definition`]
+//! reads the defaults of tasks. [`run_task`] builds RunTask requests and reads the responses; [`ecs`] starts,
+//! finds and describes tasks. [`record_store`] reads and writes job records.
 
-pub mod client;
+pub(crate) mod client;
 pub mod ecs;
 pub mod error;
 pub mod names;

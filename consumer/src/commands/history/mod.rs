@@ -3,13 +3,14 @@
 //! It reads the records in the output bucket, so it works anywhere, without a running consumer, and long
 //! after ECS has forgotten the tasks.
 //!
-//! [`arguments`] selects the records that [`command`] shows. [`read`] reads them, with the progress of running
-//! jobs; [`list`] formats a line per video, and [`page`] all about one job. [`since`] parses points in time.
+//! [`arguments`] selects the records that [`command`] shows. [`read`] reads them, with the progress of
+//! running jobs; [`list`] formats a line per video, and [`page`] all about one job. [`since`] parses points
+//! in time.
 
 mod arguments;
 mod command;
-pub(crate) mod list;
-pub(crate) mod page;
+mod list;
+mod page;
 pub(crate) mod read;
 #[cfg(test)]
 mod samples;

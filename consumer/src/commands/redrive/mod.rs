@@ -3,12 +3,12 @@
 //! A message is sent first and deleted then. A failure in between leaves it twice, which does no harm,
 //! because each restart request restarts a job once.
 //!
-//! [`arguments`] selects the messages that [`command`] sends back. A [`letter`] is a message of the dead-letter
-//! queue.
+//! [`arguments`] selects the messages that [`command`] sends back. A [`letter`] is a message of the
+//! dead-letter queue.
 
 mod arguments;
 mod command;
-pub(crate) mod letter;
+mod letter;
 
 pub(crate) use arguments::Arguments;
 pub(crate) use command::{RedriveError, redrive};
