@@ -160,7 +160,7 @@ fn two_queues(queue: &QueueUrl, dead_letters: &QueueUrl) -> Result<(), Contradic
 }
 
 fn sizing_file(path: &str) -> Result<Sizing, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("it can't be read: {error}"))?;
+    let text = fs::read_to_string(path).map_err(|error| format!("it cannot be read: {error}"))?;
     Sizing::parse(&text).map_err(|error| error.to_string())
 }
 

@@ -133,7 +133,7 @@ impl<'a, B: AsRef<[u8]>> BoxesIn<'a, B> {
         match self.advance() {
             Ok(found) => Ok(Some(found)),
             Err(Missing::Never) => Ok(None),
-            Err(unread) => Err(unread),
+            Err(missing) => Err(missing),
         }
     }
 }

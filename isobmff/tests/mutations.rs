@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    panic::{catch_unwind, resume_unwind},
+    time::{Duration, Instant},
+};
 
 use mp4_atom::{Decode, Elst, Mdhd, Moof, Moov, Mvhd, Tkhd};
 use proptest::prelude::*;
@@ -147,31 +151,51 @@ proptest! {
     }
 }
 
-/// `make fuzz`: runs for `VIDSTREAMX_FUZZ_SECONDS`.
+/// The file of a seed.
+fn mutated(seed: u64) -> Vec<u8> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut bytes = file();
+    for _ in 0..rng.usize(0..20) {
+        let at = rng.usize(0..bytes.len());
+        match rng.u8(0..4) {
+            0 => bytes[at] = rng.u8(..),
+            1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][rng.usize(0..5)],
+            2 => bytes.insert(at, rng.u8(..)),
+            _ => drop(bytes.remove(at)),
+        }
+    }
+    bytes
+}
+
+/// The seeds in `VIDSTREAMX_SEEDS`: one, or a range.
+fn chosen_seeds() -> Option<Range<u64>> {
+    let text = std::env::var("VIDSTREAMX_SEEDS").ok()?;
+    Some(match text.split_once("..") {
+        Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
+        None => text.parse().map(|seed| seed..seed + 1).unwrap(),
+    })
+}
+
+/// `make fuzz`: checks the files of new seeds for `VIDSTREAMX_FUZZ_SECONDS`, or those of `VIDSTREAMX_SEEDS`
+/// (such as 1234 or 0..100).
 #[test]
 #[ignore = "runs for VIDSTREAMX_FUZZ_SECONDS"]
+#[allow(clippy::print_stdout, reason = "the seeds of the run")]
 fn fuzz() {
     let seconds = std::env::var("VIDSTREAMX_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
-    let mut rounds = 0_u64;
-    while Instant::now() < end {
-        let mut rng = fastrand::Rng::with_seed(rounds);
-        let mut bytes = file();
-        for _ in 0..rng.usize(0..20) {
-            let at = rng.usize(0..bytes.len());
-            match rng.u8(0..4) {
-                0 => bytes[at] = rng.u8(..),
-                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][rng.usize(0..5)],
-                2 => bytes.insert(at, rng.u8(..)),
-                _ => drop(bytes.remove(at)),
-            }
+    let chosen = chosen_seeds();
+    let first = chosen.as_ref().map_or_else(|| fastrand::u64(..u64::MAX / 2), |seeds| seeds.start);
+    println!("seeds from {first} on");
+    let mut seed = first;
+    while chosen.as_ref().map_or_else(|| Instant::now() < end, |seeds| seed < seeds.end) {
+        let bytes = mutated(seed);
+        if let Err(panic) = catch_unwind(|| check(&bytes)) {
+            println!("seed {seed} fails; VIDSTREAMX_SEEDS={seed} repeats it");
+            resume_unwind(panic);
         }
-        check(&bytes);
-        rounds += 1;
+        seed += 1;
     }
-    assert!(rounds > 0);
-    #[allow(clippy::print_stdout, reason = "the result of the run")]
-    {
-        println!("{rounds} files, no reader failed");
-    }
+    assert!(seed > first);
+    println!("{} files, no reader failed", seed - first);
 }

@@ -35,6 +35,7 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
+use vidstreamx_job::unquote_etag;
 
 use crate::{
     cluster::Cluster,
@@ -308,7 +309,7 @@ impl Endpoints {
             Method::HEAD if key.is_empty() => object(StatusCode::OK, Bytes::new(), "\"\"", None),
             Method::GET | Method::HEAD if is_upload => {
                 let etag = format!("\"{}\"", self.upload.etag);
-                if header("if-match").is_some_and(|wanted| wanted.trim_matches('"') != self.upload.etag) {
+                if header("if-match").is_some_and(|wanted| unquote_etag(wanted) != self.upload.etag) {
                     return s3_error(StatusCode::PRECONDITION_FAILED, "PreconditionFailed");
                 }
                 self.upload_range(&etag, header("range"))

@@ -11,7 +11,7 @@ use crate::aws::error::chain;
 
 /// A missing prerequisite of AWS calls.
 #[derive(Debug, thiserror::Error)]
-pub enum SetupError {
+pub(crate) enum SetupError {
     /// Environment, profile and instance have no Region.
     #[error("AWS_REGION is not set, and no profile or instance says which Region to use")]
     Region,
@@ -33,7 +33,7 @@ const LIMITS: Limits = Limits {
 ///
 /// # Errors
 /// One of them is missing.
-pub async fn configuration() -> Result<SdkConfig, SetupError> {
+pub(crate) async fn configuration() -> Result<SdkConfig, SetupError> {
     let config = vidstreamx_aws::configuration(LIMITS).await;
     if config.region().is_none() {
         return Err(SetupError::Region);

@@ -5,7 +5,7 @@
 //! reads the defaults of tasks. [`run_task`] builds RunTask requests and reads the responses; [`ecs`] starts,
 //! finds and describes tasks. [`record_store`] reads and writes job records.
 
-pub mod client;
+pub(crate) mod client;
 pub mod ecs;
 pub mod error;
 pub mod names;

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_write_has_its_condition() {
+    async fn every_write_is_conditional() {
         let record = record();
         let first = mock!(Client::put_object)
             .match_requests(|put| put.if_none_match() == Some("*") && put.if_match().is_none())
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lost_race_is_told_from_trouble() {
+    async fn a_write_conflict_differs_from_a_failed_call() {
         let record = record();
         for (http, error_code, conflict) in [
             (412, "PreconditionFailed", true),

@@ -166,7 +166,7 @@ impl Placement {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
     /// No capacity, a quota, or throttling. No task was started, and other launches would fail, too.
-    #[error("ECS can't start a task now: {0}")]
+    #[error("ECS cannot start a task now: {0}")]
     NotNow(String),
     /// A wrong setting or a missing permission. No launch succeeds until an operator corrects it.
     #[error("ECS refuses to start tasks: {0}")]

@@ -26,7 +26,7 @@ pub const RESTART_ATTRIBUTE: &str = "vidstreamx-restart";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     /// The message id, the same at every delivery.
-    pub id: String,
+    pub id: Arc<str>,
     /// The receipt of this delivery, for deleting it and changing its visibility.
     pub receipt: Receipt,
     /// Number of deliveries, this one included.
@@ -35,7 +35,7 @@ pub struct Message {
     pub sent_at: Option<Timestamp>,
     /// The attribute [`RESTART_ATTRIBUTE`].
     pub restart: Option<String>,
-    /// Body.
+    /// The text of the message.
     pub body: String,
 }
 
@@ -65,7 +65,7 @@ impl Backlog {
 /// A failed entry of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedEntry {
-    /// The message's receipt.
+    /// The receipt of the entry's delivery.
     pub receipt: Receipt,
     /// AWS's code and message.
     pub reason: String,
@@ -264,7 +264,7 @@ fn message(message: aws_sdk_sqs::types::Message) -> Option<Message> {
         sent_at: sent_at
             .and_then(|milliseconds| Timestamp::from_millisecond(milliseconds.parse().ok()?).ok()),
         restart,
-        id: message.message_id.unwrap_or_default(),
+        id: message.message_id.unwrap_or_default().into(),
         // A message without a receipt can be neither deleted nor held.
         receipt: Receipt(message.receipt_handle?.into()),
         body: message.body.unwrap_or_default(),

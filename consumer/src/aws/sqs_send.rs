@@ -10,27 +10,27 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 
 use crate::{aws::error::CallError, aws::names::QueueUrl};
 
-/// Most entries of one call to SQS.
+/// Maximum number of entries in one call to SQS.
 pub(crate) const BATCH: usize = 10;
 
-/// Most bytes of a batch, by SQS's older limit, which some queues still have (now 1 MiB).
+/// Maximum bytes of a batch. Some queues still have this older limit of SQS; the current one is 1 MiB.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Maximum number of tries of an entry that SQS refuses although it is valid.
+/// Number of tries of an entry that SQS refuses without a fault of the sender.
 const TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct OutgoingMessage {
-    /// Body.
+    /// The text of the message.
     pub body: String,
-    /// Its attributes by name.
+    /// The attributes by name.
     pub attributes: HashMap<String, MessageAttributeValue>,
 }
 
 impl OutgoingMessage {
-    /// Sets an attribute; `data_type` is one of SQS's own, such as `String`.
+    /// Sets an attribute. `data_type` is a type of SQS, such as `String`.
     pub fn set_attribute(&mut self, name: &str, data_type: &str, value: impl Into<String>) {
         let value = MessageAttributeValue::builder().data_type(data_type).string_value(value);
         // Fails only without a data type.
@@ -59,25 +59,25 @@ impl OutgoingMessage {
 /// A message that SQS refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedMessage {
-    /// Its index among the messages to send.
+    /// The message's index.
     pub index: usize,
     /// AWS's code and message.
     pub reason: String,
 }
 
-/// Sends messages, with retries for those that SQS refuses although they are valid. Returns the messages that
-/// SQS refused for good.
+/// Sends messages. Retries the ones that SQS refuses without a fault of the sender. Returns the messages that
+/// were not sent.
 ///
 /// # Errors
-/// A call as a whole failed. Messages may have been sent.
+/// A call as a whole failed. Some messages may have been sent.
 pub async fn send(
     client: &Client,
     queue: &QueueUrl,
-    letters: &[OutgoingMessage],
+    messages: &[OutgoingMessage],
 ) -> Result<Vec<RefusedMessage>, CallError> {
     let mut refused = Vec::new();
-    let mut pending: Vec<(usize, &OutgoingMessage)> = letters.iter().enumerate().collect();
-    // Only backon's pauses, not `Retryable`, because a retry sends only the refused entries.
+    let mut pending: Vec<(usize, &OutgoingMessage)> = messages.iter().enumerate().collect();
+    // The pauses only, not `Retryable`: a retry sends the refused entries alone.
     let mut pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_times(TRIES - 1).build();
     loop {
         let pause = pauses.next();
@@ -91,14 +91,15 @@ pub async fn send(
                 .await
                 .map_err(|error| CallError::new("SendMessageBatch", &error))?;
             for entry in answer.failed {
-                let Some(&(index, letter)) = entry.id.parse().ok().and_then(|at: usize| batch.get(at)) else {
+                let Some(&(index, message)) = entry.id.parse().ok().and_then(|at: usize| batch.get(at))
+                else {
                     continue;
                 };
                 if entry.sender_fault || pause.is_none() {
                     let reason = format!("{}: {}", entry.code, entry.message.unwrap_or_default());
                     refused.push(RefusedMessage { index, reason });
                 } else {
-                    retry.push((index, letter));
+                    retry.push((index, message));
                 }
             }
         }
@@ -111,11 +112,11 @@ pub async fn send(
 }
 
 fn entries(batch: &[(usize, &OutgoingMessage)]) -> Result<Vec<SendMessageBatchRequestEntry>, CallError> {
-    let entries = batch.iter().enumerate().map(|(at, (_, letter))| {
-        let attributes = Some(&letter.attributes).filter(|attributes| !attributes.is_empty());
+    let entries = batch.iter().enumerate().map(|(at, (_, message))| {
+        let attributes = Some(&message.attributes).filter(|attributes| !attributes.is_empty());
         SendMessageBatchRequestEntry::builder()
             .id(at.to_string())
-            .message_body(&letter.body)
+            .message_body(&message.body)
             .set_message_attributes(attributes.cloned())
             .build()
     });
@@ -126,18 +127,18 @@ fn entries(batch: &[(usize, &OutgoingMessage)]) -> Result<Vec<SendMessageBatchRe
 
 /// Splits messages into batches that fit a call.
 fn batches<'a, 'l>(
-    mut letters: &'a [(usize, &'l OutgoingMessage)],
+    mut messages: &'a [(usize, &'l OutgoingMessage)],
 ) -> Vec<&'a [(usize, &'l OutgoingMessage)]> {
     let mut batches = Vec::new();
-    while !letters.is_empty() {
+    while !messages.is_empty() {
         let mut bytes = 0;
-        let fit = letters.iter().take(BATCH).take_while(|(_, letter)| {
-            bytes += letter.bytes();
+        let fit = messages.iter().take(BATCH).take_while(|(_, message)| {
+            bytes += message.bytes();
             bytes <= BATCH_BYTES
         });
-        let (batch, rest) = letters.split_at(fit.count().max(1));
+        let (batch, rest) = messages.split_at(fit.count().max(1));
         batches.push(batch);
-        letters = rest;
+        messages = rest;
     }
     batches
 }
@@ -152,7 +153,7 @@ mod tests {
     use super::*;
     use crate::fixtures::batch_answer;
 
-    fn letter(body: &str) -> OutgoingMessage {
+    fn message(body: &str) -> OutgoingMessage {
         OutgoingMessage { body: body.into(), ..OutgoingMessage::default() }
     }
 
@@ -167,20 +168,20 @@ mod tests {
     }
 
     #[test]
-    fn batches_have_ten_letters_at_most_and_fit_their_bytes() {
-        let small: Vec<_> = (0..23).map(|_| letter("x")).collect();
-        let sizes = |letters: &[OutgoingMessage]| {
-            let all: Vec<_> = letters.iter().enumerate().collect();
+    fn batches_have_at_most_ten_messages_and_fit_the_byte_limit() {
+        let small: Vec<_> = (0..23).map(|_| message("x")).collect();
+        let sizes = |messages: &[OutgoingMessage]| {
+            let all: Vec<_> = messages.iter().enumerate().collect();
             batches(&all).iter().map(|batch| batch.len()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(&small), [10, 10, 3]);
-        let large: Vec<_> = (0..5).map(|_| letter(&"x".repeat(100 * 1024))).collect();
+        let large: Vec<_> = (0..5).map(|_| message(&"x".repeat(100 * 1024))).collect();
         assert_eq!(sizes(&large), [2, 2, 1]);
-        assert_eq!(sizes(&[letter(&"x".repeat(300 * 1024))]), [1]);
+        assert_eq!(sizes(&[message(&"x".repeat(300 * 1024))]), [1]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_what_was_refused_is_sent_again_and_a_fault_of_the_letters_own_is_reported() {
+    async fn only_refused_messages_are_retried_and_a_sender_fault_is_final() {
         let sent = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&sent);
         let rule = mock!(Client::send_message_batch)
@@ -195,8 +196,8 @@ mod tests {
             .output(|| batch_answer(vec![]))
             .build();
         let client = mock_client!(aws_sdk_sqs, RuleMode::Sequential, [&rule]);
-        let letters = ["a", "b", "c"].map(letter);
-        let refused = send(&client, &"http://localhost/1/uploads".parse().unwrap(), &letters).await.unwrap();
+        let messages = ["a", "b", "c"].map(message);
+        let refused = send(&client, &"http://localhost/1/uploads".parse().unwrap(), &messages).await.unwrap();
         assert_eq!(refused, [RefusedMessage { index: 1, reason: "Code: m".into() }]);
         let mut sent = sent.lock().unwrap().clone();
         // The mock asks its matcher more than once for one request.
@@ -205,11 +206,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_goes_on_refusing_does_not_keep_anybody() {
+    async fn retries_end_after_a_number_of_tries() {
         let rule = mock!(Client::send_message_batch).then_output(|| batch_answer(vec![failed("0", false)]));
         let client = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule]);
         let refused =
-            send(&client, &"http://localhost/1/uploads".parse().unwrap(), &[letter("a")]).await.unwrap();
+            send(&client, &"http://localhost/1/uploads".parse().unwrap(), &[message("a")]).await.unwrap();
         assert_eq!(refused.len(), 1);
         assert_eq!(rule.num_calls(), TRIES);
     }

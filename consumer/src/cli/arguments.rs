@@ -79,11 +79,11 @@ pub(super) enum Command {
 }
 
 const HELP_AFTER: &str = "\
-Settings are flags or environment variables; a file .env in the working directory is read too, and gives
-way to the real environment. Region, endpoint and credentials come from the AWS SDK's own settings
-(AWS_REGION, AWS_ENDPOINT_URL, AWS_PROFILE, roles).
+Settings are flags or environment variables. A file .env in the working directory is read too; environment
+variables override it. Region, endpoint and credentials come from the AWS SDK's own settings (AWS_REGION,
+AWS_ENDPOINT_URL, AWS_PROFILE, roles).
 
 Exit codes: 0 done or shut down; 1 a bug; 66 history or submit found nothing of that name; 75 check could
-not look at everything, or history, submit or redrive could not do everything: try again; 78 wrong usage, a
+not check everything, or history, submit or redrive could not do everything: try again; 78 wrong usage, a
 setting that is missing or wrong, or a queue, cluster, task definition, bucket or permission that is missing;
 130 ended by a second signal, or redrive by the first.";

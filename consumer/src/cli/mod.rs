@@ -111,7 +111,7 @@ async fn history(arguments: &history::Arguments) -> Result<(), Failure> {
 async fn submit(arguments: &submit::Arguments) -> Result<(), Failure> {
     let config = client::configuration().await?;
     let bucket = arguments.settings.upload_bucket.clone();
-    let uploads = submit::objects::Uploads::new(vidstreamx_aws::s3(&config), bucket);
+    let uploads = submit::objects::UploadListing::new(vidstreamx_aws::s3(&config), bucket);
     let queue = aws_sdk_sqs::Client::new(&config);
     Ok(submit::submit(&uploads, &queue, arguments, Timestamp::now(), &mut io::stdout().lock()).await?)
 }

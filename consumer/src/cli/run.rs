@@ -18,14 +18,14 @@ use crate::{
     config::Settings,
     http,
     inspect::S3Uploads,
-    intake::{self, Options, Rules},
+    intake::{self, DecisionSettings, Options},
     metrics::Metrics,
     reconcile::{JobOptions, Policy},
     services::Services,
 };
 
-/// The template's default size of a task.
-const TEMPLATES_SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
+/// The template's default task size.
+const TEMPLATE_SIZE: Size = Size { cpu: 4096, memory_mib: 8192, storage_gib: 21 };
 
 pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> {
     let shutdown = CancellationToken::new();
@@ -51,9 +51,9 @@ pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> 
         }
     }
     let definition = definition.unwrap_or_else(|| {
-        let Size { cpu, memory_mib, .. } = TEMPLATES_SIZE;
-        warn!(cpu, memory_mib, "the task definition's size is not known: taken as the template's");
-        TaskDefaults { size: TEMPLATES_SIZE, arm: false }
+        let Size { cpu, memory_mib, .. } = TEMPLATE_SIZE;
+        warn!(cpu, memory_mib, "the size in the task definition is unknown, so the template's size is used");
+        TaskDefaults { size: TEMPLATE_SIZE, arm: false }
     });
     let services = Services {
         queue: Arc::new(Sqs::new(
@@ -92,7 +92,7 @@ pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> 
 /// The receive loop's part of the settings.
 fn options(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Options {
     Options {
-        rules: Rules {
+        decisions: DecisionSettings {
             upload: settings.upload_bucket.clone(),
             output: settings.output_bucket.clone(),
             profile: settings.profile.clone(),
@@ -109,7 +109,7 @@ fn options(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Options 
     }
 }
 
-/// The consumer continues if nobody reads its metrics.
+/// The consumer continues if no client reads its metrics.
 async fn write_lines(metrics: Arc<Metrics>, ended: CancellationToken) {
     if let Err(error) = metrics.write_lines(io::stdout(), Timestamp::now, ended).await {
         warn!(%error, "no more metrics are written to the standard output");

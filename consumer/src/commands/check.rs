@@ -184,7 +184,7 @@ async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueFindings 
             "there is none, so messages that cannot be processed are received again and again",
             "give the queue a RedrivePolicy with a dead-letter queue",
         ),
-        Some(Err(error)) => Finding::unknown(redrive, format!("it can't be read: {error}")),
+        Some(Err(error)) => Finding::unknown(redrive, format!("it cannot be read: {error}")),
         Some(Ok(policy)) => redrive_finding(redrive, &policy, &settings.dead_letter_queue_url),
     };
     let visibility = attributes.get(&QueueAttributeName::VisibilityTimeout).map_or("?", String::as_str);

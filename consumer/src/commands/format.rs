@@ -13,19 +13,21 @@ pub(crate) const STATES: [State; 5] =
 #[must_use]
 pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
+    for character in text.chars() {
+        match character {
             '\n' | '\r' | '\t' => shown.push(' '),
-            letter if letter.is_control() || breaks_layout(letter) => shown.extend(letter.escape_unicode()),
-            letter => shown.push(letter),
+            character if character.is_control() || breaks_layout(character) => {
+                shown.extend(character.escape_unicode())
+            }
+            character => shown.push(character),
         }
     }
     shown
 }
 
 /// Unicode's line and paragraph separators, and its direction marks.
-const fn breaks_layout(letter: char) -> bool {
-    matches!(letter, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+const fn breaks_layout(character: char) -> bool {
+    matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Shortens a key to a number of columns. Keeps its end, which is more useful than its beginning.
@@ -36,8 +38,8 @@ pub(crate) fn end_of(text: &str, columns: usize) -> String {
     }
     let mut left = columns.saturating_sub(1);
     let mut from = text.len();
-    for (at, letter) in text.char_indices().rev() {
-        let width = letter.width().unwrap_or_default();
+    for (at, character) in text.char_indices().rev() {
+        let width = character.width().unwrap_or_default();
         if width > left {
             break;
         }

@@ -3,8 +3,8 @@
 //! formats values for a terminal, and [`progress`] shows a progress bar.
 
 pub(crate) mod check;
-pub(crate) mod format;
+mod format;
 pub(crate) mod history;
-pub(crate) mod progress;
+mod progress;
 pub(crate) mod redrive;
 pub(crate) mod submit;

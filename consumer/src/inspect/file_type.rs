@@ -12,6 +12,7 @@ pub(super) const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 ///
 /// The task opens uploads only with the demuxers [`vidstreamx_job::DEMUXERS`]. A file is rejected here if
 /// none of them would open it, and if its type is recognised.
+#[must_use]
 pub(super) fn not_a_video(head: &[u8], object_bytes: u64) -> Option<String> {
     if may_be_readable(head) {
         return None;
@@ -45,6 +46,7 @@ pub(super) fn not_a_video(head: &[u8], object_bytes: u64) -> Option<String> {
 
 /// Whether FFmpeg's probes `mov_probe` and `matroska_probe` might accept the file. `mov_probe` checks box
 /// after box. It fails if the first box is unknown and ends beyond the probed bytes.
+#[must_use]
 pub(super) fn may_be_readable(head: &[u8]) -> bool {
     // The boxes that the probe knows, and others with which MP4 files can begin.
     const FIRST: [&[u8; 4]; 18] = [
@@ -77,6 +79,7 @@ pub(super) fn may_be_readable(head: &[u8]) -> bool {
 }
 
 /// Whether the bytes are UTF-8 text. Unless `whole` is set, the last character may be cut off.
+#[must_use]
 pub(super) fn is_text(bytes: &[u8], whole: bool) -> bool {
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
@@ -85,5 +88,6 @@ pub(super) fn is_text(bytes: &[u8], whole: bool) -> bool {
         }
         Err(_) => return false,
     };
-    !text.is_empty() && !text.chars().any(|letter| letter.is_control() && !"\t\n\r\u{c}".contains(letter))
+    !text.is_empty()
+        && !text.chars().any(|character| character.is_control() && !"\t\n\r\u{c}".contains(character))
 }

@@ -21,10 +21,10 @@ use super::{
 
 /// Bytes of one read. They usually contain the movie header up to its first large table. A smaller read would
 /// not be faster, and a larger one would cost memory when hundreds of uploads are inspected concurrently.
-pub(crate) const READ: u64 = 16 << 10;
+pub(super) const READ: u64 = 16 << 10;
 /// Maximum number of reads of an upload: the start of the file, the movie header at the end, and the video
 /// track after an audio track with large tables.
-pub(crate) const MOST_READS: usize = 3;
+pub(super) const MOST_READS: usize = 3;
 /// Bytes of `stsd` up to the end of the first sample entry's height (ISO/IEC 14496-12, 8.5.2 and 12.1.3).
 const SAMPLE_ENTRY: u64 = 44;
 /// Bytes of `hdlr` up to the end of the handler type (ISO/IEC 14496-12, 8.4.3.2).
@@ -32,7 +32,8 @@ const HANDLER: u64 = 12;
 
 /// The next step of a walk.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Step {
+#[must_use]
+pub(super) enum Step {
     /// Read this range of the object, at most [`READ`] bytes, and pass it to [`Walk::feed`].
     Read(Range<u64>),
     /// The walk has ended with these facts.
@@ -43,7 +44,7 @@ pub enum Step {
 
 /// A walk over the boxes of an object.
 #[derive(Debug)]
-pub struct Walk {
+pub(super) struct Walk {
     object_bytes: u64,
     windows: Windows<Vec<u8>>,
 }
@@ -63,16 +64,16 @@ struct Track {
 
 impl Walk {
     /// The first range to read.
-    pub const FIRST: Range<u64> = 0..READ;
+    pub(super) const FIRST: Range<u64> = 0..READ;
 
     /// A walk over an object of this size. It begins with the range [`Walk::FIRST`].
     #[must_use]
-    pub const fn new(object_bytes: u64) -> Self {
+    pub(super) const fn new(object_bytes: u64) -> Self {
         Self { object_bytes, windows: Windows::new() }
     }
 
     /// Takes the bytes at `offset`, and returns the next step.
-    pub fn feed(&mut self, offset: u64, bytes: Vec<u8>) -> Step {
+    pub(super) fn feed(&mut self, offset: u64, bytes: Vec<u8>) -> Step {
         if self.object_bytes == 0 {
             return Step::NotVideo("the file is empty".into());
         }

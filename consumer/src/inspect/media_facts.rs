@@ -32,6 +32,7 @@ impl MediaFacts {
     }
 
     /// Whether the facts suffice to choose a size, so that no further read is needed.
+    #[must_use]
     pub(super) const fn are_enough(&self) -> bool {
         self.codec.is_some() && self.width.is_some() && self.duration_seconds.is_some()
     }
@@ -57,6 +58,6 @@ pub(super) const SAMPLE_ENTRIES: [(&str, &[&[u8; 4]]); 13] = [
 ];
 
 /// The recognised codecs, with FFmpeg's names.
-pub fn codecs() -> impl Iterator<Item = &'static str> {
+pub(crate) fn codecs() -> impl Iterator<Item = &'static str> {
     SAMPLE_ENTRIES.iter().map(|(codec, _)| *codec)
 }

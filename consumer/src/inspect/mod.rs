@@ -5,10 +5,10 @@
 //! [`media_facts`] by which the task's size is chosen.
 
 mod file_type;
-pub mod header_walk;
-pub mod inspection;
-pub mod media_facts;
-pub mod uploads;
+mod header_walk;
+mod inspection;
+pub(crate) mod media_facts;
+mod uploads;
 
 #[cfg(test)]
 mod samples;

@@ -8,7 +8,7 @@ use super::notification::{self, Notification, ObjectRef};
 
 /// The settings that decisions depend on.
 #[derive(Debug, Clone)]
-pub struct Rules {
+pub struct DecisionSettings {
     /// The upload bucket.
     pub upload: BucketName,
     /// The output bucket.
@@ -30,7 +30,8 @@ pub(super) enum Decision {
 }
 
 /// Decides about each record of a message, in the order of the message.
-pub(super) fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
+#[must_use]
+pub(super) fn decide(body: &str, settings: &DecisionSettings) -> Vec<Decision> {
     let mut seen = HashSet::new();
     notification::decode(body)
         .into_iter()
@@ -38,12 +39,12 @@ pub(super) fn decide(body: &str, rules: &Rules) -> Vec<Decision> {
             Notification::Created(source) => {
                 let object_ref =
                     ObjectRef { bucket: Some(source.bucket.to_string()), key: Some(source.key.to_string()) };
-                if source.bucket != rules.upload {
+                if source.bucket != settings.upload {
                     let reason = "the bucket is not the upload bucket (VIDSTREAMX_UPLOAD_BUCKET)".to_owned();
                     let body = notification::about(&source);
                     return Decision::DeadLetter { reason, object_ref, body };
                 }
-                let job = Job::new(source, rules.output.clone(), rules.profile.clone());
+                let job = Job::new(source, settings.output.clone(), settings.profile.clone());
                 if seen.insert(job.id.clone()) {
                     Decision::Run(job)
                 } else {
@@ -71,8 +72,8 @@ mod tests {
 
     use super::*;
 
-    fn rules() -> Rules {
-        Rules {
+    fn settings() -> DecisionSettings {
+        DecisionSettings {
             upload: "uploads".parse().unwrap(),
             output: "streams".parse().unwrap(),
             profile: "default".into(),
@@ -96,7 +97,7 @@ mod tests {
             record("ObjectRemoved:Delete", "uploads", "b.mp4"),
             record("ObjectCreated:Put", "uploads", "%FF.mp4"),
         ]});
-        let decisions = decide(&body.to_string(), &rules());
+        let decisions = decide(&body.to_string(), &settings());
         let texts: Vec<_> = decisions
             .iter()
             .map(|decision| match decision {
@@ -123,7 +124,7 @@ mod tests {
     #[test]
     fn the_job_goes_to_the_output_bucket_under_the_profile() {
         let body = json!({"Records": [record("ObjectCreated:Put", "uploads", "my+film.mp4")]});
-        let [Decision::Run(job)] = &decide(&body.to_string(), &rules())[..] else { panic!() };
+        let [Decision::Run(job)] = &decide(&body.to_string(), &settings())[..] else { panic!() };
         assert_eq!((job.output.as_str(), job.profile.as_str()), ("streams", "default"));
         assert_eq!((job.source.key.as_str(), job.source.size), ("my film.mp4", Some(9)));
     }
@@ -131,7 +132,7 @@ mod tests {
     #[test]
     fn a_test_event_is_ignored_and_an_unreadable_message_is_a_dead_letter() {
         let test = json!({"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "uploads"});
-        assert!(matches!(decide(&test.to_string(), &rules())[..], [Decision::Ignore { .. }]));
-        assert!(matches!(decide("rubbish", &rules())[..], [Decision::DeadLetter { .. }]));
+        assert!(matches!(decide(&test.to_string(), &settings())[..], [Decision::Ignore { .. }]));
+        assert!(matches!(decide("rubbish", &settings())[..], [Decision::DeadLetter { .. }]));
     }
 }

@@ -16,5 +16,13 @@ mod receive_loop;
 mod settle;
 mod visibility;
 
-pub use decide::Rules;
+use tracing::{Span, error_span};
+
+pub use decide::DecisionSettings;
 pub use receive_loop::{Options, run};
+
+/// The context of a message's log lines. Always enabled, so that warnings have it at every log level. A span
+/// lasts for a step only: ten thousand messages may wait at a time.
+fn message_span(id: &str) -> Span {
+    error_span!("message", message.id = id)
+}

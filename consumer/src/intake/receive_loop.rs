@@ -1,20 +1,21 @@
 //! Receives as many messages as can be launched, and follows each message to its settlement.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::{
-    task::{JoinError, JoinSet},
+    task::{self, JoinError, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tracing::{Instrument as _, Span, error, error_span, info, warn};
+use tracing::{Instrument as _, error, info, warn};
 use vidstreamx_job::{Backoff, Job, jittered};
 
 use super::{
     dead_letter::DeadLetter,
-    decide::{self, Decision, Rules},
+    decide::{self, Decision, DecisionSettings},
     in_flight::{InFlight, VideoInFlight},
+    message_span,
     notification::ObjectRef,
     settle,
     visibility::{HeldMessage, VISIBILITY, VisibilityKeeper},
@@ -34,7 +35,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The settings of decisions about uploads.
-    pub rules: Rules,
+    pub decisions: DecisionSettings,
     /// The settings of jobs.
     pub jobs: JobOptions,
     /// Whether the loop ends when the queue is empty.
@@ -88,6 +89,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         in_flight,
         poll_ends: None,
         messages: JoinSet::new(),
+        message_ids: HashMap::new(),
     };
 
     tokio::select! {
@@ -120,7 +122,10 @@ struct ReceiveLoop {
     in_flight: InFlight,
     /// End of the open poll, if any. SQS continues a poll after its client has disconnected.
     poll_ends: Option<Instant>,
+    /// The tasks that follow messages.
     messages: JoinSet<()>,
+    /// The message ids by task, for the log line about a panic.
+    message_ids: HashMap<task::Id, Arc<str>>,
 }
 
 impl ReceiveLoop {
@@ -148,7 +153,7 @@ impl ReceiveLoop {
                     jittered(CONFIGURATION_PAUSE)
                 } else {
                     let pause = BACKOFF.pause(failures);
-                    warn!(%error, retry_seconds = pause.as_secs(), "messages were not received");
+                    warn!(%error, retry_seconds = pause.as_secs_f64(), "messages were not received");
                     pause
                 };
                 sleep(pause).await;
@@ -187,7 +192,7 @@ impl ReceiveLoop {
                     }
                     Some(Err(error)) => failed = Some(error),
                 },
-                Some(ended) = self.messages.join_next() => log_panic(ended),
+                Some(ended) = self.messages.join_next_with_id() => self.joined(ended),
             }
         }
         self.poll_ends = None;
@@ -225,7 +230,7 @@ impl ReceiveLoop {
 
     /// Holds a message and follows its jobs in the background.
     fn accept(&mut self, message: Message) {
-        let held = self.visibility.hold(message.receipt.clone());
+        let held = self.visibility.hold(&message);
         if message.receive_count <= 1
             && let Some(sent_at) = message.sent_at
         {
@@ -234,10 +239,11 @@ impl ReceiveLoop {
             let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
             self.services.metrics.received(age);
         }
-        let (jobs, letters) = message_span(&message).in_scope(|| self.jobs_of(&message));
+        let (jobs, letters) = message_span(&message.id).in_scope(|| self.jobs_of(&message));
         // The body is no longer needed and can be long, so its memory is freed.
         let message = Message { body: String::new(), ..message };
-        self.messages.spawn(follow(
+        let id = message.id.clone();
+        let task = self.messages.spawn(follow(
             self.services.queue.clone(),
             self.services.metrics.clone(),
             self.reconciler.clone(),
@@ -246,13 +252,28 @@ impl ReceiveLoop {
             jobs,
             letters,
         ));
+        self.message_ids.insert(task.id(), id);
+    }
+
+    /// Logs a panic while a message was followed.
+    fn joined(&mut self, ended: Result<(task::Id, ()), JoinError>) {
+        let task = match &ended {
+            Ok((task, ())) => *task,
+            Err(panic) => panic.id(),
+        };
+        let message = self.message_ids.remove(&task);
+        if let Err(panic) = ended {
+            // The message is no longer held. It becomes visible after its timeout and is received again.
+            message_span(&message.unwrap_or_default())
+                .in_scope(|| error!(%panic, "a bug: the processing of a message panicked"));
+        }
     }
 
     /// The jobs of a message, and the dead letters about the rest of it.
     fn jobs_of(&self, message: &Message) -> (Vec<(Job, VideoInFlight)>, Vec<DeadLetter>) {
         let mut jobs = Vec::new();
         let mut letters = Vec::new();
-        for decision in decide::decide(&message.body, &self.options.rules) {
+        for decision in decide::decide(&message.body, &self.options.decisions) {
             match decision {
                 Decision::Run(job) => jobs.push((job, self.in_flight.enter())),
                 Decision::Ignore { reason, object_ref: ObjectRef { bucket, key } } => {
@@ -275,13 +296,6 @@ const fn share(free: usize, call: usize) -> usize {
     if left < BATCH { left } else { BATCH }
 }
 
-fn log_panic(ended: Result<(), JoinError>) {
-    if let Err(panic) = ended {
-        // The message is no longer held. It becomes visible after its timeout and is received again.
-        error!(%panic, "a bug: the processing of a message panicked");
-    }
-}
-
 /// Follows all jobs of a message to their end, then settles the message.
 async fn follow(
     queue: Arc<dyn Queue>,
@@ -293,7 +307,7 @@ async fn follow(
     letters: Vec<DeadLetter>,
 ) {
     let received = Instant::now();
-    let restart = message_span(&message).in_scope(|| restart_request(&message));
+    let restart = message_span(&message.id).in_scope(|| restart_request(&message));
     let ends = jobs.into_iter().map(async |(job, in_flight)| {
         let end = reconciler.follow(&job, restart.as_ref(), received).await;
         drop(in_flight);
@@ -301,7 +315,7 @@ async fn follow(
     });
     let settlement = settle::settlement(letters, join_all(ends).await);
     let letters = Box::pin(
-        settle::settle(&*queue, &message.receipt, held, settlement).instrument(message_span(&message)),
+        settle::settle(&*queue, &message.receipt, held, settlement).instrument(message_span(&message.id)),
     )
     .await;
     (0..letters).for_each(|_| metrics.dead_lettered());
@@ -312,10 +326,4 @@ fn restart_request(message: &Message) -> Option<RestartRequest> {
     let request = message.restart.as_deref()?.parse();
     let ignored = |error: &_| warn!(%error, "the attribute {RESTART_ATTRIBUTE} is ignored");
     request.inspect_err(ignored).ok()
-}
-
-/// The context of a message's log lines. Always enabled, so that warnings have it at every log level. A span
-/// lasts for a step only: ten thousand messages may wait at a time.
-fn message_span(message: &Message) -> Span {
-    error_span!("message", message.id = message.id.as_str())
 }

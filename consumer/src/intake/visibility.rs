@@ -5,7 +5,7 @@
 //! consumer that receives it finds the running task by the job's record.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -14,8 +14,9 @@ use futures::{StreamExt, stream};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, error, warn};
 
+use super::message_span;
 use crate::aws::{
-    sqs::{Queue, Receipt},
+    sqs::{Message, Queue, Receipt},
     sqs_send::BATCH,
 };
 
@@ -30,7 +31,8 @@ const CONCURRENT_CALLS: usize = 8;
 /// Keeps the messages of this consumer invisible.
 pub(super) struct VisibilityKeeper {
     queue: Arc<dyn Queue>,
-    held: Mutex<BTreeSet<Receipt>>,
+    /// The held deliveries, with the ids of their messages.
+    held: Mutex<BTreeMap<Receipt, Arc<str>>>,
 }
 
 impl VisibilityKeeper {
@@ -40,9 +42,9 @@ impl VisibilityKeeper {
     }
 
     /// Keeps a received message invisible until the returned value is dropped.
-    pub(super) fn hold(self: &Arc<Self>, receipt: Receipt) -> HeldMessage {
-        self.held().insert(receipt.clone());
-        HeldMessage { keeper: self.clone(), receipt, keep: false }
+    pub(super) fn hold(self: &Arc<Self>, message: &Message) -> HeldMessage {
+        self.held().insert(message.receipt.clone(), message.id.clone());
+        HeldMessage { keeper: self.clone(), receipt: message.receipt.clone(), keep: false }
     }
 
     /// Extends all held messages while it is polled.
@@ -64,7 +66,7 @@ impl VisibilityKeeper {
     }
 
     async fn set_all(&self, visibility: Duration) {
-        let receipts: Vec<_> = self.held().iter().cloned().collect();
+        let receipts: Vec<_> = self.held().keys().cloned().collect();
         stream::iter(receipts.chunks(BATCH))
             .for_each_concurrent(CONCURRENT_CALLS, |batch| self.set(batch, visibility))
             .await;
@@ -75,15 +77,14 @@ impl VisibilityKeeper {
             Ok(refused) => {
                 for refused in refused {
                     // The message may have been settled during the call.
-                    let still_held = self.held().contains(&refused.receipt);
-                    if still_held && refused.for_good {
+                    let Some(id) = self.held().get(&refused.receipt).cloned() else { continue };
+                    let _span = message_span(&id).entered();
+                    let reason = refused.reason;
+                    if refused.for_good {
                         self.held().remove(&refused.receipt);
-                        warn!(
-                            reason = refused.reason,
-                            "a message cannot be held any longer and will be received again"
-                        );
-                    } else if still_held {
-                        debug!(reason = refused.reason, "a message was not extended this time");
+                        warn!(reason, "a message cannot be held any longer and will be received again");
+                    } else {
+                        debug!(reason, "a message was not extended this time");
                     }
                 }
             }
@@ -94,7 +95,7 @@ impl VisibilityKeeper {
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, BTreeSet<Receipt>> {
+    fn held(&self) -> MutexGuard<'_, BTreeMap<Receipt, Arc<str>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -129,8 +130,9 @@ mod tests {
     use super::*;
     use crate::{
         aws::error::CallFuture,
-        aws::sqs::{Backlog, Message, RefusedEntry},
+        aws::sqs::{Backlog, RefusedEntry},
         aws::sqs_send::OutgoingMessage,
+        fixtures::Log,
     };
 
     /// Records every batch. Refuses receipts that begin with "over" permanently.
@@ -168,12 +170,24 @@ mod tests {
         }
     }
 
+    fn message(receipt: &str) -> Message {
+        Message {
+            id: format!("message {receipt}").into(),
+            receipt: Receipt(receipt.into()),
+            receive_count: 1,
+            sent_at: None,
+            restart: None,
+            body: String::new(),
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn messages_are_extended_in_batches_and_refused_ones_are_dropped() {
         let queue = Arc::new(RecordingQueue::default());
         let keeper = Arc::new(VisibilityKeeper::new(queue.clone()));
-        let held: Vec<_> = (0..25).map(|n| keeper.hold(Receipt(format!("{n:02}").into()))).collect();
-        let lost = keeper.hold(Receipt("over".into()));
+        let held: Vec<_> = (0..25).map(|n| keeper.hold(&message(&format!("{n:02}")))).collect();
+        let lost = keeper.hold(&message("over"));
+        let (log, _logging) = Log::start();
         let start = Instant::now();
         let running = tokio::spawn({
             let keeper = keeper.clone();
@@ -184,9 +198,11 @@ mod tests {
         assert_eq!(calls.iter().map(|(batch, _)| batch.len()).collect::<Vec<_>>(), [10, 10, 6]);
         assert!(calls.iter().all(|(_, visibility)| *visibility == VISIBILITY));
         assert!(start.elapsed() * 3 < VISIBILITY);
+        let lines = log.lines_with("cannot be held any longer");
+        assert!(matches!(&lines[..], [line] if line.contains("message.id=\"message over\"")), "{lines:?}");
 
         drop(held);
-        keeper.hold(Receipt("kept".into())).until_returned();
+        keeper.hold(&message("kept")).until_returned();
         sleep(EXTEND_EVERY).await;
         running.abort();
         assert_eq!(keeper.return_all(Duration::ZERO).await, 1);

@@ -32,6 +32,7 @@ impl<'a> AttemptContext<'a> {
 
     /// Whether another consumer began the attempt and must launch it. False if the record has not changed for
     /// a while by this consumer's clock: then this consumer takes over.
+    #[must_use]
     pub(super) fn is_anothers(&mut self, number: u32, stored: &Stored) -> bool {
         if self.begun == Some(number) {
             return false;

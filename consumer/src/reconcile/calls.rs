@@ -43,6 +43,7 @@ impl Calls {
         F: Future<Output = Result<T, CallError>>,
     {
         let mut failures = 0;
+        let mut has_warned = false;
         loop {
             let error = match call().await {
                 Ok(answer) => return Ok(answer),
@@ -55,7 +56,7 @@ impl Calls {
                 error!(%error, retry_seconds, "a permission or resource is missing");
                 jittered(CONFIGURATION_PAUSE)
             } else {
-                if failures == 1 {
+                if !std::mem::replace(&mut has_warned, true) {
                     warn!(%error, "a call to AWS failed; retrying until it succeeds");
                 }
                 BACKOFF.pause(failures)
@@ -77,5 +78,28 @@ impl Calls {
                 output = future => Ok(output),
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::fixtures::Log;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_temporary_failure_is_logged_even_after_a_configuration_error() {
+        let (log, _logging) = Log::start();
+        let temporary = || CallError::Passing { call: "GetObject", reason: "503".into() };
+        let configuration =
+            CallError::Configuration { call: "GetObject", reason: "denied".into(), credentials: false };
+        let results =
+            Mutex::new([Err(configuration), Err(temporary()), Err(temporary()), Ok("body")].into_iter());
+        let calls = Calls::new(CancellationToken::new(), Arc::new(Metrics::new("videos")));
+        let call = || async { results.lock().unwrap().next().unwrap() };
+        assert_eq!(calls.until_done(call).await.unwrap(), "body");
+        assert_eq!(log.lines_with("a permission or resource is missing").len(), 1);
+        assert_eq!(log.lines_with("a call to AWS failed").len(), 1);
     }
 }

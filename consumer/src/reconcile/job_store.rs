@@ -46,22 +46,34 @@ impl JobStore {
     }
 
     /// The job's record; `None` if there is none.
+    ///
+    /// # Errors
+    /// The record cannot be read, or the consumer shuts down.
     pub(super) async fn load(&self, job: &JobId) -> Result<Option<Stored>, GivenUp> {
         self.read(|| self.records.load(job)).await
     }
 
     /// The job's record as it is now, or `stored` if the record was deleted.
+    ///
+    /// # Errors
+    /// As for [`Self::load`].
     pub(super) async fn reload(&self, stored: Box<Stored>) -> StepResult {
         Ok(self.load(&stored.record.job_id).await?.map_or(stored, Box::new))
     }
 
     /// The task's report; `None` if there is none.
+    ///
+    /// # Errors
+    /// The report cannot be read, or the consumer shuts down.
     pub(super) async fn report(&self, job: &Job) -> Result<Option<Report>, GivenUp> {
         self.read(|| self.records.report(job)).await
     }
 
-    /// Writes a record in place of the version `replaced`. Returns the stored record, and true. If another
-    /// consumer has written first, returns that consumer's record, and false.
+    /// Writes a record in place of the version `replaced`. Returns the stored record, and true if it is the
+    /// written one. It is not if another consumer has written first; then that record is read.
+    ///
+    /// # Errors
+    /// The consumer shuts down, or another consumer's record cannot be read. `record` may have been written.
     pub(super) async fn save(
         &self,
         record: Record,
@@ -88,6 +100,9 @@ impl JobStore {
 
     /// Inspects the upload; `None` if S3 does not respond. The inspection is optional, because the task
     /// checks the upload itself. A shutdown ends the inspection at once.
+    ///
+    /// # Errors
+    /// The consumer shuts down.
     pub(super) async fn inspect(&self, source: &Source) -> Result<Option<Inspection>, ShuttingDown> {
         let retries =
             ExponentialBuilder::new().with_min_delay(INSPECTION_PAUSE).with_max_times(INSPECTION_TRIES - 1);
@@ -98,6 +113,9 @@ impl JobStore {
     }
 
     /// Checks whether the upload still exists.
+    ///
+    /// # Errors
+    /// The consumer shuts down before S3 responds.
     pub(super) async fn presence(&self, source: &Source) -> Result<Presence, ShuttingDown> {
         self.calls.until_done(|| self.uploads.presence(source)).await
     }

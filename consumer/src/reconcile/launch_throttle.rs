@@ -150,6 +150,7 @@ impl LaunchThrottle {
     }
 
     /// The end of the current pause of receiving, its reason, and whether an operator must act.
+    #[must_use]
     fn receiving_pause(&self) -> Option<(Instant, String, bool)> {
         let State { launches, tasks, waiting, .. } = &*self.state();
         let (until, backoff) = if tasks.until > Instant::now() {
@@ -169,6 +170,7 @@ impl LaunchThrottle {
 
     /// Records that messages are received now. Returns true if ECS refuses launches: then receive only one
     /// message.
+    #[must_use]
     pub(crate) fn begin_receive(&self) -> bool {
         let mut state = self.state();
         state.launches.last_received = Instant::now();
@@ -203,6 +205,7 @@ impl LaunchThrottle {
     }
 
     /// Begins a backoff unless one is active, because tasks that fail together have the same fault.
+    #[must_use]
     fn tasks_failed(&self, reason: &str) -> Option<Duration> {
         let mut state = self.state();
         (state.tasks.until <= Instant::now()).then(|| state.tasks.grow(TASKS_FAIL, reason, true))
@@ -285,6 +288,7 @@ impl LaunchPermit<'_> {
         }
     }
 
+    #[must_use]
     fn back_off(&self, backoff: Backoff, reason: &str, is_configuration: bool) -> Option<Duration> {
         self.throttle.metrics.launch_refused();
         let mut state = self.throttle.state();

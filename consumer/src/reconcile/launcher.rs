@@ -43,6 +43,9 @@ pub(super) struct Launcher {
 
 impl Launcher {
     /// Starts the task of the record's last attempt, or finds the task that was started for it.
+    ///
+    /// # Errors
+    /// The consumer shuts down. A RunTask call that has begun is completed first.
     pub(super) async fn launch(
         &self,
         job: &Job,

@@ -163,10 +163,10 @@ fn pause(record: &Record) -> Duration {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use vidstreamx_job::{Outcome, Report, Restart};
+    use vidstreamx_job::{Outcome, Restart};
 
     use super::*;
-    use crate::fixtures::record;
+    use crate::fixtures::{record, report};
     use crate::reconcile::{task_outcome::classify, task_watcher::TaskEnd};
 
     const EXITED: &str = "EssentialContainerExited";
@@ -180,13 +180,7 @@ mod tests {
     }
 
     fn end(record: &mut Record, exit_code: Option<i32>, stop_code: &str, reason: &str) {
-        let json = r#"{
-            "schema": 1, "job_id": "0123456789abcdef0123456789abcdef", "outcome": "complete",
-            "timings": {"started_at": "2026-05-04T09:12:33Z", "finished_at": "2026-05-04T09:13:33Z",
-                        "total_seconds": 60.0}
-        }"#;
-        let report = Report::parse(json.as_bytes()).unwrap();
-        assert_eq!(report.outcome, Outcome::Complete);
+        let report = report(Outcome::Complete);
         let stopped = Stopped {
             billed: None,
             exit_code,

@@ -21,7 +21,7 @@ use tracing::{Instrument as _, debug, error, error_span, info, instrument::Instr
 use vidstreamx_job::{Job, JobId, Record, Restart, Size, State};
 
 use super::{
-    RECHECK_PAUSE,
+    CLOCK_SKEW, RECHECK_PAUSE,
     admission::{self, Admission},
     attempt_context::AttemptContext,
     calls::{Calls, ShuttingDown},
@@ -76,8 +76,6 @@ pub(crate) enum JobEnd {
 /// video takes five calls of some 50 ms each, so this is enough for hundreds of videos per second, even when
 /// ten thousand tasks end together.
 const AT_WORK: usize = 128;
-/// Difference between the clocks of AWS's services.
-const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// Reconciles jobs with their records.
 pub(crate) struct Reconciler {

@@ -43,6 +43,7 @@ pub(super) enum Cause {
 impl Cause {
     /// Whether the attempt counts towards the limit of attempts. It counts only if the video may be the
     /// cause, because a wrong image or a Spot interruption must not fail a good video.
+    #[must_use]
     pub(super) const fn counts(self) -> bool {
         matches!(self, Self::Transient | Self::OutOfMemory | Self::Crashed)
     }
@@ -139,6 +140,7 @@ pub(super) fn launch_invalid(reason: String) -> Classified {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixtures;
 
     fn stopped(exit_code: Option<i32>, stop_code: &str, reason: &str) -> Stopped {
         Stopped { billed: None, exit_code, stop_code: Some(stop_code.into()), reason: Some(reason.into()) }
@@ -179,12 +181,7 @@ mod tests {
     }
 
     fn report(outcome: Outcome, reason: &str) -> Report {
-        let json = r#"{
-            "schema": 1, "job_id": "0123456789abcdef0123456789abcdef", "outcome": "complete",
-            "timings": {"started_at": "2026-05-04T09:12:33Z", "finished_at": "2026-05-04T09:13:33Z",
-                        "total_seconds": 60.0}
-        }"#;
-        Report { outcome, reason: Some(reason.to_owned()), ..Report::parse(json.as_bytes()).unwrap() }
+        Report { reason: Some(reason.to_owned()), ..fixtures::report(outcome) }
     }
 
     #[test]

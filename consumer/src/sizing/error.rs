@@ -11,30 +11,28 @@ pub enum SizingError {
     /// A value out of range.
     #[error("rule \"{rule}\": {field} is {value}, expected {expected}")]
     Rule {
-        /// Its name.
+        /// The rule's name.
         rule: String,
         /// The field's name.
         field: &'static str,
         /// The given value.
         value: String,
-        /// The possible values.
+        /// The allowed values.
         expected: String,
     },
-    /// A rule's vCPUs, memory and storage are not a size of Fargate.
+    /// Fargate does not offer the size of a rule.
     #[error("rule \"{rule}\": {error}")]
     Size {
-        /// Its name.
+        /// The rule's name.
         rule: String,
-        /// The part that Fargate does not offer.
+        /// The fault.
         error: InvalidSize,
     },
-    /// A rule without a condition, which hides the rules after it.
-    #[error("rule \"{rule}\" has no condition, so that \"{next}\" behind it never applies: put it last")]
+    /// There are rules after one that always applies.
+    #[error("rule \"{rule}\" has no condition, so the rules after it never apply: put it last")]
     Unreachable {
-        /// Name of the rule without a condition.
+        /// The name of the rule without a condition.
         rule: String,
-        /// Name of the rule after it.
-        next: String,
     },
     /// A price that is not a number of dollars.
     #[error("prices: {field} is {value}, expected {expected}")]
@@ -43,7 +41,7 @@ pub enum SizingError {
         field: &'static str,
         /// The given value.
         value: f64,
-        /// The possible values.
+        /// The allowed values.
         expected: &'static str,
     },
 }

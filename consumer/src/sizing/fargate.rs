@@ -45,21 +45,21 @@ impl Combinations {
 /// A size that Fargate does not offer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidSize {
-    /// Fargate does not offer this number of CPU units.
-    #[error("Fargate has no tasks of {0} CPU units, but of 256, 512, 1024, 2048, 4096, 8192 and 16384")]
+    /// The CPU units are not offered.
+    #[error("Fargate does not offer {0} CPU units; allowed: 256, 512, 1024, 2048, 4096, 8192, 16384")]
     Cpu(u32),
-    /// Fargate does not offer this memory with this number of CPU units.
-    #[error("Fargate has no tasks of {cpu} CPU units with {memory_mib} MiB of memory, but with {possible}")]
+    /// The memory is not offered with these CPU units.
+    #[error("Fargate does not offer {memory_mib} MiB of memory with {cpu} CPU units; allowed: {allowed}")]
     Memory {
         /// The CPU units.
         cpu: u32,
         /// The memory.
         memory_mib: u32,
         /// Memory that Fargate offers with these CPU units.
-        possible: String,
+        allowed: String,
     },
-    /// Fargate does not offer this much or this little storage.
-    #[error("Fargate has no tasks with {0} GiB of storage, but with 21 to 200")]
+    /// The storage is too small or too large.
+    #[error("Fargate does not offer {0} GiB of storage; allowed: 21 to 200")]
     Storage(u32),
 }
 
@@ -73,12 +73,12 @@ pub(super) fn check(size: Size) -> Result<(), InvalidSize> {
         return Err(InvalidSize::Cpu(size.cpu));
     }
     if !rows.iter().any(|row| row.at_least(size.memory_mib) == Some(size.memory_mib)) {
-        let possible = rows.iter().map(|row| match row.step {
+        let allowed = rows.iter().map(|row| match row.step {
             _ if row.least == row.most => row.least.to_string(),
             step => format!("{} to {} in steps of {step}", row.least, row.most),
         });
-        let possible = possible.collect::<Vec<_>>().join(", ");
-        return Err(InvalidSize::Memory { cpu: size.cpu, memory_mib: size.memory_mib, possible });
+        let allowed = allowed.collect::<Vec<_>>().join(", ");
+        return Err(InvalidSize::Memory { cpu: size.cpu, memory_mib: size.memory_mib, allowed });
     }
     if !STORAGE_GIB.contains(&size.storage_gib) {
         return Err(InvalidSize::Storage(size.storage_gib));

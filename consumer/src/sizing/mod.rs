@@ -4,8 +4,9 @@
 //! waiting may cost. Fargate accepts only certain combinations of vCPUs and memory, so rules are validated
 //! when they are read.
 //!
-//! `rules` choose a size for a video, `prices` its cost; `fargate` knows which sizes there are. From outside,
-//! use [`Sizing`].
+//! `rules` choose the size for a video, `prices` compute its cost, and `fargate` lists the sizes that Fargate
+//! offers. `error` describes an invalid file. The public interface is [`Sizing`]; [`larger`] is the size
+//! after an out-of-memory end.
 
 mod error;
 mod fargate;
@@ -57,11 +58,11 @@ impl Default for Sizing {
 }
 
 impl Sizing {
-    /// Reads rules and prices from a TOML file's text. If it has no rules, or no prices, the default ones
-    /// apply.
+    /// Reads rules and prices from a TOML file's text. Without rules, or without prices, the default ones are
+    /// used.
     ///
     /// # Errors
-    /// The text is invalid. The error names the line, or the rule, its field and the possible values.
+    /// The text is not valid. The error names the line, or the rule, its field and the allowed values.
     pub fn parse(text: &str) -> Result<Self, SizingError> {
         let document: Document =
             toml::from_str(text).map_err(|error| SizingError::Syntax(Box::new(error)))?;
@@ -80,8 +81,7 @@ impl Sizing {
             }
         }
         if let Some(pair) = rules.windows(2).find(|pair| !pair[0].has_condition()) {
-            let [rule, next] = [0, 1].map(|index| pair[index].name.clone());
-            return Err(SizingError::Unreachable { rule, next });
+            return Err(SizingError::Unreachable { rule: pair[0].name.clone() });
         }
         prices.validate()?;
         Ok(Self { rules, prices })
@@ -119,9 +119,9 @@ impl Sizing {
 fn describe(object_bytes: Option<u64>, facts: &MediaFacts) -> String {
     let size = facts.width.zip(facts.height).map(|(width, height)| format!("{width}x{height}"));
     let rate = facts.frame_rate.map(|rate| format!("at {}/s", (rate * 100.0).round() / 100.0));
-    let sound_only = (facts.has_video == Some(false)).then(|| "sound only".to_owned());
+    let audio_only = (facts.has_video == Some(false)).then(|| "audio only".to_owned());
     let container = facts.codec.is_none().then(|| facts.container.map(str::to_owned)).flatten();
-    let picture = [container, facts.codec.map(str::to_owned), size, rate, sound_only];
+    let picture = [container, facts.codec.map(str::to_owned), size, rate, audio_only];
     let picture = picture.into_iter().flatten().collect::<Vec<_>>().join(" ");
     let duration = facts.duration_seconds.map(|seconds| match seconds {
         ..60.0 => format!("{seconds:.1} s"),
@@ -133,7 +133,7 @@ fn describe(object_bytes: Option<u64>, facts: &MediaFacts) -> String {
     });
     let known = [Some(picture).filter(|picture| !picture.is_empty()), duration, bytes];
     let known = known.into_iter().flatten().collect::<Vec<_>>().join(", ");
-    if known.is_empty() { "nothing is known of it".into() } else { known }
+    if known.is_empty() { "no properties known".into() } else { known }
 }
 
 #[cfg(test)]

@@ -47,6 +47,7 @@ impl Prices {
     }
 
     /// Estimated cost of a task in US dollars for the billed time (`arm`: on Graviton).
+    #[must_use]
     pub(super) fn cost(&self, size: Size, capacity: Capacity, arm: bool, billed_seconds: f64) -> f64 {
         let (vcpu_hour, gib_hour) = if arm {
             (self.arm_vcpu_hour, self.arm_gib_hour)

@@ -64,7 +64,7 @@ impl Rule {
                     return wrong("vcpu", vcpu.to_string(), "0.25, 0.5, 1, 2, 4, 8 or 16");
                 };
                 let Some(memory_mib) = whole(memory, GIB) else {
-                    return wrong("memory_gib", memory.to_string(), "GiB, whole ones but for 0.5");
+                    return wrong("memory_gib", memory.to_string(), "an integer, or 0.5");
                 };
                 Size { cpu, memory_mib, storage_gib }
             }
@@ -74,6 +74,7 @@ impl Rule {
         fargate::check(size).map_err(|error| SizingError::Size { rule: self.name.clone(), error })
     }
 
+    #[must_use]
     pub(super) fn has_condition(&self) -> bool {
         self.max_gib.is_some()
             || self.min_megapixels.is_some()
@@ -82,6 +83,7 @@ impl Rule {
             || self.codecs.is_some()
     }
 
+    #[must_use]
     pub(super) fn applies(&self, object_bytes: Option<u64>, facts: &MediaFacts) -> bool {
         let at_most = |most: Option<f64>, value: Option<f64>| {
             most.is_none_or(|most| value.is_some_and(|value| value <= most))
@@ -97,6 +99,7 @@ impl Rule {
                 .is_none_or(|codecs| facts.codec.is_some_and(|codec| codecs.iter().any(|one| one == codec)))
     }
 
+    #[must_use]
     pub(super) fn size(&self, base: Size) -> Size {
         let storage_gib = self.storage_gib.unwrap_or(base.storage_gib);
         let units = |value: Option<f64>, of: u32| value.and_then(|value| whole(value, of));

@@ -31,7 +31,7 @@ fn chosen(facts: &MediaFacts) -> (Size, String) {
 }
 
 #[test]
-fn by_the_default_rules_a_video_gets() {
+fn the_default_rules_choose_the_size_by_picture_codec_and_duration() {
     for (codec, width, height, minutes, expected, rule) in [
         ("h264", 1920, 1080, 0.1, size(2, 4), "short"),
         ("hevc", 1080, 1920, 2.0, size(2, 4), "short"),
@@ -52,27 +52,27 @@ fn by_the_default_rules_a_video_gets() {
 }
 
 #[test]
-fn the_reason_says_what_is_known_and_which_rule_applies() {
+fn the_reason_names_the_known_properties_and_the_rule() {
     let of = |facts: Option<&MediaFacts>, bytes| Sizing::default().choose(bytes, facts, BASE).1;
     let bytes = Some(1_288_490_189);
     assert_eq!(
         of(Some(&video("h264", 1920, 1080, 12.3)), bytes),
         "h264 1920x1080 at 29.97/s, 12.3 min, 1.2 GiB: rule \"ordinary\""
     );
-    let sound = MediaFacts {
+    let audio = MediaFacts {
         container: Some("MP4"),
         duration_seconds: Some(15.0),
         has_video: Some(false),
         ..MediaFacts::default()
     };
-    assert_eq!(of(Some(&sound), Some(1 << 20)), "MP4 sound only, 15.0 s, 1.0 MiB: rule \"short\"");
+    assert_eq!(of(Some(&audio), Some(1 << 20)), "MP4 audio only, 15.0 s, 1.0 MiB: rule \"short\"");
     let matroska = MediaFacts { container: Some("Matroska"), ..MediaFacts::default() };
     assert_eq!(of(Some(&matroska), bytes), "Matroska, 1.2 GiB: rule \"ordinary\"");
-    assert_eq!(of(None, None), "nothing is known of it: rule \"ordinary\"");
+    assert_eq!(of(None, None), "no properties known: rule \"ordinary\"");
 }
 
 #[test]
-fn what_is_unknown_holds_for_no_condition() {
+fn a_condition_on_an_unknown_property_does_not_hold() {
     for condition in [
         "max_gib = 1e9",
         "max_megapixels = 1e9",
@@ -83,7 +83,7 @@ fn what_is_unknown_holds_for_no_condition() {
         let text = format!("[[rule]]\nname = \"a\"\n{condition}\nvcpu = 8\nmemory_gib = 16");
         let sizing = Sizing::parse(&text).unwrap();
         let (given, reason) = sizing.choose(None, Some(&MediaFacts::default()), BASE);
-        assert_eq!((given, reason.as_str()), (BASE, "nothing is known of it: no rule applies"));
+        assert_eq!((given, reason.as_str()), (BASE, "no properties known: no rule applies"));
         let (given, _) = sizing.choose(Some(1), Some(&video("h264", 64, 64, 1.0)), BASE);
         assert_eq!(given, size(8, 16), "{condition}");
     }
@@ -120,13 +120,13 @@ fn a_file_may_have_only_rules_or_only_prices() {
 }
 
 #[test]
-fn what_a_rule_does_not_say_is_as_in_the_task_definition() {
+fn the_task_definition_gives_the_values_that_a_rule_does_not_set() {
     let base = Size { storage_gib: 50, ..BASE };
     for (rule, base, expected) in [
         ("storage_gib = 100", base, Size { storage_gib: 100, ..BASE }),
         ("", base, base),
         ("vcpu = 2\nmemory_gib = 4", base, Size { storage_gib: 50, ..size(2, 4) }),
-        // A task has 20 GiB by default, but a request for 20 GiB is an error.
+        // Tasks have 20 GiB by default, but a request cannot name that value.
         ("", Size { storage_gib: 20, ..BASE }, BASE),
         ("max_gib = 1", Size { storage_gib: 20, ..BASE }, BASE),
     ] {
@@ -136,7 +136,7 @@ fn what_a_rule_does_not_say_is_as_in_the_task_definition() {
 }
 
 #[test]
-fn any_size_can_be_checked() {
+fn only_the_sizes_of_fargate_are_valid() {
     for size in [
         Size { memory_mib: u32::MAX, ..BASE },
         Size { memory_mib: 0, ..BASE },
@@ -155,7 +155,7 @@ fn any_size_can_be_checked() {
 }
 
 #[test]
-fn mistakes_are_named_with_their_rule_and_field() {
+fn an_error_names_the_rule_and_the_field() {
     let rule = |text: &str| format!("[[rule]]\nname = \"films\"\n{text}");
     let most = DEFAULT.split_once("[prices]").unwrap().1;
     let prices = |from: &str, to: &str| format!("[prices]{}", most.replace(from, to));
@@ -178,29 +178,29 @@ fn mistakes_are_named_with_their_rule_and_field() {
         (rule("vcpu = 2"), "rule \"films\": memory_gib is missing"),
         (rule("memory_gib = 2"), "rule \"films\": vcpu is missing"),
         (rule("vcpu = 0.3\nmemory_gib = 2"), "rule \"films\": vcpu is 0.3, expected 0.25, "),
-        (rule("vcpu = 2\nmemory_gib = 4.3"), "rule \"films\": memory_gib is 4.3, expected GiB"),
+        (
+            rule("vcpu = 2\nmemory_gib = 4.3"),
+            "rule \"films\": memory_gib is 4.3, expected an integer, or 0.5",
+        ),
         (
             rule("vcpu = 3\nmemory_gib = 8"),
-            "rule \"films\": Fargate has no tasks of 3072 CPU units, but of 256",
+            "rule \"films\": Fargate does not offer 3072 CPU units; allowed: 256",
         ),
         (
             rule("vcpu = 8\nmemory_gib = 18"),
-            "rule \"films\": Fargate has no tasks of 8192 CPU units with 18432 MiB of memory, but with 16384 to \
+            "rule \"films\": Fargate does not offer 18432 MiB of memory with 8192 CPU units; allowed: 16384 to \
              61440 in steps of 4096",
         ),
         (
             rule("vcpu = 0.25\nmemory_gib = 1.5"),
-            "with 1536 MiB of memory, but with 512, 1024 to 2048 in steps",
+            "not offer 1536 MiB of memory with 256 CPU units; allowed: 512, 1024 to 2048 in steps",
         ),
-        (
-            rule("storage_gib = 20"),
-            "rule \"films\": Fargate has no tasks with 20 GiB of storage, but with 21",
-        ),
+        (rule("storage_gib = 20"), "rule \"films\": Fargate does not offer 20 GiB of storage; allowed: 21"),
         (rule("storage_gib = 201"), "201 GiB of storage"),
         (rule("storage_gib = -1"), "invalid value: integer `-1`"),
         (
             rule("") + "[[rule]]\nname = \"others\"",
-            "rule \"films\" has no condition, so that \"others\" behind it never applies",
+            "rule \"films\" has no condition, so the rules after it never apply",
         ),
         (prices("0.04048", "-1"), "prices: x86_vcpu_hour is -1, expected 0 or more"),
         (prices("0.3 ", "1.1 "), "prices: spot_share is 1.1, expected 0 to 1"),
@@ -212,7 +212,7 @@ fn mistakes_are_named_with_their_rule_and_field() {
 }
 
 #[test]
-fn twice_the_memory_and_more_vcpus_where_theirs_end() {
+fn a_larger_size_has_twice_the_memory_and_more_vcpus_if_needed() {
     for (from, to) in [
         (size(4, 8), Some(size(4, 16))),
         (size(4, 16), Some(size(8, 32))),
@@ -232,7 +232,7 @@ fn twice_the_memory_and_more_vcpus_where_theirs_end() {
 }
 
 #[test]
-fn costs_are_those_of_the_price_list() {
+fn the_cost_follows_the_price_list() {
     let sizing = Sizing::default();
     let cost = |size, capacity, arm, seconds| (sizing.cost(size, capacity, arm, seconds) * 1e6).round() / 1e6;
     let free = Size { storage_gib: 20, ..BASE };
@@ -241,7 +241,7 @@ fn costs_are_those_of_the_price_list() {
     assert_eq!(cost(free, Capacity::OnDemand, true, 3600.0), 0.158);
     assert_eq!(cost(free, Capacity::Spot, false, 3600.0), 0.059_244);
     assert_eq!(cost(Size { storage_gib: 120, ..BASE }, Capacity::OnDemand, false, 3600.0), 0.208_58);
-    // A minute at least.
+    // Fargate bills at least a minute.
     let minute = cost(free, Capacity::OnDemand, false, 60.0);
     assert_eq!(
         [0.0, 59.0, f64::NAN].map(|seconds| cost(free, Capacity::OnDemand, false, seconds)),
@@ -288,7 +288,7 @@ fn any_facts() -> impl Strategy<Value = MediaFacts> {
 
 proptest! {
     #[test]
-    fn every_size_that_is_chosen_is_valid(
+    fn every_chosen_size_is_valid(
         bytes in prop::option::of(any::<u64>()),
         facts in prop::option::of(any_facts()),
         base in valid_size(),
@@ -312,7 +312,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_rules_are_accepted_give_valid_sizes(
+    fn accepted_rules_give_valid_sizes(
         vcpu in prop_oneof![
             prop::sample::select(vec![0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0]),
             any::<f64>(),

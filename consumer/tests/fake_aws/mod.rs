@@ -25,7 +25,7 @@ pub(crate) use tasks::{Task, TaskScript};
 use tokio::{sync::Notify, time::Instant};
 use vidstreamx_consumer::{
     aws::{run_task::Launch, task_definition::TaskDefaults},
-    intake::{Options, Rules},
+    intake::{DecisionSettings, Options},
     metrics::Metrics,
     reconcile::{JobOptions, Policy},
     services::Services,
@@ -111,7 +111,7 @@ impl FakeAws {
 /// The consumer's options, as the template has them.
 pub(crate) fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -> Options {
     Options {
-        rules: Rules {
+        decisions: DecisionSettings {
             upload: "uploads".parse().unwrap(),
             output: "streams".parse().unwrap(),
             profile: "default".into(),

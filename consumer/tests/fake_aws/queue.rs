@@ -161,7 +161,7 @@ impl FakeAws {
             message.visible_at = until;
             message.receipt = receipt;
             taken.push(Message {
-                id: id.to_string(),
+                id: id.to_string().into(),
                 receipt: Receipt(format!("{id}:{receipt}").into()),
                 receive_count: message.receives,
                 sent_at: Some(epoch() + (message.sent_at - self.start)),

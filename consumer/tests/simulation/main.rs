@@ -1,7 +1,7 @@
 //! The consumer's whole loop against an AWS in memory, under paused time.
 //!
-//! [`messages`] and [`attempts`] test the usual course of a video. [`restarts`], [`launches`] and
-//! [`takeover`] test the exceptions.
+//! [`messages`] and [`attempts`] test the usual course of a video. [`restarts`] tests jobs that start again,
+//! [`launches`] tests refused launches, and [`takeover`] tests several consumers.
 
 // Clippy's exception for tests does not include the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -47,7 +47,7 @@ fn send_numbered(aws: &FakeAws, count: usize) {
     }
 }
 
-/// More than almost any test needs.
+/// The time limit of most tests.
 const DAY: Duration = Duration::from_hours(24);
 
 /// Runs a consumer until the queue is empty.
@@ -92,7 +92,7 @@ impl Consumer {
     }
 }
 
-/// Starts a consumer, and ends it after this time without a shutdown.
+/// Aborts a consumer without a shutdown, this long after its start.
 async fn crash_after(aws: &Arc<FakeAws>, duration: Duration) {
     let consumer = Consumer::start(aws);
     sleep(duration).await;

@@ -1,11 +1,20 @@
 //! Messages: the jobs that follow from them, and their settlement.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use vidstreamx_consumer::intake::dead_letter::{DeadLetter, REASON};
-use vidstreamx_job::{Record, State};
+use tokio_util::sync::CancellationToken;
+use vidstreamx_consumer::{
+    aws::error::CallFuture,
+    inspect::{Inspection, Presence, Uploads},
+    intake::{
+        self,
+        dead_letter::{DeadLetter, REASON},
+    },
+    services::Services,
+};
+use vidstreamx_job::{Record, Source, State};
 
 use crate::{
     Consumer, MAX_TASKS, dead_keys, drain, drain_within, ends, event,
@@ -182,4 +191,32 @@ async fn a_record_of_another_version_is_left_to_its_consumer() {
     assert_eq!((aws.queued(), aws.launches().len()), (1, 1));
     assert!(aws.most_receives() <= 3, "{}", aws.most_receives());
     consumer.shut_down().await;
+}
+
+struct PanickingUploads;
+
+impl Uploads for PanickingUploads {
+    fn inspect<'a>(&'a self, _: &'a Source) -> CallFuture<'a, Inspection> {
+        panic!("the test's panic")
+    }
+
+    fn presence<'a>(&'a self, _: &'a Source) -> CallFuture<'a, Presence> {
+        unimplemented!()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_logged_with_the_id_of_the_message() {
+    let (log, _logging) = Log::start();
+    let aws = FakeAws::new(|_, _| TaskScript::exit(0, 10));
+    send_numbered(&aws, 2);
+    let services = Services { uploads: Arc::new(PanickingUploads), ..aws.services() };
+    let shutdown = CancellationToken::new();
+    let consumer = tokio::spawn(intake::run(services, options(false), shutdown.clone()));
+    sleep(Duration::from_secs(30)).await;
+    shutdown.cancel();
+    consumer.await.unwrap();
+    let panics = log.lines("a bug: the processing of a message panicked");
+    let ids: Vec<_> = panics.iter().map(|line| &line["span"]["message.id"]).collect();
+    assert_eq!(ids, ["0", "1"]);
 }

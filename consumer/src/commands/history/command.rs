@@ -80,9 +80,9 @@ impl Query<'_> {
         };
         let mut lines = Vec::new();
         let mut summary = Summary::default();
-        each(store, Some(since), &wanted, &mut summary, |video, waiting| {
+        each(store, Some(since), &wanted, &mut summary, |video, progress| {
             if arguments.json {
-                waiting.aside(|| json_line(&video, out))
+                progress.aside(|| json_line(&video, out))
             } else {
                 lines.push(Line::new(&video, now));
                 Ok(())
@@ -155,18 +155,18 @@ async fn each(
     mut take: impl FnMut(Video, &ProgressDisplay) -> io::Result<()>,
 ) -> Result<(), HistoryError> {
     let entries = store.entries(since).await?;
-    let waiting = ProgressDisplay::new("records read", Some(entries.len() as u64));
+    let progress = ProgressDisplay::new("records read", Some(entries.len() as u64));
     let mut videos = std::pin::pin!(store.videos(&entries, wanted));
     while let Some(found) = videos.next().await {
-        waiting.step(1);
+        progress.step(1);
         match found? {
             Found::Video(video) => {
                 summary.add(&video.record);
-                take(*video, &waiting)?;
+                take(*video, &progress)?;
             }
             Found::Unreadable(why) => {
                 summary.add_unreadable();
-                waiting.aside(|| warn!("not shown: {why}"));
+                progress.aside(|| warn!("not shown: {why}"));
             }
             Found::Unwanted | Found::Nothing => {}
         }

@@ -9,8 +9,8 @@
 
 mod arguments;
 mod command;
-pub(crate) mod list;
-pub(crate) mod page;
+mod list;
+mod page;
 pub(crate) mod read;
 #[cfg(test)]
 mod samples;

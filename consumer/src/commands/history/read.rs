@@ -13,6 +13,7 @@ use crate::{
     aws::error::CallError,
     aws::record_store::{LoadError, RecordStore as _, S3RecordStore},
     commands::progress::ProgressDisplay,
+    reconcile::CLOCK_SKEW,
 };
 
 /// Number of concurrent reads. A read takes about 30 ms.
@@ -20,9 +21,6 @@ const CONCURRENT_READS: usize = 32;
 /// Maximum size of a record. A record with 1,000 attempts has about 600 kB.
 const LARGEST_RECORD: i64 = 1024 * 1024;
 const LARGEST_PROGRESS: i64 = 64 * 1024;
-/// Maximum difference between the clocks of task and consumer. It is less than the time between the starts of
-/// two attempts.
-const CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// Timeout of reading a progress object, which is optional.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -84,7 +82,7 @@ impl Store {
     /// # Errors
     /// A call failed.
     pub(crate) async fn entries(&self, since: Option<Timestamp>) -> Result<Vec<Entry>, CallError> {
-        let display = ProgressDisplay::new("records listed", None);
+        let progress = ProgressDisplay::new("records listed", None);
         let prefix = format!("{RECORDS_PREFIX}jobs/");
         let mut entries = Vec::new();
         let mut next = None;
@@ -98,12 +96,12 @@ impl Store {
                 .send()
                 .await
                 .map_err(|error| CallError::new("ListObjectsV2", &error))?;
-            display.step(page.contents().len() as u64);
+            progress.step(page.contents().len() as u64);
             for object in page.contents() {
                 let key = object.key().unwrap_or_default();
                 let name = key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
                 let Some(job) = name.and_then(|name| name.parse().ok()) else {
-                    display.aside(|| warn!(key, "the object's name is not that of a record"));
+                    progress.aside(|| warn!(key, "the object's name is not that of a record"));
                     continue;
                 };
                 let written = object

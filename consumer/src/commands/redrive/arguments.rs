@@ -3,7 +3,7 @@
 use clap::{Args, builder::NonEmptyStringValueParser};
 use vidstreamx_job::JobId;
 
-use super::letter::SetAside;
+use super::letter::ReceivedDeadLetter;
 use crate::config::RedriveSettings;
 
 /// The messages to send back.
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(super) fn matches(&self, message: &SetAside) -> bool {
+    pub(super) fn matches(&self, message: &ReceivedDeadLetter) -> bool {
         let contains = |text: &str, part: &str| text.to_lowercase().contains(&part.to_lowercase());
         let reason = message.reason.as_deref().unwrap_or_default();
         self.key.as_ref().is_none_or(|part| message.keys.iter().any(|key| key.contains(part)))

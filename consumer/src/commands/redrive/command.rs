@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use super::{arguments::Arguments, letter::SetAside};
+use super::{arguments::Arguments, letter::ReceivedDeadLetter};
 use crate::{
     aws::error::CallError,
     aws::sqs::{Queue, Receipt, Sqs},
@@ -96,7 +96,7 @@ struct Tally {
 impl Tally {
     fn line(&self, dry_run: bool) -> String {
         if self.matching + self.refused + self.others + self.newer == 0 {
-            return "there is nothing in the dead-letter queue, or somebody else holds it".to_owned();
+            return "the dead-letter queue is empty, or another reader holds its messages".to_owned();
         }
         let (verb, stay) = if dry_run { ("would be sent back", "would stay") } else { ("sent back", "stay") };
         let mut line = format!("{} {verb}", format::count(self.matching, "message"));
@@ -104,7 +104,7 @@ impl Tally {
             line = format!("{line}; {} {stay}", format::count(self.others, "other"));
         }
         if self.newer > 0 {
-            line = format!("{line}; {} came in meanwhile", format::count(self.newer, "other"));
+            line = format!("{line}; {} arrived during the redrive", format::count(self.newer, "other"));
         }
         line
     }
@@ -124,7 +124,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn all(&mut self, stop: &CancellationToken, out: &mut impl Write) -> Result<(), RedriveError> {
-        let waiting = ProgressDisplay::new("messages", None);
+        let progress = ProgressDisplay::new("messages", None);
         let mut nothing_new = 0;
         while nothing_new < LAST_LOOKS && !stop.is_cancelled() {
             let mut fresh = Vec::new();
@@ -139,7 +139,7 @@ impl Run<'_> {
                 }
             }
             nothing_new = if fresh.is_empty() { nothing_new + 1 } else { 0 };
-            waiting.step(fresh.len() as u64);
+            progress.step(fresh.len() as u64);
             let (matching, others): (Vec<_>, Vec<_>) =
                 fresh.into_iter().partition(|message| self.arguments.matches(message));
             self.tally.others += others.len() as u64;
@@ -147,16 +147,16 @@ impl Run<'_> {
             if self.arguments.dry_run {
                 self.tally.matching += matching.len() as u64;
                 self.held.extend(matching.iter().map(|message| message.receipt.clone()));
-                waiting
+                progress
                     .aside(|| matching.iter().try_for_each(|message| writeln!(out, "{}", message.line())))?;
             } else if !matching.is_empty() {
-                self.send_back(matching, &waiting, out).await?;
+                self.send_back(matching, &progress, out).await?;
             }
         }
         Ok(())
     }
 
-    async fn receive(&self) -> Result<Vec<SetAside>, CallError> {
+    async fn receive(&self) -> Result<Vec<ReceivedDeadLetter>, CallError> {
         let answer = self
             .client
             .receive_message()
@@ -169,18 +169,18 @@ impl Run<'_> {
             .send()
             .await
             .map_err(|error| CallError::new("ReceiveMessage", &error))?;
-        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(SetAside::new).collect())
+        Ok(answer.messages.unwrap_or_default().into_iter().filter_map(ReceivedDeadLetter::new).collect())
     }
 
     async fn send_back(
         &mut self,
-        messages: Vec<SetAside>,
-        waiting: &ProgressDisplay,
+        messages: Vec<ReceivedDeadLetter>,
+        progress: &ProgressDisplay,
         out: &mut impl Write,
     ) -> Result<(), RedriveError> {
-        let letters: Vec<_> = messages.iter().map(|message| message.letter.clone()).collect();
+        let outgoing: Vec<_> = messages.iter().map(|message| message.outgoing.clone()).collect();
         let queue = &self.arguments.settings.queue_url;
-        let refused = match sqs_send::send(self.client, queue, &letters).await {
+        let refused = match sqs_send::send(self.client, queue, &outgoing).await {
             Ok(refused) => refused,
             Err(error) => {
                 self.held.extend(messages.into_iter().map(|message| message.receipt));
@@ -191,7 +191,7 @@ impl Run<'_> {
         for (index, message) in messages.into_iter().enumerate() {
             if let Some(refused) = refused.iter().find(|refused| refused.index == index) {
                 self.tally.refused += 1;
-                waiting.aside(|| error!(reason = refused.reason, "not sent back: {}", message.line()));
+                progress.aside(|| error!(reason = refused.reason, "not sent back: {}", message.line()));
                 self.held.push(message.receipt);
             } else {
                 sent.push(message);
@@ -201,10 +201,10 @@ impl Run<'_> {
         let mut shown = Ok(());
         for (message, deleted) in sent.iter().zip(deleted) {
             self.tally.matching += 1;
-            shown = shown.and_then(|()| waiting.aside(|| writeln!(out, "{}", message.line())));
+            shown = shown.and_then(|()| progress.aside(|| writeln!(out, "{}", message.line())));
             if let Err(error) = deleted {
                 let what = message.line();
-                waiting.aside(|| warn!(%error, "sent back, but still in the dead-letter queue: {what}"));
+                progress.aside(|| warn!(%error, "sent back, but still in the dead-letter queue: {what}"));
                 self.held.push(message.receipt.clone());
             }
         }
@@ -214,9 +214,9 @@ impl Run<'_> {
     /// Makes messages visible again that were not sent. If that fails, they become visible by themselves
     /// later.
     async fn release(&mut self) {
-        let waiting = ProgressDisplay::new("messages made visible again", Some(self.held.len() as u64));
+        let progress = ProgressDisplay::new("messages made visible again", Some(self.held.len() as u64));
         for receipts in self.held.chunks(BATCH) {
-            waiting.step(receipts.len() as u64);
+            progress.step(receipts.len() as u64);
             let refused = self.dead_letters.set_visibility(receipts, Duration::ZERO).await;
             let reason = match refused {
                 Ok(refused) => refused.into_iter().next().map(|refused| refused.reason),
@@ -224,7 +224,7 @@ impl Run<'_> {
             };
             if let Some(reason) = reason {
                 let minutes = HIDDEN.as_secs() / 60;
-                waiting.aside(|| warn!(reason, "some messages stay hidden for up to {minutes} minutes"));
+                progress.aside(|| warn!(reason, "some messages stay hidden for up to {minutes} minutes"));
             }
         }
     }

@@ -13,13 +13,13 @@ use crate::{
 
 /// A dead letter. A message that SQS moved has none of the consumer's attributes.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SetAside {
+pub(crate) struct ReceivedDeadLetter {
     /// The message id.
     pub id: String,
     /// The receipt of this delivery.
     pub receipt: Receipt,
     /// The message to send back.
-    pub letter: OutgoingMessage,
+    pub outgoing: OutgoingMessage,
     /// The keys of its objects, as far as they can be decoded.
     pub keys: Vec<String>,
     /// The consumer's reason.
@@ -33,7 +33,7 @@ pub(crate) struct SetAside {
     fault: Option<String>,
 }
 
-impl SetAside {
+impl ReceivedDeadLetter {
     /// Parses a message; `None` without a receipt.
     #[must_use]
     pub(crate) fn new(message: Message) -> Option<Self> {
@@ -68,7 +68,7 @@ impl SetAside {
         Some(Self {
             id: message.message_id.unwrap_or_default(),
             receipt: Receipt(message.receipt_handle?.into()),
-            letter: OutgoingMessage { body, attributes },
+            outgoing: OutgoingMessage { body, attributes },
             keys,
             reason,
             job,

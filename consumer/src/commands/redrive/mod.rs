@@ -8,7 +8,7 @@
 
 mod arguments;
 mod command;
-pub(crate) mod letter;
+mod letter;
 
 pub(crate) use arguments::Arguments;
 pub(crate) use command::{RedriveError, redrive};

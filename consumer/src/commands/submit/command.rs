@@ -10,7 +10,7 @@ use vidstreamx_job::{BucketName, S3Uri, Source};
 
 use super::{
     arguments::Arguments,
-    objects::{self, Uploads},
+    objects::{self, UploadListing},
 };
 use crate::{
     aws::error::CallError,
@@ -67,7 +67,7 @@ struct Tally {
 /// # Errors
 /// There is no such object, or some events were not sent.
 pub(crate) async fn submit(
-    uploads: &Uploads,
+    uploads: &UploadListing,
     queue: &aws_sdk_sqs::Client,
     arguments: &Arguments,
     now: Timestamp,
@@ -118,7 +118,7 @@ impl RequestIds {
 }
 
 struct Run<'a> {
-    uploads: &'a Uploads,
+    uploads: &'a UploadListing,
     queue: &'a aws_sdk_sqs::Client,
     url: &'a QueueUrl,
     request_ids: Option<RequestIds>,
@@ -141,13 +141,13 @@ impl Run<'_> {
 
     async fn submit_prefix(&mut self, prefix: &str, out: &mut impl Write) -> Result<(), SubmitError> {
         let versioned = self.uploads.may_be_versioned().await?;
-        let waiting = ProgressDisplay::new("objects", None);
+        let progress = ProgressDisplay::new("objects", None);
         let mut next = None;
         loop {
             let page = self.uploads.page(prefix, versioned, next).await?;
             self.tally.others += page.others;
             self.tally.gone += page.gone;
-            self.send(page.videos, &waiting, out).await?;
+            self.send(page.videos, &progress, out).await?;
             next = page.next;
             if next.is_none() {
                 break;
@@ -173,34 +173,34 @@ impl Run<'_> {
     async fn send(
         &mut self,
         sources: Vec<Source>,
-        waiting: &ProgressDisplay,
+        progress: &ProgressDisplay,
         out: &mut impl Write,
     ) -> Result<(), SubmitError> {
         if self.dry_run {
             for source in sources {
                 self.tally.submitted += 1;
-                waiting.aside(|| writeln!(out, "{}", dry_line(&source)))?;
-                waiting.step(1);
+                progress.aside(|| writeln!(out, "{}", dry_line(&source)))?;
+                progress.step(1);
             }
             return Ok(());
         }
-        let letters: Vec<_> =
-            sources.iter().map(|source| letter(source, self.request_ids.as_mut())).collect();
+        let messages: Vec<_> =
+            sources.iter().map(|source| message(source, self.request_ids.as_mut())).collect();
         let (queue, url) = (self.queue, self.url);
-        let batches = letters.chunks(BATCH).zip(sources.chunks(BATCH));
+        let batches = messages.chunks(BATCH).zip(sources.chunks(BATCH));
         let sending = batches
-            .map(|(letters, sources)| async move { (sources, sqs_send::send(queue, url, letters).await) });
+            .map(|(messages, sources)| async move { (sources, sqs_send::send(queue, url, messages).await) });
         let mut sending = stream::iter(sending).buffer_unordered(AT_ONCE);
         let mut failure = None;
         while let Some((sources, sent)) = sending.next().await {
-            waiting.step(sources.len() as u64);
+            progress.step(sources.len() as u64);
             match sent {
                 Ok(refused) => {
                     self.tally.submitted += (sources.len() - refused.len()) as u64;
                     self.tally.refused += refused.len() as u64;
                     for refused in refused {
                         let key = sources.get(refused.index).map(|source| source.key.as_str());
-                        waiting.aside(|| error!(key, reason = refused.reason, "not submitted"));
+                        progress.aside(|| error!(key, reason = refused.reason, "not submitted"));
                     }
                 }
                 // Wait for the batches in flight, so that the count is right.
@@ -216,7 +216,7 @@ fn dry_line(source: &Source) -> String {
     format!("s3://{}/{}{size}", source.bucket, format::clean(source.key.as_str()))
 }
 
-fn letter(source: &Source, request_ids: Option<&mut RequestIds>) -> OutgoingMessage {
+fn message(source: &Source, request_ids: Option<&mut RequestIds>) -> OutgoingMessage {
     let mut message = OutgoingMessage { body: notification::about(source), ..OutgoingMessage::default() };
     if let Some(ids) = request_ids {
         message.set_attribute(RESTART_ATTRIBUTE, "String", ids.next().to_string());

@@ -4,7 +4,7 @@ use aws_sdk_s3::{Client, types::EncodingType};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use percent_encoding::percent_decode_str;
 use tracing::warn;
-use vidstreamx_job::{BucketName, ObjectKey, Source};
+use vidstreamx_job::{BucketName, ObjectKey, Source, unquote_etag};
 
 use crate::aws::error::{CallError, status};
 
@@ -28,12 +28,12 @@ pub(crate) struct Page {
 
 /// Reads the upload bucket.
 #[derive(Debug)]
-pub(crate) struct Uploads {
+pub(crate) struct UploadListing {
     client: Client,
     bucket: BucketName,
 }
 
-impl Uploads {
+impl UploadListing {
     /// The objects in this bucket.
     #[must_use]
     pub(crate) const fn new(client: Client, bucket: BucketName) -> Self {
@@ -52,7 +52,7 @@ impl Uploads {
                 key,
                 // "null" is the version id of objects that were written without versioning.
                 version_id: found.version_id.filter(|id| id != "null"),
-                etag: found.e_tag.as_deref().map(unquoted),
+                etag: found.e_tag.as_deref().map(|etag| unquote_etag(etag).to_owned()),
                 size: found.content_length.and_then(|size| size.try_into().ok()),
             })),
             Err(error) if status(&error) == Some(404) => Ok(None),
@@ -117,7 +117,7 @@ impl Uploads {
                     bucket: self.bucket.clone(),
                     key,
                     version_id: None,
-                    etag: object.e_tag.as_deref().map(unquoted),
+                    etag: object.e_tag.as_deref().map(|etag| unquote_etag(etag).to_owned()),
                     size: object.size.and_then(|size| size.try_into().ok()),
                 }),
                 None => page.others += 1,
@@ -147,10 +147,6 @@ pub(crate) fn suffixes() -> String {
 fn decoded(key: &str) -> Option<String> {
     let spaced = key.replace('+', " ");
     Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
-}
-
-fn unquoted(etag: &str) -> String {
-    etag.trim_matches('"').to_owned()
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ fn now() -> Timestamp {
     samples::NOW.parse().unwrap()
 }
 
-/// A listing of the sample videos and of a record with a later schema version, two objects per page.
+/// The pages of a listing: the sample videos and a record of a newer schema, two per page.
 fn pages() -> Vec<ListObjectsV2Output> {
     let object = |key: String, written: Timestamp| {
         Object::builder().key(key).last_modified(DateTime::from_secs(written.as_second())).size(900).build()
@@ -51,7 +51,7 @@ fn pages() -> Vec<ListObjectsV2Output> {
     objects.chunks(2).enumerate().map(page).collect()
 }
 
-/// Lists the sample videos page by page.
+/// Returns the listing page by page.
 fn listing() -> Vec<Rule> {
     let rule = |(index, page): (usize, ListObjectsV2Output)| {
         let token = index.checked_sub(1).map(|index| index.to_string());
@@ -64,7 +64,7 @@ fn listing() -> Vec<Rule> {
     pages().into_iter().enumerate().map(rule).collect()
 }
 
-/// Returns the sample videos' records and progress, and adds each requested key to `asked`.
+/// Returns the records of the sample videos, and appends the key of each request to `asked`.
 fn objects(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Rule> {
     let get = |key: String, json: Vec<u8>| {
         let (expected, asked) = (key.clone(), Arc::clone(asked));
@@ -94,7 +94,7 @@ fn objects(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Rule> {
     rules
 }
 
-/// Runs `history`. Returns its output, its result, and the keys of the objects that it read.
+/// Runs `history`. Returns its output, its result and the keys of the read objects.
 async fn shown(words: &[&str]) -> (String, Result<(), String>, Vec<String>) {
     let asked = Arc::default();
     let rules: Vec<_> = listing().into_iter().chain(objects(&asked)).collect();
@@ -116,14 +116,14 @@ fn keys(json: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_list_is_read_from_all_pages_and_says_what_could_not_be_read() {
+async fn a_list_reads_all_pages_and_counts_unreadable_records() {
     let (text, result, _) = shown(&[]).await;
     assert_eq!(result, Ok(()));
     insta::assert_snapshot!(text);
 }
 
 #[tokio::test]
-async fn records_that_were_written_before_are_not_even_read() {
+async fn records_from_before_the_period_are_not_read() {
     let (json, result, asked) = shown(&["--since=45m", "--json"]).await;
     assert_eq!(result, Ok(()));
     assert_eq!(keys(&json), ["d.mp4", "c.mp4", "b.mp4", "rubbish\u{1b}[2J.mp4"]);
@@ -131,7 +131,7 @@ async fn records_that_were_written_before_are_not_even_read() {
 }
 
 #[tokio::test]
-async fn a_list_can_be_narrowed_and_a_running_video_has_its_progress() {
+async fn a_list_can_be_filtered_and_shows_the_progress_of_running_videos() {
     let (json, _, _) = shown(&["--state=running,failed", "--key=film", "--json"]).await;
     assert_eq!(keys(&json), ["a/very/long/key/with/many/parts/in/it/film.mp4"]);
     let (json, _, _) = shown(&["--state=running", "--key=b.mp4", "--json"]).await;
@@ -141,7 +141,7 @@ async fn a_list_can_be_narrowed_and_a_running_video_has_its_progress() {
 }
 
 #[tokio::test]
-async fn a_job_id_is_one_read_and_a_key_is_looked_for() {
+async fn a_job_id_needs_one_read_and_a_key_searches_all_records() {
     let video = &samples::videos()[0];
     let id = video.record.job_id.as_str();
     let (text, result, asked) = shown(&[id]).await;
@@ -153,7 +153,7 @@ async fn a_job_id_is_one_read_and_a_key_is_looked_for() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_in_one_sentence() {
+async fn a_missing_record_is_a_one_line_error() {
     let (text, result, _) = shown(&["no.mp4"]).await;
     let why = "there is no record of \"no.mp4\" in s3://streams; 1 record could not be read";
     assert_eq!((&*text, result), ("", Err(why.into())));
@@ -162,7 +162,7 @@ async fn what_is_not_there_is_said_in_one_sentence() {
 }
 
 #[tokio::test]
-async fn progress_of_an_earlier_attempt_is_not_this_ones() {
+async fn progress_of_an_earlier_attempt_is_not_shown() {
     let mut video = samples::videos().pop().unwrap();
     video.record.attempts[0].started_at = "2026-05-04T12:00:01Z".parse().unwrap();
     let (record, progress) =

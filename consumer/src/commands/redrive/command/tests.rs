@@ -33,7 +33,7 @@ fn arguments(words: &[&str]) -> Arguments {
     Line::try_parse_from(settings.iter().chain(words)).unwrap().arguments
 }
 
-/// Start of the redrive, in seconds.
+/// The start of the redrive, in seconds.
 const BEGAN: i64 = 100;
 
 fn message(id: &str, body: &str, attributes: &[(&str, &str)], sent: i64) -> Message {
@@ -71,23 +71,23 @@ fn letters() -> Vec<Message> {
 }
 
 #[derive(Debug, Default)]
-struct Happened {
+struct Calls {
     sent: Vec<(String, Vec<String>)>,
     deleted: Vec<String>,
     released: Vec<String>,
     receives: usize,
 }
 
-/// Redrives from a queue that returns one element of `receives` per receive, and then nothing. It refuses to
-/// accept messages that contain `refused`.
+/// Runs `redrive`. The dead-letter queue returns `receives`, one element per call, and then no messages. The
+/// target queue refuses messages that contain `refused`. Returns the output, the result and the calls.
 async fn redriven(
     words: &[&str],
     receives: Vec<Vec<Message>>,
     refused: &'static str,
     stop: CancellationToken,
-) -> (String, Result<(), RedriveError>, Happened) {
-    let happened = Arc::new(Mutex::new(Happened::default()));
-    let shared = || Arc::clone(&happened);
+) -> (String, Result<(), RedriveError>, Calls) {
+    let calls = Arc::new(Mutex::new(Calls::default()));
+    let shared = || Arc::clone(&calls);
     let (counting, deleting, releasing, sending) = (shared(), shared(), shared(), shared());
     let receive = mock!(Client::receive_message)
         .match_requests(|receive| {
@@ -96,9 +96,9 @@ async fn redriven(
                 && receive.message_attribute_names() == ["All"]
         })
         .then_output(move || {
-            let mut happened = counting.lock().unwrap();
-            happened.receives += 1;
-            let messages = receives.get(happened.receives - 1).cloned();
+            let mut calls = counting.lock().unwrap();
+            calls.receives += 1;
+            let messages = receives.get(calls.receives - 1).cloned();
             ReceiveMessageOutput::builder().set_messages(messages).build()
         });
     let send = queue_that_refuses(refused, move |entry| {
@@ -140,8 +140,8 @@ async fn redriven(
     let mut out = Vec::new();
     let now = Timestamp::from_second(BEGAN).unwrap();
     let result = redrive(&client, &arguments(words), now, &stop, &mut out).await;
-    let happened = std::mem::take(&mut *happened.lock().unwrap());
-    (String::from_utf8(out).unwrap(), result, happened)
+    let calls = std::mem::take(&mut *calls.lock().unwrap());
+    (String::from_utf8(out).unwrap(), result, calls)
 }
 
 const NOTHING: &str = "nothing is refused";
@@ -151,34 +151,33 @@ fn receipts(ids: &[&str]) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_dry_run_shows_everything_and_leaves_it_visible() {
-    let (text, result, happened) =
+async fn a_dry_run_lists_all_messages_and_makes_them_visible_again() {
+    let (text, result, calls) =
         redriven(&["--dry-run"], vec![letters()], NOTHING, CancellationToken::new()).await;
     assert!(result.is_ok());
     insta::assert_snapshot!(text);
-    assert_eq!(happened.released, receipts(&["failed", "moved by SQS", "rubbish", "rubbish moved"]));
-    assert!(happened.sent.is_empty() && happened.deleted.is_empty());
+    assert_eq!(calls.released, receipts(&["failed", "moved by SQS", "rubbish", "rubbish moved"]));
+    assert!(calls.sent.is_empty() && calls.deleted.is_empty());
 }
 
 #[tokio::test]
-async fn what_matches_goes_back_with_its_attributes_and_the_rest_is_visible_again() {
+async fn matching_messages_return_with_their_attributes_and_others_become_visible() {
     for filter in ["--key=a.mp4", "--reason=OUT of", &format!("--job={JOB}")] {
-        let (text, result, happened) =
+        let (text, result, calls) =
             redriven(&[filter], vec![letters()], NOTHING, CancellationToken::new()).await;
         assert!(result.is_ok());
         assert!(text.ends_with("1 message sent back; 3 others stay\n"), "{filter}: {text}");
         let names = ["attempts", "job-id", "reason", "restart"].map(|name| format!("vidstreamx-{name}"));
-        assert_eq!(happened.sent, [(about("films/a.mp4"), names.to_vec())], "{filter}");
-        assert_eq!(happened.deleted, receipts(&["failed"]));
-        assert_eq!(happened.released, receipts(&["moved by SQS", "rubbish", "rubbish moved"]));
+        assert_eq!(calls.sent, [(about("films/a.mp4"), names.to_vec())], "{filter}");
+        assert_eq!(calls.deleted, receipts(&["failed"]));
+        assert_eq!(calls.released, receipts(&["moved by SQS", "rubbish", "rubbish moved"]));
     }
 }
 
 #[tokio::test]
-async fn what_comes_back_while_it_runs_stays_and_does_not_keep_it_going() {
+async fn messages_that_arrive_during_the_redrive_stay_and_do_not_prolong_it() {
     let bounced = |id: &str| vec![message(id, "rubbish", &[], BEGAN + 1)];
-    // SQS delivers a message again, and the consumer returns the message that it cannot read to the
-    // dead-letter queue each time.
+    // SQS returns one message again. The consumer sends unreadable messages back to the dead-letter queue.
     let receives = vec![
         letters(),
         vec![],
@@ -187,32 +186,32 @@ async fn what_comes_back_while_it_runs_stays_and_does_not_keep_it_going() {
         bounced("bounced 2"),
         bounced("bounced 3"),
     ];
-    let (text, result, happened) = redriven(&[], receives, NOTHING, CancellationToken::new()).await;
+    let (text, result, calls) = redriven(&[], receives, NOTHING, CancellationToken::new()).await;
     assert!(result.is_ok());
-    assert_eq!((happened.sent.len(), happened.receives), (4, 3));
+    assert_eq!((calls.sent.len(), calls.receives), (4, 3));
     assert!(text.ends_with("4 messages sent back\n"), "{text}");
 
     let receives = vec![letters(), bounced("bounced 1"), bounced("bounced 2"), bounced("bounced 3")];
-    let (text, _, happened) = redriven(&[], receives, NOTHING, CancellationToken::new()).await;
-    assert_eq!((happened.sent.len(), happened.receives), (4, 3));
-    assert!(text.ends_with("4 messages sent back; 2 others came in meanwhile\n"), "{text}");
-    assert_eq!(happened.released, receipts(&["bounced 1", "bounced 2"]));
+    let (text, _, calls) = redriven(&[], receives, NOTHING, CancellationToken::new()).await;
+    assert_eq!((calls.sent.len(), calls.receives), (4, 3));
+    assert!(text.ends_with("4 messages sent back; 2 others arrived during the redrive\n"), "{text}");
+    assert_eq!(calls.released, receipts(&["bounced 1", "bounced 2"]));
 }
 
 #[tokio::test]
-async fn what_sqs_does_not_take_is_not_deleted() {
-    let (text, result, happened) = redriven(&[], vec![letters()], "b.mp4", CancellationToken::new()).await;
+async fn a_refused_message_is_not_deleted() {
+    let (text, result, calls) = redriven(&[], vec![letters()], "b.mp4", CancellationToken::new()).await;
     assert!(matches!(result, Err(RedriveError::Refused(1))));
     assert!(text.ends_with("3 messages sent back\n"), "{text}");
-    assert_eq!(happened.deleted.len(), 3);
-    assert_eq!(happened.released, receipts(&["moved by SQS"]));
+    assert_eq!(calls.deleted.len(), 3);
+    assert_eq!(calls.released, receipts(&["moved by SQS"]));
 }
 
 #[tokio::test]
-async fn an_interrupted_run_receives_no_more() {
+async fn an_interrupted_redrive_receives_no_messages() {
     let stop = CancellationToken::new();
     stop.cancel();
-    let (_, result, happened) = redriven(&[], vec![letters()], NOTHING, stop).await;
+    let (_, result, calls) = redriven(&[], vec![letters()], NOTHING, stop).await;
     assert!(matches!(result, Err(RedriveError::Interrupted)));
-    assert_eq!(happened.receives, 0);
+    assert_eq!(calls.receives, 0);
 }

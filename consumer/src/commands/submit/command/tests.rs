@@ -33,7 +33,7 @@ fn object(key: &str) -> Object {
     Object::builder().key(key).e_tag("\"e-1\"").size(5).build()
 }
 
-/// Two pages of a bucket.
+/// A listing of two pages.
 fn listing() -> Vec<Rule> {
     let first = || {
         ListObjectsV2Output::builder()
@@ -77,7 +77,7 @@ fn heads() -> Vec<Rule> {
 
 type Sent = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// Runs `submit`. Returns its output, its result, and the messages that it sent.
+/// Runs `submit`. Returns its output, its result and the sent messages.
 async fn submitted(
     words: &[&str],
     rules: &[Rule],
@@ -93,7 +93,7 @@ async fn submitted(
         taken.lock().unwrap().push((entry.message_body().to_owned(), request));
     });
     let queue = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&queue]);
-    let uploads = Uploads::new(s3, "uploads".parse().unwrap());
+    let uploads = UploadListing::new(s3, "uploads".parse().unwrap());
     let mut out = Vec::new();
     let result = submit(&uploads, &queue, &arguments(words), Timestamp::UNIX_EPOCH, &mut out).await;
     let sent = sent.lock().unwrap().clone().into_iter().map(|(body, request)| {
@@ -106,7 +106,7 @@ async fn submitted(
 const NOTHING: &str = "nothing is refused";
 
 #[tokio::test]
-async fn a_prefix_takes_the_videos_of_all_pages_by_their_etags() {
+async fn a_prefix_submits_the_videos_of_all_pages_with_their_etags() {
     let rules: Vec<_> = listing().into_iter().chain([versioning(None)]).collect();
     let (text, result, sent) = submitted(&["s3://uploads/films/"], &rules, NOTHING).await;
     assert!(result.is_ok());
@@ -118,7 +118,7 @@ async fn a_prefix_takes_the_videos_of_all_pages_by_their_etags() {
 }
 
 #[tokio::test]
-async fn versions_are_asked_for_where_there_may_be_some() {
+async fn version_ids_are_read_if_the_bucket_may_have_versions() {
     let denied = mock!(aws_sdk_s3::Client::get_bucket_versioning)
         .sequence()
         .http_status(403, Some("<Error><Code>AccessDenied</Code></Error>".into()))
@@ -134,7 +134,7 @@ async fn versions_are_asked_for_where_there_may_be_some() {
 }
 
 #[tokio::test]
-async fn a_forced_object_has_a_wish_of_its_own() {
+async fn each_forced_object_has_its_own_restart_request() {
     let rules: Vec<_> = listing().into_iter().chain([versioning(None)]).collect();
     let (_, _, sent) = submitted(&["s3://uploads/films/", "--force"], &rules, NOTHING).await;
     let (_, _, later) = submitted(&["s3://uploads/films/", "--force"], &rules, NOTHING).await;
@@ -150,7 +150,7 @@ async fn a_forced_object_has_a_wish_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_sqs_refuses_is_counted_and_no_success() {
+async fn refused_messages_are_counted_and_fail_the_command() {
     let rules: Vec<_> = listing().into_iter().chain([versioning(None)]).collect();
     let (text, result, sent) = submitted(&["s3://uploads/films/"], &rules, "films/7.mov").await;
     assert_eq!(text, "12 objects submitted; 1 refused by SQS; 2 left out for their suffixes\n");
@@ -159,7 +159,7 @@ async fn what_sqs_refuses_is_counted_and_no_success() {
 }
 
 #[tokio::test]
-async fn an_object_is_taken_whatever_its_name_and_a_dry_run_sends_nothing() {
+async fn a_single_object_needs_no_video_suffix_and_a_dry_run_sends_nothing() {
     let (text, _, sent) = submitted(&["s3://uploads/notes.txt"], &heads(), NOTHING).await;
     assert_eq!((&*text, sent.len()), ("1 object submitted\n", 1));
     let (text, _, sent) = submitted(&["s3://uploads/notes.txt", "--dry-run"], &heads(), NOTHING).await;
@@ -168,7 +168,7 @@ async fn an_object_is_taken_whatever_its_name_and_a_dry_run_sends_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_there_and_other_buckets_are_errors_with_a_sentence() {
+async fn a_missing_object_and_another_bucket_are_one_line_errors() {
     let empty = mock!(aws_sdk_s3::Client::list_objects_v2)
         .then_output(|| ListObjectsV2Output::builder().contents(object("a/b.txt")).build());
     let rules = [vec![empty, versioning(None)], heads()].concat();
