@@ -233,7 +233,7 @@ impl Presentation {
     #[must_use]
     pub(crate) fn sorted_audio(&self) -> Vec<&AudioTrack> {
         let mut audio: Vec<&AudioTrack> = self.audio.iter().collect();
-        let default = audio.iter().position(|sound| sound.default).unwrap_or(0);
+        let default = audio.iter().position(|track| track.default).unwrap_or(0);
         if let Some(up_to_default) = audio.get_mut(..=default) {
             up_to_default.rotate_right(1);
         }

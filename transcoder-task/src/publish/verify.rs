@@ -46,14 +46,14 @@ pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, Pub
     if let (Some(picture), Some(((_, first), _))) = (&plan.picture, rungs.split_first()) {
         warnings.extend(pictures(picture, &plan.boundaries, &first.timeline, &rungs)?);
     } else if audio.iter().all(|(_, track)| track.timeline.segments.is_empty()) {
-        return Err(PublishError::Unusable("nothing of the sound can be decoded".into()));
+        return Err(PublishError::Unusable("no audio can be decoded".into()));
     } else if let Some((_, first)) = audio.first() {
-        warnings.extend(coverage("sound", &first.timeline, plan.duration_seconds)?);
+        warnings.extend(coverage("audio", &first.timeline, plan.duration_seconds)?);
     }
     for (audio, track) in audio {
         let name = &audio.name;
         if track.timeline.segments.is_empty() {
-            warnings.push(format!("audio track {name} holds no sound that can be decoded and was left out"));
+            warnings.push(format!("audio track {name} cannot be decoded and was left out"));
         } else if plan.picture.is_some() {
             let what = format!("audio track {name}");
             warnings.extend(missing(&what, &track.timeline, audio.duration_seconds));
@@ -294,7 +294,7 @@ mod tests {
         Track::of_tests("video/240p", rendition, timeline, keyframes)
     }
 
-    fn sound(timeline: Timeline) -> Track {
+    fn audio(timeline: Timeline) -> Track {
         let rendition = Planned::Audio(AudioRendition {
             name: "eng".into(),
             at_least_seconds: 12.0,
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_complete_stream_passes() {
-        let tracks = [rung(timeline(3)), rung(timeline(3)), sound(timeline(3))];
+        let tracks = [rung(timeline(3)), rung(timeline(3)), audio(timeline(3))];
         assert!(segments(&plan(12.0), &tracks).unwrap().is_empty());
     }
 
@@ -346,10 +346,10 @@ mod tests {
 
     #[test]
     fn audio_that_ends_early_is_a_warning() {
-        let of = |sound: Track| segments(&plan(12.0), &[rung(timeline(3)), sound]).unwrap();
+        let of = |audio: Track| segments(&plan(12.0), &[rung(timeline(3)), audio]).unwrap();
         let missing = ["the file is damaged: 8.0 of 12.0 seconds of audio track eng are missing"];
-        assert_eq!(of(sound(timeline(1))), missing);
-        assert!(of(sound(timeline(0)))[0].contains("left out"));
+        assert_eq!(of(audio(timeline(1))), missing);
+        assert!(of(audio(timeline(0)))[0].contains("left out"));
     }
 
     #[test]
@@ -390,10 +390,10 @@ mod tests {
             .await
             .unwrap();
         let moof = output.stdout.windows(4).position(|four| four == b"moof").unwrap() - 4;
-        let kind = crate::store::CachePolicy::Immutable("video/mp4");
+        let policy = crate::store::CachePolicy::Immutable("video/mp4");
         let (init, segment) = output.stdout.split_at(moof);
-        store.put("video/240p/init.mp4", kind, init.to_vec().into()).await.unwrap();
-        store.put("video/240p/seg-00000.m4s", kind, segment.to_vec().into()).await.unwrap();
+        store.put("video/240p/init.mp4", policy, init.to_vec().into()).await.unwrap();
+        store.put("video/240p/seg-00000.m4s", policy, segment.to_vec().into()).await.unwrap();
         let mut timeline = timeline(1);
         timeline.segments[0].samples = 25;
         (folder, store, rung(timeline))

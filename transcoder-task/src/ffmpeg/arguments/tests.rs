@@ -39,13 +39,13 @@ fn lines(plan: &Plan) -> String {
     lines_from(plan, None)
 }
 
-fn lines_from(plan: &Plan, start: Option<&ResumePoint>) -> String {
+fn lines_from(plan: &Plan, resume_point: Option<&ResumePoint>) -> String {
     let input = ["-i".to_owned(), "file:in.mp4".to_owned()];
     let of = |process: &Process| {
         let arguments = arguments(plan, process, &input, "colours.cube", 3).join(" ");
         arguments.replace(" -map", "\n-map").replace(';', ";\n")
     };
-    processes(plan, start).iter().map(of).collect::<Vec<_>>().join("\n\n")
+    processes(plan, resume_point).iter().map(of).collect::<Vec<_>>().join("\n\n")
 }
 
 #[test]
@@ -82,11 +82,11 @@ fn copied_and_encoded_prefix() {
 fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
     let mut media = media();
     media.subtitles.push(Subtitle { index: 2, codec: "mov_text".into(), ..Subtitle::default() });
-    let sound = AudioResumePoint { first_ticks: 393_216, fed_ticks: 368_640 };
-    let start =
-        ResumePoint { interval: 2, seek_seconds: 6.68, video_seconds: 2.0, audio: vec![sound; 3], still: 9 };
+    let track = AudioResumePoint { first_ticks: 393_216, fed_ticks: 368_640 };
+    let resume_point =
+        ResumePoint { interval: 2, seek_seconds: 6.68, video_seconds: 2.0, audio: vec![track; 3], still: 9 };
     let plan = Plan::new(&media, &Copyable::default(), &Profile::default());
-    insta::assert_snapshot!("resumed_encoded", lines_from(&plan, Some(&start)));
+    insta::assert_snapshot!("resumed_encoded", lines_from(&plan, Some(&resume_point)));
 
     let keyframe = |at_seconds, before_seconds| FrameTime { at_seconds, before_seconds };
     let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
@@ -94,7 +94,7 @@ fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
     let video = CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
     let copyable = Copyable { video: Some(video), audio: vec![1] };
     let plan = Plan::new(&media, &copyable, &Profile::default());
-    insta::assert_snapshot!("resumed_copied", lines_from(&plan, Some(&start)));
+    insta::assert_snapshot!("resumed_copied", lines_from(&plan, Some(&resume_point)));
 }
 
 #[test]

@@ -146,8 +146,8 @@ proptest! {
             .rungs
             .iter()
             .map(|rung| &rung.rendition)
-            .chain(presentation.audio.iter().map(|sound| &sound.stereo.rendition))
-            .chain(presentation.audio.iter().filter_map(|sound| Some(&sound.surround.as_ref()?.rendition)))
+            .chain(presentation.audio.iter().map(|audio| &audio.stereo.rendition))
+            .chain(presentation.audio.iter().filter_map(|audio| Some(&audio.surround.as_ref()?.rendition)))
             .chain(presentation.subtitles.iter().map(|text| &text.rendition))
             .map(|rendition| rendition.folder.as_str())
             .collect();
