@@ -252,9 +252,9 @@ pub(crate) async fn convert(
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let feed = async {
         if let Some(mut stdin) = stdin {
-            for piece in input {
+            for part in input {
                 // If FFmpeg ends early, its exit code has the reason.
-                if stdin.write_all(piece).await.is_err() {
+                if stdin.write_all(part).await.is_err() {
                     break;
                 }
             }

@@ -308,7 +308,7 @@ fn assert_same(output: &Output, undisturbed: &Output) {
     for rung in output.stream.rungs() {
         assert_eq!(numbers(&output.file(&format!("mp4/{rung}.mp4"))), (0..400).collect::<Vec<_>>(), "{rung}");
     }
-    // No encoder's state affects these files, so they are identical.
+    // These files do not depend on where an attempt resumed.
     for path in [
         "images/poster.jpg",
         "images/storyboard-0.jpg",

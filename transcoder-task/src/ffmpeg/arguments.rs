@@ -49,37 +49,37 @@ pub(crate) struct Process {
     /// Pipes in the order of their file descriptors.
     pub(crate) pipes: Vec<Pipe>,
     /// The point to start at; absent for the beginning of the source.
-    start: Option<ResumePoint>,
+    resume_point: Option<ResumePoint>,
 }
 
-/// The FFmpeg processes for a plan, from the beginning of the source or from `start`.
+/// The FFmpeg processes for a plan, from the beginning of the source or from `resume_point`.
 ///
 /// - Subtitles always start at the beginning. In a resumed attempt they get their own process.
 /// - An encoded prefix and the copied rest of its rung get their own processes, because one FFmpeg reads its
 ///   input at the pace of its slowest output, and ends an output only when all outputs end.
-pub(crate) fn processes(plan: &Plan, start: Option<&ResumePoint>) -> Vec<Process> {
-    let encoded_prefix = plan.encoded_prefix(first_interval(start));
+pub(crate) fn processes(plan: &Plan, resume_point: Option<&ResumePoint>) -> Vec<Process> {
+    let encoded_prefix = plan.encoded_prefix(first_interval(resume_point));
     let rungs = usize::from(encoded_prefix.is_some())..plan.rungs.len();
     let subtitles: Vec<_> = (0..plan.subtitles.len()).map(Pipe::Subtitles).collect();
     let (own_subtitles, subtitles) =
-        if start.is_some() { (subtitles, Vec::new()) } else { (Vec::new(), subtitles) };
+        if resume_point.is_some() { (subtitles, Vec::new()) } else { (Vec::new(), subtitles) };
     let main = [Pipe::Progress]
         .into_iter()
         .chain(rungs.map(Pipe::Video))
         .chain((0..plan.audio.len()).map(Pipe::Audio))
         .chain(subtitles)
         .chain(plan.picture.as_ref().map(|_| Pipe::Stills));
-    let prefix_process =
-        encoded_prefix.map(|_| Process { pipes: vec![Pipe::EncodedPrefix], start: start.cloned() });
+    let prefix_process = encoded_prefix
+        .map(|_| Process { pipes: vec![Pipe::EncodedPrefix], resume_point: resume_point.cloned() });
     let copied_rest = encoded_prefix.map(|encoded_prefix| Process {
         pipes: vec![Pipe::Video(0)],
-        start: Some(ResumePoint::for_video(&plan.boundaries, encoded_prefix.until)),
+        resume_point: Some(ResumePoint::for_video(&plan.boundaries, encoded_prefix.until)),
     });
-    let all = [Process { pipes: main.collect(), start: start.cloned() }]
+    let all = [Process { pipes: main.collect(), resume_point: resume_point.cloned() }]
         .into_iter()
         .chain(prefix_process)
         .chain(copied_rest)
-        .chain([Process { pipes: own_subtitles, start: None }]);
+        .chain([Process { pipes: own_subtitles, resume_point: None }]);
     all.filter(|process| !process.pipes.is_empty()).collect()
 }
 
@@ -93,7 +93,7 @@ pub(crate) fn arguments(
     cube: &str,
     first_fd: RawFd,
 ) -> Vec<String> {
-    let start = process.start.as_ref();
+    let resume_point = process.resume_point.as_ref();
     let mut args = Arguments::new();
     // Progress has its own pipe, in key=value form, instead of a status line on stderr.
     args.flag("-nostats");
@@ -101,20 +101,20 @@ pub(crate) fn arguments(
     // Headers may state a false duration or size, so decoding has its own limits.
     args.pair("-t", MOST_SECONDS.to_string());
     args.pair("-max_pixels", MOST_PIXELS.to_string());
-    if let Some(start) = start {
-        seek(&mut args, start);
+    if let Some(resume_point) = resume_point {
+        seek(&mut args, resume_point);
     }
     args.0.extend(input.iter().cloned());
     if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
         if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
-            args.pair("-filter_complex", graph(picture, plan, start, cube));
+            args.pair("-filter_complex", graph(picture, plan, resume_point, cube));
         }
-        args.pair("-filter_complex", stills(picture, plan, start, cube));
+        args.pair("-filter_complex", stills(picture, plan, resume_point, cube));
     }
     if let (Some(picture), [Pipe::EncodedPrefix], Some(prefix)) =
-        (&plan.picture, process.pipes.as_slice(), plan.encoded_prefix(first_interval(start)))
+        (&plan.picture, process.pipes.as_slice(), plan.encoded_prefix(first_interval(resume_point)))
     {
-        args.pair("-filter_complex", encoded_prefix(picture, plan, start, prefix));
+        args.pair("-filter_complex", encoded_prefix(picture, plan, resume_point, prefix));
     }
     for (pipe, fd) in process.pipes.iter().zip(first_fd..) {
         match *pipe {
@@ -131,9 +131,9 @@ pub(crate) fn arguments(
                         Some(encoding) => {
                             args.pair("-map", format!("[v{index}]"));
                             encoder(&mut args, rung, encoding, encoded_prefix.is_some());
-                            encoded(&mut args, picture, &plan.boundaries, start);
+                            encoded(&mut args, picture, &plan.boundaries, resume_point);
                         }
-                        None => copied(&mut args, picture, plan, start),
+                        None => copied(&mut args, picture, plan, resume_point),
                     }
                     if encoded_prefix.is_some() || rung.is_copied() {
                         // Encoded prefix and copied rest share one clock. By itself, the muxer chooses
@@ -146,8 +146,8 @@ pub(crate) fn arguments(
             }
             Pipe::Audio(index) => {
                 if let Some(track) = plan.audio.get(index) {
-                    let start = start.and_then(|start| start.audio.get(index));
-                    audio(&mut args, index, track, start);
+                    let resume_point = resume_point.and_then(|point| point.audio.get(index));
+                    audio(&mut args, index, track, resume_point);
                 }
                 args.pair("-frag_duration", AUDIO_FRAGMENT_MICROSECONDS.to_string());
                 fragments(&mut args, fd, "");
@@ -171,20 +171,20 @@ pub(crate) fn arguments(
 }
 
 /// The first interval that a process encodes.
-fn first_interval(start: Option<&ResumePoint>) -> i64 {
-    start.map_or(0, |start| start.interval)
+fn first_interval(resume_point: Option<&ResumePoint>) -> i64 {
+    resume_point.map_or(0, |point| point.interval)
 }
 
 /// Seeks to a keyframe before the resume point and keeps the source's times. Frames before the point are
 /// dropped after decoding.
-fn seek(args: &mut Arguments, start: &ResumePoint) {
+fn seek(args: &mut Arguments, resume_point: &ResumePoint) {
     // The first two options make FFmpeg keep the source's times instead of counting from the seek position.
     // The third keeps FFmpeg from dropping frames by itself.
     args.flag("-copyts");
     args.flag("-start_at_zero");
     args.flag("-noaccurate_seek");
-    if start.seek_seconds > 0.0 {
-        args.pair("-ss", format!("{:.6}", start.seek_seconds));
+    if resume_point.seek_seconds > 0.0 {
+        args.pair("-ss", format!("{:.6}", resume_point.seek_seconds));
     }
 }
 
@@ -239,7 +239,7 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
 
 /// One decode feeds all rungs. Each size is scaled from the next larger one, which is much cheaper than
 /// scaling the source again.
-fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str) -> String {
+fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
     // FFmpeg applies the rotation before this graph.
@@ -248,8 +248,8 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str
         chains.push(format!("{from}bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
     }
-    if let Some(start) = start {
-        chains.push(format!("{from}{}[selected]", selected(picture, plan, start)));
+    if let Some(resume_point) = resume_point {
+        chains.push(format!("{from}{}[selected]", selected(picture, plan, resume_point)));
         from = "[selected]".into();
     }
     let sizes = sizes(&plan.rungs);
@@ -280,43 +280,43 @@ fn graph(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str
 
 /// Selects the frames from the resume point on. It uses the encoders' clock, because that clock's rounding
 /// decides which frames become keyframes.
-fn selected(picture: &Picture, plan: &Plan, start: &ResumePoint) -> String {
-    format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(start.interval))
+fn selected(picture: &Picture, plan: &Plan, resume_point: &ResumePoint) -> String {
+    format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(resume_point.interval))
 }
 
 /// The filters of the encoded prefix. It keeps the source's size and colours, and has a refined time base.
 fn encoded_prefix(
     picture: &Picture,
     plan: &Plan,
-    start: Option<&ResumePoint>,
+    resume_point: Option<&ResumePoint>,
     encoded_prefix: &EncodedPrefix,
 ) -> String {
-    let from = match start {
-        Some(start) => selected(picture, plan, start),
+    let from = match resume_point {
+        Some(resume_point) => selected(picture, plan, resume_point),
         None => format!("settb={}", picture.time_base),
     };
     let end_seconds = plan.boundaries.start_seconds(encoded_prefix.until);
     format!("[0:{}]{from},trim=end={end_seconds:.6}[v0]", picture.stream)
 }
 
-fn stills(picture: &Picture, plan: &Plan, start: Option<&ResumePoint>, cube: &str) -> String {
+fn stills(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let (width, height) = still_size(&plan.rungs);
     let interval = still_interval::seconds(plan.duration_seconds);
     let colours = colour::filters(picture.colour, width, height, SCALER, cube);
     // One field is enough for a small image.
     let corrections = [picture.deinterlace.then_some("field=top"), Some(colours.as_str())];
     let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
-    let first = start.map_or(0, |start| start.still);
+    let first = resume_point.map_or(0, |point| point.still);
     let filters = super::stills::filters(interval, first, (width, height), &corrections);
     format!("[0:{}]{filters}[stills]", picture.stream)
 }
 
-fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, start: Option<&ResumePoint>) {
+fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>) {
     args.pair("-map", format!("0:{}", picture.stream));
     args.pair("-c:v", "copy");
     // FFmpeg starts at an earlier keyframe, so the packets before the resume point are dropped.
-    if let Some(start) = start {
-        let first = plan.boundaries.start_seconds(start.interval);
+    if let Some(resume_point) = resume_point {
+        let first = plan.boundaries.start_seconds(resume_point.interval);
         args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
     }
 }
@@ -329,9 +329,14 @@ fn encoder(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_
     }
 }
 
-fn encoded(args: &mut Arguments, picture: &Picture, boundaries: &Boundaries, start: Option<&ResumePoint>) {
+fn encoded(
+    args: &mut Arguments,
+    picture: &Picture,
+    boundaries: &Boundaries,
+    resume_point: Option<&ResumePoint>,
+) {
     let (first, from_seconds) =
-        start.map_or((0, picture.start_seconds), |start| (start.interval, start.video_seconds));
+        resume_point.map_or((0, picture.start_seconds), |point| (point.interval, point.video_seconds));
     args.pair("-force_key_frames", boundaries.forced_keyframes(first, from_seconds));
     // The source's time base. FFmpeg's default (1/frame rate) would move frames of a variable rate.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
@@ -392,9 +397,14 @@ fn join(lists: &[&str]) -> String {
     lists.iter().filter(|list| !list.is_empty()).copied().collect::<Vec<_>>().join(":")
 }
 
-fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Option<&AudioResumePoint>) {
+fn audio(
+    args: &mut Arguments,
+    index: usize,
+    track: &AudioRendition,
+    resume_point: Option<&AudioResumePoint>,
+) {
     let rate = track.sample_rate;
-    let fed_seconds = start.map_or(0.0, |start| start.fed_ticks as f64 / f64::from(rate));
+    let fed_seconds = resume_point.map_or(0.0, |point| point.fed_ticks as f64 / f64::from(rate));
     match track.layout {
         None => {
             args.pair("-map", format!("0:{}", track.stream));
@@ -403,10 +413,10 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
         // The track has ended before the resume point. FFmpeg fails for a track without output, so silence
         // replaces it.
         Some(layout)
-            if start.is_some() && (ROUNDING..fed_seconds + ROUNDING).contains(&track.end_seconds) =>
+            if resume_point.is_some() && (ROUNDING..fed_seconds + ROUNDING).contains(&track.end_seconds) =>
         {
             let samples = ((track.at_least_seconds - fed_seconds) * f64::from(rate)).ceil().max(1.0);
-            let fed = start.map_or(0, |start| start.fed_ticks);
+            let fed = resume_point.map_or(0, |point| point.fed_ticks);
             let silence = format!(
                 "anullsrc=channel_layout={layout}:sample_rate={rate},atrim=end_sample={samples},asetpts=PTS+{fed}"
             );
@@ -425,18 +435,22 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
             // example) end a stream with its shortest track. `first_pts` is set only if the start is missing:
             // FFmpeg would apply it again when the number of channels changes.
             let mut filters = Vec::new();
-            match start {
+            match resume_point {
                 // `first_pts` counts input samples, so the first `aresample` sets the rate.
-                Some(start) if track.begins_late && fed_seconds < track.start_seconds => {
-                    filters.push(format!("aresample={rate},aresample=async=1:first_pts={}", start.fed_ticks));
+                Some(resume_point) if track.begins_late && fed_seconds < track.start_seconds => {
+                    filters.push(format!(
+                        "aresample={rate},aresample=async=1:first_pts={}",
+                        resume_point.fed_ticks
+                    ));
                 }
                 None if track.begins_late => filters.push("aresample=async=1:first_pts=0".to_owned()),
                 _ => filters.push("aresample=async=1".to_owned()),
             }
             filters.push(format!("aformat=channel_layouts={layout}"));
             filters.extend(track.gain.map(gain_filter));
-            if let Some(start) = start {
-                filters.push(format!("aformat=sample_rates={rate},atrim=start_pts={}", start.fed_ticks));
+            if let Some(resume_point) = resume_point {
+                filters
+                    .push(format!("aformat=sample_rates={rate},atrim=start_pts={}", resume_point.fed_ticks));
             }
             if track.at_least_seconds > fed_seconds {
                 filters.push(format!("apad=whole_dur={:.3}", track.at_least_seconds - fed_seconds));
@@ -449,11 +463,11 @@ fn audio(args: &mut Arguments, index: usize, track: &AudioRendition, start: Opti
     // which players treat differently. Dropping the packet keeps audio exactly on time.
     args.pair(
         "-bsf:a",
-        match start {
+        match resume_point {
             None => "noise=drop='lt(pts,0)'".to_owned(),
             // Half a packet before the first one, as a margin for rounding.
-            Some(start) => {
-                let first_seconds = (start.first_ticks as f64 - 512.0) / f64::from(rate);
+            Some(resume_point) => {
+                let first_seconds = (resume_point.first_ticks as f64 - 512.0) / f64::from(rate);
                 format!("noise=drop='lt(pts*tb,{first_seconds:.6})'")
             }
         },

@@ -65,7 +65,7 @@ impl Uploader<'_> {
         };
         outputs
             .map_err(broken)
-            .map_ok(|piece| self.upload(piece))
+            .map_ok(|output| self.upload(output))
             .try_buffered(if self.in_lockstep { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
             .try_for_each(|event| async {
                 // The receiver is dropped only after its own error, which is the one to report.
@@ -77,8 +77,8 @@ impl Uploader<'_> {
         Ok(())
     }
 
-    async fn upload(&self, piece: Output) -> Result<Event, PublishError> {
-        match piece {
+    async fn upload(&self, output: Output) -> Result<Event, PublishError> {
+        match output {
             Output::Init(init) => {
                 let Some(published) = &self.init else {
                     self.put(file_names::INIT_NAME, init.bytes.clone()).await?;

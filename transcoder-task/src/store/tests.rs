@@ -216,7 +216,7 @@ proptest! {
         outputs in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 0..20),
         part_bytes in 1_usize..30,
     ) {
-        let content = stream::iter(outputs.clone().into_iter().map(|piece| Ok::<_, ()>(piece.into())));
+        let content = stream::iter(outputs.clone().into_iter().map(|output| Ok::<_, ()>(output.into())));
         let parts: Vec<Bytes> =
             futures::executor::block_on(parts(content, part_bytes).try_collect()).unwrap();
         prop_assert_eq!(parts.concat(), outputs.concat());

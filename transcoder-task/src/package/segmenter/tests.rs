@@ -30,7 +30,7 @@ async fn fragmented_mp4(arguments: &str) -> Vec<u8> {
 fn split(outputs: Vec<Output>) -> (Init, Vec<Segment>) {
     let mut outputs = outputs.into_iter();
     let Some(Output::Init(init)) = outputs.next() else { panic!("no init segment") };
-    let segments = outputs.map(|piece| match piece {
+    let segments = outputs.map(|output| match output {
         Output::Segment(segment) => segment,
         Output::Init(_) => panic!("a second init segment"),
     });
