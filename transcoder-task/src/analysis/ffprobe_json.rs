@@ -6,7 +6,7 @@ use super::media::{Role, flag};
 
 /// ffprobe's output. Numbers that may be fractions are strings.
 #[derive(Deserialize)]
-pub(super) struct Output {
+pub(super) struct ProbeOutput {
     #[serde(default)]
     pub(super) streams: Vec<Stream>,
     #[serde(default)]
@@ -15,11 +15,11 @@ pub(super) struct Output {
     #[serde(default)]
     pub(super) packets: Vec<Packet>,
     #[serde(default)]
-    pub(super) format: Format,
+    pub(super) format: ContainerFormat,
 }
 
 #[derive(Deserialize, Default)]
-pub(super) struct Format {
+pub(super) struct ContainerFormat {
     #[serde(default)]
     pub(super) format_name: String,
     pub(super) start_time: Option<String>,
@@ -63,7 +63,7 @@ pub(super) struct Stream {
     #[serde(default)]
     pub(super) disposition: Disposition,
     #[serde(default)]
-    pub(super) tags: Tags,
+    pub(super) tags: MetadataTags,
     #[serde(default)]
     pub(super) side_data_list: Vec<SideData>,
 }
@@ -79,7 +79,7 @@ pub(super) struct Disposition {
 }
 
 #[derive(Deserialize, Default)]
-pub(super) struct Tags {
+pub(super) struct MetadataTags {
     pub(super) language: Option<String>,
     pub(super) title: Option<String>,
     pub(super) handler_name: Option<String>,
@@ -116,11 +116,11 @@ pub(super) struct ChapterMark {
     pub(super) start_time: Option<String>,
     pub(super) end_time: Option<String>,
     #[serde(default)]
-    pub(super) tags: Tags,
+    pub(super) tags: MetadataTags,
 }
 
 /// Parses the output through a JSON value, because tags may repeat a name and may not be UTF-8.
-pub(super) fn parse(json: &[u8]) -> serde_json::Result<Output> {
+pub(super) fn parse(json: &[u8]) -> serde_json::Result<ProbeOutput> {
     let value: serde_json::Value = serde_json::from_str(&String::from_utf8_lossy(json))?;
     serde_json::from_value(value)
 }

@@ -63,7 +63,7 @@ pub(crate) struct Video {
     pub(crate) pixel_format: String,
     /// Bits per sample of a plane.
     pub(crate) bits: u32,
-    pub(crate) colour: Colour,
+    pub(crate) colour: ColourDescription,
     /// True if decoding and presentation order differ.
     pub(crate) reordered: bool,
     /// True if the frames consist of two fields.
@@ -87,7 +87,7 @@ impl Video {
 /// Colour tags with FFmpeg's names; `None` if neither bitstream nor container has one. If they disagree,
 /// FFmpeg and ffprobe use the bitstream's.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Colour {
+pub(crate) struct ColourDescription {
     /// 0 to 255 instead of 16 to 235.
     pub(crate) full_range: Option<bool>,
     /// Matrix: `bt709`, `bt2020nc`.
@@ -109,11 +109,11 @@ pub(crate) enum DynamicRange {
     /// PQ, with or without metadata.
     Hdr10,
     Hlg,
-    /// Profile and base layer compatibility, as in [`Colour::dolby_vision`].
+    /// Profile and base layer compatibility, as in [`ColourDescription::dolby_vision`].
     DolbyVision(u32, u32),
 }
 
-impl Colour {
+impl ColourDescription {
     /// The dynamic range from Dolby Vision's record, else from the transfer function.
     pub(crate) fn dynamic_range(&self) -> DynamicRange {
         match (self.dolby_vision, self.transfer.as_deref()) {

@@ -53,14 +53,14 @@ const PRIMING_TAG: &[u8] = b"iTunSMPB";
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Index {
     /// All tracks with an id.
-    pub(crate) tracks: Vec<Track>,
+    pub(crate) tracks: Vec<IndexedTrack>,
     /// The reason to reject the file, for the uploader.
     pub(crate) rejection: Option<String>,
 }
 
 /// A track of the file.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Track {
+pub(crate) struct IndexedTrack {
     /// The track id, which ffprobe prints as `0x1`.
     pub(crate) id: u32,
     /// True if the track is encrypted, so that it cannot be decoded.
@@ -109,7 +109,7 @@ impl Index {
 
     /// The track with this id, unless several have it.
     #[must_use]
-    pub(crate) fn track(&self, id: u32) -> Option<&Track> {
+    pub(crate) fn track(&self, id: u32) -> Option<&IndexedTrack> {
         let mut same = self.tracks.iter().filter(|track| track.id == id);
         same.next().filter(|_| same.next().is_none())
     }
@@ -126,11 +126,11 @@ impl Index {
             file_size,
         };
         let mut budget = MOST_SAMPLES_OF_ALL;
-        let mut tracks: Vec<Track> = Vec::new();
+        let mut tracks: Vec<IndexedTrack> = Vec::new();
         for (_, trak) in boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS) {
             let Some(mut track) = track(trak, &movie, &mut budget) else { continue };
             // Only one copyable video track is kept, because the tables of a hundred would need much memory.
-            if track.is_copyable_video() && tracks.iter().any(Track::is_copyable_video) {
+            if track.is_copyable_video() && tracks.iter().any(IndexedTrack::is_copyable_video) {
                 track.content = Content::Video(why("another video track precedes it"));
             }
             tracks.push(track);
@@ -157,7 +157,7 @@ fn rejection(moov: &[u8], mvhd: &Mvhd) -> Option<String> {
         .then(|| format!("an edit list of the file has {most} parts; the limit is {MOST_EDITS}"))
 }
 
-impl Track {
+impl IndexedTrack {
     fn is_copyable_video(&self) -> bool {
         matches!(self.content, Content::Video(Ok(_)))
     }
@@ -204,7 +204,7 @@ fn top_level_moov(windows: &Windows<Bytes>, size: u64) -> Result<Option<Range<u6
     Ok(None)
 }
 
-fn track(trak: &[u8], movie: &Movie, budget: &mut u32) -> Option<Track> {
+fn track(trak: &[u8], movie: &Movie, budget: &mut u32) -> Option<IndexedTrack> {
     let id = decode_optional::<Tkhd>(trak).ok()??.track_id;
     let mdia = require(trak, *b"mdia").unwrap_or_default();
     let handler = require(mdia, *b"hdlr").ok().and_then(handler_type);
@@ -227,7 +227,7 @@ fn track(trak: &[u8], movie: &Movie, budget: &mut u32) -> Option<Track> {
         Some(AUDIO) => Content::Audio(audio(entries, tables, movie)),
         _ => Content::Other,
     };
-    Some(Track { id, encrypted, content })
+    Some(IndexedTrack { id, encrypted, content })
 }
 
 #[cfg(test)]

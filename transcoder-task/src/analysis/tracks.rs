@@ -2,16 +2,16 @@
 //! decoded.
 
 use super::{
-    ffprobe_json::{ChapterMark, Output, Stream, Tags},
+    ffprobe_json::{ChapterMark, MetadataTags, ProbeOutput, Stream},
     limits::{
         LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_PIXELS, MOST_SECONDS, MOST_TRACKS,
         SAMPLE_RATES,
     },
-    media::{Audio, Chapter, Colour, Media, Subtitle, Video},
+    media::{Audio, Chapter, ColourDescription, Media, Subtitle, Video},
     rejection::{ENCRYPTED, ProbeError, oversize, unusable},
 };
 
-pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
+pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
     if output.streams.len() > MOST_TRACKS {
         return Err(unusable(format!(
             "the file has {} tracks; the limit is {MOST_TRACKS}",
@@ -108,7 +108,7 @@ pub(super) fn media(output: Output) -> Result<Media, ProbeError> {
 
 /// Returns true if the first packets have decryption data. (Keys for the whole file remain in decrypted
 /// files, too.)
-fn encrypted(output: &Output) -> bool {
+fn encrypted(output: &ProbeOutput) -> bool {
     let mut data = output.packets.iter().flat_map(|packet| &packet.side_data_list);
     data.any(|data| data.side_data_type == "Encryption info")
 }
@@ -215,10 +215,10 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
     })
 }
 
-fn colour(stream: &Stream) -> Colour {
+fn colour(stream: &Stream) -> ColourDescription {
     let content = stream.side_data_list.iter().find_map(|data| data.max_content).map(f64::from);
     let mastering = stream.side_data_list.iter().find_map(|data| ratio(data.max_luminance.as_deref(), '/'));
-    Colour {
+    ColourDescription {
         full_range: non_empty(stream.color_range.as_deref()).map(|range| range == "pc"),
         space: non_empty(stream.color_space.as_deref()),
         transfer: non_empty(stream.color_transfer.as_deref()),
@@ -310,7 +310,7 @@ fn language(stream: &Stream) -> Option<String> {
 }
 
 /// A track's title. MP4 stores it in the handler name, where programs also write their own names.
-fn title(tags: &Tags) -> Option<String> {
+fn title(tags: &MetadataTags) -> Option<String> {
     const PROGRAMS: [&str; 12] = [
         "handle",
         "core media",

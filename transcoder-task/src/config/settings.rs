@@ -19,7 +19,7 @@ Exit codes:
  137  FFmpeg ran out of memory
  143  terminated by a signal";
 
-/// Transcodes one video into an adaptive stream (HLS) and exits.
+/// Transcodes one video into an adaptive stream (HLS and DASH) and exits.
 ///
 /// In ECS the consumer sets the job as VIDSTREAMX_* variables in the container overrides. On the command
 /// line, give --input and --output; local files and folders need no AWS account.
@@ -96,7 +96,7 @@ impl Flags {
 
 /// The input of a run from the command line.
 #[derive(Debug, Clone)]
-pub(crate) enum Input {
+pub(crate) enum InputLocation {
     /// A local file.
     File(PathBuf),
     /// An object, not pinned to a version yet.
@@ -105,7 +105,7 @@ pub(crate) enum Input {
 
 /// The output of a run from the command line.
 #[derive(Debug, Clone)]
-pub(crate) enum Output {
+pub(crate) enum OutputLocation {
     /// A local folder.
     Folder(PathBuf),
     /// A prefix in a bucket.
@@ -117,7 +117,7 @@ pub(crate) enum Work {
     /// A job of the consumer.
     Job(Box<Job>),
     /// A run from the command line.
-    CommandLine { input: Input, output: Output },
+    CommandLine { input: InputLocation, output: OutputLocation },
 }
 
 #[derive(Debug)]
@@ -148,12 +148,12 @@ impl Settings {
         let work = match (flags.input, flags.output) {
             (Some(input), Some(output)) => Work::CommandLine {
                 input: match input {
-                    Location::Local(path) => Input::File(path),
-                    Location::S3(uri) => Input::Object(uri),
+                    Location::Local(path) => InputLocation::File(path),
+                    Location::S3(uri) => InputLocation::Object(uri),
                 },
                 output: match output {
-                    Location::Local(path) => Output::Folder(path),
-                    Location::S3(uri) => Output::Prefix(uri),
+                    Location::Local(path) => OutputLocation::Folder(path),
+                    Location::S3(uri) => OutputLocation::Prefix(uri),
                 },
             },
             _ => {

@@ -1,7 +1,7 @@
 //! Filters that convert a source's colours to 8-bit 4:2:0 BT.709 in limited range, which every player
 //! decodes, and that tag the result.
 
-use crate::plan::colour::{Colour, Layout, Matrix, Signal};
+use crate::plan::colour::{Colour, Matrix, PixelLayout, Signal};
 
 use super::tone_map;
 
@@ -53,21 +53,23 @@ pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube
             "{size}:in_range=pc:out_range=pc,format=yuv444p16le,mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp16le,\
                  setparams=range=pc:colorspace=gbr,{lookup},{last},{TAGS}"
         ),
-        (Some(_), Layout::Yuv(matrix)) => {
+        (Some(_), PixelLayout::Yuv(matrix)) => {
             let range = if colour.full { "pc" } else { "tv" };
             let matrix = matrix_name(matrix);
             format!("{size}:in_color_matrix={matrix}:in_range={range},format=gbrp16le,{lookup},{last},{TAGS}")
         }
-        (Some(_), Layout::Rgb | Layout::Grey) => format!("{size},format=gbrp16le,{lookup},{last},{TAGS}"),
-        (None, Layout::Rgb) => {
+        (Some(_), PixelLayout::Rgb | PixelLayout::Grey) => {
+            format!("{size},format=gbrp16le,{lookup},{last},{TAGS}")
+        }
+        (None, PixelLayout::Rgb) => {
             format!("{size}:out_color_matrix=bt709:out_range=tv,format=yuv420p,{TAGS}")
         }
         // The scaler ignores the tags of grey and treats it as full range.
-        (None, Layout::Grey) if !colour.full => {
+        (None, PixelLayout::Grey) if !colour.full => {
             format!("{size}:in_range=pc:out_range=pc,format=yuv420p,{TAGS}")
         }
-        (None, Layout::Grey) => format!("{size}:in_range=pc:out_range=tv,format=yuv420p,{TAGS}"),
-        (None, Layout::Yuv(matrix)) => {
+        (None, PixelLayout::Grey) => format!("{size}:in_range=pc:out_range=tv,format=yuv420p,{TAGS}"),
+        (None, PixelLayout::Yuv(matrix)) => {
             let range = if colour.full { ":in_range=pc:out_range=tv" } else { "" };
             // `fast` leaves the primaries unconverted. Those of BT.601 differ from BT.709's less than cameras
             // differ from each other, and converting them takes more time than scaling. The scaler's own

@@ -20,7 +20,7 @@ const SHOULDER: f64 = 0.8;
 const KNEE: f64 = 0.8;
 
 type Rgb = [f64; 3];
-type Matrix = [[f64; 3]; 3];
+type Matrix3 = [[f64; 3]; 3];
 
 /// Chromaticities (x, y) of red, green and blue. White is D65 in all of them.
 const BT709: [[f64; 2]; 3] = [[0.640, 0.330], [0.300, 0.600], [0.150, 0.060]];
@@ -29,16 +29,16 @@ const P3: [[f64; 2]; 3] = [[0.680, 0.320], [0.265, 0.690], [0.150, 0.060]];
 const D65: [f64; 2] = [0.3127, 0.3290];
 
 /// BT.2100-2, table 7: linear BT.2020 to LMS, and PQ-coded LMS to ICtCp, both times 4096.
-const LMS: Matrix = [[1688.0, 2146.0, 262.0], [683.0, 2951.0, 462.0], [99.0, 309.0, 3688.0]];
-const ICTCP: Matrix = [[2048.0, 2048.0, 0.0], [6610.0, -13613.0, 7003.0], [17933.0, -17390.0, -543.0]];
+const LMS: Matrix3 = [[1688.0, 2146.0, 262.0], [683.0, 2951.0, 462.0], [99.0, 309.0, 3688.0]];
+const ICTCP: Matrix3 = [[2048.0, 2048.0, 0.0], [6610.0, -13613.0, 7003.0], [17933.0, -17390.0, -543.0]];
 
 /// XYZ to the LMS of IPT: Hunt, Pointer and Estévez's, normalised to D65, in Ebner and Fairchild,
 /// "Development and Testing of a Color Space (IPT) with Improved Hue Uniformity", 1998.
-const IPT_LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
+const IPT_LMS: Matrix3 = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
 /// IPT to PQ-coded LMS, times 8192: the inverse of that paper's matrix, as in every profile 5 stream.
-const IPT: Matrix = [[8192.0, 799.0, 1681.0], [8192.0, -933.0, 1091.0], [8192.0, 267.0, -5545.0]];
+const IPT: Matrix3 = [[8192.0, 799.0, 1681.0], [8192.0, -933.0, 1091.0], [8192.0, 267.0, -5545.0]];
 /// Removes the crosstalk of 2 % (IPTPQ"c2") from linear LMS, times 16384.
-const CROSSTALK: Matrix = [[17081.0, -349.0, -349.0], [-349.0, 17081.0, -349.0], [-349.0, -349.0, 17081.0]];
+const CROSSTALK: Matrix3 = [[17081.0, -349.0, -349.0], [-349.0, 17081.0, -349.0], [-349.0, -349.0, 17081.0]];
 
 /// The text of a `.cube` file (Adobe's "Cube LUT Specification" 1.0) of about 1 MB; red varies fastest. It
 /// maps full-range R'G'B' to full-range R'G'B' of BT.709. For profile 5, FFmpeg's planes G, B and R hold I, P
@@ -63,12 +63,12 @@ pub(super) fn cube(signal: Signal) -> String {
 /// The mapping of one signal to BT.709, with precomputed constants.
 struct Mapper {
     signal: Signal,
-    to_bt2020: Matrix,
-    to_bt709: Matrix,
-    lms: Matrix,
-    bt2020_of_lms: Matrix,
-    ictcp: Matrix,
-    lms_of_ictcp: Matrix,
+    to_bt2020: Matrix3,
+    to_bt709: Matrix3,
+    lms: Matrix3,
+    bt2020_of_lms: Matrix3,
+    ictcp: Matrix3,
+    lms_of_ictcp: Matrix3,
     /// PQ code of the source's peak.
     peak: f64,
     /// PQ code of SDR's peak.
@@ -213,7 +213,7 @@ fn ipt([t, i, p]: Rgb) -> Rgb {
 }
 
 /// Linear RGB to XYZ, with white at (1, 1, 1): SMPTE RP 177.
-fn to_xyz(primaries: [[f64; 2]; 3]) -> Matrix {
+fn to_xyz(primaries: [[f64; 2]; 3]) -> Matrix3 {
     let xyz = |[x, y]: [f64; 2]| [x / y, 1.0, (1.0 - x - y) / y];
     let [red, green, blue] = primaries.map(xyz);
     let columns = transposed([red, green, blue]);
@@ -221,25 +221,25 @@ fn to_xyz(primaries: [[f64; 2]; 3]) -> Matrix {
     columns.map(|row| [row[0] * parts[0], row[1] * parts[1], row[2] * parts[2]])
 }
 
-fn apply(matrix: Matrix, vector: Rgb) -> Rgb {
+fn apply(matrix: Matrix3, vector: Rgb) -> Rgb {
     matrix.map(|row| row[0] * vector[0] + row[1] * vector[1] + row[2] * vector[2])
 }
 
-fn scaled(matrix: Matrix, factor: f64) -> Matrix {
+fn scaled(matrix: Matrix3, factor: f64) -> Matrix3 {
     matrix.map(|row| row.map(|entry| entry * factor))
 }
 
-fn transposed([a, b, c]: Matrix) -> Matrix {
+fn transposed([a, b, c]: Matrix3) -> Matrix3 {
     [[a[0], b[0], c[0]], [a[1], b[1], c[1]], [a[2], b[2], c[2]]]
 }
 
 /// The matrix product, which applies `right` first.
-fn product(left: Matrix, right: Matrix) -> Matrix {
+fn product(left: Matrix3, right: Matrix3) -> Matrix3 {
     transposed(transposed(right).map(|column| apply(left, column)))
 }
 
 /// The inverse of a regular matrix.
-fn inverse([a, b, c]: Matrix) -> Matrix {
+fn inverse([a, b, c]: Matrix3) -> Matrix3 {
     let cross =
         |u: Rgb, v: Rgb| [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
     let (bc, ca, ab) = (cross(b, c), cross(c, a), cross(a, b));

@@ -44,7 +44,7 @@ pub(crate) struct Init {
 
 /// Properties of the samples that the init segment holds.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Track {
+pub(super) struct TrackHeader {
     pub(super) timescale: u32,
     pub(super) is_audio: bool,
     pub(super) defaults: SampleDefaults,
@@ -58,10 +58,10 @@ impl Init {
     ///
     /// # Errors
     /// It is incomplete or malformed, or has a codec that no rendition uses.
-    pub(super) fn with_track(bytes: Bytes) -> Result<(Self, Track), CmafError> {
+    pub(super) fn with_track(bytes: Bytes) -> Result<(Self, TrackHeader), CmafError> {
         let moov = decode_moov(&bytes)?.1;
         let trak = moov.trak.first().ok_or(NO_TRACK)?;
-        let track = Track {
+        let track = TrackHeader {
             timescale: trak.mdia.mdhd.timescale.max(1),
             is_audio: <[u8; 4]>::from(trak.mdia.hdlr.handler) == *b"soun",
             defaults: SampleDefaults::of_init(&moov),

@@ -87,9 +87,12 @@ impl Mp4Error {
     }
 }
 
-/// Writes `path` from the published segments of `parts`, the rung first. Samples, their times, and the offset
-/// between audio and video stay those of the segments. Every segment is read twice. `read_bytes` gets its
-/// size after each read.
+/// Writes `path` from the published segments of `parts`, the rung first. Samples, frame times and the offset
+/// between audio and video stay as in the segments. Each segment is read twice; each read calls `read_bytes`
+/// with the segment's size.
+///
+/// # Errors
+/// A segment is missing or does not fit into the file, the sample table cannot be encoded, or the store fails.
 pub(crate) async fn remux(
     store: &Store,
     parts: &[Part],
@@ -100,7 +103,8 @@ pub(crate) async fn remux(
     for part in parts {
         let init = format!("{}/{}", part.folder, file_names::INIT_NAME);
         let bytes = read(store, &init).await?;
-        let track = Track::new(part, &bytes).map_err(|reason| Mp4Error::Segment { path: init, reason })?;
+        let track =
+            RemuxTrack::new(part, &bytes).map_err(|reason| Mp4Error::Segment { path: init, reason })?;
         tracks.push(track);
     }
     let mut chunks = Vec::new();
@@ -111,10 +115,10 @@ pub(crate) async fn remux(
             read_bytes(bytes.len() as u64);
             let chunk =
                 track.add(&bytes).map_err(|reason| Mp4Error::Segment { path: path.clone(), reason })?;
-            chunks.push(Chunk { track: index, path, ..chunk });
+            chunks.push(RemuxChunk { track: index, path, ..chunk });
         }
     }
-    // Chunks that are presented together are stored together, so that a player need not seek.
+    // Interleave by presentation time, so that players need not seek.
     chunks.sort_by(|a, b| a.start_seconds.partial_cmp(&b.start_seconds).unwrap_or(Ordering::Equal));
     let head = head(&tracks, &chunks).map_err(|error| Mp4Error::Table { path: path.to_owned(), error })?;
     let bytes = head.len() as u64 + chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
@@ -146,7 +150,7 @@ fn segments(
 /// The samples of the chunks, without boxes.
 fn samples(
     store: &Store,
-    chunks: &[Chunk],
+    chunks: &[RemuxChunk],
     read_bytes: &impl Fn(u64),
 ) -> impl Stream<Item = Result<Bytes, Mp4Error>> {
     segments(store, chunks.iter().map(|chunk| chunk.path.clone()))
@@ -173,7 +177,7 @@ fn boxes(bytes: &Bytes) -> Result<Vec<(BoxType, Bytes)>, CmafError> {
 
 /// The samples of one segment, which form a chunk of the file.
 #[derive(Debug)]
-struct Chunk {
+struct RemuxChunk {
     /// Index of the part.
     track: usize,
     /// Path of the segment in the store.
@@ -184,7 +188,7 @@ struct Chunk {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Sample {
+struct RemuxSample {
     bytes: u32,
     /// Duration: from its decoding time to that of the next sample.
     ticks: u32,
@@ -195,7 +199,7 @@ struct Sample {
 
 /// A rendition with the samples that were read.
 #[derive(Debug)]
-struct Track {
+struct RemuxTrack {
     trak: Trak,
     /// Values for samples without their own.
     defaults: SampleDefaults,
@@ -203,10 +207,10 @@ struct Track {
     start_ticks: u64,
     /// Ticks from `start_ticks` to the end of the last sample.
     ticks: u64,
-    samples: Vec<Sample>,
+    samples: Vec<RemuxSample>,
 }
 
-impl Track {
+impl RemuxTrack {
     fn new(part: &Part, init: &Bytes) -> Result<Self, CmafError> {
         let moov = boxes(init)?.into_iter().find(|(kind, _)| kind == b"moov");
         let (_, body) = moov.ok_or(CmafError::Unexpected("it is no init segment"))?;
@@ -241,7 +245,7 @@ impl Track {
     }
 
     /// Adds the samples of the next segment. The caller sets the chunk's track and path.
-    fn add(&mut self, segment: &Bytes) -> Result<Chunk, CmafError> {
+    fn add(&mut self, segment: &Bytes) -> Result<RemuxChunk, CmafError> {
         let known = self.samples.len();
         let (mut start, mut bytes, mut expected) = (None, 0, 0);
         for (kind, body) in boxes(segment)? {
@@ -252,7 +256,7 @@ impl Track {
             } else if kind == *b"mdat" {
                 bytes += body.len() as u64;
                 if bytes != expected {
-                    return Err(CmafError::Unexpected("a fragment's samples are not what it announces"));
+                    return Err(CmafError::Unexpected("a fragment's samples do not match its header"));
                 }
             }
         }
@@ -262,7 +266,7 @@ impl Track {
         let samples = u32::try_from(self.samples.len() - known)
             .map_err(|_| CmafError::Unexpected("it has more samples than can be counted"))?;
         let start_seconds = self.seconds(start.ok_or(CmafError::Unexpected("it has no fragment"))?);
-        Ok(Chunk { track: 0, path: String::new(), start_seconds, bytes, samples })
+        Ok(RemuxChunk { track: 0, path: String::new(), start_seconds, bytes, samples })
     }
 
     /// Adds a fragment's samples. Returns the first decoding time and the size of all samples.
@@ -274,7 +278,7 @@ impl Track {
         self.extend_last_to(start)?;
         let mut size = 0;
         for sample in fragment::samples(traf, start, self.defaults) {
-            let sample = Sample {
+            let sample = RemuxSample {
                 bytes: sample.size,
                 ticks: sample.duration,
                 offset: i32::try_from(sample.composition_offset)
@@ -303,8 +307,8 @@ impl Track {
         Ok(())
     }
 
-    /// The track's times.
-    fn timeline(&self) -> Timeline {
+    /// The track's presentation times.
+    fn times(&self) -> TrackTimes {
         let delay = self.samples.iter().map(|sample| -i64::from(sample.offset)).max().unwrap_or(0).max(0);
         let (mut decoded, mut first, mut last) = (0, i64::MAX, 0);
         for sample in &self.samples {
@@ -315,7 +319,7 @@ impl Track {
         }
         let first = if self.samples.is_empty() { 0 } else { first };
         let last_ticks = self.samples.last().map_or(0, |sample| i64::from(sample.ticks));
-        Timeline {
+        TrackTimes {
             delay,
             start: self.start_ticks.saturating_add_signed(first),
             media_start: (first + delay).unsigned_abs(),
@@ -323,18 +327,18 @@ impl Track {
         }
     }
 
-    /// Converts ticks of the track to ticks of the movie. Rounds up, so that no sample is cut off.
+    /// Converts ticks of the track to ticks of the file. Rounds up, so that no sample is cut off.
     fn movie_ticks(&self, ticks: u64) -> u64 {
         (ticks * MOVIE_TIMESCALE).div_ceil(u64::from(self.trak.mdia.mdhd.timescale))
     }
 }
 
-/// The times of a track, in its ticks.
+/// Presentation times of a track, in ticks of the track.
 #[derive(Debug, PartialEq)]
-struct Timeline {
+struct TrackTimes {
     /// Delay of all presentation times, so that no sample is presented before it is decoded.
     delay: i64,
-    /// Time at which the presentation of the track begins.
+    /// Presentation time of the first sample.
     start: u64,
     /// The same instant on the delayed clock of the samples.
     media_start: u64,
@@ -342,8 +346,8 @@ struct Timeline {
     duration: u64,
 }
 
-/// The bytes of the file before the samples.
-fn head(tracks: &[Track], chunks: &[Chunk]) -> mp4_atom::Result<Vec<u8>> {
+/// The boxes before the samples: `ftyp`, `moov`, and the header of `mdat`.
+fn head(tracks: &[RemuxTrack], chunks: &[RemuxChunk]) -> mp4_atom::Result<Vec<u8>> {
     let bytes: u64 = chunks.iter().map(|chunk| chunk.bytes).sum();
     let mut head = Vec::new();
     Ftyp {
@@ -363,15 +367,15 @@ fn head(tracks: &[Track], chunks: &[Chunk]) -> mp4_atom::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
+fn movie(tracks: &[RemuxTrack], chunks: &[RemuxChunk], first_sample: u64) -> Moov {
     let mut moov = Moov::default();
     let mut enabled_audio = false;
     let mut number = 0;
     for (index, track) in tracks.iter().enumerate() {
         number += 1;
         let mut trak = track.trak.clone();
-        let timeline = track.timeline();
-        let (start, duration) = (track.movie_ticks(timeline.start), track.movie_ticks(timeline.duration));
+        let times = track.times();
+        let (start, duration) = (track.movie_ticks(times.start), track.movie_ticks(times.duration));
         trak.tkhd.track_id = number;
         trak.tkhd.duration = start + duration;
         trak.tkhd.in_movie = true;
@@ -380,13 +384,13 @@ fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
             enabled_audio = true;
             trak.tkhd.alternate_group = ALTERNATE_AUDIO;
         }
-        trak.edts = Some(edits(start, duration, timeline.media_start));
+        trak.edts = Some(edits(start, duration, times.media_start));
         trak.mdia.mdhd.duration = track.ticks;
-        // The user data describes the writer of the fragments.
+        // FFmpeg's metadata about the fragmented file.
         trak.udta = None;
         let stbl = &mut trak.mdia.minf.stbl;
         let ticks = runs(track.samples.iter().map(|sample| sample.ticks));
-        let offsets = runs(track.samples.iter().map(|sample| i64::from(sample.offset) + timeline.delay));
+        let offsets = runs(track.samples.iter().map(|sample| i64::from(sample.offset) + times.delay));
         let sync = track.samples.iter().zip(1..).filter(|(sample, _)| sample.sync).map(|(_, number)| number);
         stbl.stts.entries = ticks
             .into_iter()
@@ -398,14 +402,14 @@ fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
                 .map(|(sample_count, sample_offset)| CttsEntry { sample_count, sample_offset })
                 .collect(),
         });
-        // Without this table, every sample counts as a sync sample.
+        // Without this table every sample is a sync sample.
         stbl.stss = track.samples.iter().any(|sample| !sample.sync).then(|| Stss { entries: sync.collect() });
         stbl.stsz = Stsz {
             samples: StszSamples::Different {
                 sizes: track.samples.iter().map(|sample| sample.bytes).collect(),
             },
         };
-        (stbl.stsc, stbl.stco, stbl.co64) = places(index, chunks, first_sample);
+        (stbl.stsc, stbl.stco, stbl.co64) = chunk_tables(index, chunks, first_sample);
         moov.mvhd.duration = moov.mvhd.duration.max(trak.tkhd.duration);
         moov.trak.push(trak);
     }
@@ -416,7 +420,7 @@ fn movie(tracks: &[Track], chunks: &[Chunk], first_sample: u64) -> Moov {
     moov
 }
 
-/// An empty edit until the track begins, then an edit with the track from its first sample on.
+/// Edit list: an empty edit until the track starts, then the track from its first sample.
 fn edits(start: u64, duration: u64, media_start: u64) -> Edts {
     let edit = |segment_duration, media_time| ElstEntry {
         segment_duration,
@@ -428,17 +432,21 @@ fn edits(start: u64, duration: u64, media_start: u64) -> Edts {
     Edts { elst: Some(Elst { entries: nothing.into_iter().chain([track]).collect() }) }
 }
 
-/// The positions of a track's chunks in the file, and the number of samples in each.
-fn places(track: usize, chunks: &[Chunk], first_sample: u64) -> (Stsc, Option<Stco>, Option<Co64>) {
-    let mut place = first_sample;
+/// The chunk tables of a track: samples per chunk, and chunk offsets of 32 or 64 bits.
+fn chunk_tables(
+    track: usize,
+    chunks: &[RemuxChunk],
+    first_sample: u64,
+) -> (Stsc, Option<Stco>, Option<Co64>) {
+    let mut offset = first_sample;
     let mut offsets = Vec::new();
     let mut counts = Vec::new();
     for chunk in chunks {
         if chunk.track == track {
-            offsets.push(place);
+            offsets.push(offset);
             counts.push(chunk.samples);
         }
-        place += chunk.bytes;
+        offset += chunk.bytes;
     }
     let mut first_chunk = 1;
     let mut entries = Vec::new();
@@ -458,7 +466,7 @@ fn places(track: usize, chunks: &[Chunk], first_sample: u64) -> (Stsc, Option<St
     }
 }
 
-/// Run lengths: each value with the number of its consecutive occurrences.
+/// Run-length encodes values.
 fn runs<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<(u32, T)> {
     let mut runs: Vec<(u32, T)> = Vec::new();
     for value in values {

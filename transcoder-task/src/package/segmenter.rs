@@ -22,7 +22,7 @@ use vidstreamx_isobmff::{
 
 use crate::plan::segmentation::Boundaries;
 
-use super::init_segment::{CmafError, Init, Track};
+use super::init_segment::{CmafError, Init, TrackHeader};
 
 /// Largest segment in bytes: 10 seconds at 200 Mbit/s.
 const LARGEST_SEGMENT: usize = 256 << 20;
@@ -72,7 +72,7 @@ pub(crate) fn outputs<R: AsyncRead + Unpin>(
 pub(super) struct Segmenter<R> {
     reader: R,
     boundaries: Boundaries,
-    track: Option<Track>,
+    track: Option<TrackHeader>,
     open: Option<Open>,
     ready: VecDeque<Segment>,
     pub(super) next_number: usize,
@@ -153,7 +153,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
     async fn add(
         &mut self,
         fragment: &Fragment,
-        track: Track,
+        track: TrackHeader,
         mdat: &StreamedHeader,
     ) -> Result<(), CmafError> {
         let seconds = |ticks: u64| ticks as f64 / f64::from(track.timescale);

@@ -135,7 +135,7 @@ impl Stills {
         size: (u32, u32),
         duration_seconds: f64,
     ) -> Result<Option<Storyboard>, FfmpegError> {
-        let layout = Layout::new(self, size, duration_seconds);
+        let layout = SheetLayout::new(self, size, duration_seconds);
         if layout.tiles == 0 {
             return Ok(None);
         }
@@ -203,7 +203,7 @@ impl JpegStream {
 
 /// Positions and times of the tiles on the sheet.
 #[derive(Debug, PartialEq)]
-struct Layout {
+struct SheetLayout {
     tiles: usize,
     /// In pixels.
     width: u32,
@@ -213,7 +213,7 @@ struct Layout {
     end_seconds: f64,
 }
 
-impl Layout {
+impl SheetLayout {
     fn new(stills: &Stills, (width, height): (u32, u32), duration_seconds: f64) -> Self {
         let interval_seconds = stills.interval_seconds;
         // Only tiles that begin before the end of the video, with a margin for rounding.
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn one_cue_per_tile_until_the_end() {
-        let layout = Layout::new(&stills(&[0; 12]), (406, 720), 11.4);
+        let layout = SheetLayout::new(&stills(&[0; 12]), (406, 720), 11.4);
         assert_eq!((layout.width, layout.height, layout.columns()), (90, 160, 10));
         let vtt = layout.vtt();
         assert!(vtt.starts_with(
@@ -345,8 +345,8 @@ mod tests {
             ),
             "{vtt}"
         );
-        assert_eq!(Layout::new(&stills(&[0; 4]), (1280, 720), 3.0).tiles, 3);
-        assert_eq!(Layout::new(&stills(&[0; 4]), (1280, 720), 0.0).end_seconds, 4.0);
+        assert_eq!(SheetLayout::new(&stills(&[0; 4]), (1280, 720), 3.0).tiles, 3);
+        assert_eq!(SheetLayout::new(&stills(&[0; 4]), (1280, 720), 0.0).end_seconds, 4.0);
     }
 
     proptest! {
@@ -354,7 +354,7 @@ mod tests {
         fn tiles_fit_and_cues_follow_each_other(
             count in 1_usize..=100, duration in 0.0_f64..200.0, width in 1_u32..4096, height in 1_u32..4096,
         ) {
-            let layout = Layout::new(&stills(&vec![0; count]), (width, height), duration);
+            let layout = SheetLayout::new(&stills(&vec![0; count]), (width, height), duration);
             prop_assert!(layout.tiles >= 1 && layout.tiles <= count);
             prop_assert!(layout.width <= 160 && layout.height <= 160);
             prop_assert!(layout.width.is_multiple_of(2) && layout.height.is_multiple_of(2));

@@ -33,7 +33,7 @@ struct Cue {
 
 /// All cues of one subtitle track.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Track {
+pub(crate) struct TextTrack {
     /// In order of start times.
     cues: Vec<Cue>,
     /// True if text was dropped because of a limit.
@@ -42,14 +42,14 @@ pub(crate) struct Track {
 
 /// An HLS segment of a track.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Segment {
+pub(crate) struct SubtitleSegment {
     pub(crate) start_seconds: f64,
     pub(crate) duration_seconds: f64,
     /// A WebVTT file, whose times count from the beginning of the video.
     pub(crate) text: String,
 }
 
-impl Track {
+impl TextTrack {
     /// Reads FFmpeg's WebVTT to the end of the pipe.
     ///
     /// # Errors
@@ -118,7 +118,11 @@ impl Track {
 
     /// The track's HLS segments. They begin at some of the `boundaries`, the start times of video segments in
     /// seconds, and end at `end_seconds`. A cue is in every segment that it overlaps.
-    pub(crate) fn segments(&self, boundaries: &[f64], end_seconds: f64) -> impl Iterator<Item = Segment> {
+    pub(crate) fn segments(
+        &self,
+        boundaries: &[f64],
+        end_seconds: f64,
+    ) -> impl Iterator<Item = SubtitleSegment> {
         let mut starts = vec![0.0];
         for boundary in boundaries.iter().copied().filter(|boundary| *boundary < end_seconds) {
             // A boundary may be one frame early.
@@ -131,7 +135,7 @@ impl Track {
             let (from, to) = (milliseconds(start), milliseconds(end));
             let before = self.cues.partition_point(|cue| cue.start < to);
             let cues = self.cues[..before].iter().filter(|cue| cue.end > from);
-            Segment {
+            SubtitleSegment {
                 start_seconds: start,
                 duration_seconds: (end - start).max(0.0),
                 // Cue times are the media's own times, which begin at 0 in every rendition.
@@ -217,13 +221,13 @@ mod tests {
 
     use super::*;
 
-    fn cues(track: &Track) -> Vec<(u64, u64, &str)> {
+    fn cues(track: &TextTrack) -> Vec<(u64, u64, &str)> {
         track.cues.iter().map(|cue| (cue.start, cue.end, cue.text.as_str())).collect()
     }
 
     #[test]
     fn cues_with_short_and_long_timestamps() {
-        let track = Track::parse(
+        let track = TextTrack::parse(
             "WEBVTT\n\n00:00.500 --> 00:02.000\nFirst line, with <i>markup</i>\n\n\
              01:00:02.500 --> 123:00:05.000 align:start\nZweite Zeile: äöü 你好\nnext line\n",
         );
@@ -239,7 +243,7 @@ mod tests {
 
     #[test]
     fn text_is_escaped() {
-        let track = Track::parse(
+        let track = TextTrack::parse(
             "WEBVTT\n\n00:01.000 --> 00:02.000\na <script>x</script> & b\\h< c --> d\n\n\
              two --> three\n\n\n1:2 --> 3:4\n<b>bold\u{0}</b></i>\r\n\n00:03.000 --> 00:03.000\nnever\n\n\
              00:04.000 --> 00:05.000\n\n",
@@ -254,27 +258,27 @@ mod tests {
             )]
         );
         for nothing in ["", "WEBVTT\n", "text\n\nmore", "00:-1.000 --> 00:02.000\nx", "é:é.éé --> x"] {
-            assert!(Track::parse(nothing).is_empty(), "{nothing}");
+            assert!(TextTrack::parse(nothing).is_empty(), "{nothing}");
         }
     }
 
     #[tokio::test]
     async fn limits_bound_the_text_of_an_upload() {
         let cue = |text: &str| format!("\n00:00:00.000 --> 10:00:00.000\n{text}\n");
-        let track = Track::parse(&cue("x").repeat(1000));
+        let track = TextTrack::parse(&cue("x").repeat(1000));
         assert_eq!((track.cues.len(), track.truncated), (MAX_CONCURRENT_CUES, true));
-        let track = Track::parse(&cue(&"long line\n".repeat(1000)));
+        let track = TextTrack::parse(&cue(&"long line\n".repeat(1000)));
         assert!(track.cues[0].text.len() <= MAX_CUE_BYTES && track.truncated);
         let endless = cue("x").repeat(200_000);
         assert!(endless.len() as u64 > MAX_BYTES);
         let mut rest = endless.as_bytes();
-        assert!(Track::read(&mut rest).await.unwrap().truncated);
+        assert!(TextTrack::read(&mut rest).await.unwrap().truncated);
         assert!(rest.is_empty(), "the pipe must be read to its end");
     }
 
     #[test]
     fn segments_begin_at_video_segments() {
-        let track = Track::parse(
+        let track = TextTrack::parse(
             "\n00:30.000 --> 00:32.000\nup to it\n\n00:31.000 --> 00:33.000\nover the boundary\n\n00:40.000 --> 00:41.000\nb\n",
         );
         let boundaries: Vec<f64> = (0..20).map(|number| f64::from(number) * 4.0).collect();
@@ -295,8 +299,10 @@ mod tests {
     #[test]
     fn six_second_boundaries_that_are_a_frame_early_make_segments_of_thirty_seconds() {
         let boundaries: Vec<f64> = (0..20).map(|number| f64::from(number) * 6.0 - 0.02).collect();
-        let spans: Vec<_> =
-            Track::parse("").segments(&boundaries, 70.0).map(|part| part.duration_seconds.round()).collect();
+        let spans: Vec<_> = TextTrack::parse("")
+            .segments(&boundaries, 70.0)
+            .map(|part| part.duration_seconds.round())
+            .collect();
         assert_eq!(spans, [30.0, 30.0, 10.0]);
     }
 
@@ -312,7 +318,7 @@ mod tests {
                     format!("\n{} --> {}\n#{number}#\n", stamp(*start), stamp(start + length))
                 })
                 .collect();
-            let track = Track::parse(&text);
+            let track = TextTrack::parse(&text);
             prop_assert_eq!(track.cues.len(), cues.len());
             let boundaries: Vec<f64> = (0..300).map(|number| f64::from(number) * step).collect();
             let mut at = 0.0;
@@ -330,7 +336,7 @@ mod tests {
 
         #[test]
         fn no_text_can_break_out_of_its_cue(text in "(?s)(.|\n|<|>|&|-->|<b>|\\\\h|00:01.000 --> 00:02.000){0,40}") {
-            let track = Track::parse(&format!("WEBVTT\n\n00:00.000 --> 00:09.000\n{text}\n"));
+            let track = TextTrack::parse(&format!("WEBVTT\n\n00:00.000 --> 00:09.000\n{text}\n"));
             for line in track.cues.iter().flat_map(|cue| cue.text.lines()) {
                 prop_assert!(!line.is_empty() && !line.contains("-->"));
                 let without_tags = TAGS.iter().fold(line.to_owned(), |line, tag| line.replace(tag, ""));
@@ -347,7 +353,7 @@ mod tests {
             ["-loglevel", "error", "-f", "srt", "-i", "pipe:0", "-c:s", "webvtt", "-f", "webvtt", "pipe:1"];
         let (arguments, input) = (arguments.map(str::to_owned), [Bytes::from(srt)]);
         let output = crate::process::convert(&arguments, &input, Duration::from_secs(30)).await.unwrap();
-        let track = Track::read(&output[..]).await.unwrap();
+        let track = TextTrack::read(&output[..]).await.unwrap();
         assert_eq!(
             cues(&track),
             [(20_000, 22_500, "late <i>text</i> &amp; more"), (3_621_000, 3_640_000, "line\nline")]

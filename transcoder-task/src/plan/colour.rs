@@ -43,14 +43,14 @@ pub(crate) struct Tags<'a> {
 /// The meaning of a source's colour values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Colour {
-    pub(crate) layout: Layout,
+    pub(crate) layout: PixelLayout,
     pub(crate) full: bool,
     /// The signal to convert by a lookup table; absent if only matrix and range may differ from BT.709.
     pub(crate) signal: Option<Signal>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Layout {
+pub(crate) enum PixelLayout {
     Rgb,
     Grey,
     Yuv(Matrix),
@@ -108,11 +108,11 @@ impl Colour {
         let format = tags.pixel_format;
         let rgb = ["gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal8"];
         let layout = if rgb.iter().any(|name| format.starts_with(name)) {
-            Layout::Rgb
+            PixelLayout::Rgb
         } else if format.starts_with("gray") {
-            Layout::Grey
+            PixelLayout::Grey
         } else {
-            Layout::Yuv(matrix(tags, signal))
+            PixelLayout::Yuv(matrix(tags, signal))
         };
         let full = tags.full_range || format.starts_with("yuvj");
         Self { layout, full, signal }
@@ -121,7 +121,7 @@ impl Colour {
     /// Returns true if every player displays it correctly without conversion.
     #[must_use]
     pub(crate) fn needs_no_conversion(self) -> bool {
-        self.signal.is_none() && !self.full && matches!(self.layout, Layout::Yuv(_))
+        self.signal.is_none() && !self.full && matches!(self.layout, PixelLayout::Yuv(_))
     }
 }
 
@@ -207,7 +207,7 @@ pub(crate) mod tests {
     #[test]
     fn small_untagged_video_is_bt601() {
         let matrix = |width, height| match Colour::of(&Tags { width, height, ..HD }).layout {
-            Layout::Yuv(matrix) => matrix,
+            PixelLayout::Yuv(matrix) => matrix,
             other => panic!("{other:?}"),
         };
         assert_eq!(matrix(720, 576), Matrix::Bt601);
@@ -225,7 +225,7 @@ pub(crate) mod tests {
             full_range: true,
             ..HD
         };
-        let expected = Colour { layout: Layout::Yuv(Matrix::Bt601), full: true, signal: None };
+        let expected = Colour { layout: PixelLayout::Yuv(Matrix::Bt601), full: true, signal: None };
         assert_eq!(Colour::of(&tags), expected);
     }
 

@@ -165,7 +165,7 @@ fn the_top_rung_is_copied_if_the_source_fits_it() {
     assert!(!copies(Video { interlaced: true, ..good.clone() }, 3_000.0));
     assert!(!copies(Video { pixel_aspect: 4.0 / 3.0, ..video(1440, 1080) }, 3_000.0));
     assert!(!copies(Video { pixel_format: "yuv420p10le".into(), ..good.clone() }, 3_000.0));
-    let tagged = |change: fn(&mut crate::analysis::media::Colour)| {
+    let tagged = |change: fn(&mut crate::analysis::media::ColourDescription)| {
         let mut video = good.clone();
         change(&mut video.colour);
         video

@@ -336,7 +336,7 @@ mod tests {
     const FOLDER: &str = "job/plan";
     const MEDIA: CachePolicy = CachePolicy::Immutable("video/mp4");
 
-    struct Stream {
+    struct StoredStream {
         folder: TempDir,
         store: Store,
         checkpoint: Checkpoint,
@@ -346,7 +346,7 @@ mod tests {
         ["video/240p", "audio/und"].map(|track| format!("{FOLDER}/{track}")).into()
     }
 
-    impl Stream {
+    impl StoredStream {
         /// A rung and its audio with this many published segments each.
         async fn of(segments: [usize; 2]) -> Self {
             let folder = tempfile::tempdir().unwrap();
@@ -411,7 +411,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_written_checkpoint_is_found_again() {
-        let mut stream = Stream::of([150, 140]).await;
+        let mut stream = StoredStream::of([150, 140]).await;
         stream.checkpoint.save(&[still(2)]).await.unwrap();
         let recovered = stream.recovered().await.unwrap();
         assert_eq!(recovered.stills, stills(&[0, 1, 2]));
@@ -423,7 +423,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_a_checkpoint_nothing_is_recovered() {
-        let stream = Stream::of([3, 3]).await;
+        let stream = StoredStream::of([3, 3]).await;
         let of_another_plan = ["job/other/video/240p".to_owned()];
         let of_another_plan =
             PriorOutput::find(&stream.store, "job/other", &of_another_plan, 1, Stills::every(1.0))
@@ -440,7 +440,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_changed_segment_ends_the_recovered_output() {
-        let stream = Stream::of([6, 6]).await;
+        let stream = StoredStream::of([6, 6]).await;
         std::fs::write(stream.path("video/240p/seg-00004.m4s"), "corrupt").unwrap();
         assert_eq!(stream.lengths().await, Some([4, 6]));
         std::fs::remove_file(stream.path("audio/und/seg-00002.m4s")).unwrap();
@@ -451,7 +451,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_edited_checkpoint_file_is_ignored() {
-        let stream = Stream::of([70, 70]).await;
+        let stream = StoredStream::of([70, 70]).await;
         let path = stream.path("checkpoint/00001.json");
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, text.replacen("100", "101", 1)).unwrap();
@@ -462,7 +462,7 @@ mod tests {
 
     #[tokio::test]
     async fn audio_of_two_attempts_with_different_cuts_is_not_joined() {
-        let mut stream = Stream::of([66, 66]).await;
+        let mut stream = StoredStream::of([66, 66]).await;
         let mut recovered = stream.recovered().await.unwrap();
         recovered.tracks[1].entries.truncate(63);
         stream.checkpoint.resume(&recovered);
@@ -477,7 +477,7 @@ mod tests {
 
     #[tokio::test]
     async fn stills_are_recovered_up_to_the_first_missing_one() {
-        let mut stream = Stream::of([1, 1]).await;
+        let mut stream = StoredStream::of([1, 1]).await;
         for number in [2, 3] {
             stream.checkpoint.save(&[still(number)]).await.unwrap();
         }

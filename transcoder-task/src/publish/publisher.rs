@@ -291,7 +291,7 @@ impl Publisher {
     pub(crate) async fn put_subtitles(
         &mut self,
         rendition: SubtitleRendition,
-        track: &webvtt::Track,
+        track: &webvtt::TextTrack,
     ) -> Result<(), StoreError> {
         let folder = format!("subtitles/{}", rendition.name);
         self.put_in_folder(&format!("{folder}/{}", file_names::TEXT_NAME), WEBVTT, track.whole().into())

@@ -92,7 +92,7 @@ impl Reader {
     }
 
     fn chunks(&self, window: ReadWindow) -> impl Stream<Item = Result<Bytes, S3Error>> + use<> {
-        let state = (self.clone(), window, VecDeque::<Part>::new());
+        let state = (self.clone(), window, VecDeque::<ChunkPart>::new());
         stream::try_unfold(state, |(reader, mut window, mut in_flight)| async move {
             while let Some(end) = window.chunk(in_flight.iter().map(|part| part.length).sum()) {
                 let part = reader.part(window.next, end);
@@ -107,10 +107,10 @@ impl Reader {
     }
 
     /// The part from `start` to at most `end`: from the cache, or requested up to the next cached chunk.
-    fn part(&self, start: u64, end: u64) -> Part {
+    fn part(&self, start: u64, end: u64) -> ChunkPart {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(chunk) = cache.over(start) {
-            return Part { start, length: chunk.end.min(end) - start, chunk };
+            return ChunkPart { start, length: chunk.end.min(end) - start, chunk };
         }
         let end = cache.next_after(start).map_or(end, |next| next.min(end));
         let object = self.object.clone();
@@ -123,7 +123,7 @@ impl Reader {
             async move { task.await.unwrap_or_else(|error| Err(transient(&object, error.to_string()))) };
         let chunk = Chunk { start, end, content: content.boxed().shared() };
         cache.keep(chunk.clone());
-        Part { start, length: end - start, chunk }
+        ChunkPart { start, length: end - start, chunk }
     }
 }
 
@@ -136,13 +136,13 @@ struct Chunk {
 }
 
 /// The part of a chunk that one read needs.
-struct Part {
+struct ChunkPart {
     start: u64,
     length: u64,
     chunk: Chunk,
 }
 
-impl Part {
+impl ChunkPart {
     async fn bytes(self) -> Result<Bytes, S3Error> {
         let content = self.chunk.content.await?;
         let from = self.start - self.chunk.start;

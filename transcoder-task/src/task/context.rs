@@ -11,7 +11,7 @@ use vidstreamx_job::{Job, JobId, Layout, S3Uri, Source};
 use crate::{
     config::{
         profile::Profile,
-        settings::{Input, Output, Work},
+        settings::{InputLocation, OutputLocation, Work},
     },
     error::TaskError,
     source::object::PinnedObject,
@@ -50,16 +50,16 @@ impl TaskContext {
             Work::Job(job) => Ok(Self::for_job(*job).await),
             Work::CommandLine { input, output } => {
                 let store = match output {
-                    Output::Folder(folder) => Store::Folder(folder),
-                    Output::Prefix(S3Uri { bucket: name, path }) => Store::Bucket(Bucket {
+                    OutputLocation::Folder(folder) => Store::Folder(folder),
+                    OutputLocation::Prefix(S3Uri { bucket: name, path }) => Store::Bucket(Bucket {
                         client: s3::client().await,
                         name,
                         prefix: path.trim_end_matches('/').into(),
                     }),
                 };
                 match input {
-                    Input::Object(uri) => Self::for_object(&uri, store, profile).await,
-                    Input::File(path) => Self::for_file(&path, store, profile),
+                    InputLocation::Object(uri) => Self::for_object(&uri, store, profile).await,
+                    InputLocation::File(path) => Self::for_file(&path, store, profile),
                 }
             }
         }

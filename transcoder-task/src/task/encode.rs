@@ -35,7 +35,7 @@ const STILLS_BUFFER: usize = 100;
 pub(super) struct Encoded {
     pub(super) stills: Option<Stills>,
     /// In the plan's order.
-    pub(super) subtitles: Vec<webvtt::Track>,
+    pub(super) subtitles: Vec<webvtt::TextTrack>,
     /// Number of decoding errors, each at one place of the source.
     pub(super) damaged: u64,
 }
@@ -139,10 +139,10 @@ async fn read_stills(
     Ok(Some(stills.await.map_err(failed)?))
 }
 
-async fn read_subtitles(pipes: Vec<pipe::Receiver>) -> Result<Vec<webvtt::Track>, PublishError> {
+async fn read_subtitles(pipes: Vec<pipe::Receiver>) -> Result<Vec<webvtt::TextTrack>, PublishError> {
     let failed = |error: std::io::Error| PublishError::Output {
         rendition: "subtitles".into(),
         reason: error.to_string(),
     };
-    try_join_all(pipes.into_iter().map(webvtt::Track::read)).await.map_err(failed)
+    try_join_all(pipes.into_iter().map(webvtt::TextTrack::read)).await.map_err(failed)
 }

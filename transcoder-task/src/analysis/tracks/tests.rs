@@ -119,7 +119,7 @@ fn tags_may_repeat_and_need_not_be_utf8() {
 
 #[test]
 fn program_names_are_not_titles() {
-    let of = |name: &str| title(&Tags { handler_name: Some(name.into()), ..Tags::default() });
+    let of = |name: &str| title(&MetadataTags { handler_name: Some(name.into()), ..MetadataTags::default() });
     for name in [
         "SoundHandler",
         "SoundHandle",
@@ -184,7 +184,9 @@ fn bits_of_pixel_formats() {
 fn dynamic_ranges_and_their_names() {
     let of = |transfer: &str, dolby_vision| {
         let transfer = non_empty(Some(transfer));
-        Colour { transfer, dolby_vision, ..Colour::default() }.dynamic_range().to_string()
+        ColourDescription { transfer, dolby_vision, ..ColourDescription::default() }
+            .dynamic_range()
+            .to_string()
     };
     assert_eq!([of("unknown", None), of("bt2020-10", None)], ["sdr", "sdr"]);
     assert_eq!([of("smpte2084", None), of("arib-std-b67", None)], ["hdr10", "hlg"]);

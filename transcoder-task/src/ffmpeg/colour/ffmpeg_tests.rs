@@ -10,10 +10,10 @@ use serde_json::Value;
 use crate::plan::colour::{Colour, Tags};
 
 /// R'G'B' of BT.709, full range, 8 bits.
-type Rgb = [u8; 3];
+type Rgb8 = [u8; 3];
 
 /// The colours of test clips, in vertical bands from left to right.
-const BANDS: [Rgb; 8] = [
+const BANDS: [Rgb8; 8] = [
     [235, 235, 235],
     [180, 180, 180],
     [16, 16, 16],
@@ -106,7 +106,7 @@ impl Clip {
     }
 
     /// The colours of the bands in a rung, decoded as the rung's tags say.
-    fn shown(&self) -> Vec<Rgb> {
+    fn shown(&self) -> Vec<Rgb8> {
         let colour = colour_of(&self.path);
         let cube = self.folder.path().join("table.cube");
         std::fs::write(&cube, super::cube(colour).unwrap_or_default()).unwrap();
@@ -132,12 +132,12 @@ impl Clip {
 }
 
 /// The interleaved pixels of a frame.
-fn frame(pixel: impl Fn(Rgb, usize) -> Vec<u8>) -> Vec<u8> {
+fn frame(pixel: impl Fn(Rgb8, usize) -> Vec<u8>) -> Vec<u8> {
     let row = (0..WIDTH).flat_map(|x| pixel(BANDS[x / BAND_WIDTH], x)).collect::<Vec<_>>();
     row.repeat(HEIGHT)
 }
 
-fn assert_near(shown: &[Rgb], expected: &[Rgb], tolerance: u8) {
+fn assert_near(shown: &[Rgb8], expected: &[Rgb8], tolerance: u8) {
     for (shown, expected) in shown.iter().zip(expected) {
         let far = shown.iter().zip(expected).any(|(a, b)| a.abs_diff(*b) > tolerance);
         assert!(!far, "{shown:?} instead of {expected:?}");
@@ -189,17 +189,17 @@ fn grey_keeps_its_levels() {
     }
 }
 
-type Matrix = [[f64; 3]; 3];
+type Matrix3 = [[f64; 3]; 3];
 
 /// BT.2087-0: linear BT.709 to BT.2020.
-const BT2020_OF_709: Matrix = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]];
+const BT2020_OF_709: Matrix3 = [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]];
 
-fn apply(matrix: Matrix, vector: [f64; 3]) -> [f64; 3] {
+fn apply(matrix: Matrix3, vector: [f64; 3]) -> [f64; 3] {
     matrix.map(|row| row[0] * vector[0] + row[1] * vector[1] + row[2] * vector[2])
 }
 
 /// Light of an SDR display whose white is at 203 cd/m², in BT.2020.
-fn light(rgb: Rgb) -> [f64; 3] {
+fn light(rgb: Rgb8) -> [f64; 3] {
     apply(BT2020_OF_709, rgb.map(|code| 203.0 * (f64::from(code) / 255.0).powf(2.4)))
 }
 
@@ -232,17 +232,17 @@ fn yuv([r, g, b]: [f64; 3]) -> [u16; 3] {
 
 /// Full-range 10-bit IPTPQc2 by the published formulas: IPT of Ebner and Fairchild with 2 % crosstalk.
 fn ipt(light: [f64; 3]) -> [u16; 3] {
-    const XYZ: Matrix = [[0.6370, 0.1446, 0.1689], [0.2627, 0.6780, 0.0593], [0.0, 0.0281, 1.0610]];
-    const LMS: Matrix = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
-    const CROSSTALK: Matrix = [[0.96, 0.02, 0.02], [0.02, 0.96, 0.02], [0.02, 0.02, 0.96]];
-    const IPT: Matrix = [[0.4, 0.4, 0.2], [4.455, -4.851, 0.396], [0.8056, 0.3572, -1.1628]];
+    const XYZ: Matrix3 = [[0.6370, 0.1446, 0.1689], [0.2627, 0.6780, 0.0593], [0.0, 0.0281, 1.0610]];
+    const LMS: Matrix3 = [[0.4002, 0.7076, -0.0808], [-0.2263, 1.1653, 0.0457], [0.0, 0.0, 0.9182]];
+    const CROSSTALK: Matrix3 = [[0.96, 0.02, 0.02], [0.02, 0.96, 0.02], [0.02, 0.02, 0.96]];
+    const IPT: Matrix3 = [[0.4, 0.4, 0.2], [4.455, -4.851, 0.396], [0.8056, 0.3572, -1.1628]];
     let lms = apply(CROSSTALK, apply(LMS, apply(XYZ, light))).map(pq);
     let [i, p, t] = apply(IPT, lms);
     [i, p + 512.0 / 1023.0, t + 512.0 / 1023.0].map(|plane| (1023.0 * plane).round() as u16)
 }
 
 /// Colours that tone mapping keeps: none above 64 cd/m², none near the edge of BT.709.
-const DIM: [Rgb; 8] = [
+const DIM: [Rgb8; 8] = [
     [150, 150, 150],
     [100, 100, 100],
     [20, 20, 20],

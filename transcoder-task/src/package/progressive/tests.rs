@@ -27,8 +27,8 @@ async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments:
     let outputs: Vec<_> =
         segmenter::outputs(output.stdout.as_slice(), boundaries, 0).try_collect().await.unwrap();
     let segments = outputs.len() - 1;
-    for piece in outputs {
-        let (name, bytes) = match piece {
+    for output in outputs {
+        let (name, bytes) = match output {
             Output::Init(init) => (file_names::INIT_NAME.to_owned(), init.bytes),
             Output::Segment(segment) => (file_names::segment_name(segment.number), segment.bytes),
         };
@@ -207,16 +207,16 @@ async fn a_segment_that_changes_during_the_remux_is_an_error() {
     let store = Store::Folder(folder.path().to_owned());
     let rung = publish_rung(&store).await;
     let chunk =
-        |bytes| Chunk { track: 0, path: segment_path(&rung, 0), start_seconds: 0.0, bytes, samples: 1 };
+        |bytes| RemuxChunk { track: 0, path: segment_path(&rung, 0), start_seconds: 0.0, bytes, samples: 1 };
     let error = samples(&store, &[chunk(1)], &|_| ()).try_collect::<Vec<_>>().await.unwrap_err();
     assert!(matches!(error, Mp4Error::Gone(_)), "{error}");
 }
 
-fn track() -> Track {
+fn track() -> RemuxTrack {
     let defaults = SampleDefaults { duration: 100, size: 10, flags: 0 };
     let mut trak = Trak::default();
     trak.mdia.mdhd.timescale = 1000;
-    Track { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() }
+    RemuxTrack { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() }
 }
 
 fn fragment(start: u64, offsets: &[i64]) -> Moof {
@@ -247,8 +247,8 @@ fn samples_are_shown_after_decoding_and_on_time() {
     let mut track = track();
     // Shown at 500, 800, 600, 700.
     track.add_fragment(&fragment(500, &[0, 200, -100, -100])).unwrap();
-    let timeline = Timeline { delay: 100, start: 500, media_start: 100, duration: 400 };
-    assert_eq!(track.timeline(), timeline);
+    let times = TrackTimes { delay: 100, start: 500, media_start: 100, duration: 400 };
+    assert_eq!(track.times(), times);
     let moov = movie(&[track], &[], 0);
     let stbl = &moov.trak[0].mdia.minf.stbl;
     let offsets: Vec<_> = stbl.ctts.iter().flat_map(|ctts| &ctts.entries).collect();
@@ -273,12 +273,13 @@ fn sync_samples_are_those_of_the_segments() {
 
 #[test]
 fn samples_beyond_four_gigabytes_are_found() {
-    let chunk = |track, bytes| Chunk { track, path: String::new(), start_seconds: 0.0, bytes, samples: 7 };
+    let chunk =
+        |track, bytes| RemuxChunk { track, path: String::new(), start_seconds: 0.0, bytes, samples: 7 };
     let chunks = [chunk(0, 5 << 30), chunk(1, 1000), chunk(1, 1000), chunk(0, 1)];
-    let (stsc, short, long) = places(1, &chunks, 100);
+    let (stsc, short, long) = chunk_tables(1, &chunks, 100);
     assert_eq!(stsc.entries.len(), 1);
     assert_eq!((short, long), (None, Some(Co64 { entries: vec![(5 << 30) + 100, (5 << 30) + 1100] })));
-    let (_, short, _) = places(1, &chunks[1..], 100);
+    let (_, short, _) = chunk_tables(1, &chunks[1..], 100);
     assert_eq!(short, Some(Stco { entries: vec![100, 1100] }));
     let head = head(&[], &chunks).unwrap();
     // A box of more than 4 GiB has size 1, and its real size after its type.
