@@ -15,4 +15,5 @@ pub(crate) mod progressive;
 pub(crate) mod segmenter;
 pub(crate) mod splice;
 pub(crate) mod stills;
+pub(crate) mod storyboard;
 pub(crate) mod webvtt;

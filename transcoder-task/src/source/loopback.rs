@@ -30,7 +30,7 @@ use tokio::{
     sync::watch,
     task::JoinHandle,
 };
-
+use tracing::Instrument;
 use vidstreamx_job::DEMUXERS;
 
 use crate::{
@@ -137,7 +137,8 @@ impl ServedObject {
         let url = format!("http://{}{path}", listener.local_addr()?);
         let failure = Failure::default();
         let reader = Reader::new(object);
-        let server = tokio::spawn(serve(listener, path, reader.clone(), failure.clone()));
+        let server = serve(listener, path, reader.clone(), failure.clone());
+        let server = tokio::spawn(server.in_current_span());
         Ok(Self { reader, url, failure, server })
     }
 }
@@ -169,7 +170,7 @@ async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: F
         // Without this, a short body waits for the delayed acknowledgement of its header.
         let _ = connection.set_nodelay(true);
         let (path, reader, failure) = (path.clone(), reader.clone(), failure.clone());
-        tokio::spawn(async move {
+        let serve_connection = async move {
             let service = service_fn(move |request| {
                 let response = respond(&request, &path, &reader, &failure);
                 async move { Ok::<_, Infallible>(response) }
@@ -179,7 +180,8 @@ async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: F
                 .max_buf_size(WRITE_BUFFER)
                 .serve_connection(TokioIo::new(connection), service)
                 .await;
-        });
+        };
+        tokio::spawn(serve_connection.in_current_span());
     }
 }
 

@@ -5,7 +5,7 @@ use futures::TryFutureExt;
 use crate::{
     error::TaskError,
     ffmpeg::arguments,
-    package::stills::{SHEET_NAME, Stills},
+    package::{stills::Stills, storyboard::SHEET_NAME},
     plan::model::Plan,
     publish::{publisher::Publisher, verify},
 };

@@ -1,10 +1,12 @@
 //! Runs FFmpeg and ffprobe; the only place that starts processes.
 //!
 //! A process has its own group and an environment without credentials. Its outputs are pipes. The last lines
-//! of its stderr are kept for errors. It is terminated before it is killed.
+//! of its stderr ([`messages`]) are kept for its [`error`]. It is terminated before it is killed.
+
+mod error;
+mod messages;
 
 use std::{
-    collections::VecDeque,
     os::{fd::RawFd, unix::process::ExitStatusExt},
     pin::pin,
     process::{ExitStatus, Stdio},
@@ -16,12 +18,16 @@ use command_fds::{CommandFdExt, FdMapping};
 use futures::future::try_join_all;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::unix::pipe,
-    process::{Child, ChildStderr, Command},
+    process::{Child, Command},
     task::JoinHandle,
 };
-use vidstreamx_job::Exit;
+use tracing::Instrument;
+
+use messages::{Messages, failure, read_messages};
+
+pub(crate) use error::FfmpegError;
 
 /// The first file descriptor after stdin, stdout and stderr.
 pub(crate) const FIRST_PIPE_FD: RawFd = 3;
@@ -29,46 +35,6 @@ pub(crate) const FIRST_PIPE_FD: RawFd = 3;
 const GRACE: Duration = Duration::from_secs(5);
 /// A process that ends within this time after its pipes have closed has ended by itself.
 const ALREADY_ENDED: Duration = Duration::from_millis(500);
-/// Lines of stderr that are kept for errors.
-const KEPT_LINES: usize = 20;
-/// Longest line of stderr. A hostile file can make FFmpeg write endless lines.
-const LONGEST_LINE: u64 = 4096;
-
-/// A failed FFmpeg process.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum FfmpegError {
-    /// It cannot be started, or the system has no pipe.
-    #[error("cannot run ffmpeg: {0} (is it installed?)")]
-    Run(std::io::Error),
-    /// The source is unusable. The text is for the uploader.
-    #[error("{0}")]
-    Source(String),
-    #[error("ffmpeg was killed, most likely for lack of memory")]
-    Killed,
-    /// Any other failure.
-    #[error("ffmpeg failed ({status}): {complaint}")]
-    Failed {
-        /// Exit code or signal.
-        status: ExitStatus,
-        /// Last line of its stderr.
-        complaint: String,
-    },
-    #[error("ffmpeg made no progress for {0} seconds and was stopped")]
-    Stalled(u64),
-}
-
-impl FfmpegError {
-    /// The exit code that tells the consumer what to do.
-    pub(crate) fn exit(&self) -> Exit {
-        match self {
-            Self::Run(_) => Exit::Misconfigured,
-            Self::Source(_) => Exit::Unusable,
-            Self::Killed => Exit::OutOfMemory,
-            Self::Failed { .. } => Exit::Internal,
-            Self::Stalled(_) => Exit::Transient,
-        }
-    }
-}
 
 /// A command for `ffmpeg` or `ffprobe` with an environment without credentials. Its own process group keeps a
 /// terminal's Ctrl-C from reaching it.
@@ -100,38 +66,6 @@ pub(crate) struct Ffmpeg {
     messages: Option<JoinHandle<Messages>>,
 }
 
-/// FFmpeg's messages on stderr.
-#[derive(Debug, Default)]
-struct Messages {
-    /// The last lines.
-    lines: VecDeque<String>,
-    /// Number of packets and frames with decoding errors.
-    damaged: u64,
-    /// True if the last line reported such an error. FFmpeg then only counts repetitions.
-    last_was_damage: bool,
-}
-
-impl Messages {
-    fn add(&mut self, line: String) {
-        // The first is about a concealed frame, the others about a lost packet (FFmpeg 5 and 7).
-        const DAMAGE: [&str; 3] =
-            ["corrupt decoded frame", "Error while decoding stream", "Error submitting packet to decoder"];
-        let repetitions = line.strip_prefix("Last message repeated ").and_then(|rest| rest.split(' ').next());
-        if let Some(times) = repetitions.and_then(|times| times.parse::<u64>().ok()) {
-            if self.last_was_damage {
-                self.damaged = self.damaged.saturating_add(times);
-            }
-        } else {
-            self.last_was_damage = DAMAGE.iter().any(|words| line.contains(words));
-            self.damaged += u64::from(self.last_was_damage);
-        }
-        if self.lines.len() == KEPT_LINES {
-            self.lines.pop_front();
-        }
-        self.lines.push_back(line);
-    }
-}
-
 impl Ffmpeg {
     /// Starts FFmpeg with this many pipes from [`FIRST_PIPE_FD`] on, and returns their reading ends.
     ///
@@ -155,7 +89,7 @@ impl Ffmpeg {
         let mut child = command.spawn().map_err(FfmpegError::Run)?;
         // The command holds the pipes' writing ends, so no pipe ends while the command lives.
         drop(command);
-        let messages = tokio::spawn(read_messages(child.stderr.take()));
+        let messages = tokio::spawn(read_messages(child.stderr.take()).in_current_span());
         Ok((Self { child, messages: Some(messages) }, receivers))
     }
 
@@ -282,73 +216,10 @@ pub(crate) async fn convert(
     })
 }
 
-async fn read_messages(stderr: Option<ChildStderr>) -> Messages {
-    let mut messages = Messages::default();
-    let Some(stderr) = stderr else { return messages };
-    let mut reader = BufReader::new(stderr);
-    let mut line = Vec::new();
-    // A line over the limit is split.
-    while let Ok(1..) = (&mut reader).take(LONGEST_LINE).read_until(b'\n', &mut line).await {
-        let text = String::from_utf8_lossy(&line).trim().to_owned();
-        line.clear();
-        tracing::debug!("ffmpeg: {text}");
-        messages.add(text);
-    }
-    messages
-}
-
-fn failure(status: ExitStatus, messages: &VecDeque<String>) -> FfmpegError {
-    if status.signal() == Some(Signal::KILL.as_raw()) {
-        return FfmpegError::Killed;
-    }
-    let failed = || FfmpegError::Failed {
-        status,
-        complaint: messages.back().cloned().unwrap_or_else(|| "no message".into()),
-    };
-    if status.signal().is_some() {
-        return failed();
-    }
-    let has_message = |patterns: &[&str]| {
-        messages.iter().find(|line| patterns.iter().any(|pattern| line.contains(pattern))).cloned()
-    };
-    if has_message(&["Error while opening encoder", "Cannot allocate memory", "No space left"]).is_some() {
-        return failed();
-    }
-    if let Some(line) = has_message(&["no decoder found for", "Decoder (codec"]) {
-        return FfmpegError::Source(match missing_decoder(&line) {
-            Some(name) => {
-                format!("the video or its audio is in a format ({name}) that this service cannot read")
-            }
-            None => "the video or its audio is in a format that this service cannot read".into(),
-        });
-    }
-    // Messages of FFmpeg 5 to 7 that can decode nothing. The first one also appears if less than a third can
-    // be decoded.
-    let nothing = [
-        "Decode error rate",
-        "Invalid data found",
-        "partial file",
-        "Error marking filters as finished",
-        "Could not open encoder before EOF",
-        "received no packets",
-    ];
-    if has_message(&nothing).is_some() {
-        return FfmpegError::Source(
-            "the file is damaged: nothing, or next to nothing, in it can be decoded".into(),
-        );
-    }
-    failed()
-}
-
-/// `Decoder (codec vvc) not found…` (FFmpeg 5) or `…no decoder found for: vvc` (7).
-fn missing_decoder(line: &str) -> Option<&str> {
-    let (_, rest) = line.split_once("(codec ").or_else(|| line.split_once("found for: "))?;
-    let name = rest.split([')', ' ']).next()?;
-    (!matches!(name, "" | "none" | "unknown")).then_some(name)
-}
-
 #[cfg(test)]
 mod tests {
+    use vidstreamx_job::Exit;
+
     use super::*;
 
     fn running(arguments: &str, pipes: usize) -> (Ffmpeg, Vec<pipe::Receiver>) {
@@ -435,49 +306,5 @@ mod tests {
         assert_eq!(garbage.exit(), Exit::Internal, "{garbage}");
         let endless = "-loglevel error -f lavfi -i color -f null -";
         assert!(matches!(run(endless, b"", Duration::ZERO).await, Err(FfmpegError::Stalled(0))));
-    }
-
-    #[test]
-    fn decoding_errors_are_counted() {
-        let count = |lines: &[&str]| {
-            let mut messages = Messages::default();
-            lines.iter().for_each(|line| messages.add((*line).to_owned()));
-            messages.damaged
-        };
-        let of_5 = [
-            "[h264 @ 0x5] error while decoding MB 12 3, bytestream -5",
-            "file:a.mp4: corrupt decoded frame in stream 0",
-            "Last message repeated 2 times",
-            "Error while decoding stream #0:1: Invalid data found when processing input",
-        ];
-        let of_7 = [
-            "[vist#0:0/h264 @ 0x5] [dec:h264 @ 0x6] corrupt decoded frame",
-            "[vist#0:0/av1 @ 0x5] [dec:libdav1d @ 0x6] Error submitting packet to decoder: Invalid data found",
-            "[vist#0:0/av1 @ 0x5] [dec:libdav1d @ 0x6] Decoding error: Invalid data found",
-            "Last message repeated 7 times",
-        ];
-        assert_eq!((count(&of_5), count(&of_7), count(&["Last message repeated 9 times"])), (4, 2, 0));
-    }
-
-    #[test]
-    fn failures_are_attributed_to_source_or_service() {
-        let failed = ExitStatus::from_raw(256);
-        let lines = |text: &str| VecDeque::from([text.to_owned()]);
-        for (line, expected) in [
-            ("Decoder (codec vvc) not found for input stream #0:0", "format (vvc) that this service"),
-            ("Decoding requested, but no decoder found for: vvc", "format (vvc) that this service"),
-            ("Decoder (codec none) not found for input stream #0:0", "in a format that this service"),
-            ("Decode error rate 0.9 exceeds maximum 0.666667", "next to nothing, in it can be decoded"),
-            ("a.mp4: Invalid data found when processing input", "next to nothing, in it can be decoded"),
-        ] {
-            let error = failure(failed, &lines(line));
-            assert!(matches!(&error, FfmpegError::Source(text) if text.contains(expected)), "{error}");
-        }
-        for message in ["Error while opening encoder", "Conversion failed!"] {
-            assert!(matches!(failure(failed, &lines(message)), FfmpegError::Failed { .. }));
-        }
-        assert!(matches!(failure(ExitStatus::from_raw(9), &lines("")), FfmpegError::Killed));
-        let crashed = failure(ExitStatus::from_raw(11), &lines("Invalid data found"));
-        assert!(matches!(crashed, FfmpegError::Failed { .. }));
     }
 }
