@@ -4,11 +4,16 @@
 //! [`analysis`] → [`plan`] → [`ffmpeg`] → [`package`] → [`publish`] → [`store`]. [`process`] is the one place
 //! that starts FFmpeg and ffprobe; [`progress`] shows how far the task is; [`error`] maps every failure to an
 //! exit code.
+//!
+//! A room imports only rooms before it in this list: `config`, `store`, `process`, `source`, `analysis`,
+//! `plan`, `progress`, `ffmpeg`, `package`, `publish`, `error`, `task`.
 
 mod analysis;
 mod config;
 mod error;
 mod ffmpeg;
+#[cfg(test)]
+mod fixtures;
 mod package;
 mod plan;
 mod process;

@@ -33,7 +33,6 @@ pub(crate) enum LoudnessError {
 }
 
 impl LoudnessError {
-    /// The exit code that tells the consumer what to do.
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -153,16 +152,13 @@ mod tests {
     #[tokio::test]
     async fn tones_have_the_standards_loudness() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("tones.mkv");
         // EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS is -23 LUFS; a second track is 10 dB
         // louder.
-        let arguments = "-loglevel error -f lavfi -i sine=frequency=1000:duration=6:sample_rate=48000 \
+        let arguments = "-f lavfi -i sine=frequency=1000:duration=6:sample_rate=48000 \
             -filter_complex \
             [0]volume=18.06dB,volume=-23dB,pan=stereo|c0=c0|c1=c0,asplit[a][b];[b]volume=10dB[c] \
             -map [a] -map [c] -c:a pcm_f32le";
-        let mut ffmpeg = crate::process::command("ffmpeg");
-        let output = ffmpeg.args(arguments.split_whitespace()).arg(&file).output().await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let file = crate::fixtures::clip(&folder, "tones.mkv", arguments);
         let track = |stream| AudioRendition::of_tests(stream, 6.0);
         let measured =
             measure(&Input::File(file), &[track(0), track(1)], &ProgressState::default()).await.unwrap();

@@ -45,6 +45,7 @@ pub(crate) enum Boundaries {
 
 impl Boundaries {
     /// Regular boundaries for video of `frame_rate` frames per second (0 if unknown, or for audio alone).
+    #[must_use]
     pub(crate) fn every(seconds: f64, frame_rate: f64) -> Self {
         // Half a frame, but at most 1/50 s, so that a slide show's long frames do not move boundaries;
         // rounded to microseconds, as in FFmpeg's arguments.
@@ -55,11 +56,13 @@ impl Boundaries {
 
     /// Boundaries at these frames of a video that ends at `end`; `None` if they are too many for FFmpeg's
     /// arguments.
+    #[must_use]
     pub(crate) fn at(starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
         (1..=LONGEST_LIST).contains(&starts.len()).then_some(Self::At { starts, end, step_seconds })
     }
 
     /// The interval of a video time.
+    #[must_use]
     pub(crate) fn interval(&self, seconds: f64) -> i64 {
         match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
@@ -73,6 +76,7 @@ impl Boundaries {
     }
 
     /// The interval of an audio time, which may lie before or after the video.
+    #[must_use]
     pub(crate) fn audio_interval(&self, seconds: f64) -> i64 {
         if let Self::At { starts, end, step_seconds } = self {
             let first = starts.first().map_or(0.0, |start| start.at_seconds);
@@ -88,6 +92,7 @@ impl Boundaries {
     }
 
     /// The earliest time of an interval.
+    #[must_use]
     pub(crate) fn start_seconds(&self, interval: i64) -> f64 {
         let start = match self {
             Self::Every { seconds: step, tolerance_seconds, .. } => {
@@ -110,6 +115,7 @@ impl Boundaries {
 
     /// Returns true if an interval is certainly complete when its latest frame is at `last_seconds`.
     /// Otherwise the next frame decides.
+    #[must_use]
     pub(crate) fn filled(&self, interval: i64, last_seconds: f64) -> bool {
         match self {
             Self::Every { frame_seconds, .. } => self.interval(last_seconds + frame_seconds) > interval,
@@ -125,6 +131,7 @@ impl Boundaries {
     /// FFmpeg's `-force_key_frames`: the first frame of every interval from `first` on, for video that begins
     /// at `from_seconds`. In expressions, FFmpeg counts time from the first frame. (An expression with
     /// `n_forced` would force several keyframes in a row after a long frame.)
+    #[must_use]
     pub(crate) fn forced_keyframes(&self, first: i64, from_seconds: f64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
@@ -142,6 +149,7 @@ impl Boundaries {
     }
 
     /// An FFmpeg expression that is true for a frame at `t` in this interval or a later one.
+    #[must_use]
     pub(crate) fn not_before(&self, interval: i64) -> String {
         match self {
             Self::Every { seconds, tolerance_seconds, .. } => {
@@ -152,6 +160,7 @@ impl Boundaries {
     }
 
     /// Longest planned segment in seconds.
+    #[must_use]
     pub(crate) fn longest_seconds(&self) -> f64 {
         match self {
             Self::Every { seconds, .. } => *seconds,
@@ -257,14 +266,11 @@ mod tests {
     fn encoded(frame_rate: f64, filter: &str, boundaries: &Boundaries) -> Vec<(bool, f64)> {
         let source = format!("color=size=16x16:rate={frame_rate}:duration=30,{filter}");
         let forced = boundaries.forced_keyframes(0, 0.0);
-        let output = std::process::Command::new("ffmpeg")
-            .args(["-loglevel", "error", "-f", "lavfi", "-i", &source, "-force_key_frames", &forced])
-            .args("-fps_mode vfr -enc_time_base 1:90000 -c:v libx264 -preset ultrafast -g 100000 -sc_threshold 0 -bf 0".split(' '))
-            .args(["-f", "framecrc", "-"])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).unwrap();
+        let output = crate::fixtures::ffmpeg(&format!(
+            "-f lavfi -i {source} -force_key_frames {forced} -fps_mode vfr -enc_time_base 1:90000 -c:v libx264 \
+             -preset ultrafast -g 100000 -sc_threshold 0 -bf 0 -f framecrc -"
+        ));
+        let text = String::from_utf8(output).unwrap();
         let (header, frames): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
         let tick = header.iter().find_map(|line| line.strip_prefix("#tb 0: 1/")).unwrap();
         let tick: f64 = tick.parse().unwrap();

@@ -331,6 +331,8 @@ fn stills_path(folder: &str, first: usize) -> String {
 mod tests {
     use tempfile::TempDir;
 
+    use crate::fixtures::{ffmpeg, folder_store};
+
     use super::*;
 
     const FOLDER: &str = "job/plan";
@@ -349,16 +351,12 @@ mod tests {
     impl StoredStream {
         /// A rung and its audio with this many published segments each.
         async fn of(segments: [usize; 2]) -> Self {
-            let folder = tempfile::tempdir().unwrap();
-            let store = Store::Folder(folder.path().to_owned());
+            let (folder, store) = folder_store();
             let mut checkpoint = Checkpoint::new(store.clone(), FOLDER.into(), 2);
-            let init = crate::process::command("ffmpeg")
-                .args("-loglevel error -f lavfi -i color=size=64x36:duration=1 -c:v libx264".split(' '))
-                .args("-frames:v 1 -movflags +empty_moov -f mp4 pipe:1".split(' '))
-                .output()
-                .await
-                .unwrap()
-                .stdout;
+            let init = ffmpeg(
+                "-f lavfi -i color=size=64x36:duration=1 -c:v libx264 -frames:v 1 -movflags +empty_moov \
+                 -f mp4 pipe:1",
+            );
             for (index, track) in tracks().iter().enumerate() {
                 store.put(&format!("{track}/init.mp4"), MEDIA, init.clone().into()).await.unwrap();
                 for number in 0..segments[index] {

@@ -118,6 +118,8 @@ fn is_of(master: &Bytes, job_id: &JobId) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::fixtures::folder_store;
+
     use super::*;
 
     fn job(digit: &str) -> JobId {
@@ -133,8 +135,7 @@ mod tests {
         replaced: Option<&JobId>,
         retracted: &JobId,
     ) -> Option<Bytes> {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::Folder(folder.path().to_owned());
+        let (_folder, store) = folder_store();
         store.put(MASTER, CachePolicy::Replaceable(PLAYLIST), master(now)).await.unwrap();
         if let Some(replaced) = replaced {
             let replaced_path = format!("{retracted}/{REPLACED}");

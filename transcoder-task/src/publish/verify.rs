@@ -238,10 +238,10 @@ mod tests {
     use super::*;
     use crate::{
         analysis::copyable_tracks::FrameTime,
+        fixtures::{ffmpeg, folder_store},
         package::presentation::Published,
         plan::colour::{Colour, Tags},
         plan::model::{AudioRendition, Encoding, VideoRendition},
-        process,
     };
 
     const TICKS: u64 = 25;
@@ -376,22 +376,14 @@ mod tests {
 
     /// A rung of one segment of 25 frames as FFmpeg makes it, in a folder.
     async fn stored() -> (tempfile::TempDir, Store, Track) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::Folder(folder.path().to_owned());
-        let output = process::command("ffmpeg")
-            .args(
-                "-loglevel error -f lavfi -i testsrc2=size=64x36:rate=25:duration=1 -c:v libx264".split(' '),
-            )
-            .args(
-                "-pix_fmt yuv420p -movflags +frag_keyframe+empty_moov+default_base_moof -f mp4 pipe:1"
-                    .split(' '),
-            )
-            .output()
-            .await
-            .unwrap();
-        let moof = output.stdout.windows(4).position(|four| four == b"moof").unwrap() - 4;
+        let (folder, store) = folder_store();
+        let file = ffmpeg(
+            "-f lavfi -i testsrc2=size=64x36:rate=25:duration=1 -c:v libx264 -pix_fmt yuv420p \
+             -movflags +frag_keyframe+empty_moov+default_base_moof -f mp4 pipe:1",
+        );
+        let moof = file.windows(4).position(|four| four == b"moof").unwrap() - 4;
         let policy = crate::store::CachePolicy::Immutable("video/mp4");
-        let (init, segment) = output.stdout.split_at(moof);
+        let (init, segment) = file.split_at(moof);
         store.put("video/240p/init.mp4", policy, init.to_vec().into()).await.unwrap();
         store.put("video/240p/seg-00000.m4s", policy, segment.to_vec().into()).await.unwrap();
         let mut timeline = timeline(1);

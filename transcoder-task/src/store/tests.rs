@@ -19,6 +19,8 @@ use futures::{Stream, TryStreamExt, stream};
 use proptest::prelude::*;
 use vidstreamx_job::Exit;
 
+use crate::fixtures::folder_store;
+
 use super::{
     Bucket, CachePolicy, JSON, StatusObject, Store, StoreError,
     multipart::{PART_BYTES, part_bytes, parts, put_parts},
@@ -180,8 +182,7 @@ async fn tags_list_a_folder_with_the_tags_of_its_writes() {
 
 #[tokio::test]
 async fn tags_of_files_follow_their_content_and_skip_links() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::Folder(folder.path().to_owned());
+    let (folder, store) = folder_store();
     assert!(store.tags("job").await.unwrap().is_empty());
     let tag = store.put("job/video/1", MP4, "content".into()).await.unwrap();
     store.put("other/video/1", MP4, "content".into()).await.unwrap();
@@ -194,8 +195,7 @@ async fn tags_of_files_follow_their_content_and_skip_links() {
 
 #[tokio::test]
 async fn a_file_appears_only_when_it_is_whole() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::Folder(folder.path().to_owned());
+    let (folder, store) = folder_store();
     assert!(store.put_stream(PATH, MP4, 5, content(true)).await.is_err());
     assert_eq!(std::fs::read_dir(folder.path().join("mp4")).unwrap().count(), 0);
     store.put_stream(PATH, MP4, 5, content(false)).await.unwrap();

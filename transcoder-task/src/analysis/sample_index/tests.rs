@@ -7,30 +7,13 @@ mod tables;
 mod test_track;
 mod untrusted;
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use crate::fixtures::{clip, stdout};
 
 use super::*;
 
 const SOURCE: &str = "-f lavfi -i testsrc2=size=64x64:rate=25:duration=6";
-
-fn run(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).output().unwrap();
-    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-fn clip(folder: &TempDir, name: &str, arguments: &str) -> PathBuf {
-    let file = folder.path().join(name);
-    let mut all: Vec<_> = "-y -loglevel error".split(' ').chain(arguments.split_whitespace()).collect();
-    all.push(file.to_str().unwrap());
-    run("ffmpeg", &all);
-    file
-}
 
 async fn index(file: &Path) -> Option<Index> {
     Index::read(&Input::File(file.to_owned())).await.unwrap()

@@ -2,7 +2,7 @@ use std::{os::unix::process::ExitStatusExt, process::ExitStatus};
 
 use vidstreamx_job::Exit;
 
-use crate::{process, source::loopback::Input};
+use crate::{fixtures::clip, source::loopback::Input};
 
 use super::super::{
     ffprobe::{failure, probe, too_large},
@@ -20,18 +20,6 @@ async fn probe_file(file: &std::path::Path) -> Result<Media, ProbeError> {
     probe(&Input::File(file.to_owned())).await
 }
 
-async fn ffmpeg(arguments: &str, folder: &tempfile::TempDir) -> std::path::PathBuf {
-    let file = folder.path().join("clip.mp4");
-    let status = process::command("ffmpeg")
-        .current_dir(folder.path())
-        .args(["-loglevel", "error", "-y"])
-        .args(arguments.split_whitespace())
-        .arg(&file)
-        .status();
-    assert!(status.await.unwrap().success());
-    file
-}
-
 const VIDEO: &str = "-f lavfi -i testsrc2=size=64x36:rate=25:duration=2 -pix_fmt yuv420p";
 
 #[tokio::test]
@@ -44,12 +32,14 @@ async fn subtitles_and_chapters_of_a_real_file() {
         ";FFMETADATA1\n[CHAPTER]\nTIMEBASE=1/1000\nSTART=0\nEND=800\ntitle=One\n\
          [CHAPTER]\nTIMEBASE=1/1000\nSTART=800\nEND=2000\ntitle=Two\n",
     );
+    let path = folder.path().display();
     let arguments = format!(
-        "{VIDEO} -i a.srt -f ffmetadata -i a.txt -map 0 -map 1 -map_chapters 2 -c:s mov_text \
+        "{VIDEO} -i {path}/a.srt -f ffmetadata -i {path}/a.txt -map 0 -map 1 -map_chapters 2 -c:s mov_text \
          -metadata:s:s:0 language=deu -metadata:s:s:0 handler_name=Untertitel -disposition:s:0 forced"
     )
     .replace("-pix_fmt yuv420p", "");
-    let media = probe_file(&ffmpeg(&format!("{arguments} -pix_fmt yuv420p"), &folder).await).await.unwrap();
+    let media =
+        probe_file(&clip(&folder, "clip.mp4", &format!("{arguments} -pix_fmt yuv420p"))).await.unwrap();
     let [subtitle] = &media.subtitles[..] else { panic!("{:?}", media.subtitles) };
     assert_eq!((subtitle.codec.as_str(), subtitle.language.as_deref()), ("mov_text", Some("deu")));
     assert_eq!((subtitle.title.as_deref(), subtitle.role.forced), (Some("Untertitel"), true));
@@ -70,7 +60,7 @@ async fn properties_of_a_real_video_track() {
         "{VIDEO} -c:v libx264 -preset veryfast -color_range tv -colorspace bt2020nc -color_trc smpte2084 \
          -color_primaries bt2020"
     );
-    let media = probe_file(&ffmpeg(&arguments, &folder).await).await.unwrap();
+    let media = probe_file(&clip(&folder, "clip.mp4", &arguments)).await.unwrap();
     let video = media.video.unwrap();
     assert_eq!((video.codec_tag.as_str(), video.profile.as_deref()), ("avc1", Some("High")));
     assert_eq!((video.id, video.level, video.frames, video.bits), (Some(1), Some(10), Some(50), 8));

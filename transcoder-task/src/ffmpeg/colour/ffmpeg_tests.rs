@@ -1,13 +1,13 @@
 //! Runs FFmpeg on clips of known colours and checks pixels and tags of the rung.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::plan::colour::{Colour, Tags};
+use crate::{
+    fixtures::{run, stdout},
+    plan::colour::{Colour, Tags},
+};
 
 /// R'G'B' of BT.709, full range, 8 bits.
 type Rgb8 = [u8; 3];
@@ -31,30 +31,14 @@ const HEIGHT: usize = 64;
 const ROUNDING: u8 = 6;
 
 fn ffmpeg(arguments: &[&str], stdin: &[u8]) -> Vec<u8> {
-    let mut child = Command::new("ffmpeg")
-        .args(["-hide_banner", "-nostdin", "-loglevel", "warning", "-y"])
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // Writing ends with an error when FFmpeg needs no more input.
-    let mut pipe = child.stdin.take().unwrap();
-    let stdin = stdin.to_vec();
-    let writer = std::thread::spawn(move || std::io::Write::write_all(&mut pipe, &stdin));
-    let output = child.wait_with_output().unwrap();
-    let _ = writer.join();
-    assert!(output.status.success(), "{arguments:?}");
-    output.stdout
+    let quiet = ["-nostdin", "-loglevel", "error", "-y"];
+    run("ffmpeg", &[&quiet, arguments].concat(), stdin).stdout
 }
 
 fn probe(path: &Path) -> Value {
-    let output = Command::new("ffprobe")
-        .args(["-loglevel", "error", "-of", "json", "-show_streams", "-select_streams", "v"])
-        .arg(path)
-        .output()
-        .unwrap();
-    serde_json::from_slice::<Value>(&output.stdout).unwrap()["streams"][0].take()
+    let arguments = ["-loglevel", "error", "-of", "json", "-show_streams", "-select_streams", "v"];
+    let output = stdout("ffprobe", &[&arguments[..], &[path.to_str().unwrap()]].concat());
+    serde_json::from_str::<Value>(&output).unwrap()["streams"][0].take()
 }
 
 /// The colour properties that the task detects in a file.

@@ -1,4 +1,4 @@
-use std::{cell::Cell, collections::BTreeMap};
+use std::{cell::Cell, collections::BTreeMap, path::Path};
 
 use mp4_atom::{Tfdt, Tfhd, Traf, Trun, TrunEntry, TrunSamples};
 
@@ -6,6 +6,7 @@ use vidstreamx_isobmff::fragment::IS_NON_SYNC;
 
 use super::*;
 use crate::{
+    fixtures::{ffmpeg, folder_store, run},
     package::segmenter::{self, Output},
     plan::segmentation::Boundaries,
 };
@@ -15,17 +16,10 @@ const FRAGMENTS: &str = "-movflags +empty_moov+default_base_moof+skip_sidx+frag_
 
 /// Runs FFmpeg with the arguments, and publishes its output in segments of a second.
 async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments: &str) -> Part {
-    let output = crate::process::command("ffmpeg")
-        .args("-nostdin -loglevel error".split(' '))
-        .args(arguments.split_whitespace())
-        .args(FRAGMENTS.split_whitespace())
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let fragments = ffmpeg(&format!("{arguments} {FRAGMENTS}"));
     let boundaries = Boundaries::every(1.0, 25.0);
     let outputs: Vec<_> =
-        segmenter::outputs(output.stdout.as_slice(), boundaries, 0).try_collect().await.unwrap();
+        segmenter::outputs(fragments.as_slice(), boundaries, 0).try_collect().await.unwrap();
     let segments = outputs.len() - 1;
     for output in outputs {
         let (name, bytes) = match output {
@@ -68,23 +62,17 @@ async fn publish_audio(store: &Store, language: &str, begins: f64) -> Part {
 }
 
 /// Runs ffprobe on a file; FFmpeg's reader must not complain.
-async fn probe(file: &std::path::Path, arguments: &str) -> String {
-    let output = crate::process::command("ffprobe")
-        .args("-loglevel error -of csv=p=0".split(' '))
-        .args(arguments.split(' '))
-        .arg(file)
-        .output()
-        .await
-        .unwrap();
-    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success() && complaints.is_empty(), "{complaints}");
+fn probe(file: &Path, arguments: &str) -> String {
+    let arguments = format!("-loglevel error -of csv=p=0 {arguments} {}", file.display());
+    let output = run("ffprobe", &arguments.split(' ').collect::<Vec<_>>(), b"");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// The sorted presentation times of the samples of each track.
-async fn times(file: &std::path::Path) -> BTreeMap<usize, Vec<f64>> {
+async fn times(file: &Path) -> BTreeMap<usize, Vec<f64>> {
     let mut times: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for line in probe(file, "-show_entries packet=stream_index,pts_time").await.lines() {
+    for line in probe(file, "-show_entries packet=stream_index,pts_time").lines() {
         let mut fields = line.split(',');
         let track = fields.next().unwrap().parse().unwrap();
         times.entry(track).or_default().push(fields.next().unwrap().parse().unwrap());
@@ -97,8 +85,7 @@ async fn times(file: &std::path::Path) -> BTreeMap<usize, Vec<f64>> {
 
 #[tokio::test]
 async fn every_sample_keeps_the_presentation_time_of_its_segment() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::Folder(folder.path().to_owned());
+    let (folder, store) = folder_store();
     let parts = [
         publish_rung(&store).await,
         publish_audio(&store, "eng", 0.0).await,
@@ -142,7 +129,7 @@ async fn every_sample_keeps_the_presentation_time_of_its_segment() {
 
     let streams = "-show_entries stream=codec_type:stream_tags=language,handler_name\
                    :stream_disposition=default";
-    insta::assert_snapshot!(probe(&file, streams).await, @"
+    insta::assert_snapshot!(probe(&file, streams), @"
     video,1,und,VideoHandler
     audio,1,eng,In eng
     audio,0,deu,In deu
@@ -151,8 +138,7 @@ async fn every_sample_keeps_the_presentation_time_of_its_segment() {
 
 #[tokio::test]
 async fn decoded_frames_equal_those_of_the_segments() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::Folder(folder.path().to_owned());
+    let (folder, store) = folder_store();
     let parts = [publish_rung(&store).await, publish_audio(&store, "eng", 0.0).await];
     remux(&store, &parts, "all.mp4", |_| ()).await.unwrap();
     for (stream, part) in parts.iter().enumerate() {
@@ -162,28 +148,21 @@ async fn decoded_frames_equal_those_of_the_segments() {
         }
         let published = folder.path().join("published.mp4");
         std::fs::write(&published, segments).unwrap();
-        let decoded = async |file: &std::path::Path, stream: usize| {
-            let output = crate::process::command("ffmpeg")
-                .args(["-nostdin", "-loglevel", "error", "-i"])
-                .arg(file)
-                .args(format!("-map 0:{stream} -fps_mode passthrough -f framehash -hash md5 -").split(' '))
-                .output()
-                .await
-                .unwrap();
-            let lines = String::from_utf8(output.stdout).unwrap();
+        let decoded = |file: &Path, stream: usize| {
+            let frames = format!("-map 0:{stream} -fps_mode passthrough -f framehash -hash md5 -");
+            let lines = String::from_utf8(ffmpeg(&format!("-i {} {frames}", file.display()))).unwrap();
             let hashes = lines.lines().filter(|line| !line.starts_with('#'));
             hashes.filter_map(|line| line.rsplit(',').next().map(str::to_owned)).collect::<Vec<_>>()
         };
-        let expected = decoded(&published, 0).await;
+        let expected = decoded(&published, 0);
         assert!(expected.len() > 50);
-        assert_eq!(decoded(&folder.path().join("all.mp4"), stream).await, expected);
+        assert_eq!(decoded(&folder.path().join("all.mp4"), stream), expected);
     }
 }
 
 #[tokio::test]
 async fn a_missing_or_invalid_segment_fails_without_a_file() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::Folder(folder.path().to_owned());
+    let (folder, store) = folder_store();
     let rung = publish_rung(&store).await;
     let one_more = Part { segments: rung.segments + 1, ..rung.clone() };
     let error = remux(&store, &[one_more], "mp4/64p.mp4", |_| ()).await.unwrap_err();
@@ -203,8 +182,7 @@ async fn a_missing_or_invalid_segment_fails_without_a_file() {
 
 #[tokio::test]
 async fn a_segment_that_changes_during_the_remux_is_an_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::Folder(folder.path().to_owned());
+    let (_folder, store) = folder_store();
     let rung = publish_rung(&store).await;
     let chunk =
         |bytes| RemuxChunk { track: 0, path: segment_path(&rung, 0), start_seconds: 0.0, bytes, samples: 1 };

@@ -1,7 +1,7 @@
 use futures::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::package::splice::outputs_after_prefix;
+use crate::{fixtures::ffmpeg, package::splice::outputs_after_prefix};
 
 use super::*;
 
@@ -12,19 +12,11 @@ const BOUNDARIES: Boundaries =
 const TWO_SECONDS: i64 = 5;
 
 async fn outputs_of(arguments: &str) -> Vec<Output> {
-    outputs(fragmented_mp4(arguments).await.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
+    outputs(fragmented_mp4(arguments).as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
 }
 
-async fn fragmented_mp4(arguments: &str) -> Vec<u8> {
-    let output = crate::process::command("ffmpeg")
-        .args(["-loglevel", "error"])
-        .args(arguments.split_whitespace())
-        .args(["-f", "mp4", "pipe:1"])
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
+fn fragmented_mp4(arguments: &str) -> Vec<u8> {
+    ffmpeg(&format!("{arguments} -f mp4 pipe:1"))
 }
 
 fn split(outputs: Vec<Output>) -> (Init, Vec<Segment>) {
@@ -62,7 +54,7 @@ async fn video_is_segmented_at_keyframes_without_loss() {
 }
 
 /// An encoded prefix of two seconds in black, and a copied rest of three seconds in white.
-async fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
+fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
     let encoded = "-pix_fmt yuv420p -g 25 -sc_threshold 0 -video_track_timescale 25 \
                    -movflags +frag_keyframe+empty_moov+default_base_moof+negative_cts_offsets+frag_discont \
                    -avoid_negative_ts disabled -c:v";
@@ -72,7 +64,7 @@ async fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
         "-f lavfi -i color=white:size=64x64:rate=25:duration=3 -vf setpts=PTS+2/TB {encoded} libx264 \
          -preset ultrafast"
     );
-    tokio::join!(fragmented_mp4(&encoded_prefix), fragmented_mp4(&rest))
+    (fragmented_mp4(&encoded_prefix), fragmented_mp4(&rest))
 }
 
 async fn joined(encoded_prefix: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Output>, CmafError> {
@@ -81,7 +73,7 @@ async fn joined(encoded_prefix: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Ou
 
 #[tokio::test]
 async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
-    let (encoded_prefix, rest) = prefix_and_rest("libx264 -preset fast -x264-params sps-id=31").await;
+    let (encoded_prefix, rest) = prefix_and_rest("libx264 -preset fast -x264-params sps-id=31");
     let (init, segments) = split(joined(&encoded_prefix, TWO_SECONDS, &rest).await.unwrap());
     // The profile is High, as in the encoded prefix. The rest is Baseline.
     assert!(init.codecs.starts_with("avc1.64"), "{}", init.codecs);
@@ -92,11 +84,9 @@ async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
         let path = folder.path().join("alone.mp4");
         std::fs::write(&path, [&init.bytes[..], &segment.bytes].concat()).unwrap();
         let decode = format!("-xerror -i {} -f rawvideo -pix_fmt gray pipe:1", path.display());
-        let output =
-            crate::process::command("ffmpeg").args(decode.split_whitespace()).output().await.unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        assert_eq!(output.stdout.len(), 25 * 64 * 64);
-        assert!(output.stdout.iter().all(|pixel| (*pixel > 128) == is_white), "segment {}", segment.number);
+        let pixels = ffmpeg(&decode);
+        assert_eq!(pixels.len(), 25 * 64 * 64);
+        assert!(pixels.iter().all(|pixel| (*pixel > 128) == is_white), "segment {}", segment.number);
     }
     // An attempt that resumes after the encoded prefix gets only the rest.
     let (alone, _) = split(outputs(rest.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap());
@@ -106,7 +96,7 @@ async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
 
 #[tokio::test]
 async fn an_incomplete_encoded_prefix_is_an_error() {
-    let (encoded_prefix, rest) = prefix_and_rest("libx264").await;
+    let (encoded_prefix, rest) = prefix_and_rest("libx264");
     for (encoded_prefix, until) in [
         (&encoded_prefix[..], 6),
         (&encoded_prefix[..], 4),
@@ -114,7 +104,7 @@ async fn an_incomplete_encoded_prefix_is_an_error() {
     ] {
         joined(encoded_prefix, until, &rest).await.unwrap_err();
     }
-    let (encoded_prefix, rest) = prefix_and_rest("libx264 -s 32x32").await;
+    let (encoded_prefix, rest) = prefix_and_rest("libx264 -s 32x32");
     assert!(matches!(
         joined(&encoded_prefix, TWO_SECONDS, &rest).await,
         Err(CmafError::Splice("their sizes differ"))
@@ -159,17 +149,9 @@ async fn variable_frame_rate_decodes_in_presentation_order() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("whole.mp4");
     std::fs::write(&path, file).unwrap();
-    let output = crate::process::command("ffmpeg")
-        .args(["-loglevel", "error", "-xerror", "-i"])
-        .arg(&path)
-        .args(["-fps_mode", "vfr", "-f", "framecrc", "-"])
-        .output()
-        .await
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let frames =
-        String::from_utf8(output.stdout).unwrap().lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(frames, 27);
+    let frames = ffmpeg(&format!("-xerror -i {} -fps_mode vfr -f framecrc -", path.display()));
+    let frames = String::from_utf8(frames).unwrap();
+    assert_eq!(frames.lines().filter(|line| !line.starts_with('#')).count(), 27);
 }
 
 #[tokio::test]
@@ -193,19 +175,12 @@ async fn audio_fragments_are_grouped_by_boundaries() {
 #[tokio::test]
 async fn a_segment_closes_with_its_last_fragment() {
     let (mut writer, reader) = tokio::io::duplex(1 << 20);
-    let output = crate::process::command("ffmpeg")
-        .args(
-            "-loglevel error -f lavfi -i testsrc2=size=64x64:rate=25:duration=2 -c:v libx264 -g 25"
-                .split(' '),
-        )
-        .args("-sc_threshold 0 -movflags +frag_keyframe+empty_moov+default_base_moof".split(' '))
-        .args(["-f", "mp4", "pipe:1"])
-        .output()
-        .await
-        .unwrap();
-    let second_moof =
-        output.stdout.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
-    writer.write_all(&output.stdout[..second_moof - 4]).await.unwrap();
+    let file = fragmented_mp4(
+        "-f lavfi -i testsrc2=size=64x64:rate=25:duration=2 -c:v libx264 -g 25 -sc_threshold 0 \
+         -movflags +frag_keyframe+empty_moov+default_base_moof",
+    );
+    let second_moof = file.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
+    writer.write_all(&file[..second_moof - 4]).await.unwrap();
     // The pipe stays open, and has no byte of the second segment.
     let mut outputs = std::pin::pin!(outputs(reader, BOUNDARIES, 0));
     assert!(matches!(outputs.try_next().await, Ok(Some(Output::Init(_)))));

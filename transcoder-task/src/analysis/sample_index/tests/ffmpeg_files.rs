@@ -4,7 +4,7 @@ use super::*;
 /// streams.
 fn probe(file: &Path, selector: &str, entries: &str) -> String {
     let arguments = ["-v", "error", "-select_streams", selector, "-show_entries", entries, "-of", "csv=p=0"];
-    run("ffprobe", &[&arguments[..], &[file.to_str().unwrap()]].concat())
+    stdout("ffprobe", &[&arguments[..], &[file.to_str().unwrap()]].concat())
 }
 
 /// A frame in ffprobe's output, in the file's order.
@@ -203,9 +203,7 @@ fn streams(file: &Path) -> Vec<(u32, f64)> {
 
 /// All files of the corpus, if it is there.
 fn corpus() -> Option<Vec<PathBuf>> {
-    let folder = std::env::var_os("VIDSTREAMX_CORPUS")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/corpus"), PathBuf::from);
-    let files = std::fs::read_dir(folder).ok()?.map(|entry| entry.unwrap().path());
+    let files = std::fs::read_dir(crate::fixtures::corpus()).ok()?.map(|entry| entry.unwrap().path());
     Some(files.filter(|file| file.extension().is_some_and(|ext| ext != "tsv" && ext != "md")).collect())
 }
 
