@@ -28,7 +28,7 @@ pub(crate) enum FfmpegError {
 }
 
 impl FfmpegError {
-    /// The exit code that tells the consumer what to do.
+    #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Run(_) => Exit::Misconfigured,

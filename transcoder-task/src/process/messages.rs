@@ -1,4 +1,4 @@
-//! FFmpeg's messages: decoding errors are counted, and a failure is attributed to the source or to the service.
+//! FFmpeg's messages. They count decoding errors, and attribute a failure to the source or to the service.
 
 use std::{collections::VecDeque, os::unix::process::ExitStatusExt, process::ExitStatus};
 
@@ -64,6 +64,7 @@ pub(super) async fn read_messages(stderr: Option<ChildStderr>) -> Messages {
 }
 
 /// Classifies a failure by FFmpeg's last messages.
+#[must_use]
 pub(super) fn failure(status: ExitStatus, messages: &VecDeque<String>) -> FfmpegError {
     if status.signal() == Some(Signal::KILL.as_raw()) {
         return FfmpegError::Killed;
@@ -108,6 +109,7 @@ pub(super) fn failure(status: ExitStatus, messages: &VecDeque<String>) -> Ffmpeg
 }
 
 /// `Decoder (codec vvc) not found…` (FFmpeg 5) or `…no decoder found for: vvc` (7).
+#[must_use]
 fn missing_decoder(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("(codec ").or_else(|| line.split_once("found for: "))?;
     let name = rest.split([')', ' ']).next()?;

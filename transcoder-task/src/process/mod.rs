@@ -2,6 +2,8 @@
 //!
 //! A process has its own group and an environment without credentials. Its outputs are pipes. The last lines
 //! of its stderr ([`messages`]) are kept for its [`error`]. It is terminated before it is killed.
+//!
+//! Other rooms run an [`Ffmpeg`] with pipes, [`convert`] from memory to memory, or build a [`command`].
 
 mod error;
 mod messages;
@@ -38,6 +40,7 @@ const ALREADY_ENDED: Duration = Duration::from_millis(500);
 
 /// A command for `ffmpeg` or `ffprobe` with an environment without credentials. Its own process group keeps a
 /// terminal's Ctrl-C from reaching it.
+#[must_use]
 pub(crate) fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear().process_group(0).kill_on_drop(true).stdin(Stdio::null());
@@ -218,6 +221,8 @@ pub(crate) async fn convert(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use vidstreamx_job::Exit;
 
     use super::*;
@@ -290,6 +295,22 @@ mod tests {
         let (mut ffmpeg, _pipes) = Ffmpeg::spawn(&["-i".into(), "/no/such/file".into()], 0).unwrap();
         let error = ffmpeg.wait().await.unwrap_err();
         assert!(error.to_string().contains("No such file"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn messages_are_logged_within_the_span_of_the_caller() {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(Arc::new(log.reopen().unwrap()))
+            .finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let failing = async { running("-i nothing.mp4 -f null -", 0).0.wait().await };
+        failing.instrument(tracing::error_span!("job", id = 7)).await.unwrap_err();
+        let log = std::fs::read_to_string(log.path()).unwrap();
+        assert!(log.contains("ffmpeg: "), "{log}");
+        assert!(log.lines().all(|line| line.contains("job{id=7}")), "{log}");
     }
 
     #[tokio::test]
