@@ -38,7 +38,6 @@ pub(crate) enum TaskError {
 }
 
 impl TaskError {
-    /// The exit code that tells the consumer what to do.
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -3,6 +3,9 @@
 use super::not_copyable::{NotCopyable, why};
 
 /// Channels and sample rate of an `AudioSpecificConfig` (ISO/IEC 14496-3, 1.6.2.1) of AAC-LC.
+///
+/// # Errors
+/// It is not AAC-LC, or its channels or sample rate are unusual.
 pub(super) fn aac_lc(config: &[u8]) -> Result<(u8, u32), NotCopyable> {
     const SAMPLE_RATES: [u32; 13] = [
         96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350,

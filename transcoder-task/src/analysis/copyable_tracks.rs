@@ -195,6 +195,9 @@ impl CopyableVideo {
     /// Reads a few keyframes and checks that each is an instantaneous decoder refresh, because segments can
     /// only begin at one. Some encoders also mark other frames as sync samples. A few keyframes are enough,
     /// because an encoder makes all of them alike.
+    ///
+    /// # Errors
+    /// S3 fails. The inner error is the reason why the track cannot be copied.
     pub(super) async fn check_keyframes(&self, input: &Input) -> Result<Result<(), NotCopyable>, S3Error> {
         let closed: Vec<_> = self.closed().collect();
         let step = closed.len().div_ceil(CHECKED_KEYFRAMES).max(1);

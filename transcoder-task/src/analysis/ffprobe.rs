@@ -152,6 +152,7 @@ async fn beginning(pipe: Option<impl AsyncRead + Unpin>) -> std::io::Result<Vec<
 }
 
 /// Classifies a failure. Only a working ffprobe can say that a file is not a video.
+#[must_use]
 pub(super) fn failure(status: ExitStatus, messages: &str) -> ProbeError {
     const BROKEN: [&str; 3] =
         ["error while loading shared libraries", "Unrecognized option", "symbol lookup error"];
@@ -168,6 +169,7 @@ pub(super) fn failure(status: ExitStatus, messages: &str) -> ProbeError {
 
 /// The size that a decoder refused, and that is missing in ffprobe's output: `Picture size 8192x8192 exceeds
 /// specified max pixel count…`, or `…is invalid` for sizes that no FFmpeg decodes.
+#[must_use]
 pub(super) fn too_large(messages: &str) -> Option<(u32, u32)> {
     messages.split("Picture size ").skip(1).find_map(|rest| {
         let (width, height) = rest.split(' ').next()?.split_once('x')?;

@@ -9,6 +9,9 @@ use super::not_copyable::{NotCopyable, why};
 pub(crate) const PREFIX_PARAMETER_SETS: u32 = 31;
 
 /// Checks for 8 bits and 4:2:0. Baseline, Main and High always have both, except for rare grey video.
+///
+/// # Errors
+/// It has another profile, bit depth or chroma format, or no parameter sets.
 pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
     if !matches!(avcc.avc_profile_indication, 66 | 77 | 100) {
         return why(format!("its H.264 profile is {}", avcc.avc_profile_indication));
@@ -26,6 +29,7 @@ pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
 
 /// Returns true if an encoded prefix can share the init segment: it has FFmpeg's NAL length size, room for
 /// two more parameter sets, and no set with the prefix's id.
+#[must_use]
 pub(super) fn accepts_encoded_prefix(avcc: &Avcc) -> bool {
     const MAX_SEQUENCE_SETS: usize = 31;
     const MAX_PICTURE_SETS: usize = 255;
@@ -52,6 +56,7 @@ fn ue(nal: &[u8], byte: usize) -> Option<u32> {
 }
 
 /// Returns true if the first slice of a sample belongs to an instantaneous decoder refresh (IDR).
+#[must_use]
 pub(super) fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
     loop {
         let Some((length, rest)) = sample.split_at_checked(usize::from(nal_length_size)) else {

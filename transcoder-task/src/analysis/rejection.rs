@@ -28,7 +28,6 @@ pub(crate) enum ProbeError {
 }
 
 impl ProbeError {
-    /// The exit code that tells the consumer what to do.
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -190,6 +190,7 @@ pub(super) fn offset(entry: &CttsEntry) -> i64 {
 }
 
 /// Returns true if all data references point into the same file (ISO/IEC 14496-12, 8.7.2).
+#[must_use]
 pub(super) fn in_this_file(dinf: &[u8]) -> bool {
     let dref = find(dinf, *b"dref").ok().flatten().and_then(|dref| dref.get(8..)).unwrap_or_default();
     boxes(dref).all(|(_, reference)| reference.get(3).is_some_and(|flags| flags & 1 == 1))
@@ -197,6 +198,9 @@ pub(super) fn in_this_file(dinf: &[u8]) -> bool {
 
 /// The edit in ticks of the track. As in almost all files, the list must consist of at most a pause and one
 /// part.
+///
+/// # Errors
+/// It has other parts, changes the speed, or its times are out of range.
 pub(super) fn edit(elst: &Elst, movie_timescale: u32, timescale: u32) -> Result<Option<Edit>, NotCopyable> {
     if movie_timescale == 0 {
         return why("the file's timescale is not valid");

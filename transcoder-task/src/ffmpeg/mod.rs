@@ -3,6 +3,8 @@
 //! [`arguments`] builds the command lines, with filters from [`colour`] and [`stills`], and lookup tables
 //! from [`tone_map`]. [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio
 //! before the plan is complete.
+//!
+//! `task` uses [`arguments`], [`colour::cube`], [`loudness`] and [`plan_id()`].
 
 pub(crate) mod arguments;
 pub(crate) mod colour;

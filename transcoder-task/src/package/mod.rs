@@ -2,9 +2,11 @@
 //!
 //! The [`segmenter`] splits FFmpeg's fragmented MP4 into an [`init_segment`] and media segments; [`splice`]
 //! joins an encoded prefix and a copied rest. The [`presentation`] is the model of a stream, which [`hls`]
-//! and [`dash`] write as manifests with these [`file_names`]. [`webvtt`] makes subtitles, [`stills`] poster
-//! and storyboard, [`progressive`] MP4 files from the segments. Nothing here decides about the plan, and only
-//! `progressive` uses the store.
+//! and [`dash`] write as manifests with these [`file_names`]. [`webvtt`] makes subtitles, [`storyboard`]
+//! makes poster and storyboard from the [`stills`], and [`progressive`] makes MP4 files from the segments.
+//!
+//! `task` collects stills and subtitles, `publish` calls the rest. Nothing here decides about the plan. Only
+//! `progressive` uses the store, and only `storyboard` runs FFmpeg.
 
 pub(crate) mod dash;
 pub(crate) mod file_names;

@@ -76,7 +76,7 @@ pub(crate) enum Mp4Error {
 }
 
 impl Mp4Error {
-    /// The exit code that tells the consumer what to do.
+    #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Store(error) => error.exit(),
@@ -92,7 +92,8 @@ impl Mp4Error {
 /// with the segment's size.
 ///
 /// # Errors
-/// A segment is missing or does not fit into the file, the sample table cannot be encoded, or the store fails.
+/// A segment is missing or does not fit into the file, the sample table cannot be encoded, or the store
+/// fails.
 pub(crate) async fn remux(
     store: &Store,
     parts: &[Part],

@@ -63,6 +63,7 @@ pub(super) fn choose(
 }
 
 /// Wanted duration of a segment that begins this many seconds after the first one.
+#[must_use]
 fn wanted_seconds(from_start: f64, segment_seconds: f64) -> f64 {
     from_start.clamp(segment_seconds / 8.0, segment_seconds)
 }
@@ -70,6 +71,7 @@ fn wanted_seconds(from_start: f64, segment_seconds: f64) -> f64 {
 /// Chooses frames for short first segments, if the keyframes would make them long. The encoded prefix ends at
 /// the keyframe that ends the last long segment of the first `segment_seconds`. Returns the segment starts
 /// before that keyframe, and its index in `keyframes`.
+#[must_use]
 pub(super) fn choose_encoded_prefix(
     frames: impl Iterator<Item = FrameTime>,
     keyframes: &[FrameTime],

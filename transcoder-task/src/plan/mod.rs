@@ -1,10 +1,13 @@
 //! The plan: the renditions of a source, decided before any encoding by pure functions.
 //!
 //! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles, and
-//! decides whether the top rung is copied. [`copyable`] finds the tracks that allow it; [`keyframes`] chooses
-//! where their segments begin. [`segmentation`] holds the boundaries of all segments. [`colour`], [`gain`],
-//! [`language`] and [`still_interval`] decide single properties. [`resume_point`] is the point where an
-//! attempt starts after an interruption.
+//! decides whether the top rung is copied. [`copyable`] finds the tracks that allow it; [`keyframes`]
+//! chooses where their segments begin. [`segmentation`] holds the boundaries of all segments. [`colour`],
+//! [`gain`], [`language`] and [`still_interval`] decide single properties. [`resume_point`] is the point
+//! where an attempt starts after an interruption.
+//!
+//! `task` builds a [`model::Plan`]. Other rooms read it, and ask the modules of single properties and
+//! boundaries.
 
 mod audio;
 mod builder;

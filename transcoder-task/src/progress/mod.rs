@@ -1,8 +1,11 @@
 //! The progress of the task: a bar or log lines for people, and a small object beside the job's record for
 //! programs.
 //!
-//! The work reports to [`ProgressState`], which neither waits nor fails. [`follow`] reads FFmpeg's own
-//! progress into it. [`show`] displays it, and [`Writer`] writes it to S3, each at its own rate.
+//! The work reports to the [`state`], which neither waits nor fails. [`ffmpeg_progress`] reads FFmpeg's own
+//! progress into it. [`display`] shows it to people, and [`status_writer`] writes it to S3, each at its own
+//! rate.
+//!
+//! Other rooms use [`ProgressState`], [`follow`], [`show`] and [`Writer`].
 
 mod display;
 mod ffmpeg_progress;

@@ -124,11 +124,13 @@ impl State {
         }
     }
 
+    #[must_use]
     pub(super) fn is_end(&self) -> bool {
         self.stage.is_some_and(Stage::is_end)
     }
 
     /// Estimated remaining time. The speed of measuring loudness does not predict the speed of encoding.
+    #[must_use]
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         match self.stage? {
             Stage::Encoding | Stage::Finishing => self.share.left(now),
@@ -136,6 +138,7 @@ impl State {
         }
     }
 
+    #[must_use]
     pub(super) fn progress(
         &self,
         job_id: &JobId,
@@ -212,6 +215,7 @@ impl Share {
     }
 
     /// Returns true if the stage has moved.
+    #[must_use]
     pub(super) fn has_moved(&self) -> bool {
         self.done > self.from
     }

@@ -39,7 +39,6 @@ pub(crate) enum PublishError {
 }
 
 impl PublishError {
-    /// The exit code that tells the consumer what to do.
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -4,7 +4,10 @@
 //! [`lockstep`] keeps together; writes [`manifests`] and [`mp4_files`]; and gives the stream its
 //! [`stable_address`]. A [`checkpoint`] holds what later attempts need, and [`recovery`] decides where they
 //! resume. [`verify`] checks the stream against the plan before it is complete.
-//! All fail with a [`PublishError`].
+//!
+//! `task` finds the segments of an earlier attempt, runs the [`publisher::Publisher`], and verifies its
+//! tracks. Publication and verification fail with a [`PublishError`]; reads and writes of checkpoints,
+//! manifests and single objects fail only with the store's error.
 
 pub(crate) mod checkpoint;
 mod error;

@@ -72,7 +72,7 @@ async fn write_file(
     track: &Track,
     read_bytes: impl Fn(u64),
 ) -> Result<job::Rendition, PublishError> {
-    let path = format!("{}/mp4/{name}.mp4", folder);
+    let path = format!("{folder}/mp4/{name}.mp4");
     let file = progressive::remux(store, parts, &path, read_bytes).await?;
     let of_parts = |track: &&Track| parts.iter().any(|part| part.folder == track.folder);
     let mut codecs: Vec<_> = tracks.iter().filter(of_parts).map(|track| track.codecs.as_str()).collect();

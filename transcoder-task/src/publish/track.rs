@@ -117,6 +117,9 @@ impl Track {
     }
 
     /// Checks that this attempt's first segment follows the earlier attempt's last one.
+    ///
+    /// # Errors
+    /// [`PublishError::Resume`] if they overlap, or if the gap between them is too long.
     pub(super) fn check_continuity(&self, next: &Published) -> Result<(), PublishError> {
         let Some(last) = self.timeline.segments.last() else { return Ok(()) };
         let end = self.timeline.seconds(last.start_ticks + last.duration_ticks);

@@ -43,6 +43,12 @@ pub(super) struct Uploader<'a> {
 }
 
 impl Uploader<'_> {
+    /// Uploads the outputs in order, and sends an event for each. `encoded_prefix` is the pipe of the encoded
+    /// prefix, if this attempt has one; `first_number` is the number of the first segment.
+    ///
+    /// # Errors
+    /// FFmpeg's output is not valid or does not match the source's sample index, the init segment differs
+    /// from the earlier attempt's, or the store fails.
     pub(super) async fn run(
         self,
         encoded_prefix: Option<pipe::Receiver>,

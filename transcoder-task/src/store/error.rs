@@ -16,7 +16,6 @@ pub(crate) enum StoreError {
 }
 
 impl StoreError {
-    /// The exit code that tells the consumer what to do.
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -89,7 +89,6 @@ impl S3Error {
         }
     }
 
-    /// The exit code that tells the consumer what to do.
     #[must_use]
     pub(crate) fn exit(&self) -> Exit {
         match self {

@@ -45,6 +45,11 @@ pub(super) enum TaskInput {
 }
 
 impl TaskContext {
+    /// Opens source and output.
+    ///
+    /// # Errors
+    /// The source of a run from the command line cannot be opened. The error of a job's source becomes
+    /// [`TaskInput::Unavailable`], so that the job gets a report.
     pub(super) async fn open(work: Work, profile: &Profile) -> Result<Self, TaskError> {
         match work {
             Work::Job(job) => Ok(Self::for_job(*job).await),
@@ -82,6 +87,8 @@ impl TaskContext {
         Self { job_id: job.id, name, source: Some(job.source), input, store, progress: Some(progress) }
     }
 
+    /// # Errors
+    /// The object is missing, or S3 fails.
     async fn for_object(uri: &S3Uri, store: Store, profile: &Profile) -> Result<Self, TaskError> {
         let object = PinnedObject::open_latest(s3::client().await, uri).await?;
         let source = object.source().clone();
@@ -91,6 +98,8 @@ impl TaskContext {
         Ok(Self { job_id, name, source, input, store, progress: None })
     }
 
+    /// # Errors
+    /// The path is not a readable file.
     fn for_file(path: &Path, store: Store, profile: &Profile) -> Result<Self, TaskError> {
         let name = path.display().to_string();
         let failed = |error| TaskError::Input { path: name.clone(), error };

@@ -41,6 +41,10 @@ pub(super) struct Encoded {
 }
 
 /// Runs the FFmpeg processes of a plan to their end.
+///
+/// # Errors
+/// FFmpeg fails or stalls, its output cannot be published, the source cannot be read to its end, or the task
+/// is terminated.
 pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result<Encoded, TaskError> {
     let Pass { attempt, plan, resume_point, input } = *pass;
     let (progress_state, stop) = (attempt.progress_state, attempt.stop);
@@ -108,6 +112,9 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
 }
 
 /// Writes the colour lookup table for FFmpeg, if the plan needs one.
+///
+/// # Errors
+/// The temporary file cannot be written.
 async fn write_cube(plan: &Plan) -> Result<Option<NamedTempFile>, TaskError> {
     let Some(source) = plan.picture.as_ref().map(|picture| picture.colour) else { return Ok(None) };
     // Computing the table takes half a second of CPU time.
@@ -121,6 +128,8 @@ async fn write_cube(plan: &Plan) -> Result<Option<NamedTempFile>, TaskError> {
     Ok(write.await.unwrap_or_else(|panic| Err(panic.into())).map_err(failed)?)
 }
 
+/// # Errors
+/// FFmpeg's pipe cannot be read.
 async fn read_stills(
     pipe: Option<pipe::Receiver>,
     earlier: Stills,
@@ -139,6 +148,8 @@ async fn read_stills(
     Ok(Some(stills.await.map_err(failed)?))
 }
 
+/// # Errors
+/// One of FFmpeg's pipes cannot be read.
 async fn read_subtitles(pipes: Vec<pipe::Receiver>) -> Result<Vec<webvtt::TextTrack>, PublishError> {
     let failed = |error: std::io::Error| PublishError::Output {
         rendition: "subtitles".into(),

@@ -19,6 +19,10 @@ use super::{
 const STORYBOARD: &str = "images/storyboard.vtt";
 
 /// Verifies segments, then publishes images, subtitles, MP4 files and final playlists.
+///
+/// # Errors
+/// The segments do not match the plan or lack too much of the source, FFmpeg cannot make the storyboard, or
+/// the store fails.
 pub(super) async fn finish(
     attempt: &Attempt<'_>,
     plan: &Plan,
@@ -62,6 +66,8 @@ pub(super) async fn finish(
     Ok(())
 }
 
+/// # Errors
+/// FFmpeg cannot make the storyboard, or the store fails.
 async fn put_images(plan: &Plan, stills: &Stills, publisher: &Publisher) -> Result<(), TaskError> {
     if let Some(poster) = stills.poster() {
         publisher.put_in_folder(POSTER, "image/jpeg", poster).await?;

@@ -34,7 +34,10 @@ pub(super) struct Pass<'a> {
 }
 
 impl Attempt<'_> {
-    /// The result of `work`, or [`TaskError::Terminated`] after a termination signal.
+    /// Runs `work` until a termination signal.
+    ///
+    /// # Errors
+    /// `work` fails; [`TaskError::Terminated`] after a signal.
     pub(super) async fn unless_stopped<T>(
         &self,
         work: impl Future<Output = Result<T, TaskError>>,
