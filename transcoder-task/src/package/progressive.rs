@@ -328,7 +328,7 @@ impl RemuxTrack {
         }
     }
 
-    /// Converts ticks of the track to ticks of the file. Rounds up, so that no sample is cut off.
+    /// Converts ticks of the track to ticks of the movie. Rounds up, so that no sample is cut off.
     fn movie_ticks(&self, ticks: u64) -> u64 {
         (ticks * MOVIE_TIMESCALE).div_ceil(u64::from(self.trak.mdia.mdhd.timescale))
     }
@@ -339,7 +339,7 @@ impl RemuxTrack {
 struct TrackTimes {
     /// Delay of all presentation times, so that no sample is presented before it is decoded.
     delay: i64,
-    /// Presentation time of the first sample.
+    /// Earliest presentation time.
     start: u64,
     /// The same instant on the delayed clock of the samples.
     media_start: u64,
@@ -387,7 +387,7 @@ fn movie(tracks: &[RemuxTrack], chunks: &[RemuxChunk], first_sample: u64) -> Moo
         }
         trak.edts = Some(edits(start, duration, times.media_start));
         trak.mdia.mdhd.duration = track.ticks;
-        // FFmpeg's metadata about the fragmented file.
+        // The user data describes the writer of the fragments.
         trak.udta = None;
         let stbl = &mut trak.mdia.minf.stbl;
         let ticks = runs(track.samples.iter().map(|sample| sample.ticks));
