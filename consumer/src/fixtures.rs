@@ -1,9 +1,10 @@
 //! Values and services that many unit tests need.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-};
+// Shared with the simulation, which is another crate.
+#[path = "../tests/simulation/log.rs"]
+mod log;
+
+use std::sync::{Arc, Mutex};
 
 use aws_sdk_sqs::{
     Client,
@@ -12,6 +13,7 @@ use aws_sdk_sqs::{
 };
 use aws_smithy_mocks::{Rule, mock};
 use jiff::Timestamp;
+pub(crate) use log::Log;
 use vidstreamx_job::{Job, Outcome, Record, Report, Source};
 
 /// An upload of nine bytes without versions.
@@ -38,36 +40,6 @@ pub(crate) fn job_of(source: Source) -> Job {
 /// A new record of the job of `a.mp4`.
 pub(crate) fn record() -> Record {
     Record::new(&job("a.mp4"), Timestamp::UNIX_EPOCH)
-}
-
-/// The log lines of this test's thread, from warnings up.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    pub(crate) fn start() -> (Self, tracing::subscriber::DefaultGuard) {
-        let log = Self::default();
-        let writer = log.clone();
-        let lines = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
-        let lines = lines.with_writer(move || writer.clone()).finish();
-        (log, tracing::subscriber::set_default(lines))
-    }
-
-    /// The lines that contain a text.
-    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
-    }
 }
 
 /// A report without a reason.

@@ -99,7 +99,7 @@ mod tests {
         let calls = Calls::new(CancellationToken::new(), Arc::new(Metrics::new("videos")));
         let call = || async { results.lock().unwrap().next().unwrap() };
         assert_eq!(calls.until_done(call).await.unwrap(), "body");
-        assert_eq!(log.lines_with("a permission or resource is missing").len(), 1);
-        assert_eq!(log.lines_with("a call to AWS failed").len(), 1);
+        assert_eq!(log.lines("a permission or resource is missing").len(), 1);
+        assert_eq!(log.lines("a call to AWS failed; retrying until it succeeds").len(), 1);
     }
 }
