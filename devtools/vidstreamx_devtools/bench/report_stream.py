@@ -84,12 +84,12 @@ def _method(results: Row) -> str:
     runs = results["runs"]
     count = f"medians of {runs} runs" if runs > 1 else "of one run only"
     return (
-        "Each task runs as on ECS: in a container of the transcoder's image with a read-only root file system, with its"
-        " job in the environment, its own role's credentials, and the S3 of the local stack (ministack, IAM enforced),"
-        " which shares the cores of the machine. Only *files* and *bare* below read and write plain files. Times"
-        " count from the start of the process, not of the container. Each source is ten seconds of a natural 1080p clip"
-        " with audio, encoded as listed, and then repeated to its length without encoding it again. Its sample index is"
-        f" at the end of the file. Times are {count}; memory and disk are peaks of one run."
+        "Each task runs as on ECS: in a container of the transcoder's image with a read-only root file system, its job in"
+        " the environment, and the credentials of its own role. S3 is that of the local stack (ministack, IAM enforced),"
+        " on the same cores. Only *files* and *bare* below read and write plain files instead. Times count from the start"
+        " of the process, not of the container. Each source is ten seconds of a natural 1080p clip with audio, encoded as"
+        " listed, and then repeated to its length without encoding it again. Its sample index is at the end of the file."
+        f" Times are {count}; memory and disk are peaks of one run."
     )
 
 
@@ -130,7 +130,8 @@ def _overhead(results: Row) -> str:
             ]
         )
         walls = "; ".join(
-            f"{name} {', '.join(f'{wall:.2f}' for wall in values)}" for name, values in row["walls"].items()
+            f"{'S3' if name == 'store' else name} {', '.join(f'{wall:.2f}' for wall in values)}"
+            for name, values in row["walls"].items()
         )
         each.append(f"{row['description']}: {walls}.")
     return (
