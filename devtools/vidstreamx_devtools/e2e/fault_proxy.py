@@ -44,7 +44,7 @@ class FaultProxy:
         self._count = 0
 
     def arm(self, point: FaultPoint, on_fault: Callable[[], None]) -> None:
-        """Calls `on_fault` once at the fault point. Calls are counted from now."""
+        """Runs `on_fault` once, at the fault point. The count of calls begins now."""
         with self._lock:
             self._point, self._on_fault, self._count = point, on_fault, 0
             self.triggered.clear()
