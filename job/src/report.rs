@@ -233,7 +233,7 @@ pub struct Verified {
     pub width: u32,
     /// Height in pixels; 0 for audio.
     pub height: u32,
-    /// Number of segments that begin with a keyframe; for video, all of them.
+    /// Number of all the rendition's segments that begin with a keyframe. In video, every segment must.
     pub keyframes_at_boundaries: usize,
     /// Number of frames in the two segments.
     pub frames_read: usize,
