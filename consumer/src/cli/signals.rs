@@ -8,7 +8,7 @@ use tracing::error;
 
 use super::exit::FORCED;
 
-/// The first signal ends the program in order, the second one at once.
+/// The first signal shuts the program down gracefully; the second one ends it at once.
 pub(super) fn watch_signals(shutdown: CancellationToken) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

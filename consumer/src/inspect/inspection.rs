@@ -96,8 +96,8 @@ fn is_current(source: &Source, response: &GetObjectOutput) -> bool {
 }
 
 /// The object's size, from a content range such as `bytes 0-16383/1000000`, or from the length of a response
-/// without a range. If it is unknown, it counts as very large, so the walk does not take the end of the bytes
-/// for the end of the file.
+/// without a range. If it is unknown, it counts as very large, so the walk does not mistake the end of
+/// the response for the end of the file.
 fn object_bytes(source: &Source, response: &GetObjectOutput) -> u64 {
     let stated = match &response.content_range {
         Some(range) => range.rsplit_once('/').and_then(|(_, total)| total.parse().ok()),

@@ -6,8 +6,8 @@ use tokio::{sync::SemaphorePermit, time::Instant};
 
 use crate::aws::record_store::Stored;
 
-/// Time in which another consumer can start the task of an attempt that it began. After it, this consumer
-/// takes over. RunTask and the write of its result take seconds.
+/// Time for another consumer to start the task of an attempt that it has begun. After this time, this
+/// consumer takes over. RunTask and the write of its result take seconds.
 const OTHERS_LAUNCH: Duration = Duration::from_secs(20);
 
 /// The state of a job in this consumer.

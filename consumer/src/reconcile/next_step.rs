@@ -1,5 +1,5 @@
-//! The state machine of a job: the next step by its record, and the record's changes when an attempt begins
-//! or ends.
+//! The state machine of a job: derives the next step from the record, and changes the record when an attempt
+//! begins or ends.
 //!
 //! All functions are pure, so consumers that read the same record take the same step.
 

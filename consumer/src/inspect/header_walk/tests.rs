@@ -163,7 +163,7 @@ fn files_that_the_task_may_read_are_not_rejected() {
         b"\0\0\x01\xba\x44\0\x04\0\x04\x01",
         &[0; 100],
     ];
-    // Not readable, but of no known type.
+    // Not readable, but not rejected either: the type is unknown.
     let unknown: [&[u8]; 3] = [b"\x93\x17\x82\x11\xfe\x01\x02\x88\x99", b"\x93\x17", &[0xff; 100]];
     for (bytes, may) in
         readable.map(|bytes| (bytes, true)).into_iter().chain(unknown.map(|bytes| (bytes, false)))
