@@ -1,4 +1,4 @@
-//! Attempts that are killed, and the ones that resume their output: every frame once, audio without a gap.
+//! Kills attempts and resumes their output. The stream must have every frame once, and audio without a gap.
 
 #![allow(
     clippy::unwrap_used,

@@ -172,7 +172,8 @@ impl Mapper {
         if inside == 0.0 {
             return at(0.0);
         }
-        // Distance of the colour from grey; 1 is the gamut's edge.
+        // `1.0 / inside` is the colour's distance from grey; 1 is the gamut's edge. `out` is the part beyond
+        // the knee. It is compressed, so that the new distance is below 1.
         let out = (1.0 / inside - KNEE) / (1.0 - KNEE);
         let drawn_in = KNEE + (1.0 - KNEE) * out / out.hypot(1.0);
         at(drawn_in * inside)

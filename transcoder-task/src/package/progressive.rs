@@ -179,7 +179,7 @@ fn boxes(bytes: &Bytes) -> Result<Vec<(BoxType, Bytes)>, CmafError> {
 /// The samples of one segment, which form a chunk of the file.
 #[derive(Debug)]
 struct RemuxChunk {
-    /// Index of the part.
+    /// Index of its rendition among the [`Part`]s of the file.
     track: usize,
     /// Path of the segment in the store.
     path: String,

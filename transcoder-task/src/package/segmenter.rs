@@ -248,8 +248,8 @@ async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<(BoxTyp
     Ok(Some((kind, bytes.into())))
 }
 
-/// Reads a fragment's times, and replaces decoding times that differ from the presentation times in ascending
-/// order.
+/// Reads a fragment's times. Replaces the decoding times if they are not the sorted presentation times, and
+/// the fragment can express these.
 fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError> {
     let mut moof = Moof::decode(&mut bytes.as_ref())?;
     let size = bytes.len();

@@ -14,7 +14,7 @@ const SLACK_SECONDS: f64 = 0.1;
 /// of video, with the encoder's lookahead, takes two to three seconds on two cores.
 const LONG: f64 = 0.375;
 
-// The sample index keeps frame times for two segments of this length.
+// The sample index must keep the frame times of at least two segments of the maximum length.
 const _: () = assert!(OPENING_SECONDS >= 2.0 * LONGEST_SEGMENT_SECONDS);
 
 /// Chooses the keyframes at which segments begin. A segment ends at the first keyframe that makes it long

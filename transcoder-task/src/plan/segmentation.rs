@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn a_list_too_long_for_an_argument_is_none() {
-        // 24 hours, to the microsecond.
+        // The time with the longest text: 24 hours, with six decimals.
         let keyframe = FrameTime { at_seconds: 86_400.0, before_seconds: 86_400.0 };
         let listed = |count| Boundaries::at(vec![keyframe; count], keyframe, 4.0);
         assert!(listed(8_001).is_none());

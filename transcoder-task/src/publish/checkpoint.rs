@@ -91,8 +91,8 @@ struct CheckpointFile {
     tracks: Vec<Vec<SegmentRow>>,
 }
 
-/// Interval, start and duration in ticks, samples, bytes, bytes to the end of the first sample, whether that
-/// is a sync sample, tag.
+/// The fields of an [`Entry`] in this order: interval; start and duration in ticks; number of samples; bytes;
+/// bytes to the end of the first sample; whether the first sample is a sync sample; tag.
 #[derive(Serialize, Deserialize)]
 struct SegmentRow(i64, u64, u64, usize, u64, u64, bool, Tag);
 

@@ -14,8 +14,8 @@ const PACKET_SAMPLES: u64 = 1024;
 /// Number of published packets, about half a second, that the audio encoder gets again. Packets overlap, and
 /// the encoder's state must be the same as in the earlier attempt.
 const FED_PACKETS: u64 = 24;
-/// If the video ends within this time after a boundary, there may be no frame, because containers round times
-/// or are wrong.
+/// If the video seems to end within this time after a boundary, the boundary may have no frame after it,
+/// because the end times in containers are rounded or wrong.
 const MIN_VIDEO_SECONDS: f64 = 0.5;
 
 /// The plan's properties that decide where an attempt may resume.

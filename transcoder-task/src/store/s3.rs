@@ -22,9 +22,9 @@ const LIMITS: Limits = Limits {
     attempts: 5,
 };
 
-/// The action in errors of reads; it distinguishes the source's errors from the output's.
+/// The action that an [`S3Error`] names if a read fails.
 pub(crate) const READ: &str = "read";
-/// The action in errors of writes.
+/// The action that an [`S3Error`] names if a write fails.
 pub(crate) const WRITE: &str = "write";
 
 /// `s3://bucket/key`.
@@ -71,7 +71,7 @@ impl S3Error {
         };
         match (status, error.code()) {
             (_, Some("InvalidObjectState")) => Self::Archived { object },
-            // A KMS key of this one object is not accessible: other videos are not affected.
+            // A KMS key of the object that is read is not accessible: other videos are not affected.
             (Some(403), _) if action == READ && detail.contains("kms:") => {
                 Self::Transient { action, object, detail }
             }

@@ -20,9 +20,9 @@ fn encode(mp4_box: &impl Encode) -> Vec<u8> {
 /// A video track of 25 frames per second with 100 ticks per second, in a file of 1000 bytes.
 #[derive(Debug, Clone)]
 pub(super) struct TestTrack {
-    /// Frames of one byte.
+    /// Number of frames. Each frame has one byte.
     pub(super) frames: u32,
-    /// Numbers of frames, and ticks per frame.
+    /// Runs of frames: number of frames, and ticks per frame.
     pub(super) times: Vec<(u32, u32)>,
     /// Composition offsets in ticks.
     pub(super) offsets: Option<Vec<i64>>,
