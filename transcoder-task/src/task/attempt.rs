@@ -41,7 +41,7 @@ impl Attempt<'_> {
         };
         tokio::select! {
             result = self.transcode(&input, object, draft) => result,
-            // Dropping the work also kills FFmpeg.
+            // Dropping the other future also kills FFmpeg.
             error = input.failed() => Err(error.into()),
         }
     }
@@ -117,9 +117,9 @@ impl Attempt<'_> {
         Ok(plan)
     }
 
-    /// Publishes the stream of a plan, from where an earlier attempt stopped. If that output cannot be
-    /// continued, the attempt publishes into a new folder, because caches may keep published segments
-    /// forever.
+    /// Publishes the stream of a plan. Continues the output of an earlier attempt if there is any. If that
+    /// output cannot be continued, the attempt publishes into a new folder, because caches may keep published
+    /// segments forever.
     async fn publish(
         &self,
         plan: &Plan,
@@ -157,7 +157,7 @@ impl Attempt<'_> {
             };
             let pass = Pass { attempt: *self, plan, resume_point: resume_point.as_ref(), input };
             match pass.run(&mut publisher, draft).await {
-                // Another generation of this plan would copy the same source.
+                // A new generation of this plan would copy the same source, and fail in the same way.
                 Err(error @ TaskError::Publish(PublishError::Mismatch(_))) if plan.copies() => {
                     return Err(error);
                 }
@@ -168,7 +168,7 @@ impl Attempt<'_> {
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    // A stream that is not published while it grows is playable at its end.
+                    // A stream that is published only when it is complete becomes playable now.
                     let playable = publisher.playable_seconds();
                     draft.playable_seconds =
                         Some(playable.unwrap_or_else(|| start_time.instant.elapsed().as_secs_f64()));
@@ -180,7 +180,7 @@ impl Attempt<'_> {
 }
 
 impl Pass<'_> {
-    /// Encodes, then verifies and publishes everything.
+    /// Encodes and publishes the segments, then verifies them and publishes the rest.
     async fn run(&self, publisher: &mut Publisher, draft: &mut ReportDraft) -> Result<(), TaskError> {
         let Self { attempt, plan, .. } = *self;
         let progress_state = attempt.progress_state;
@@ -209,7 +209,7 @@ fn may_be_caused_by_resume(error: &TaskError) -> bool {
             | PublishError::Unusable(_),
         ) => true,
         TaskError::Ffmpeg(FfmpegError::Source(_)) => true,
-        // A signal means a crash or a kill from outside.
+        // FFmpeg has no exit code if a signal ended it: it crashed, or was killed from outside.
         TaskError::Ffmpeg(FfmpegError::Failed { status, .. }) => status.code().is_some(),
         _ => false,
     }

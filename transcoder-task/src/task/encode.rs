@@ -28,7 +28,7 @@ use super::inputs::Pass;
 
 /// Path of the poster in the stream's folder.
 pub(super) const POSTER: &str = "images/poster.jpg";
-/// Stills that may wait for the next checkpoint: as many as the storyboard keeps.
+/// Capacity of the channel in which stills wait for the next checkpoint: as many as the storyboard keeps.
 const STILLS_BUFFER: usize = 100;
 
 /// FFmpeg's output other than segments.
@@ -59,7 +59,7 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
         ffmpegs.push(ffmpeg);
         pipes.extend(process.pipes.into_iter().zip(receivers));
     }
-    // In the plan's order.
+    // Sorts renditions into the plan's order, and the encoded prefix before its rung.
     pipes.sort_by_key(|(pipe, _)| *pipe);
     let (mut encoded_prefix, mut renditions) = (None, Vec::new());
     let (mut subtitle_pipes, mut stills_pipe, mut progress_pipe) = (Vec::new(), None, None);
@@ -88,7 +88,8 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
             follow_progress
         )
     };
-    // A copying FFmpeg runs faster than real time, so it ends within the duration.
+    // The time for the other processes after the end of the first one. They copy, or encode little, so they
+    // run faster than real time.
     let patience = progress::STALL_LIMIT + Duration::from_secs_f64(plan.duration_seconds.max(0.0));
     // After a failure of one process the others are stopped: a stream needs all of them.
     let ends = async { Ok(process::wait_for_all(&mut ffmpegs, patience).await?) };
@@ -96,11 +97,12 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
         Ok((((), stills, subtitles, ()), damaged)) => Ok(Encoded { stills, subtitles, damaged }),
         Err(error) => {
             let ended = join_all(ffmpegs.into_iter().map(Ffmpeg::stop)).await;
-            // A killed process failed first; errors of the others may follow from it.
+            // The error of a killed process comes first, because the other processes may have failed as a
+            // result.
             let causes = ended.into_iter().filter_map(Result::err);
             let cause = causes.min_by_key(|cause| !matches!(cause, FfmpegError::Killed));
             match (error, cause) {
-                // The output ended within a box: FFmpeg's own error has the reason.
+                // The output is incomplete because FFmpeg failed: FFmpeg's own error has the reason.
                 (
                     TaskError::Publish(PublishError::Output { .. } | PublishError::Mismatch(_)),
                     Some(cause),

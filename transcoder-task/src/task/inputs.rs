@@ -1,4 +1,4 @@
-//! An attempt at a job, and a pass over its source.
+//! The types for an attempt at a job, and for a pass over its source.
 
 use tokio_util::sync::CancellationToken;
 
@@ -23,12 +23,12 @@ pub(super) struct Attempt<'a> {
     pub(super) stop: &'a CancellationToken,
 }
 
-/// One pass over the source: a plan, and the point where it starts.
+/// One pass over the source: its plan, and the point where the pass starts.
 #[derive(Clone, Copy)]
 pub(super) struct Pass<'a> {
     pub(super) attempt: Attempt<'a>,
     pub(super) plan: &'a Plan,
-    /// Absent for the beginning of the source.
+    /// Absent if the pass starts at the beginning of the source.
     pub(super) resume_point: Option<&'a ResumePoint>,
     pub(super) input: &'a Input,
 }

@@ -1,9 +1,9 @@
 //! One video, from source to report.
 //!
-//! [`context`] opens source and output. [`attempt`] runs an attempt and its passes over the source
-//! ([`inputs`]): it analyses the source, plans, and finds the segments of an earlier attempt. [`encode`] runs
-//! FFmpeg and publishes its output; [`finish`] verifies it and publishes the rest. [`report`] writes
-//! `job.json` and chooses the exit code. Only [`run`] is called from outside.
+//! [`context`] opens source and output. [`attempt`] analyses the source, plans, finds the segments of an
+//! earlier attempt, and runs passes over the source; [`inputs`] has the types for an attempt and a pass.
+//! [`encode`] runs FFmpeg and publishes the segments; [`finish`] verifies them and publishes the rest.
+//! [`report`] writes `job.json` and chooses the exit code. Only [`run`] is called from outside.
 
 mod attempt;
 mod context;

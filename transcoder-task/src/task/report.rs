@@ -63,7 +63,8 @@ impl ReportDraft {
     }
 }
 
-/// Writes the report and returns the exit code. Retracts the growing stream if viewers must not keep it.
+/// Writes the report and returns the exit code. Also takes an incomplete stream off the stable address if
+/// viewers must not see it any more.
 pub(super) async fn conclude(
     context: &TaskContext,
     draft: ReportDraft,
@@ -81,13 +82,14 @@ pub(super) async fn conclude(
     match exit {
         // There may be no time for a report.
         Exit::Terminated => return exit,
-        // The stream is of no use, or may be wrong. A later attempt announces its own output.
+        // The incomplete stream is of no use, or may be wrong. A later attempt publishes its own output at
+        // the stable address.
         Exit::Unusable | Exit::Obsolete | Exit::Internal => {
             if let Err(error) = retract(&context.store, &context.job_id).await {
                 tracing::warn!("the incomplete stream stays at the stable address: {error}");
             }
         }
-        // The next attempt continues the stream.
+        // The stream is complete, or the next attempt continues it.
         Exit::Done | Exit::Transient | Exit::Misconfigured | Exit::OutOfMemory => {}
     }
     let report = draft.finish(context, exit.into(), reason, start_time);
