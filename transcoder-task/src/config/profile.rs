@@ -14,7 +14,8 @@ pub(crate) struct Profile {
     pub(crate) publish: Publish,
     /// Segment duration in seconds. The first segments are shorter. Every segment begins with a keyframe.
     pub(crate) segment_seconds: f64,
-    /// AAC bit rate in kbit/s for stereo; other layouts get this rate per pair of channels.
+    /// AAC bit rate in kbit/s for stereo. Mono gets three quarters of it, surround as much for each pair of
+    /// channels.
     pub(crate) audio_kbps: u32,
     /// Loudness target in LUFS for every audio track (EBU R128); absent for unchanged loudness.
     pub(crate) loudness: Option<f64>,
@@ -132,7 +133,7 @@ impl Rung {
 pub(crate) enum ProfileError {
     #[error("--profile {path}: {error} (give `default` or the path of a TOML file)")]
     Read { path: String, error: std::io::Error },
-    /// Not TOML, or an unknown or mistyped field; the message names line and field.
+    /// Not TOML, an unknown field, or a value of the wrong type. The message names line and field.
     #[error("--profile {path}: {error}")]
     Parse { path: String, error: Box<toml::de::Error> },
     /// A value out of range.
@@ -141,10 +142,10 @@ pub(crate) enum ProfileError {
 }
 
 impl Default for Profile {
-    /// The fastest settings with at most 0.5 VMAF less than x264's `medium` at CRF 23 and about as many bytes
-    /// (docs/BENCHMARKS.md). The largest rungs dominate the time, so small ones use a better motion search. A
-    /// longer lookahead costs memory but no time, and lets one CRF fit easy and hard content. Maximum rates
-    /// are 1.5 times the rate of rich natural content (trees in the wind) at this quality.
+    /// The fastest settings that lose at most 0.5 VMAF against x264's `medium` at CRF 23, with about as many
+    /// bytes (docs/BENCHMARKS.md). The largest rungs dominate the time, so small ones use a better motion
+    /// search. A longer lookahead costs memory but no time, and lets one CRF fit easy and hard content.
+    /// Maximum rates are 1.5 times the rate of rich natural content (trees in the wind) at this quality.
     fn default() -> Self {
         let rung = |size, crf, params: &str, max_kbps| Rung {
             size,
@@ -255,7 +256,7 @@ impl Profile {
             if !known {
                 return field(&name("preset"), &preset, presets);
             }
-            // Other characters could inject an option of FFmpeg.
+            // Other characters could inject an FFmpeg option.
             let is_word = |word: &str| {
                 !word.is_empty()
                     && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.,".contains(&byte))
@@ -323,8 +324,12 @@ mod tests {
             let error = load(text).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
-        let open = load("[[rung]]\nsize = 720\ncrf = 23\nparams = \"ref\"\nmax_kbps = 900").unwrap_err();
-        assert!(open.contains("rung[0].params is ref, expected name=value:name=value"), "{open}");
+        let without_value =
+            load("[[rung]]\nsize = 720\ncrf = 23\nparams = \"ref\"\nmax_kbps = 900").unwrap_err();
+        assert!(
+            without_value.contains("rung[0].params is ref, expected name=value:name=value"),
+            "{without_value}"
+        );
         let mixed = load(
             "[[rung]]\nsize = 720\ncrf = 23\nmax_kbps = 900\n\
              [[rung]]\nsize = 720\ncodec = \"av1\"\ncrf = 35\nmax_kbps = 900",

@@ -30,8 +30,8 @@ pub(crate) struct Flags {
     #[arg(long, requires = "output", value_name = "FILE|s3://BUCKET/KEY")]
     input: Option<Location>,
 
-    /// Output of the stream: a folder (created if missing), or s3://BUCKET/PREFIX. Replaces files and objects
-    /// of the same names.
+    /// Output of the stream: a folder (created if missing), or s3://BUCKET/PREFIX. Files and objects with the
+    /// same names are replaced.
     #[arg(long, requires = "input", value_name = "DIR|s3://BUCKET/PREFIX")]
     output: Option<Location>,
 
@@ -73,8 +73,8 @@ impl FromStr for Location {
     }
 }
 
-/// Prints a usage error. Its exit code is 78 (wrong configuration) instead of clap's 2, because the consumer
-/// treats unknown codes as crashes.
+/// Prints clap's usage error or help text, and returns the exit code. A usage error gets 78 (wrong
+/// configuration) instead of clap's 2, because the consumer treats unknown codes as crashes.
 pub(crate) fn usage_exit(error: &clap::Error) -> ExitCode {
     let _ = error.print();
     if error.use_stderr() { ExitCode::from(Exit::Misconfigured.code()) } else { ExitCode::SUCCESS }
@@ -114,7 +114,7 @@ pub(crate) enum OutputLocation {
 
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// A job of the consumer.
+    /// A job from the consumer.
     Job(Box<Job>),
     /// A run from the command line.
     CommandLine { input: InputLocation, output: OutputLocation },
@@ -142,7 +142,7 @@ impl Settings {
     /// Combines flags and environment.
     ///
     /// # Errors
-    /// The profile or the job in the environment is not valid.
+    /// The profile or the job in the environment is not valid, or there is no job.
     pub(crate) fn from_flags(flags: Flags) -> Result<Self, SettingsError> {
         let profile = Profile::load(&flags.profile)?;
         let work = match (flags.input, flags.output) {
