@@ -38,12 +38,13 @@ use crate::{
     store::S3Error,
 };
 
-/// Size of the socket's send buffer. Its bytes are lost when FFmpeg closes the connection to seek. The
-/// system's default would be megabytes.
+/// Size of the socket's send buffer. The bytes in it are lost when FFmpeg closes the connection to seek, and
+/// the system's default is megabytes.
 const SOCKET_BUFFER: u32 = 128 << 10;
-/// Bytes that the HTTP library buffers before it polls the body: the least that keeps the socket filled.
+/// Bytes that the HTTP library buffers before it polls the body: the smallest value that keeps the socket
+/// filled.
 const WRITE_BUFFER: usize = 64 << 10;
-/// Connections that may wait. FFmpeg opens one at a time.
+/// Connections that may wait to be accepted. FFmpeg opens one at a time.
 const BACKLOG: u32 = 16;
 
 /// The source as FFmpeg opens it.
@@ -162,7 +163,7 @@ async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: F
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
             Err(error) => {
-                tracing::warn!("loopback server: {error}");
+                tracing::warn!("the loopback server cannot accept a connection: {error}");
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -175,7 +176,7 @@ async fn serve(listener: TcpListener, path: Arc<str>, reader: Reader, failure: F
                 let response = respond(&request, &path, &reader, &failure);
                 async move { Ok::<_, Infallible>(response) }
             });
-            // Each seek of FFmpeg closes the connection, which is an error here.
+            // FFmpeg closes the connection when it seeks, which the HTTP library reports as an error.
             let _ = hyper::server::conn::http1::Builder::new()
                 .max_buf_size(WRITE_BUFFER)
                 .serve_connection(TokioIo::new(connection), service)
@@ -253,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges() {
+    fn range_headers_are_parsed() {
         assert_eq!(parse_range(None, 10), Some((0, 10)));
         assert_eq!(parse_range(Some("bytes=0-"), 10), Some((0, 10)));
         assert_eq!(parse_range(Some("bytes=3-5"), 10), Some((3, 6)));

@@ -27,17 +27,18 @@ use crate::{
     store::{S3Error, s3::READ},
 };
 
-/// Size of the first chunk and of the smallest request: 16 s of audio, or half a second of a camera's video.
-/// S3 needs longer to begin the response than to send this much (documented: 100 to 200 ms; 85 MB/s).
+/// Size of the first and smallest chunk: 16 s of audio, or half a second of a camera's video. A chunk is
+/// smaller only at the end of a read, or before a cached chunk. S3 needs longer to begin the response than to
+/// send this much (documented: 100 to 200 ms; 85 MB/s).
 const MIN_CHUNK: u64 = 256 << 10;
-/// With four requests in flight this allows 75 MB/s if S3 needs 80 ms for each.
+/// Size of the largest chunk. Four in flight allow 75 MB/s if S3 needs 80 ms for each.
 const MAX_CHUNK: u64 = 1536 << 10;
 /// Chunks in flight: enough to hide S3's latency, few enough to bound memory.
 const CHUNKS_AHEAD: u64 = 4;
-/// Most bytes that one read has requested and not delivered.
+/// Most bytes that one read may have requested but not delivered.
 const MAX_PREFETCH: u64 = CHUNKS_AHEAD * MAX_CHUNK;
-/// Size of the cache of latest chunks: the prefetch of one read, or two or three places between which FFmpeg
-/// seeks.
+/// Size of the cache of latest chunks: enough for the prefetch of one read, or for two or three places
+/// between which FFmpeg seeks.
 const CACHE_BYTES: u64 = 8 << 20;
 /// A request that is incomplete after this time has stalled, so the rest of its chunk is requested again. S3
 /// usually needs a tenth of a second.
@@ -45,8 +46,8 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// Consecutive requests without a byte before a read fails. With the pauses between them this is half a
 /// minute of refusals, or three and a half minutes without a response.
 const READ_TRIES: u32 = 9;
-/// Pauses between requests without progress. The longest is the SDK's. The retry loop is written by hand,
-/// because its count restarts with each byte received.
+/// Pauses between requests without progress. The longest pause is as long as the SDK's. The retry loop is
+/// written by hand, because its count restarts with each byte received.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(200), longest: Duration::from_secs(20) };
 
 /// A reader of the source object. Clones share the cache of latest chunks.
@@ -115,7 +116,8 @@ impl Reader {
         }
         let end = cache.next_after(start).map_or(end, |next| next.min(end));
         let object = self.object.clone();
-        // A task of its own, because a body that is not polled while FFmpeg waits would look stalled.
+        // The request has its own task. Polled by the reader, its body would look stalled while FFmpeg does
+        // not read.
         let task = AbortOnDropHandle::new(tokio::spawn({
             let object = object.clone();
             async move { fetch(&object, start, end).await }.in_current_span()
@@ -164,8 +166,9 @@ struct ReadWindow {
 }
 
 impl ReadWindow {
-    /// End of the next chunk to request, if any, while `waiting` bytes are requested and not delivered.
-    /// Prefetch is at most twice the delivered bytes, in four chunks.
+    /// End of the next chunk to request; `None` if the read is at its end, or enough is requested. `waiting`
+    /// is the number of bytes that are requested but not delivered. A read prefetches one chunk, then twice
+    /// as many bytes as it has delivered, up to [`MAX_PREFETCH`].
     fn chunk(&self, waiting: u64) -> Option<u64> {
         let ahead = self.taken.saturating_mul(2).clamp(MIN_CHUNK, MAX_PREFETCH);
         let size = (ahead / CHUNKS_AHEAD).clamp(MIN_CHUNK, MAX_CHUNK);
@@ -212,9 +215,9 @@ async fn fetch(object: &PinnedObject, start: u64, end: u64) -> Result<Bytes, S3E
             Ok(Err(error @ S3Error::Transient { .. })) => error,
             Ok(Err(error)) => return Err(error),
             Err(_) => {
-                let (came, all) = (chunk.len() - before, end - start - before as u64);
+                let (received, requested) = (chunk.len() - before, end - start - before as u64);
                 let limit = REQUEST_LIMIT.as_secs();
-                transient(object, format!("{came} of {all} bytes arrived within {limit} seconds"))
+                transient(object, format!("{received} of {requested} bytes arrived within {limit} seconds"))
             }
         };
         tries = if chunk.len() > before { 1 } else { tries + 1 };

@@ -156,7 +156,7 @@ async fn a_response_with_another_range_is_not_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_of_seconds_are_retried_and_of_an_hour_are_errors() {
+async fn short_refusals_are_retried_and_long_refusals_are_errors() {
     for (code, minutes, expected) in [(503, 0.3, true), (500, 0.3, true), (503, 60.0, false)] {
         let begun = Instant::now();
         let refused = mock!(Client::get_object)
