@@ -7,7 +7,7 @@ use vidstreamx_job::Exit;
 /// A failed FFmpeg process.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FfmpegError {
-    /// It cannot be started, or the system has no pipe.
+    /// It cannot be started, or a pipe cannot be created.
     #[error("cannot run ffmpeg: {0} (is it installed?)")]
     Run(std::io::Error),
     /// The source is unusable. The text is for the uploader.

@@ -1,4 +1,5 @@
-//! FFmpeg's messages. They count decoding errors, and attribute a failure to the source or to the service.
+//! Reads FFmpeg's messages, counts decoding errors in them, and attributes a failure to the source or to the
+//! service.
 
 use std::{collections::VecDeque, os::unix::process::ExitStatusExt, process::ExitStatus};
 
@@ -10,7 +11,7 @@ use tokio::{
 
 use super::error::FfmpegError;
 
-/// Lines of stderr that are kept for errors.
+/// Number of last lines of stderr that are kept, to find the cause of a failure.
 const KEPT_LINES: usize = 20;
 /// Longest line of stderr. A hostile file can make FFmpeg write endless lines.
 const LONGEST_LINE: u64 = 4096;
@@ -22,7 +23,7 @@ pub(super) struct Messages {
     pub(super) lines: VecDeque<String>,
     /// Number of packets and frames with decoding errors.
     pub(super) damaged: u64,
-    /// True if the last line reported such an error. FFmpeg then only counts repetitions.
+    /// True if the last message reported a decoding error. FFmpeg prints only the number of its repetitions.
     last_was_damage: bool,
 }
 
@@ -90,8 +91,8 @@ pub(super) fn failure(status: ExitStatus, messages: &VecDeque<String>) -> Ffmpeg
             None => "the video or its audio is in a format that this service cannot read".into(),
         });
     }
-    // Messages of FFmpeg 5 to 7 that can decode nothing. The first one also appears if less than a third can
-    // be decoded.
+    // Messages that FFmpeg 5 to 7 print if they can decode nothing. The first one also appears if less than a
+    // third can be decoded.
     let nothing = [
         "Decode error rate",
         "Invalid data found",
@@ -108,7 +109,8 @@ pub(super) fn failure(status: ExitStatus, messages: &VecDeque<String>) -> Ffmpeg
     failed()
 }
 
-/// `Decoder (codec vvc) not found…` (FFmpeg 5) or `…no decoder found for: vvc` (7).
+/// The codec's name in `Decoder (codec vvc) not found…` (FFmpeg 5) or `…no decoder found for: vvc` (FFmpeg
+/// 7).
 #[must_use]
 fn missing_decoder(line: &str) -> Option<&str> {
     let (_, rest) = line.split_once("(codec ").or_else(|| line.split_once("found for: "))?;
@@ -127,19 +129,22 @@ mod tests {
             lines.iter().for_each(|line| messages.add((*line).to_owned()));
             messages.damaged
         };
-        let of_5 = [
+        let ffmpeg_5 = [
             "[h264 @ 0x5] error while decoding MB 12 3, bytestream -5",
             "file:a.mp4: corrupt decoded frame in stream 0",
             "Last message repeated 2 times",
             "Error while decoding stream #0:1: Invalid data found when processing input",
         ];
-        let of_7 = [
+        let ffmpeg_7 = [
             "[vist#0:0/h264 @ 0x5] [dec:h264 @ 0x6] corrupt decoded frame",
             "[vist#0:0/av1 @ 0x5] [dec:libdav1d @ 0x6] Error submitting packet to decoder: Invalid data found",
             "[vist#0:0/av1 @ 0x5] [dec:libdav1d @ 0x6] Decoding error: Invalid data found",
             "Last message repeated 7 times",
         ];
-        assert_eq!((count(&of_5), count(&of_7), count(&["Last message repeated 9 times"])), (4, 2, 0));
+        assert_eq!(
+            (count(&ffmpeg_5), count(&ffmpeg_7), count(&["Last message repeated 9 times"])),
+            (4, 2, 0)
+        );
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Runs FFmpeg and ffprobe; the only place that starts processes.
 //!
-//! A process has its own group and an environment without credentials. Its outputs are pipes. The last lines
-//! of its stderr ([`messages`]) are kept for its [`error`]. It is terminated before it is killed.
+//! Each process has its own process group and an environment without credentials. Its outputs are pipes. The
+//! last lines of its stderr ([`messages`]) are kept for its [`error`]. To stop it, the task sends SIGTERM,
+//! then SIGKILL.
 //!
 //! Other rooms run an [`Ffmpeg`] with pipes, [`convert`] from memory to memory, or build a [`command`].
 
@@ -73,7 +74,7 @@ impl Ffmpeg {
     /// Starts FFmpeg with this many pipes from [`FIRST_PIPE_FD`] on, and returns their reading ends.
     ///
     /// # Errors
-    /// FFmpeg cannot be started, or the system has no pipe.
+    /// FFmpeg cannot be started, or a pipe cannot be created.
     pub(crate) fn spawn(
         arguments: &[String],
         pipes: usize,
@@ -126,7 +127,7 @@ impl Ffmpeg {
         Ok((status, messages))
     }
 
-    /// Terminates FFmpeg, then kills it.
+    /// Stops FFmpeg unless it has already ended: sends SIGTERM, and after a grace period SIGKILL.
     ///
     /// # Errors
     /// FFmpeg had already failed by itself, for another reason than a closed pipe.
@@ -143,8 +144,8 @@ impl Ffmpeg {
             }
         }
         let (status, messages) = self.end().await?;
-        let is_unread = messages.lines.iter().any(|line| line.contains("Broken pipe"));
-        if status.success() || is_unread && status.signal().is_none() {
+        let is_pipe_closed = messages.lines.iter().any(|line| line.contains("Broken pipe"));
+        if status.success() || is_pipe_closed && status.signal().is_none() {
             return Ok(());
         }
         Err(failure(status, &messages.lines))
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn pipes_carry_bytes_and_the_environment_is_empty() {
+    async fn pipes_carry_bytes_and_the_environment_has_no_credentials() {
         // FFmpeg and its pipes are real, because a fake would hide what this tests.
         let (mut ffmpeg, mut pipes) = Ffmpeg::spawn(
             &[
