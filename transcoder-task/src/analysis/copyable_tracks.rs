@@ -18,7 +18,7 @@ use super::{
 
 /// Most keyframes: ten per second for 24 hours.
 const MOST_KEYFRAMES: usize = 1_000_000;
-/// Largest `esds`. Its descriptors are decoded recursively; 1 KB is 20 times the usual size.
+/// Largest `esds` box in bytes. Its descriptors are decoded recursively; 1 KB is 20 times the usual size.
 const LARGEST_ESDS: usize = 1 << 10;
 /// Longest priming of audio: FFmpeg starts to decode at most this many seconds before an edit.
 const LONGEST_PRIMING_SECONDS: i64 = 1;
@@ -33,7 +33,8 @@ pub(crate) const OPENING_SECONDS: f64 = 21.0;
 /// Shortest duration over which the peak rate is measured. A player's buffer absorbs shorter peaks.
 const PEAK_SECONDS: f64 = 2.0;
 
-/// The time of a frame: on the clock of FFmpeg's input in this module, of its outputs in the plan.
+/// The time of a frame. In this module it is on the clock of FFmpeg's input, in the plan on the clock of
+/// FFmpeg's outputs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct FrameTime {
     /// Presentation time in seconds.
@@ -43,7 +44,8 @@ pub(crate) struct FrameTime {
 }
 
 impl FrameTime {
-    /// Midpoint between the two frames, which tolerates the rounding of clocks.
+    /// Midpoint between the previous frame and this one. Comparing times with it tolerates the rounding of
+    /// clocks.
     #[must_use]
     pub(crate) fn threshold(&self) -> f64 {
         f64::midpoint(self.at_seconds, self.before_seconds)
@@ -62,8 +64,8 @@ pub(crate) struct CopyableVideo {
     pub(crate) level: u8,
     /// Bytes of the length field before each NAL unit.
     pub(crate) nal_length_size: u8,
-    /// True if an encoded prefix with the parameter sets [`super::h264::PREFIX_PARAMETER_SETS`] can precede
-    /// the track.
+    /// True if an encoded prefix, whose parameter sets have the id [`super::h264::PREFIX_PARAMETER_SETS`],
+    /// can precede the track.
     pub(crate) accepts_encoded_prefix: bool,
     /// Ticks per second.
     pub(crate) timescale: u32,
@@ -88,7 +90,8 @@ pub(crate) struct Keyframe {
     /// Latest presentation time, in ticks, of the frames stored before it; for the first keyframe, its own
     /// time.
     pub(crate) before: i64,
-    /// True if all frames stored before it (after it) are also presented before it (after it).
+    /// True if every frame stored before it is presented before it, and every frame stored after it is
+    /// presented after it.
     pub(crate) closed: bool,
     /// Offset in the file in bytes.
     pub(crate) offset: u64,
@@ -206,7 +209,7 @@ impl CopyableVideo {
             Ok(bytes.is_some_and(|bytes| refreshes(&bytes, self.nal_length_size)))
         });
         let all = try_join_all(checks).await?.into_iter().all(|refreshes| refreshes);
-        Ok(if all { Ok(()) } else { why("its keyframes need frames before them") })
+        Ok(if all { Ok(()) } else { why("its keyframes depend on earlier frames") })
     }
 }
 
@@ -224,7 +227,7 @@ pub(super) fn video(
         return why(format!("it is {} and not avc1", kind.escape_ascii()));
     }
     let children = visual_entry_boxes(entry);
-    // Newer versions of FFmpeg apply the crop.
+    // Newer versions of FFmpeg apply the crop when they decode, older versions do not.
     if find(children, *b"clap")?.is_some() {
         return why("it has a crop box");
     }
@@ -244,7 +247,7 @@ pub(super) fn video(
             return why("some of its frames are empty");
         }
         if sample.ticks == 0 && sample.number < tables.samples {
-            return why("some of its frames take no time");
+            return why("some of its frames have no duration");
         }
         while let Some(index) = closed.pop_if(|index| keyframes[*index].at > sample.shown) {
             keyframes[index].closed = false;
@@ -274,14 +277,14 @@ pub(super) fn video(
         Ok(())
     })?;
     if keyframes.first().is_none_or(|first| first.bytes_before > 0 || !first.closed) {
-        return why("its first frame is not a keyframe of its own");
+        return why("its first frame is not a closed keyframe");
     }
     times.sort_unstable();
     if times.windows(2).any(|pair| pair[0] == pair[1]) {
         return why("two of its frames are shown at the same time");
     }
     let (first, last) = (times.first().copied().unwrap_or(0), latest);
-    // FFmpeg presents the first frame at the start of the edit, even if the edit begins before it.
+    // FFmpeg presents the first frame at the start of the edit, even if the edit begins before that frame.
     let shift = match tables.edit {
         None => 0,
         Some(edit) if edit.from > first => return why("its edit list leaves out frames at the start"),
@@ -325,7 +328,7 @@ pub(super) fn audio(
     let children = find(children, *b"wave")?.unwrap_or(children);
     let esds = require(children, *b"esds")?;
     if esds.len() > LARGEST_ESDS {
-        return why("its description is too long");
+        return why("its esds box is too long");
     }
     let config = decode::<Esds>(esds)?.es_desc.dec_config;
     let specific = config.dec_specific.map(|specific| specific.raw).unwrap_or_default();

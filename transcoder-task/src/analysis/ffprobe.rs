@@ -27,7 +27,7 @@ use super::{
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 /// Most bytes of ffprobe's output; it prints about 2 KB per track.
 const OUTPUT_LIMIT: u64 = 4 << 20;
-/// Packets to read, a few of each track, to detect encryption.
+/// Read interval of the first four packets. Their side data shows whether the file is encrypted.
 const PACKETS: &str = "%+#4";
 
 /// Probes the source.
@@ -39,7 +39,7 @@ pub(crate) async fn probe(input: &Input) -> Result<Media, ProbeError> {
     command
         .args(["-loglevel", "error", "-of", "json", "-show_format", "-show_streams", "-show_chapters"])
         .args(["-show_packets", "-read_intervals", PACKETS])
-        // ffprobe decodes the first frames, so it needs the limit, too.
+        // ffprobe decodes the first frames, so it needs the same limit as FFmpeg.
         .args(["-max_pixels", &MOST_PIXELS.to_string()])
         .args(input.arguments());
     let answer = match tokio::time::timeout(TIME_LIMIT, run(command, Bytes::new())).await {
@@ -59,12 +59,12 @@ pub(crate) async fn probe(input: &Input) -> Result<Media, ProbeError> {
         });
     }
     if json.len() as u64 >= OUTPUT_LIMIT {
-        return Err(unusable("the file claims to hold more tracks or chapters than any video does"));
+        return Err(unusable("the file claims to have more tracks or chapters than any video has"));
     }
     let media = media(parse(&json).map_err(|error| ProbeError::Answer(error.to_string()))?);
-    let seen = |media: &Media| media.video.as_ref().is_some_and(|video| !video.pixel_format.is_empty());
+    let is_decoded = |media: &Media| media.video.as_ref().is_some_and(|video| !video.pixel_format.is_empty());
     match too_large {
-        Some((width, height)) if !media.as_ref().is_ok_and(seen) => Err(oversize(width, height)),
+        Some((width, height)) if !media.as_ref().is_ok_and(is_decoded) => Err(oversize(width, height)),
         _ => media,
     }
 }
@@ -167,7 +167,7 @@ pub(super) fn failure(status: ExitStatus, messages: &str) -> ProbeError {
     unusable(uploader_message(messages))
 }
 
-/// The size that a decoder refused, and that is missing in ffprobe's output: `Picture size 8192x8192 exceeds
+/// The picture size that a decoder refused. Only ffprobe's messages have it: `Picture size 8192x8192 exceeds
 /// specified max pixel count…`, or `…is invalid` for sizes that no FFmpeg decodes.
 #[must_use]
 pub(super) fn too_large(messages: &str) -> Option<(u32, u32)> {
@@ -185,7 +185,7 @@ fn uploader_message(stderr: &str) -> &'static str {
     } else if stderr.contains("not on whitelist") {
         "the file is not an MP4, QuickTime, Matroska or WebM video, whatever its name says"
     } else if stderr.contains("Cannot allocate memory") || stderr.contains("max_streams") {
-        "the file claims to hold more than any video does"
+        "the file claims to have more tracks or data than any video has"
     } else {
         "the file is not a video, or it is too damaged to read"
     }

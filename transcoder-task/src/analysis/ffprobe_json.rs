@@ -29,7 +29,7 @@ pub(super) struct ContainerFormat {
 #[derive(Deserialize)]
 pub(super) struct Stream {
     pub(super) index: usize,
-    /// `0x1`.
+    /// The container's track number in hexadecimal: `0x1`.
     pub(super) id: Option<String>,
     pub(super) codec_type: Option<String>,
     pub(super) codec_name: Option<String>,
@@ -119,7 +119,7 @@ pub(super) struct ChapterMark {
     pub(super) tags: MetadataTags,
 }
 
-/// Parses the output through a JSON value, because tags may repeat a name and may not be UTF-8.
+/// Parses the output through a JSON value, because tags may repeat a name and need not be UTF-8.
 pub(super) fn parse(json: &[u8]) -> serde_json::Result<ProbeOutput> {
     let value: serde_json::Value = serde_json::from_str(&String::from_utf8_lossy(json))?;
     serde_json::from_value(value)

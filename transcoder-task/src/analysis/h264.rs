@@ -5,13 +5,14 @@ use mp4_atom::Avcc;
 use super::not_copyable::{NotCopyable, why};
 
 /// The id of the parameter sets of an encoded prefix. It must differ from all ids of the source. Encoders
-/// count from 0, so this is the highest id.
+/// count from 0, so this is the highest possible id of a sequence parameter set.
 pub(crate) const PREFIX_PARAMETER_SETS: u32 = 31;
 
-/// Checks for 8 bits and 4:2:0. Baseline, Main and High always have both, except for rare grey video.
+/// Checks that the video is 4:2:0 with 8 bits. The profiles Baseline, Main and High always have both, except
+/// for rare grey video.
 ///
 /// # Errors
-/// It has another profile, bit depth or chroma format, or no parameter sets.
+/// The video has another profile, bit depth or chroma format, or no parameter sets.
 pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
     if !matches!(avcc.avc_profile_indication, 66 | 77 | 100) {
         return why(format!("its H.264 profile is {}", avcc.avc_profile_indication));
@@ -27,8 +28,8 @@ pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
     }
 }
 
-/// Returns true if an encoded prefix can share the init segment: it has FFmpeg's NAL length size, room for
-/// two more parameter sets, and no set with the prefix's id.
+/// Returns true if an encoded prefix can share the source's init segment: the source has FFmpeg's NAL length
+/// size, room for two more parameter sets, and no parameter set with the prefix's id.
 #[must_use]
 pub(super) fn accepts_encoded_prefix(avcc: &Avcc) -> bool {
     const MAX_SEQUENCE_SETS: usize = 31;
@@ -79,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parameter_sets_are_distinguished_by_id() {
+    fn an_encoded_prefix_needs_room_and_a_free_id_for_its_parameter_sets() {
         let avcc = |sps: &[u8], pps: &[u8]| Avcc { length_size: 4, ..Avcc::new(sps, pps).unwrap() };
         let sps = [0x67, 0x64, 0x00, 0x28, 0xac, 0xd9];
         // The sets of x264, with its default id and with the id 31.
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn only_instantaneous_refreshes_count() {
+    fn only_an_idr_slice_is_a_refresh() {
         let nal = |header: u8, length: usize| {
             [&u32::try_from(length).unwrap().to_be_bytes()[..], &[header], &vec![0; length - 1]].concat()
         };

@@ -2,8 +2,9 @@
 //!
 //! [`ffprobe`] runs ffprobe and parses its output ([`ffprobe_json`]); [`tracks`] builds the [`media`] model
 //! from it. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has the limits on uploads.
-//! [`sample_index`] reads an MP4's movie header: [`sample_table`]s and [`sample_entry`]s give the
-//! [`copyable_tracks`], with checks of [`h264`] and [`aac`], or the reason why a track is [`not_copyable`].
+//! [`sample_index`] reads an MP4's movie header. From [`sample_table`]s and [`sample_entry`]s it builds the
+//! [`copyable_tracks`], which must pass the checks of [`h264`] and [`aac`]. Each other track gets the reason
+//! why it is [`not_copyable`].
 //!
 //! Other rooms call [`ffprobe`] and [`sample_index`], decide by the [`media`] model, the
 //! [`copyable_tracks`] and the [`limits`], and report a [`rejection`].

@@ -96,14 +96,14 @@ impl Tables {
         let samples = u64::from(self.samples);
         let deltas = &self.stts.entries;
         if deltas.iter().map(|entry| u64::from(entry.sample_count)).sum::<u64>() != samples {
-            return why("the number of its times is not that of its samples");
+            return why("its stts and stsz boxes have different numbers of samples");
         }
         if deltas.iter().any(|entry| entry.sample_delta > i32::MAX as u32) {
             return why("its times go backwards");
         }
         if let Some(ctts) = &self.ctts {
             if ctts.entries.iter().map(|entry| u64::from(entry.sample_count)).sum::<u64>() != samples {
-                return why("the number of its composition offsets is not that of its samples");
+                return why("its ctts and stsz boxes have different numbers of samples");
             }
             if ctts.entries.iter().any(|entry| offset(entry).abs() > LARGEST_OFFSET) {
                 return why("its composition offsets are too large");
@@ -126,7 +126,7 @@ impl Tables {
             .samples_per_chunk()
             .try_fold(0_u64, |sum, in_chunk| Some(sum + u64::from(in_chunk)).filter(|sum| *sum <= samples));
         if chunks != Some(samples) {
-            return why("the number of samples in its chunks is not that of its samples");
+            return why("its stsc and stsz boxes have different numbers of samples");
         }
         Ok(())
     }
@@ -200,14 +200,14 @@ pub(super) fn in_this_file(dinf: &[u8]) -> bool {
 /// part.
 ///
 /// # Errors
-/// It has other parts, changes the speed, or its times are out of range.
+/// The list has other parts, changes the speed, or has times out of range.
 pub(super) fn edit(elst: &Elst, movie_timescale: u32, timescale: u32) -> Result<Option<Edit>, NotCopyable> {
     if movie_timescale == 0 {
         return why("the file's timescale is not valid");
     }
     let rescale = |duration: u64| {
         let (from, to) = (i128::from(movie_timescale), i128::from(timescale));
-        // FFmpeg's rounding.
+        // Rounds as FFmpeg does.
         i64::try_from((i128::from(duration) * to + from / 2) / from)
             .ok()
             .filter(|ticks| *ticks < i64::MAX / 4)
@@ -225,9 +225,9 @@ pub(super) fn edit(elst: &Elst, movie_timescale: u32, timescale: u32) -> Result<
             }
             let from =
                 only.media_time.and_then(|time| i64::try_from(time).ok()).filter(|t| *t < i64::MAX / 4);
-            let Some(from) = from else { return why("its edit list shows nothing") };
+            let Some(from) = from else { return why("its edit list begins too late") };
             Ok(Some(Edit { pause, from, to: from + rescale(only.segment_duration)? }))
         }
-        _ => why("its edit list has several parts"),
+        _ => why("its edit list is not one part after at most one pause"),
     }
 }

@@ -160,7 +160,8 @@ fn check_subtitles(stream: &Stream) -> Result<(), String> {
     }
 }
 
-/// Duration of a track in seconds; 0 if unknown. (The file's duration is that of its longest track.)
+/// Duration of a track in seconds; 0 if unknown. The file's duration cannot replace it, because it is that of
+/// the longest track.
 fn duration(stream: &Stream) -> f64 {
     let tagged = || {
         let mut parts = stream.tags.duration.as_deref()?.splitn(3, ':').map(|part| part.parse::<f64>().ok());

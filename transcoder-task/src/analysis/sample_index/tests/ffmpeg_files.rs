@@ -139,7 +139,7 @@ async fn keyframes_without_refresh_are_detected() {
     let file = clip(&folder, "refresh.mp4", &format!("{SOURCE} {options}"));
     let packets = packets(&file, 0);
     assert!(packets.iter().filter(|packet| packet.key).count() > 1, "{packets:?}");
-    assert_eq!(why_not(&file).await, "its keyframes need frames before them");
+    assert_eq!(why_not(&file).await, "its keyframes depend on earlier frames");
 }
 
 #[tokio::test]

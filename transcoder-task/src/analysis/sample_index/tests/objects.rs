@@ -11,7 +11,7 @@ use aws_smithy_types::error::ErrorMetadata;
 use super::{test_track::wrap, *};
 use crate::source::{loopback::ServedObject, object::PinnedObject};
 
-/// An object behind the loopback server, and the ranges of its reads.
+/// An object behind the loopback server, and the ranges of its reads. S3 refuses reads from `denied_from` on.
 async fn served(bytes: Vec<u8>, denied_from: u64) -> (Input, Arc<Mutex<Vec<(u64, u64)>>>) {
     let size = bytes.len() as u64;
     let ranges = Arc::new(Mutex::new(Vec::new()));
@@ -37,9 +37,9 @@ async fn served(bytes: Vec<u8>, denied_from: u64) -> (Input, Arc<Mutex<Vec<(u64,
 async fn an_objects_index_takes_few_reads() {
     let folder = tempfile::tempdir().unwrap();
     let options = "-c:v libx264 -preset ultrafast -g 50";
-    let noise = "-f lavfi -i testsrc2=size=320x240:rate=25:duration=6";
+    let larger = "-f lavfi -i testsrc2=size=320x240:rate=25:duration=6";
     for (flags, most) in [("+faststart", 1), ("-faststart", 3)] {
-        let file = clip(&folder, "clip.mp4", &format!("{noise} {options} -movflags {flags}"));
+        let file = clip(&folder, "clip.mp4", &format!("{larger} {options} -movflags {flags}"));
         let bytes = std::fs::read(&file).unwrap();
         assert!(bytes.len() as u64 > 2 * FIRST_READ);
         let (input, ranges) = served(bytes, u64::MAX).await;

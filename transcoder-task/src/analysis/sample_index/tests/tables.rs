@@ -57,9 +57,9 @@ fn edit_lists_pause_and_shift() {
         (&[(120, Some(9))][..], "its edit list leaves out frames at the start"),
         (&[(80, Some(8))], "its edit list leaves out frames at the end"),
         (&[(0, Some(8))], "its edit list leaves out frames at the end"),
-        (&[(120, None)], "its edit list has several parts"),
-        (&[(40, Some(8)), (80, Some(12))], "its edit list has several parts"),
-        (&[(120, Some(u64::MAX >> 1))], "its edit list shows nothing"),
+        (&[(120, None)], "its edit list is not one part after at most one pause"),
+        (&[(40, Some(8)), (80, Some(12))], "its edit list is not one part after at most one pause"),
+        (&[(120, Some(u64::MAX >> 1))], "its edit list begins too late"),
     ] {
         assert_eq!(with_edits(edits).video().unwrap_err(), expected, "{edits:?}");
     }
@@ -74,22 +74,19 @@ fn contradicting_tables_are_not_copied() {
         (TestTrack { chunk: u64::MAX - 1, ..good.clone() }, "the file ends before its samples do"),
         (
             TestTrack { keyframes: Some(vec![2, 3]), ..good.clone() },
-            "its first frame is not a keyframe of its own",
+            "its first frame is not a closed keyframe",
         ),
-        (
-            TestTrack { keyframes: Some(vec![]), ..good.clone() },
-            "its first frame is not a keyframe of its own",
-        ),
+        (TestTrack { keyframes: Some(vec![]), ..good.clone() }, "its first frame is not a closed keyframe"),
         (TestTrack { keyframes: Some(vec![1, 1]), ..good.clone() }, "its keyframes are not in order"),
         (
             TestTrack { times: vec![(4, 4)], ..good.clone() },
-            "the number of its times is not that of its samples",
+            "its stts and stsz boxes have different numbers of samples",
         ),
-        (TestTrack { times: vec![(3, 0), (2, 4)], ..good.clone() }, "some of its frames take no time"),
+        (TestTrack { times: vec![(3, 0), (2, 4)], ..good.clone() }, "some of its frames have no duration"),
         (TestTrack { times: vec![(5, u32::MAX)], ..good.clone() }, "its times go backwards"),
         (
             TestTrack { offsets: Some(vec![6, 0, 0, 0, 0]), ..good.clone() },
-            "its first frame is not a keyframe of its own",
+            "its first frame is not a closed keyframe",
         ),
         (
             TestTrack { offsets: Some(vec![0, 8, 4, 0, 0]), ..good.clone() },

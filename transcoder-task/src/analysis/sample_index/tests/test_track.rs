@@ -28,7 +28,7 @@ pub(super) struct TestTrack {
     pub(super) offsets: Option<Vec<i64>>,
     /// Numbers of keyframes, from 1.
     pub(super) keyframes: Option<Vec<u32>>,
-    /// Durations in milliseconds, and start ticks.
+    /// Edits: duration in milliseconds, and start in ticks (`None` for a pause).
     pub(super) edits: Vec<(u64, Option<u64>)>,
     /// The position of the only chunk.
     pub(super) chunk: u64,

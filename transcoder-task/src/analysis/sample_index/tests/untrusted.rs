@@ -26,7 +26,7 @@ fn deeply_nested_boxes_are_not_followed() {
     let movie = Movie { timescale: 1, fragmented: false, priming_tag: false, file_size: 1 };
     assert_eq!(
         audio(&entry, || why("no tables"), &movie).unwrap_err().to_string(),
-        "its description is too long"
+        "its esds box is too long"
     );
 }
 
@@ -45,7 +45,7 @@ fn test_track() -> impl Strategy<Value = TestTrack> {
     })
 }
 
-/// Bytes to replace, by position.
+/// Positions, and the bytes to write there.
 type Damage = Vec<(prop::sample::Index, u8)>;
 
 fn damage(bytes: Range<usize>) -> impl Strategy<Value = Damage> {
