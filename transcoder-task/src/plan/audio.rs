@@ -6,11 +6,12 @@ use super::{language, model::AudioRendition};
 
 /// Highest bit rate of a copied stereo track: encoders' highest settings.
 const COPY_STEREO_KBPS: u64 = 260;
-/// Longest gap in seconds at the start or end of the video that is not filled with silence. Players do not
-/// stop at shorter gaps.
+/// Longest gap in the audio, in seconds at the start or end of the video, that is not filled with silence.
+/// Players do not stop at shorter gaps.
 const MAX_GAP_SECONDS: f64 = 0.1;
 
-/// A stereo rendition of every track, and a surround rendition of tracks with more channels.
+/// A stereo rendition of every track (mono for a mono track), and a surround rendition of tracks with a
+/// surround layout.
 #[must_use]
 pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendition> {
     let tracks = &media.audio;
@@ -42,7 +43,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             _ => 48_000,
         };
         let (layout, channels, kbps) = match track.channels {
-            // Half of stereo's rate would be too little, because its channels share information.
+            // Half of stereo's rate would be too little, because stereo's channels share information.
             1 => ("mono", 1, profile.audio_kbps * 3 / 4),
             _ => ("stereo", 2, profile.audio_kbps),
         };

@@ -22,7 +22,7 @@ const COPY_AVERAGE: f64 = 0.7;
 /// As [`COPY_AVERAGE`], for the peak rate.
 const COPY_PEAK: f64 = 1.2;
 
-/// The tracks of a source that may be copied, by its sample index.
+/// The tracks of a source that may be copied according to its sample index.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Copyable {
     pub(crate) video: Option<CopyPlan>,
@@ -43,8 +43,8 @@ pub(crate) struct CopyPlan {
 }
 
 impl Copyable {
-    /// The tracks that the sample index allows to copy, with times on the clock of FFmpeg's outputs. Logs the
-    /// reason for each other track.
+    /// The tracks that may be copied according to the sample index, with times on the clock of FFmpeg's
+    /// outputs. Logs the reason if the video track must be encoded.
     pub(crate) fn new(index: &Index, media: &Media, segment_seconds: f64) -> Self {
         let content = |id: Option<u32>| id.and_then(|id| index.track(id)).map(|track| &track.content);
         let video = media.video.as_ref().and_then(|video| match content(video.id)? {

@@ -10,8 +10,9 @@ use crate::analysis::{
 pub(crate) const LONGEST_SEGMENT_SECONDS: f64 = 10.5;
 /// A segment may be this much shorter than wanted, so that keyframes at 3.97 s are as good as at 4 s.
 const SLACK_SECONDS: f64 = 0.1;
-/// At the beginning, a segment longer than this share of `segment_seconds` counts as long. Encoding a second
-/// of video, with the encoder's lookahead, takes two to three seconds on two cores.
+/// At the beginning, a segment longer than this share of `segment_seconds` counts as long. Splitting a
+/// shorter one would not help: viewers also wait for the encoded rungs, whose encoders need two to three
+/// seconds on two cores for a second of video and its lookahead.
 const LONG: f64 = 0.375;
 
 // The sample index must keep the frame times of at least two segments of the maximum length.
@@ -68,9 +69,10 @@ fn wanted_seconds(from_start: f64, segment_seconds: f64) -> f64 {
     from_start.clamp(segment_seconds / 8.0, segment_seconds)
 }
 
-/// Chooses frames for short first segments, if the keyframes would make them long. The encoded prefix ends at
-/// the keyframe that ends the last long segment of the first `segment_seconds`. Returns the segment starts
-/// before that keyframe, and its index in `keyframes`.
+/// Chooses the frames at which short first segments begin, if segments between the keyframes would be long.
+/// The encoded prefix ends at the end of the last long segment that begins in the first `segment_seconds`.
+/// Returns the starts of the encoded prefix's segments, and the index in `keyframes` of the first copied
+/// keyframe.
 #[must_use]
 pub(super) fn choose_encoded_prefix(
     frames: impl Iterator<Item = FrameTime>,

@@ -6,8 +6,8 @@
 //! [`gain`], [`language`] and [`still_interval`] decide single properties. [`resume_point`] is the point
 //! where an attempt starts after an interruption.
 //!
-//! `task` builds a [`model::Plan`]. Other rooms read it, and ask the modules of single properties and
-//! boundaries.
+//! `task` builds a [`model::Plan`]. Other rooms read the plan, and call the modules of single properties and
+//! of boundaries.
 
 mod audio;
 mod builder;

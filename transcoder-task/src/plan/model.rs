@@ -11,7 +11,7 @@ pub(crate) struct Plan {
     pub(crate) picture: Option<Picture>,
     /// H.264 first, each codec from large to small; empty for audio alone.
     pub(crate) rungs: Vec<VideoRendition>,
-    /// One stereo rendition per source track, then the surround renditions.
+    /// One stereo or mono rendition per source track, then the surround renditions.
     pub(crate) audio: Vec<AudioRendition>,
     /// One per subtitle track of the source.
     pub(crate) subtitles: Vec<SubtitleRendition>,
@@ -106,7 +106,8 @@ pub(crate) struct AudioRendition {
     pub(crate) layout: Option<&'static str>,
     /// Bit rate in kbit/s.
     pub(crate) kbps: u32,
-    /// Gain to the profile's loudness; absent before the measurement, and without a loudness target.
+    /// Gain to the profile's loudness; absent before the measurement, for silence, and without a loudness
+    /// target.
     pub(crate) gain: Option<Gain>,
     /// Duration of the source's track in seconds; 0 if unknown.
     pub(crate) duration_seconds: f64,

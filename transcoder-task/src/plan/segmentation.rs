@@ -26,8 +26,8 @@ pub(crate) enum Boundaries {
     Every {
         /// Segment duration in seconds.
         seconds: f64,
-        /// A sample this much before a boundary belongs to the next segment: FFmpeg forces the keyframe at
-        /// the first frame at or after the given time, and times are rounded.
+        /// A sample at most this much before a boundary belongs to the next segment: FFmpeg forces the
+        /// keyframe at the first frame at or after the given time, and times are rounded.
         tolerance_seconds: f64,
         /// Usual frame duration in seconds.
         frame_seconds: f64,
@@ -54,8 +54,8 @@ impl Boundaries {
         Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6, frame_seconds }
     }
 
-    /// Boundaries at these frames of a video that ends at `end`; `None` if they are too many for FFmpeg's
-    /// arguments.
+    /// Boundaries at these frames of a video that ends at `end`; `None` if they are too many for an argument
+    /// of FFmpeg.
     #[must_use]
     pub(crate) fn at(starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
         (1..=LONGEST_LIST).contains(&starts.len()).then_some(Self::At { starts, end, step_seconds })

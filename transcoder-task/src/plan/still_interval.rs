@@ -10,7 +10,7 @@ const UNKNOWN: f64 = 5.0;
 #[must_use]
 pub(crate) fn seconds(duration_seconds: f64) -> f64 {
     if duration_seconds > 0.0 {
-        // The spare still is for a video that is a little longer than its header says.
+        // One still is spare, for a video that is a little longer than its header says.
         (duration_seconds / (MAX_STILLS - 1) as f64 * 10.0).ceil().max(10.0) / 10.0
     } else {
         UNKNOWN
