@@ -21,7 +21,7 @@ pub(crate) fn run(program: &str, arguments: &[&str], stdin: &[u8]) -> Output {
         .unwrap();
     let mut pipe = child.stdin.take().unwrap();
     let output = std::thread::scope(|scope| {
-        // Writing ends with an error when the program needs no more input.
+        // The result is ignored: writing fails if the program exits before it has read all input.
         scope.spawn(move || pipe.write_all(stdin));
         child.wait_with_output().unwrap()
     });

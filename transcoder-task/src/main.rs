@@ -1,6 +1,6 @@
 //! `transcoder-task`: reads one video, transcodes it into an adaptive stream, publishes it, exits.
 //!
-//! [`task`] runs the whole path. A video takes the rooms in this order: [`config`] → [`source`] →
+//! [`task`] runs all steps. A video passes through the rooms in this order: [`config`] → [`source`] →
 //! [`analysis`] → [`plan`] → [`ffmpeg`] → [`package`] → [`publish`] → [`store`]. [`process`] is the one place
 //! that starts FFmpeg and ffprobe; [`progress`] shows how far the task is; [`error`] maps every failure to an
 //! exit code.
@@ -37,9 +37,9 @@ async fn main() -> ExitCode {
         Err(error) => return usage_exit(&error),
     };
     flags.init_logging();
-    // FFmpeg runs as the same user. This keeps it from reading credentials in this process's memory.
+    // FFmpeg runs as the same user. The call keeps it from reading credentials in this process's memory.
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
-        tracing::warn!("FFmpeg can read this process's memory: {error}");
+        tracing::warn!("this process's memory cannot be hidden from FFmpeg: {error}");
     }
     let exit = match Settings::from_flags(flags) {
         Ok(settings) => task::run(settings).await,
