@@ -12,8 +12,8 @@ use crate::{
 
 /// 32 lower-case hex digits: the first half of a SHA-256 over bucket, key, content and profile.
 ///
-/// It is short enough for `startedBy` (128 characters) and, with an attempt number, for
-/// `clientToken` (64 characters).
+/// It fits RunTask's fields: `startedBy` has up to 128 characters, and `clientToken`, which also contains the
+/// attempt number, has up to 64.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct JobId(String);

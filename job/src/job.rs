@@ -81,7 +81,7 @@ impl Job {
     /// Reads a job back from environment variables.
     ///
     /// # Errors
-    /// Names the variable that is missing, empty or malformed.
+    /// A variable is missing, empty or malformed. The error names it.
     pub fn from_env(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, EnvError> {
         let optional = |name: &'static str| match lookup(name) {
             Some(value) if value.is_empty() => Err(EnvError::Empty(name)),
@@ -128,7 +128,7 @@ pub mod env {
     pub const LAUNCH: &str = "VIDSTREAMX_LAUNCH";
 }
 
-/// The job in the environment is not valid.
+/// The environment variables are not a valid job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EnvError {
     /// A required variable is not set.
@@ -137,13 +137,13 @@ pub enum EnvError {
     /// A variable is set to the empty string.
     #[error("{0} is empty")]
     Empty(&'static str),
-    /// Not a bucket or key.
+    /// A variable is not a valid bucket name or object key.
     #[error("{0}: {1}")]
     Location(&'static str, #[source] InvalidLocation),
-    /// Not a number.
+    /// A variable is not a number.
     #[error("{0}: \"{1}\" is not a number of bytes")]
     Number(&'static str, String),
-    /// Not a job id.
+    /// A variable is not a job id.
     #[error("{0}: {1}")]
     JobId(&'static str, #[source] crate::InvalidJobId),
 }

@@ -7,8 +7,8 @@ use crate::{identity::JobId, location::ObjectKey, text::hex_prefix};
 /// Prefix of job records and progress objects. Streams are never published below it.
 pub const RECORDS_PREFIX: &str = ".vidstreamx/";
 
-/// Maximum bytes of a stem. It leaves room for paths such as
-/// `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s`.
+/// Maximum bytes of a stem, the first part of a key ([`Layout`]). The rest of the key has room for paths such
+/// as `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s`.
 const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
 
 /// The keys of one job's objects in the output bucket.
@@ -42,7 +42,7 @@ impl Layout {
         &self.stem
     }
 
-    /// An object at the stable address (`master.m3u8`, `job.json`).
+    /// The key of an object at the stable address, by its name (`master.m3u8`, `job.json`).
     #[must_use]
     pub fn stable(&self, name: &str) -> String {
         format!("{}/{name}", self.stem)

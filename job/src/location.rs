@@ -35,12 +35,12 @@ impl FromStr for BucketName {
     type Err = InvalidLocation;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let bytes = text.as_bytes();
         let valid = (3..=63).contains(&bytes.len())
-            && bytes.iter().all(|&byte| letter(byte) || byte == b'-' || byte == b'.')
-            && bytes.first().copied().is_some_and(letter)
-            && bytes.last().copied().is_some_and(letter);
+            && bytes.iter().all(|&byte| alphanumeric(byte) || byte == b'-' || byte == b'.')
+            && bytes.first().copied().is_some_and(alphanumeric)
+            && bytes.last().copied().is_some_and(alphanumeric);
         if valid { Ok(Self(text.to_owned())) } else { Err(InvalidLocation::Bucket(text.to_owned())) }
     }
 }

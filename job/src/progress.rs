@@ -41,8 +41,9 @@ pub struct RungProgress {
     pub segments: usize,
 }
 
-/// The progress of a task. A task that cannot write it continues, and a killed task leaves its last state. So
-/// use it only if the job's record has a running attempt that began no later than `started_at`.
+/// The progress of a task. The object in S3 can be out of date, because a task continues if it cannot write
+/// the object, and a killed task leaves the last one behind. Use the object only if the job's record has a
+/// running attempt that began no later than `started_at`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// [`Progress::SCHEMA`].
@@ -79,7 +80,7 @@ impl Progress {
     /// Reads a stored progress object.
     ///
     /// # Errors
-    /// Another schema version, or not a progress object.
+    /// The JSON has another schema version, or is not a progress object.
     pub fn parse(json: &[u8]) -> Result<Self, SchemaError> {
         schema::parse(json, Self::SCHEMA)
     }

@@ -94,13 +94,13 @@ pub struct Attempt {
     /// Estimated cost in US dollars, by the consumer's configured prices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cost_usd: Option<f64>,
-    /// The container's exit code, if it ran.
+    /// The container's exit code; absent if the container did not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// ECS's stop code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_code: Option<String>,
-    /// The reason of the end, as a sentence.
+    /// The reason why the attempt ended, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Whether this attempt counts towards the limit of attempts; interruptions do not.
@@ -154,7 +154,7 @@ pub struct Record {
     pub profile: String,
     /// The current state.
     pub state: State,
-    /// The reason of the end; absent for done.
+    /// The reason why the job ended, as a sentence; absent while it runs and if it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Time when the consumer first saw the job.
@@ -200,7 +200,7 @@ impl Record {
     /// Reads a stored record.
     ///
     /// # Errors
-    /// Another schema version, or not a record.
+    /// The JSON has another schema version, or is not a record.
     pub fn parse(json: &[u8]) -> Result<Self, SchemaError> {
         schema::parse(json, Self::SCHEMA)
     }

@@ -75,7 +75,7 @@ impl Report {
     /// Reads a stored report.
     ///
     /// # Errors
-    /// Another schema version, or not a report.
+    /// The JSON has another schema version, or is not a report.
     pub fn parse(json: &[u8]) -> Result<Self, SchemaError> {
         schema::parse(json, Self::SCHEMA)
     }
@@ -117,7 +117,8 @@ pub struct VideoTrack {
     pub rotation: u32,
     /// FFmpeg's name of the pixel format.
     pub pixel_format: String,
-    /// `sdr`, `hdr10`, `hlg`, or `dolby-vision-8.4` with Dolby's profile and base layer.
+    /// `sdr`, `hdr10`, `hlg`, or Dolby Vision with its profile and the compatibility of its base layer, such
+    /// as `dolby-vision-8.4`.
     #[serde(default)]
     pub dynamic_range: String,
     /// Bit rate in bits per second; 0 if unknown.
@@ -193,7 +194,7 @@ pub struct Rendition {
     pub kind: RenditionKind,
     /// RFC 6381 codecs string.
     pub codecs: String,
-    /// Whether it is a copy of the source's track, not encoded again.
+    /// Whether the rendition is a copy of the source's track, not encoded again.
     #[serde(default)]
     pub copied: bool,
     /// Width in pixels; 0 for kinds other than video.
@@ -213,13 +214,13 @@ pub struct Rendition {
     pub frames: usize,
     /// Duration from the start of the first sample to the end of the last sample.
     pub duration_seconds: f64,
-    /// Size of init segment and media segments, or of the file.
+    /// Bytes of the init segment and all media segments, or of the MP4 file.
     pub bytes: u64,
     /// Bit rate of the largest segment relative to its duration, in bits per second.
     pub peak_bandwidth: u64,
     /// Bit rate over all segments, in bits per second.
     pub average_bandwidth: u64,
-    /// The result of reading it back before the stream was published as complete.
+    /// The result of reading the rendition back from the output, before the stream was published as complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified: Option<Verified>,
 }
@@ -246,7 +247,7 @@ pub struct Timings {
     pub started_at: Timestamp,
     /// Time when the task wrote the report.
     pub finished_at: Timestamp,
-    /// Seconds of probing the source.
+    /// Seconds that the task needed to probe the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<f64>,
     /// Seconds from the task's start to the first playable master playlist.

@@ -1,4 +1,4 @@
-//! JSON documents with a schema version. Other versions give a clear error.
+//! Parses JSON documents that have a schema version. If the version differs, the error names both versions.
 
 use serde::{Deserialize, de::DeserializeOwned};
 
