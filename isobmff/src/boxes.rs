@@ -85,7 +85,7 @@ pub fn all_boxes(mut bytes: &[u8]) -> Result<Vec<(BoxType, &[u8])>, BoxError> {
     Ok(all)
 }
 
-/// The offset of the first box of this type, including its header.
+/// The offset of the first box of this type. The offset points to the box's header.
 #[must_use]
 pub fn offset_of(bytes: &[u8], kind: BoxType) -> Option<usize> {
     let mut rest = bytes;
@@ -142,7 +142,7 @@ pub fn decode_required<T: Atom>(bytes: &[u8]) -> Result<T, BoxError> {
     decode(require(bytes, T::KIND.into())?)
 }
 
-/// The handler type in the body of an `hdlr` box: `*b"vide"`, `*b"soun"`.
+/// The handler type in the body of an `hdlr` box, for example `*b"vide"` or `*b"soun"`.
 #[must_use]
 pub fn handler_type(hdlr: &[u8]) -> Option<BoxType> {
     hdlr.get(8..12)?.try_into().ok()
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_of_64_bits_and_to_the_end_of_the_file() {
+    fn a_size_may_have_64_bits_or_extend_to_the_end_of_the_file() {
         let long = [&[0, 0, 0, 1][..], b"mdat", &18_u64.to_be_bytes(), b"ab"].concat();
         assert_eq!(BoxHeader::length(&long), BoxHeader::LONG);
         let header = BoxHeader { kind: *b"mdat", length: 16, body: Some(2) };

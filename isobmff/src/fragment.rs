@@ -5,7 +5,7 @@ use mp4_atom::{Moof, Moov, Traf};
 /// `sample_is_non_sync_sample` (ISO/IEC 14496-12, 8.8.3.1).
 pub const IS_NON_SYNC: u32 = 0x0001_0000;
 
-/// A fragment that has no single track with a decoding time.
+/// The fragment does not have exactly one track, or that track has no decoding time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FragmentError {
     /// The fragment does not have exactly one track.

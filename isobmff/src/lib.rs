@@ -7,7 +7,7 @@
 //! - [`fragment`]: samples of movie fragments, with their default values.
 //! - [`codecs`]: RFC 6381 codec strings.
 //!
-//! No function recurses, or allocates memory by a size that a file claims.
+//! No function of this crate recurses, and none allocates memory by a size that a file claims.
 
 pub mod boxes;
 pub mod codecs;

@@ -32,14 +32,14 @@ pub struct FoundBox {
     pub truncated: bool,
 }
 
-/// The windows of a file that were read.
+/// The windows that were read from a file so far.
 #[derive(Debug, Default)]
 pub struct Windows<B> {
     windows: Vec<(u64, B)>,
 }
 
 impl<B: AsRef<[u8]>> Windows<B> {
-    /// No windows yet.
+    /// Starts without windows.
     #[must_use]
     pub const fn new() -> Self {
         Self { windows: Vec::new() }

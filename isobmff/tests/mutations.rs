@@ -151,7 +151,7 @@ proptest! {
     }
 }
 
-/// The file of a seed.
+/// The mutated file that belongs to a seed.
 fn mutated(seed: u64) -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut bytes = file();
@@ -176,11 +176,11 @@ fn chosen_seeds() -> Option<Range<u64>> {
     })
 }
 
-/// `make fuzz`: checks the files of new seeds for `VIDSTREAMX_FUZZ_SECONDS`, or those of `VIDSTREAMX_SEEDS`
-/// (such as 1234 or 0..100).
+/// `make fuzz` checks the mutated files of new random seeds for `VIDSTREAMX_FUZZ_SECONDS`. If
+/// `VIDSTREAMX_SEEDS` is set (such as 1234 or 0..100), it checks the files of these seeds instead.
 #[test]
 #[ignore = "runs for VIDSTREAMX_FUZZ_SECONDS"]
-#[allow(clippy::print_stdout, reason = "the seeds of the run")]
+#[allow(clippy::print_stdout, reason = "prints the seeds of the run")]
 fn fuzz() {
     let seconds = std::env::var("VIDSTREAMX_FUZZ_SECONDS").ok().and_then(|text| text.parse().ok());
     let end = Instant::now() + Duration::from_secs(seconds.unwrap_or(60));
