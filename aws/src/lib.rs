@@ -13,10 +13,10 @@ use aws_smithy_http_client::{
     tls::{Provider, rustls_provider::CryptoMode},
 };
 
-/// Time to open a connection.
+/// Time limit for opening a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The limits of every call.
+/// The limits of a call to a service.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// Time from the first byte of a request to the first byte of its response.
@@ -49,7 +49,7 @@ pub async fn configuration(limits: Limits) -> SdkConfig {
 }
 
 /// A copy of the configuration with its own connections. A connection's buffer stays as large as its largest
-/// response, so services with large responses get their own.
+/// response, so services with large responses get their own connections.
 #[must_use]
 pub fn with_own_connections(config: &SdkConfig) -> SdkConfig {
     config.to_builder().http_client(https_client()).build()
