@@ -1,5 +1,5 @@
-//! The cluster. Tasks run for a set time and succeed. Their descriptions are as long as those of ECS for
-//! Fargate tasks.
+//! The ECS cluster. Its tasks run for a set time and succeed. Their descriptions are as long as those of ECS
+//! for Fargate tasks.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ pub(crate) struct Cluster {
     by_job: HashMap<String, Vec<usize>>,
     /// Duration of tasks that are started from now on.
     pub run_time: Duration,
-    /// Start of the first and of the last task.
+    /// Times when the first and the last task were started.
     pub started: Option<(Instant, Instant)>,
 }
 
@@ -31,7 +31,7 @@ struct Task {
     created: Timestamp,
     ends: Instant,
     ended: Timestamp,
-    /// JSON of the request, repeated in responses. It is the largest part of them.
+    /// The request's overrides as JSON. Responses repeat them. They are the largest part of a response.
     overrides: String,
 }
 
@@ -42,7 +42,7 @@ impl Cluster {
         Self { tasks, tokens, by_job, run_time, started: None }
     }
 
-    /// RunTask: starts a task, or returns the one that the same token started.
+    /// RunTask: starts a task, or returns the task that was started with the same token.
     pub(crate) fn run(&mut self, request: &Value, now: Instant, clock: Timestamp) -> String {
         let text = |field: &str| request[field].as_str().unwrap_or_default().to_owned();
         let token = text("clientToken");

@@ -1,7 +1,8 @@
 //! SQS, ECS and S3 in memory, for `make bench-consumer`: the calls that the consumer uses, with their
 //! semantics. The latency of all calls is fixed, so the benchmark measures the consumer and not the services.
 //!
-//! The benchmark controls them below `/-/`: `GET counts`, `GET done`, `POST fill?count=N`, `POST end-tasks`.
+//! The benchmark controls the services with requests below `/-/`: `GET counts`, `GET done`,
+//! `POST fill?count=N`, `POST end-tasks`.
 
 mod cluster;
 mod queue;
@@ -55,7 +56,7 @@ struct Flags {
     /// Number of upload events in the queue at the start
     #[arg(long, default_value = "0")]
     uploads: u64,
-    /// Video file, the content of every upload
+    /// Video file that is the content of every upload
     #[arg(long)]
     video: PathBuf,
 }
@@ -63,7 +64,7 @@ struct Flags {
 /// The services. All of their state is behind one lock, because one thread serves all requests.
 struct Endpoints {
     state: Mutex<State>,
-    /// Wakes the polls that wait for a message.
+    /// Wakes the long polls that wait for a message.
     filled: Notify,
     latency: Duration,
     upload: Upload,

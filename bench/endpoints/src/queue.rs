@@ -1,4 +1,5 @@
-//! The queue: synthetic upload events, generated when they are received, and sent messages.
+//! The SQS queue. It holds upload events, whose text is generated when they are received, and messages that
+//! were sent to it.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -9,11 +10,12 @@ use serde_json::{Value, json};
 
 use crate::store::{UPLOAD_BUCKET, Upload};
 
-/// Length of the handle in SQS's documentation of ReceiveMessage. The consumer keeps a handle per message, so
-/// the length affects its memory.
+/// Length of the receipt handle in SQS's documentation of ReceiveMessage. The consumer keeps a handle per
+/// message, so the length affects the consumer's memory.
 const RECEIPT_LENGTH: usize = 412;
 
-/// A queue with SQS's visibility timeout. A message is a number. A handle contains number and delivery.
+/// A queue with SQS's visibility timeout. Each message has a number. A receipt handle contains the message's
+/// number and the number of its delivery.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     visible: VecDeque<Visible>,
@@ -82,12 +84,13 @@ impl Queue {
             .collect()
     }
 
-    /// The next end of a message's visibility timeout.
+    /// The time when the next message becomes visible again.
     pub(crate) fn next_end(&self) -> Option<Instant> {
         self.ends.first().map(|(end, _)| *end)
     }
 
-    /// Deletes a message. Returns whether the handle is well-formed. A second delete is not an error.
+    /// Deletes a message, unless the handle is of an earlier delivery. Returns whether the handle is
+    /// well-formed. As in SQS, it is no error if there was nothing to delete.
     pub(crate) fn delete(&mut self, receipt: &str) -> bool {
         let Some((number, receives)) = read_receipt(receipt) else { return false };
         if self.hidden.get(&number).is_some_and(|hidden| hidden.receives == receives) {
@@ -98,7 +101,7 @@ impl Queue {
         true
     }
 
-    /// Makes a message visible after `wait`. Returns false if the handle is of an earlier delivery.
+    /// Makes a message visible after `wait`. Returns false if the handle is not of the current delivery.
     pub(crate) fn set_visibility(&mut self, receipt: &str, wait: Duration, now: Instant) -> bool {
         self.expire(now);
         let Some((number, receives)) = read_receipt(receipt) else { return false };

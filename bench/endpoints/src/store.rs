@@ -24,16 +24,16 @@ pub(crate) struct Object {
     pub bytes: Bytes,
     /// With quotes.
     pub etag: String,
-    /// Checksum header of the write, returned by reads of the whole object.
+    /// The checksum that the writer sent. Reads of the whole object return it.
     pub crc32: Option<String>,
 }
 
 /// The conditions of a write.
 #[derive(Debug, Default)]
 pub(crate) struct Conditions<'a> {
-    /// `If-Match`.
+    /// The ETag in `If-Match`.
     pub replaces: Option<&'a str>,
-    /// `If-None-Match: *`.
+    /// Whether the write has `If-None-Match: *`.
     pub is_first: bool,
 }
 
@@ -76,7 +76,7 @@ impl Store {
         Ok(etag)
     }
 
-    /// The number of objects that contain a text, to count records by state.
+    /// The number of objects that contain a text. The benchmark counts records of a state with it.
     pub(crate) fn count_containing(&self, text: &str) -> usize {
         let contains =
             |object: &&Object| std::str::from_utf8(&object.bytes).is_ok_and(|found| found.contains(text));
