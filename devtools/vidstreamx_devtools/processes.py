@@ -17,7 +17,7 @@ from vidstreamx_devtools.settings import Settings, UserError
 
 
 class BackgroundProcess:
-    """A process identified by its pid file, which has the start time to detect a reused process id."""
+    """A process with a pid file. The file also has the start time, which exposes a reused process id."""
 
     def __init__(self, settings: Settings, name: str) -> None:
         self.name = name

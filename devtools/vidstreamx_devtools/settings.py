@@ -1,4 +1,5 @@
-"""Paths, ports and names that the local stack uses. `Settings` is the only place that reads them."""
+"""Paths, ports and names that the local stack uses. `Settings` is the only place that reads
+them from the environment."""
 
 from __future__ import annotations
 

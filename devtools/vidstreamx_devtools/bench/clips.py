@@ -1,4 +1,4 @@
-"""The measured clips: from the corpus, or generated where it is missing."""
+"""The clips that the benchmarks measure. A clip that is missing in the corpus is generated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Clip:
     name: str
     description: str
     file: str  # path in the corpus
-    repeats: int  # short clips are repeated; otherwise the start of the programs would dominate
+    repeats: int  # short clips are repeated, because the start of the programs would dominate their times
     generated_size: str
     generated_encoder: str  # FFmpeg arguments
     is_quick: bool = False

@@ -75,7 +75,7 @@ def read_rungs(output: Path) -> list[Rung]:
 
 
 def bare_command(container: BenchContainer, clip: str, output: str) -> str | None:
-    """A script with the task's FFmpeg commands, with outputs to /dev/null. None if they can't be recorded.
+    """A script with the task's FFmpeg commands, with outputs to /dev/null. None if recording them fails.
 
     The task runs once with a recording `ffmpeg` first on PATH.
     """
@@ -87,8 +87,8 @@ def bare_command(container: BenchContainer, clip: str, output: str) -> str | Non
     shim.chmod(0o755)
     container.run("env", "PATH=/bench/bin:/usr/local/bin:/usr/bin:/bin", *task_command(clip, output))
     commands = [path.read_text().splitlines() for path in sorted(folder.glob("arguments.*"))]
-    # The task also runs FFmpeg for analysis and stills. Only the commands that make renditions write to pipes
-    # other than stdout and stderr, and one of them reports progress.
+    # The task also runs FFmpeg for analysis and stills. Only the commands that encode renditions write to
+    # pipes other than stdout and stderr. Exactly one of these commands reports progress.
     encoding = [command for command in commands if any(map(_is_output_pipe, command))]
     if sum("-progress" in command for command in encoding) != 1:
         return None

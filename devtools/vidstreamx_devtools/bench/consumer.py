@@ -34,7 +34,7 @@ _UNLIMITED = 100_000  # launches per second
 
 
 class Endpoints(MonitoredProcess):
-    """SQS, ECS and S3, with this number of uploads in the queue."""
+    """SQS, ECS and S3 in memory. At the start the queue holds this number of upload events."""
 
     def __init__(
         self, binaries: Path, uploads: int, task_seconds: float, latency_ms: int = _LATENCY_MS
@@ -94,7 +94,7 @@ class Measurements:
         return MonitoredProcess(programs.CONSUMER, command, endpoints.environment(), MEASURED_CORES)
 
     def idle(self) -> dict[str, Any]:
-        """An empty queue: only long polls."""
+        """An empty queue: the consumer only polls."""
         with Endpoints(self._binaries, 0, 60) as endpoints, self._consumer(endpoints, 10, 20) as consumer:
             consumer.observe(15 if self._quick else 60)
             return {"rss": consumer.megabytes(), "anonymous": consumer.megabytes("RssAnon")}
@@ -154,7 +154,7 @@ class Measurements:
                 Endpoints(self._binaries, 20_000, 5) as endpoints,
                 self._consumer(endpoints, 5_000, _UNLIMITED) as consumer,
             ):
-                # Begins when the first tasks end, so both launches and ends are measured.
+                # The window begins when the first video has ended, so it contains both launches and ends.
                 consumer.wait_until(lambda: endpoints.counts()["deleted"] > 0, 60, "the first ended video")
                 runs.append(_measure_window(endpoints, consumer, 10 if self._quick else 15))
         return runs

@@ -1,4 +1,4 @@
-"""A container of the transcoder's image in which all commands are measured from inside."""
+"""A container of the transcoder's image. All commands run in it and are measured inside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _TIMEOUT = 900  # seconds
 
 
 class BenchContainer:
-    """Runs until the end of its `with`. /bench is `folder`, the other folders are read-only."""
+    """A container that runs until the end of the `with` block.
+
+    `folder` is mounted at /bench. The other mounts are read-only.
+    """
 
     WORK = "/bench/work"
     CLIPS = "/bench/clips"

@@ -22,7 +22,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class MonitoredProcess:
-    """A program that runs until the end of its `with`."""
+    """A program that runs until the end of the `with` block."""
 
     def __init__(
         self, name: str, command: Sequence[object], environment: dict[str, str], cores: set[int]
@@ -32,7 +32,7 @@ class MonitoredProcess:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [str(part) for part in command],
-            # Only PATH of this environment, so that no settings and credentials of the user are used.
+            # Passes on only PATH, so that the program does not use the user's settings and credentials.
             env={"PATH": os.environ["PATH"], **environment},
             cwd=self.log.parent,  # a folder without a .env file
             stdin=subprocess.DEVNULL,
@@ -52,7 +52,7 @@ class MonitoredProcess:
         self._process.stdout.close()
 
     def read_line(self) -> str:
-        """The next line of its output."""
+        """The next line of the program's output."""
         assert self._process.stdout
         line = self._process.stdout.readline().decode().strip()
         if not line:
@@ -60,7 +60,7 @@ class MonitoredProcess:
         return line
 
     def megabytes(self, field: str = "VmRSS") -> float:
-        """VmRSS: resident memory now. VmHWM: the peak. RssAnon: without the pages of the program's file."""
+        """VmRSS: resident memory now. VmHWM: the peak. RssAnon: without pages of files."""
         self._check_running()
         status = (self._proc / "status").read_text()
         match = re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE)

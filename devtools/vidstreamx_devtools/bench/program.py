@@ -1,4 +1,4 @@
-"""Shared by the benchmark programs: arguments, results file, section in docs/BENCHMARKS.md, exit codes."""
+"""Common to the benchmark programs: arguments, results file, section of docs/BENCHMARKS.md, exit codes."""
 
 from __future__ import annotations
 

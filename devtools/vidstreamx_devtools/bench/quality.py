@@ -12,7 +12,8 @@ from vidstreamx_devtools.bench.container import BenchContainer
 from vidstreamx_devtools.settings import UserError
 
 MODEL = "vmaf_v0.6.1"
-# Neighbouring frames are alike. Every third frame takes a third of the time.
+# Measuring every third frame takes a third of the time. Neighbouring frames are alike, so the mean hardly
+# changes.
 _FRAME_STEP = 3
 
 
@@ -34,9 +35,9 @@ def is_full_range(container: BenchContainer, clip: str) -> bool:
 def vmaf(playlist: Path, source: Path, width: int, height: int, full_range: bool) -> float:
     """The mean VMAF of a rung on a screen of the source's size.
 
-    Frames are paired by number, so all frames of the source must be in the rung exactly once. The report
-    checks it. They are compared in the range of the source. When the unscaled source and the scaled rung were
-    converted to limited range, a lossless full-range rung lost 2 VMAF.
+    Frames are paired by number, so the rung must contain each frame of the source exactly once; the report
+    checks this. Frames are compared in the colour range of the source, because conversion to limited range
+    cost a lossless full-range rung 2 VMAF.
     """
     log = playlist.parent / "vmaf.json"
     rung_matrix, source_matrix = (_assumed_matrix(file, width, height) for file in (playlist, source))

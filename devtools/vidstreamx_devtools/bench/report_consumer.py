@@ -67,7 +67,7 @@ def targets(results: Row) -> list[Target]:
         results[name] for name in ("idle", "in_flight", "sustained", "long_run")
     )
     unlimited, growth = median_of(results["unlimited"], "launches"), _growth(long_run["rss"])
-    # The window can cut off a launch at both ends.
+    # The window can cut off one launch at each end.
     keeps_up = sustained["launches"] >= LAUNCHES - 1 / sustained["window"] * 2
     return [
         Target(

@@ -119,7 +119,7 @@ class Measurements:
             return task.wait(_DONE)
 
     def interruption(self) -> dict[str, Any]:
-        """An attempt that is stopped when half of the segments are published, and the next one."""
+        """An attempt that is stopped when half of the segments are published, and the next attempt."""
         seconds = 24 if self._quick else 60
         runs = []
         with self._upload(HEVC_720P, seconds) as upload:

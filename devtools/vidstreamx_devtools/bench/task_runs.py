@@ -1,4 +1,4 @@
-"""Runs tasks as ECS does, but without a consumer: a container each, with the credentials of the task role."""
+"""Runs tasks as ECS does, but without a consumer. Each gets a container and the task role's credentials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ Published = dict[str, float]  # time of publication by path
 
 _MEASURE = Path(__file__).with_name("measure.sh")
 _TIMEOUT = 900  # seconds
-# The folder for temporary files, the only writable one. It is in memory, so its size is known at any time.
+# The folder for temporary files is the only writable one. It is a file system in memory, so that `df` shows
+# the size of its content.
 _WORK = "/work"
 _WORK_MEGABYTES = 1024
 _SEGMENT = re.compile(r"/video/([^/]+)/seg-\d+\.m4s$")
@@ -50,7 +51,7 @@ class Buckets:
             self._s3.delete_object(Bucket=upload.bucket, Key=upload.key)
 
     def published(self, upload: Upload) -> Published:
-        """The publication time of each object of the stream, by the store's clock, which is the machine's."""
+        """When each object of the stream was published, by the store's clock, which is this machine's."""
         prefix = f"{upload.key}/"
         return {
             item["Key"].removeprefix(prefix): item["LastModified"].timestamp()
@@ -65,7 +66,10 @@ class Buckets:
             self._s3.delete_objects(Bucket=self._stack.output_bucket, Delete=batch)
 
     def start_task(self, upload: Upload, job_id: str, measured: str = "") -> TaskRun:
-        """Starts a task. With `measured` (NAMES of measure.sh), it prints measurements instead of the log."""
+        """Starts a task.
+
+        If `measured` is set (NAMES of measure.sh), the container prints measurements instead of the log.
+        """
         role = self._stack.outputs["TaskRoleArn"].rpartition("/")[2]
         environment = {
             "AWS_ENDPOINT_URL": self._endpoint,
@@ -99,7 +103,7 @@ def segments_by_rung(published: Published) -> dict[str, Published]:
 
 
 class TaskRun:
-    """A task's container. It runs until the task exits or to the end of the `with`."""
+    """A task's container. It runs until the task exits, or until the end of the `with` block."""
 
     def __init__(self, image: str, network: str, environment: dict[str, str], command: list[str]) -> None:
         self.name = f"vidstreamx-bench-{secrets.token_hex(4)}"
@@ -185,7 +189,7 @@ class TaskRun:
         return int(match[1]) * 1024 / 1e6 if match else 0.0
 
     def disk_megabytes(self) -> float:
-        """The size of its temporary files, with those deleted but still open. 0 after the task has exited."""
+        """The size of the task's temporary files, including deleted ones that are open. 0 after the exit."""
         command = ("df", "--output=used", "--block-size=1", _WORK)
         output = engine.docker("exec", self.name, *command, check=False)
         match = re.search(r"^\s*(\d+)$", output, re.MULTILINE)
@@ -236,7 +240,7 @@ def temporary_buckets(settings: Settings, folder: Path) -> Iterator[Buckets]:
     if address != AGENT_ADDRESS:
         raise UserError("this benchmark needs a Docker engine on this machine that is not rootless")
     own = replace(settings, state=folder, port=free_port())
-    stack.down(own)  # left by an earlier run that was killed
+    stack.down(own)  # an earlier run that was killed leaves its stack
     address, network = engine.route_to_host()  # again, because `down` can remove the network
     try:
         yield Buckets(stack.up(own), address, network)

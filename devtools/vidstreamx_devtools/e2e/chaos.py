@@ -35,8 +35,8 @@ _CALLS = {"ReceiveMessage": 2, "PUT record": 8, "RunTask": 4, "DescribeTasks": 4
 _TIMEOUT = 180
 # A killed container counts as out of memory. After a third kill the job would fail.
 _MAX_KILLS_PER_JOB = 2
-_CONTAINERS = 12  # four of the first containers are killed
 _CONTAINER_KILLS = 4
+_CONTAINERS = 12  # the kills are spread over the first containers
 
 
 @dataclass
@@ -89,7 +89,7 @@ def run_chaos(stack: StackFixture, files: UploadFiles, seed: int) -> ChaosRun:
             consumer = stack.start_consumer("run", "--max-tasks", "4", environment=environment)
             proxy.arm(point, consumer.kill)
             deadline = time.monotonic() + _TIMEOUT
-            # If the queue is empty, the fault point is never reached, and the consumer is killed at once.
+            # A consumer never reaches its fault point if the queue is empty, so it is then killed at once.
             while not (proxy.triggered.wait(0.05) or stack.is_queue_empty()):
                 assert consumer.is_running or proxy.triggered.is_set(), consumer.output
                 assert time.monotonic() < deadline, f"{point} was not reached: {consumer.output}"
@@ -167,15 +167,15 @@ def _fault_points(random: Random) -> list[FaultPoint]:
 
 
 class _ContainerKiller:
-    """Kills some of the task containers, each up to a second after it was first seen."""
+    """Kills some of the task containers at random times after they were first seen."""
 
     def __init__(self, stack: StackFixture, random: Random) -> None:
         self._stack, self._random = stack, random
         self._selected = set(
             random.sample(range(_CONTAINERS), _CONTAINER_KILLS)
         )  # in the order of appearance
-        self._pending = 0  # number of due kills
-        self._not_before: dict[str, float] = {}  # by task ARN
+        self._pending = 0  # number of selected containers that have started, minus the number of kills
+        self._not_before: dict[str, float] = {}  # earliest time of a kill, by task ARN
         self.kills: Counter[str] = Counter()
         self.parallel_jobs: set[str] = set()
 

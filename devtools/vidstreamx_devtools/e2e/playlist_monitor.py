@@ -55,7 +55,7 @@ class PlaylistMonitor:
 
     url: str
     segments: list[tuple[str, float]] = field(default_factory=list)  # URL and duration
-    etags: dict[str, str] = field(default_factory=dict)  # ETag by URL, from when it was first listed
+    etags: dict[str, str] = field(default_factory=dict)  # ETag at the first listing, by the URL of a segment
     is_final: bool = False
 
     @property
@@ -68,8 +68,8 @@ class PlaylistMonitor:
         playlist = m3u8.loads(response.text)
         segments = [(urljoin(self.url, segment.uri), segment.duration) for segment in playlist.segments]
         changed = [(old, new) for old, new in zip_longest(self.segments, segments) if old and old != new]
-        assert not changed, f"{self.url}: {changed}"
-        assert playlist.is_endlist or not self.is_final, f"{self.url} was final and grows again"
+        assert not changed, f"{self.url}: listed segments have changed: {changed}"
+        assert playlist.is_endlist or not self.is_final, f"{self.url} was final, but can now grow again"
         if playlist.is_endlist:
             assert playlist.playlist_type == "vod", response
             assert response.is_immutable, response

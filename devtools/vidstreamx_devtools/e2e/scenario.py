@@ -73,7 +73,7 @@ class Scenario:
     """The result of the run."""
 
     cases: dict[str, Case]
-    message_count: int  # all messages that were in the queue
+    message_count: int  # number of all messages that were sent to the queue
     consumer_survived: bool
     consumer_exit: int | None
     seconds_to_exit: float
@@ -123,7 +123,7 @@ def run_scenario(stack: StackFixture, files: UploadFiles) -> Scenario:
 
     wait_until(is_settled, timeout=_TIMEOUT, interval=0.5)
 
-    # The same message again, after its job has ended.
+    # Sends the event of an upload again after its job has ended.
     twice = cases["sent twice"]
     assert twice.upload
     late = Case("sent again after its end", twice.states, twice.upload)

@@ -38,9 +38,9 @@ class Consumer:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path, cwd: Path) -> None:
         self.log = log
-        self.stopped_at: float | None = None  # when the test terminated or killed it
+        self.stopped_at: float | None = None  # time when the test terminated or killed the consumer
         self._output = log.open("wb")
-        # Runs in a separate process group, so that Ctrl-C reaches only the tests, which then stop it.
+        # In a session of its own, so that Ctrl-C reaches only the tests, which then stop the consumer.
         self._process = subprocess.Popen(
             command,
             env=environment,
@@ -143,7 +143,10 @@ class StackFixture:
         return {variable: self.local.consumer_environment()[variable].replace(own, other)}
 
     def kill(self, task: JsonObject) -> bool:
-        """Sends SIGKILL to a task's container, as the kernel does if memory runs out. False if it ended."""
+        """Sends SIGKILL to a task's container, as the kernel does if memory runs out.
+
+        Returns False if the container has already ended.
+        """
         with suppress(UserError):
             engine.docker("kill", "--signal", "KILL", _container(task))
             return True
@@ -151,7 +154,7 @@ class StackFixture:
 
     @contextmanager
     def paused(self, task: JsonObject) -> Iterator[None]:
-        """Pauses a task's container, so that the task certainly runs until the end of the block."""
+        """Pauses a task's container, so that the task cannot end before the end of the block."""
         engine.docker("pause", _container(task))
         try:
             yield
@@ -172,7 +175,7 @@ class StackFixture:
         return not any(self.message_counts().values())
 
     def take_dead_letters(self) -> list[DeadLetter]:
-        """All visible messages of the dead-letter queue. They are invisible for an hour afterwards."""
+        """Receives all visible messages of the dead-letter queue, and hides them for an hour."""
         letters: list[DeadLetter] = []
         while True:
             received = self.sqs.receive_message(

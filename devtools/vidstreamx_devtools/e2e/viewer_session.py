@@ -10,7 +10,7 @@ from typing import Any
 from vidstreamx_devtools.e2e.playlist_monitor import StreamMonitor
 from vidstreamx_devtools.playback.player_page import PlayerPage, State
 
-# Records what happens between two polls: a frame older than the one before, and events of the video element.
+# Records what polls can miss: events of the video element, and frames that are older than the frame before.
 _RECORD = """() => {
   const video = document.getElementById("video");
   const recorded = window.recorded = { last: null, backwards: [], events: [] };

@@ -8,10 +8,10 @@ get credentials that belong to no role, from an address that the SDKs refuse. He
 - the user, read-only root file system, dropped capabilities and memory limit of their definition;
 - the endpoint as an IP address, for which the SDKs put bucket names into the path.
 
-IAM policies see ECS calls as in AWS: the resource is the task definition or the task, and ecs:cluster is a
-condition. Unchanged, ministack checks all ECS calls against the cluster. Batch calls of SQS need the
-permission of the single call, as in AWS. Unchanged, ministack asks for a permission that does not exist
-there.
+IAM policies are applied to ECS calls as in AWS: the resource is the task definition or the task, and
+ecs:cluster is a condition key. Ministack itself checks all ECS calls against the cluster. Batch calls of SQS
+need the permission of the single call, as in AWS. Ministack itself requires permissions that AWS does not
+have.
 
 The local AWS gives full control of this machine: the administrator's key is public, and a task can mount any
 folder. So it listens only on loopback and on the address that its tasks use, and answers only this machine
@@ -21,8 +21,9 @@ gateway's address through another interface of this machine.
 The consumer gets its role's credentials in the same way, as in an ECS service:
 AWS_CONTAINER_CREDENTIALS_FULL_URI=http://127.0.0.1:PORT/v2/credentials/ROLE/SESSION
 
-It replaces internals of the ministack version that devtools/pyproject.toml pins. Settings come from the
-environment: GATEWAY_PORT, AUTH, BIND_HOST (ministack's own), TASK_HOST and TASK_NETWORK (set by stack.py).
+This module replaces internals of the ministack version that devtools/pyproject.toml pins. Settings come from
+the environment: GATEWAY_PORT, AUTH and BIND_HOST are ministack's own; stack.py sets TASK_HOST and
+TASK_NETWORK in addition.
 """
 
 from __future__ import annotations
@@ -179,7 +180,8 @@ def _register_metadata(
     if role_name and _host == AGENT_ADDRESS:
         env["AWS_CONTAINER_CREDENTIALS_FULL_URI"] = f"{base}/v2/credentials/{role_name}/{session_name}"
     elif role_name:
-        # With Docker Desktop and rootless engines the host has no address that the SDKs accept.
+        # With Docker Desktop and rootless engines the host has no address that the SDKs accept. So the task
+        # gets credentials that it cannot renew.
         credentials = role_credentials(role_name, session_name)
         if credentials is not None:
             env["AWS_ACCESS_KEY_ID"] = credentials["AccessKeyId"]
@@ -206,7 +208,7 @@ def _build_run_kwargs(
     if container.get("readonlyRootFilesystem"):
         kwargs["read_only"] = True  # the image's volumes stay writable
     linux = container.get("linuxParameters") or {}
-    # Keys begin with a capital letter in a template, but not in the API.
+    # The keys begin with a capital letter if they come from a template, and with a small one in the API.
     capabilities = linux.get("capabilities") or linux.get("Capabilities") or {}
     kwargs["cap_drop"] = capabilities.get("drop") or capabilities.get("Drop") or []
 
@@ -226,7 +228,7 @@ def _resource_arn(
     service: str, method: str, path: str, headers: dict[str, str], body: bytes, params: Any, region: str,
     account_id: str,
 ) -> Any:  # fmt: skip
-    """The ARN that policies check for a call. For ECS as in AWS's service authorization reference."""
+    """The ARN that policies check for a call. ARNs of ECS follow AWS's service authorization reference."""
     if service == "ecs":
         action = headers.get("x-amz-target", "").rpartition(".")[2]
         call = _json_object(body)

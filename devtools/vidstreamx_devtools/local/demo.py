@@ -61,7 +61,7 @@ def _check_video(video: Path) -> None:
 
 
 def _make_clip(path: Path) -> None:
-    # A moving picture with a counter, and a beep every second: playback errors can be seen and heard.
+    # A moving picture with a counter, and a beep every second, so that playback errors can be seen and heard.
     ffmpeg(
         path,
         *("-f", "lavfi", "-i", f"testsrc2=size=1280x720:rate=30:duration={_CLIP_SECONDS}"),
@@ -77,7 +77,10 @@ def _make_clip(path: Path) -> None:
 
 
 def _unused_key(running: stack.Stack, name: str) -> str:
-    """The name, with a number if the bucket has it: the same content under the same key stays one job."""
+    """The name, with a number appended if the upload bucket has this key.
+
+    A new key starts a new job; the same content under the same key would stay one job.
+    """
     path = Path(name)
     taken = {item["Key"] for item in running.list_objects(running.upload_bucket, path.stem)}
     number = 1
@@ -166,7 +169,7 @@ def _check_served(running: stack.Stack, key: str) -> None:
     except (urllib.error.URLError, OSError) as error:
         raise UserError(f"the playlist can't be read: {url}: {error}") from error
     if not text.startswith("#EXTM3U"):
-        raise UserError(f"this is no playlist: {url}")
+        raise UserError(f"this is not an HLS playlist: {url}")
 
 
 def _print_next_steps(running: stack.Stack) -> None:

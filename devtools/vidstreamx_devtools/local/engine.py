@@ -28,7 +28,7 @@ def docker(*arguments: str, check: bool = True, timeout: float | None = None) ->
     try:
         completed = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
     except subprocess.TimeoutExpired:
-        raise UserError(f"this took more than {timeout} s: {' '.join(command)}") from None
+        raise UserError(f"this command took more than {timeout} s: {' '.join(command)}") from None
     if check and completed.returncode != 0:
         raise UserError(f"docker {arguments[0]}: {_last_line(completed.stderr)}")
     return completed.stdout.strip()
@@ -69,7 +69,7 @@ def containers(port: int, running_only: bool = False) -> list[str]:
 
 
 def remove_containers(port: int) -> int:
-    """Removes a stack's containers and returns their number. Removes the network after the last stack."""
+    """Removes a stack's containers and returns their number. Removes the network if no other stack runs."""
     leftover = containers(port)
     if leftover:
         docker("rm", "--force", "--volumes", *leftover, check=False)
@@ -105,7 +105,7 @@ def build_image(settings: Settings, binary: Path) -> bool:
             shutil.copy2(binary, Path(folder) / "bin")
             command += ["--build-arg", f"BUILDER={BASE_IMAGE}", folder]
         else:
-            # The binary needs a newer C library than the image has, so the image builds its own binary.
+            # This binary needs a newer C library than the image has, so another is built inside the image.
             command += [str(REPO)]
         completed = subprocess.run(command, env=environment, stdout=log, stderr=log)
     if completed.returncode != 0:

@@ -62,7 +62,7 @@ def follow(stack: Stack, consumer: BackgroundProcess, uploaded: Upload) -> Resul
             if consumer.pid is None:
                 raise UserError(
                     f"the consumer exited: {consumer.last_line()} (log: {consumer.log}); "
-                    "make demo starts another one, which continues with the video"
+                    "run make demo to start another consumer, which continues with the video"
                 )
             if record is None:
                 if time.monotonic() - started > _RECORD_TIMEOUT:
@@ -132,7 +132,7 @@ def _read_progress(stack: Stack, job_id: str, attempt: JsonObject) -> JsonObject
     """The status object of the attempt's task, if the task has written one."""
     with contextlib.suppress(botocore.exceptions.ClientError, ValueError):
         progress = stack.read_json(f".vidstreamx/progress/{job_id}.json")
-        # It can be of an earlier attempt. Both times are in UTC with full seconds.
+        # The object can be of an earlier attempt. Compares both times (in UTC) without fractions of a second.
         if progress["started_at"][:19] >= attempt["started_at"][:19]:
             return progress
     return None

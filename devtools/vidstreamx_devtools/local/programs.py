@@ -25,8 +25,8 @@ TRANSCODER = "transcoder-task"
 
 def build(*cargo_arguments: str) -> Path:
     """Builds both programs in release mode and returns the folder with the binaries."""
-    # One command builds all default members. For a single package, Cargo enables other features of the
-    # dependencies, and would build these again.
+    # Builds all default members with one command. If Cargo builds a single package, it enables other features
+    # of the dependencies, and compiles the dependencies again.
     cargo = subprocess.Popen(
         ["cargo", "build", "--release", "--locked", "--color=never", *cargo_arguments],
         cwd=REPO,
@@ -92,7 +92,8 @@ def start_consumer(stack: Stack, binaries: Path) -> BackgroundProcess:
     if process.pid is not None and process.fingerprint == fingerprint:
         return process
     process.stop()
-    # It runs in the state folder because it reads .env from the working directory.
+    # The consumer reads .env from its working directory, so it does not run in the repository, which may
+    # have one.
     process.start([binary, "run"], stack.consumer_environment(), fingerprint, cwd=stack.settings.state)
     time.sleep(0.3)
     if process.pid is None:

@@ -123,7 +123,7 @@ class Stack:
 
 
 def up(settings: Settings) -> Stack:
-    """Starts the local AWS and deploys the template, where this is not done yet."""
+    """Starts the local AWS unless it runs, and deploys the template unless this version is deployed."""
     settings.state.mkdir(parents=True, exist_ok=True)
     with timed_step("local AWS"):
         _start_aws(settings)
@@ -208,14 +208,14 @@ def _start_aws(settings: Settings) -> None:
         if process.fingerprint == fingerprint and _is_healthy(settings):
             return
         process.stop()
-    _state_file(settings).unlink(missing_ok=True)  # the stack was in the memory of that process
+    _state_file(settings).unlink(missing_ok=True)  # the stopped process had the stack in memory
     require_free_port(settings.port, "VIDSTREAMX_LOCAL_PORT")
     environment = {
         **clean_environment(),
         "DOCKER_HOST": engine.host(),
         "GATEWAY_PORT": str(settings.port),
         "BIND_HOST": "127.0.0.1",  # aws_server.py adds the address that tasks use
-        "IOT_MTLS_ENABLED": "0",  # this service would listen on all addresses
+        "IOT_MTLS_ENABLED": "0",  # ministack's IoT service would listen on all addresses
         "AUTH": "true",
         "LOG_LEVEL": "INFO",
         "TMPDIR": str(settings.state),
@@ -295,7 +295,7 @@ def _create_viewer(settings: Settings, bucket: str) -> dict[str, str]:
     statements = [
         {"Effect": "Allow", "Action": "s3:GetObject", "Resource": f"{arn}/*"},
         {"Effect": "Deny", "Action": "s3:*", "Resource": f"{arn}/.vidstreamx/*"},
-        # Without it, S3 answers 403 instead of 404 for a missing object.
+        # Without this permission, S3 answers 403 instead of 404 for a missing object.
         {"Effect": "Allow", "Action": "s3:ListBucket", "Resource": arn},
     ]
     policy = {"Version": "2012-10-17", "Statement": statements}

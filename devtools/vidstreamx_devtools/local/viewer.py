@@ -32,7 +32,7 @@ _CHUNK = 256 * 1024
 
 
 def start(settings: Settings) -> str:
-    """Starts the server in the background unless it runs. Returns its URL."""
+    """Starts the server in the background, unless it runs and is up to date. Returns its URL."""
     process = BackgroundProcess(settings, "viewer")
     # A new stack has a new key for the viewer, so the stack's state is part of the fingerprint.
     files = (Path(__file__), Path(web_server.__file__), settings.state / "stack.json")

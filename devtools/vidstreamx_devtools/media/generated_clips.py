@@ -1,4 +1,4 @@
-"""Small generated clips for the media tests without a corpus: one or two per category."""
+"""Small clips that the media tests generate if there is no corpus: one or two per category."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _clip(
     path: Path, size: str = "640x360", rate: str = "30", seconds: float = 5, filters: str = "null",
     audio: str = _SINE, video: list[str] = H264, options: tuple[str, ...] = (),
 ) -> None:  # fmt: skip
-    """A moving test picture with noise. An empty `audio` makes it silent."""
+    """A moving test picture with noise. If `audio` is empty, the clip has no audio track."""
     inputs = ["-f", "lavfi", "-i", f"testsrc2=size={size}:rate={rate},noise=alls=6:allf=t"]
     if audio:
         inputs += ["-f", "lavfi", "-i", audio]
@@ -28,7 +28,7 @@ def _clip(
 
 
 def _rotated(path: Path) -> None:
-    """A stream copy with a rotation flag: an encoder would rotate the picture itself."""
+    """Sets a rotation flag with a stream copy, because encoding would rotate the picture itself."""
     flat = path.with_name(f"flat-{path.name}")
     _clip(flat, "640x480")
     # FFmpeg 6 replaced the metadata tag by an input option.
@@ -41,7 +41,7 @@ def _rotated(path: Path) -> None:
 
 
 def _variable_rate(path: Path) -> None:
-    """Two of five frames are missing. The others keep their times."""
+    """Drops two of every five frames. The others keep their times."""
     _clip(path, filters="select='not(eq(mod(n,5),1)+eq(mod(n,5),2))'", options=("-vsync", "vfr"))
 
 
@@ -77,7 +77,10 @@ def _subtitles_and_chapters(path: Path) -> None:
 
 
 def _hdr(path: Path, transfer: str) -> None:
-    """A test picture with HDR tags. It is paler, because no camera records such saturated BT.2020 colours."""
+    """A test picture with HDR tags.
+
+    Its colours are made paler, because no camera records BT.2020 colours as saturated as those of testsrc2.
+    """
     parameters = _HDR + transfer
     video = ["-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", "-x265-params", parameters]
     tags = ("-color_primaries", "bt2020", "-color_trc", transfer, "-colorspace", "bt2020nc")

@@ -12,7 +12,7 @@ from vidstreamx_devtools.streams import published
 
 
 def selected() -> list[MediaFile]:
-    """A greedy selection; among equals the smaller file, because it is transcoded sooner."""
+    """Selects greedily. Of equal candidates it takes the smallest file, which is transcoded fastest."""
     usable = [file for file in media_files() if UNUSABLE not in file.categories]
     uncovered = frozenset[str]().union(*(file.categories for file in usable))
     selection: list[MediaFile] = []

@@ -13,7 +13,7 @@ from vidstreamx_devtools.settings import REPO
 
 OUTPUTS = REPO / "target" / "media"
 GENERATED = OUTPUTS / "generated"
-_TIMEOUT = 180  # seconds; the longest file of the corpus takes a third of it
+_TIMEOUT = 180  # seconds; the slowest file of the corpus takes a third of this time
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ def judge(binary: Path, file: Path, categories: str) -> Verdict:
         may_reject = is_unreadable or source.decodable_share < _HALF + _HALF_TOLERANCE
         must_reject = is_unreadable or source.decodable_share < _HALF - _HALF_TOLERANCE
         if must_reject or (may_reject and run.exit_code == rejection.UNUSABLE):
-            expected = f"exit 65: {source.rejection or f'{source.decodable_share:.0%} of it can be decoded'}"
+            decodable = f"{source.decodable_share:.0%} of the file can be decoded"
+            expected = f"exit 65: {source.rejection or decodable}"
             rejection.check(run, report, findings)
         else:
             expected = _summarise_source(source)

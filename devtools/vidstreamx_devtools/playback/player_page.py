@@ -45,7 +45,7 @@ class PlayerPage:
         return wait_until(poll, timeout, interval=0.1) or self.state()
 
     def select_level(self, height: int, at: float) -> None:
-        """Seeks and plays in this quality from there on (hls.js only)."""
+        """Selects the rung of this height, seeks to `at` and plays (hls.js only)."""
         self.page.evaluate(
             """([height, at]) => {
               player.currentLevel = player.levels.findIndex((level) => level.height === height);

@@ -16,7 +16,7 @@ from vidstreamx_devtools.playback.file_server import serve_folder
 from vidstreamx_devtools.playback.player_page import PlayerPage, open_page
 from vidstreamx_devtools.settings import Settings
 
-_TABS = 4  # with more, two cores do not decode all of them in time
+_TABS = 4  # two cores cannot decode more streams in time
 _TIMEOUT = 45  # seconds for one stream
 _SCRIPT = Path(__file__).with_name("watch_playback.js").read_text()
 _LONG = 30.0  # seconds; of longer streams, only the beginning and the end are played
@@ -64,7 +64,7 @@ class Play:
 
 @dataclass
 class Observation:
-    playback: dict[str, Any] = field(default_factory=dict)  # see watch_playback.js
+    playback: dict[str, Any] = field(default_factory=dict)  # window.playback of watch_playback.js
     errors: list[str] = field(default_factory=list)
     browser_errors: list[str] = field(default_factory=list)
 

@@ -1,10 +1,10 @@
-// Observes playback in the player page, and switches the quality down and up meanwhile. It records what a viewer
-// would notice in window.playback: stalls, gaps, jumps, and an end that is not reached.
+// Observes playback in the player page, and switches the quality up and down meanwhile. It records in window.playback
+// what a viewer would notice: stalls, gaps, jumps, and an end that is not reached.
 ({ rate, skipTo, segments }) => {
   const STALL = 2; // seconds without progress
   const GAP = 0.1; // seconds
   const START = 0.5; // seconds: a track may begin this much later than another, as in its source
-  const SMOOTH_SEGMENTS = 5; // with fewer segments, a switch discards the buffer, or it would come too late
+  const SMOOTH_SEGMENTS = 5; // with fewer segments, a switch discards the buffer; otherwise it would come too late
   const SHORTEST = 3; // seconds; a shorter stream ends before a player has switched
   const HOLD = 0.4; // seconds that each quality is shown before the next switch
   const ENDING = 1.5; // seconds before the end in which no switch is made
@@ -73,7 +73,7 @@
   let jumpCount = 0;
   const timer = setInterval(() => {
     if (!window.player || video.readyState === 0) return;
-    // A small buffer, so that a switch shows before all segments are loaded.
+    // Sets a small buffer, so that a switch takes effect before all segments are loaded.
     if (!isConfigured && isHls()) {
       player.config.maxBufferLength = 6;
       player.config.maxMaxBufferLength = 6;

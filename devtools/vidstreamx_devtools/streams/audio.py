@@ -99,7 +99,7 @@ def delays(source: DecodedAudio, other: DecodedAudio) -> list[float]:
 
 
 def _delay(one: Array, two: Array, start: int, length: int) -> float | None:
-    """The shift at which a window of `one` fits `two` best. None if no shift is clearly better."""
+    """The shift at which a window of `one` fits `two` best. None if no shift is clearly the best."""
     margin = int(_MAX_SHIFT * RATE)
     padded = np.pad(two, margin)
     needle = one[start : start + length]

@@ -89,7 +89,7 @@ class Sample:
 
 
 def samples(init: bytes, segment: bytes) -> list[Sample]:
-    """The samples of the only track of a segment in decode order, by ISO 14496-12.
+    """The samples of the only track of a segment in decode order, as defined by ISO 14496-12.
 
     FFmpeg's demuxer can't be used: it delays all samples after a negative composition offset by that offset,
     and browsers do not.
@@ -113,7 +113,7 @@ def samples(init: bytes, segment: bytes) -> list[Sample]:
 
 
 def _media_time(init: bytes) -> int:
-    """The media time of the start of the presentation, by the edit list (0 without one)."""
+    """The media time at which the presentation starts, from the edit list; 0 if there is none."""
     body = find(init, b"elst")
     if body is None or _u32(body, 4) == 0:
         return 0

@@ -24,6 +24,6 @@ class Findings(list[Difference]):
         return self.expect(expected == got, aspect, expected, got)
 
     def near(self, aspect: str, expected: float, got: float, tolerance: float) -> bool:
-        """NaN is near no value."""
+        """Adds a difference unless `got` is within the tolerance. NaN is not near any value."""
         is_near = abs(expected - got) <= tolerance
         return self.expect(is_near, aspect, f"{expected:.3f} ± {tolerance:.3f}", f"{got:.3f}")

@@ -87,7 +87,7 @@ def _is_full_range(frame: av.VideoFrame) -> bool:
 
 
 def measure_frame(frame: av.VideoFrame, time: float, rotation: int = 0) -> FrameStats:
-    """Measures a frame, turned upright by `rotation` (ffprobe's value) degrees clockwise."""
+    """Measures a frame, turned upright by `rotation` (ffprobe's value) degrees counterclockwise."""
     luma, *chroma = normalised_planes(frame)
     has_colour = len(chroma) >= 2
     blue, red = (float(plane.mean()) for plane in chroma) if has_colour else (0.0, 0.0)
@@ -111,7 +111,7 @@ def measure_frame(frame: av.VideoFrame, time: float, rotation: int = 0) -> Frame
 
 
 def _thumbnail(luma: Array) -> Array:
-    """The means of a grid of blocks. They are the same for every size of the same picture."""
+    """The mean of each block of a grid. The means do not depend on the size of the picture."""
     height, width = luma.shape
     side = _THUMBNAIL
     if height < side or width < side:

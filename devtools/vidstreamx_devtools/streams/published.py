@@ -32,7 +32,7 @@ class Segment:
     duration: float  # according to the playlist
     data: bytes
     samples: list[boxes.Sample]
-    start: float  # decode time of its first sample (tfdt)
+    start: float  # decode time of the first sample (tfdt), in seconds
     decoded: int = 0  # number of frames, video only
     errors: list[str] = field(default_factory=list)
 
@@ -101,7 +101,7 @@ class Stream:
 
     @property
     def output_folder(self) -> Path:
-        """The folder of the attempt that made the stream."""
+        """The folder with the segments and images: `<job id>/<plan id>`."""
         return self.folder / str(self.report["folder"])
 
     def rungs(self) -> list[Rendition]:

@@ -61,7 +61,7 @@ class AudioTrack:
     channels: int
     language: str | None
     title: str | None
-    end: float  # according to the container
+    end: float  # end of the track in seconds, according to the container
     audio: DecodedAudio
 
 
@@ -113,7 +113,7 @@ def read(path: Path) -> Source:
     if not usable:
         source.rejection = "no stream that FFmpeg can read"
     elif not any(stream.get("codec_name", "unknown") != "unknown" for stream in usable):
-        source.rejection = "no codec that this FFmpeg has"
+        source.rejection = "no codec that this FFmpeg can decode"
     elif boxes.is_encrypted(path.read_bytes()):
         source.rejection = "encrypted"
     else:

@@ -12,7 +12,7 @@ _LOUDNESS_TOLERANCE = 1.0  # dB
 _MONO_IN_STEREO = 3.1  # dB: the same power from two speakers instead of one
 _DOWNMIX = (-12.0, 10.0)  # dB relative to the mean of all channels, some of which can be silent
 _SILENCE = -70.0  # dB
-_TOO_SHORT = 0.25  # seconds: the fade-in of the encoder is a large part of it
+_TOO_SHORT = 0.25  # seconds: the encoder's fade-in is a large part of shorter audio
 # ISO 639-2 codes as in MP4, and the RFC 5646 tags of HLS.
 _LANGUAGE_TAGS = {
     "eng": "en",
@@ -61,7 +61,8 @@ def check(source: Source, stream: Stream, findings: Findings) -> None:
 def _check_loudness(track: AudioTrack, rendition: Rendition, findings: Findings) -> None:
     if track.audio.seconds < _TOO_SHORT:
         return
-    # Relative to the duration of the source, because silence that extends the audio does not make it quieter.
+    # The power of both is averaged over the duration of the source, because silence that extends the audio
+    # does not make it quieter.
     before, after = track.audio.decibels(), rendition.audio.decibels(track.audio.seconds)
     change = after - before
     low, high = -_LOUDNESS_TOLERANCE, _LOUDNESS_TOLERANCE

@@ -92,7 +92,7 @@ def _resolve_base(element: Element, folder: Path) -> Path:
 
 
 def _check_representation(representation: _Representation, findings: Findings) -> set[Path]:
-    """Returns the segments of the representation that exist."""
+    """Checks a representation. Returns the paths of those of its segments that exist."""
     label = f"DASH {representation.element.get('id')}"
     mime_type = representation.get("mimeType")
     findings.expect("/" in mime_type, f"{label}: mimeType", "one", mime_type or "none")
@@ -125,8 +125,8 @@ def _check_representation(representation: _Representation, findings: Findings) -
             continue
         found.add(entry.path)
         data = entry.path.read_bytes()
-        # The standard asks for the earliest presentation time. If no frame is reordered across the start of
-        # the segment, that is the decode time.
+        # The standard asks for the earliest presentation time. The decode time is accepted too, because both
+        # are equal if no frame is reordered across the start of the segment.
         starts = [min(sample.time for sample in boxes.samples(init, data)) * ticks]
         starts += [time * ticks / boxes.timescale(init) for time in boxes.decode_times(data)[:1]]
         is_right = any(abs(start - entry.start) <= tolerance for start in starts)
@@ -143,7 +143,7 @@ def _check_representation(representation: _Representation, findings: Findings) -
 
 
 def _entries(representation: _Representation, template: Element) -> list[_Entry]:
-    """The entries of the SegmentTimeline. Segments of different durations need one."""
+    """The entries of the SegmentTimeline, which is required because segments have different durations."""
     timeline = template.find(f"{_NS}SegmentTimeline")
     number = int(template.get("startNumber", "1"))
     entries: list[_Entry] = []

@@ -10,15 +10,16 @@ from vidstreamx_devtools.streams.picture import BT601, BT709, FrameStats, thumbn
 from vidstreamx_devtools.streams.published import SAME_FRAME, Rendition, Stream
 from vidstreamx_devtools.streams.source import VideoTrack
 
-# Thumbnails of rotated or different pictures differ by at least 0.5, of encoded ones by less than 0.15.
+# Thumbnails differ by at least 0.5 if a picture is rotated or replaced, and by less than 0.15 if it is only
+# encoded.
 _MAX_DIFFERENCE = 0.35
-_MAX_DIFFERENCE_HDR = 0.6  # tone mapping changes bright and colourful parts more than others
+_MAX_DIFFERENCE_HDR = 0.6  # larger, because tone mapping changes bright and colourful parts most
 _COLOUR_TOLERANCE = 3.0  # maximum difference of the mean colour, on a scale of 255
 _CONTRAST_TOLERANCE = 0.06
 _FLAT = 0.03  # contrast below which pictures are not compared
 _LUMA_TOLERANCE_HDR = 0.12  # tone mapping has no single right result
 _COLOURFULNESS = (0.6, 1.6)
-_COMBING_LEFT = 0.25  # share of the source's combing
+_COMBING_LEFT = 0.25  # share of the source's combing that may remain
 
 FramePair = tuple[FrameStats, FrameStats]  # frame of the source, frame of the rung
 

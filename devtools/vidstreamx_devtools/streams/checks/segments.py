@@ -33,7 +33,7 @@ def _check_decodable_alone(rung: Rendition, findings: Findings) -> None:
 
 def _check_durations(rendition: Rendition, findings: Findings) -> None:
     target = rendition.playlist.target_duration or 0
-    # By presentation times, because decode times differ from them if frames are reordered.
+    # Compares presentation times, because decode times differ from them if frames are reordered.
     last = max((sample.duration for sample in rendition.segments[-1].samples), default=0.0)
     starts = _starts(rendition)
     ends = [*starts[1:], rendition.end]

@@ -18,7 +18,7 @@ _SILENCE = -50.0  # dB: filters and encoders ring on after the end of a signal
 def check(
     source: Source, stream: Stream, pairs: list[tuple[AudioTrack, Rendition]], findings: Findings
 ) -> None:
-    """`pairs`: each audio track of the source with a rendition of it."""
+    """`pairs`: each audio track of the source, with one of its renditions."""
     if source.video is not None:
         for rung in stream.rungs():
             _check_frames(source.video, rung, findings)
