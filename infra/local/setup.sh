@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the missing programs and packages for a purpose, on Debian or Ubuntu. It can be repeated.
+# Installs the missing programs and packages for a purpose, on Debian or Ubuntu. It is safe to run again.
 #
 #   setup.sh PURPOSE   one of: python demo test lint unit media e2e bench bench-consumer bench-stream
 #
@@ -55,8 +55,8 @@ as_root() {
 
 apt_updated=
 apt_install() {
-    have apt-get || fail "$* is missing, and this is not a Debian or Ubuntu machine" \
-        "Install it and run this again."
+    have apt-get || fail "cannot install $*: this is not a Debian or Ubuntu machine" \
+        "Install it by hand, then run the command again."
     if ((EUID != 0)); then as_root true; fi # asks for the password here, because a step hides its output
     if [[ -z $apt_updated ]]; then
         step "package lists" as_root apt-get update -q
@@ -112,7 +112,7 @@ need_docker_access() {
         if ((EUID != 0)); then as_root true; fi
         step "give $user access to the Docker engine" grant_docker_access
     elif [[ " $(id -nG "$user") " == *" docker "* ]]; then
-        fail "the Docker engine refuses this session: $user joined the group docker after it started" \
+        fail "the Docker engine refuses this session: $user joined the group docker after the session started" \
             "Log in again, or run: newgrp docker"
     else
         fail "the Docker engine refuses $user" \
@@ -147,14 +147,14 @@ need_docker() {
     fi
 }
 
-# On Debian, /usr/sbin is not on the PATH of ordinary users.
+# Looks in /usr/sbin too, because on Debian it is not on the PATH of ordinary users.
 have_engine() { have dockerd || [[ -x /usr/sbin/dockerd ]]; }
 
 docker_is_up() { docker_answers || docker_refuses; }
 
 # Prints the first repository of the machine's apt configuration.
 debian_mirror() {
-    # apt resolves its configuration, which has several formats.
+    # Asks apt, because apt's configuration files have several formats.
     # shellcheck disable=SC2016 # apt's variables, not the shell's
     apt-get indextargets --format '$(REPO_URI) $(RELEASE)' 2>/dev/null |
         awk '$2 !~ /-(security|updates|backports)$/ { print $1; exit }'
@@ -275,7 +275,7 @@ need_chromium() {
     # Each version of Playwright needs its own browser. browsers.txt exists only after a complete download.
     playwright=$(grep -o 'playwright==[0-9.]*' "$devtools/pyproject.toml")
     if [[ -d $tools/browsers && $(cat "$tools/browsers.txt" 2>/dev/null) == "$playwright" ]]; then return; fi
-    step "Chromium for the end-to-end test" install_own_chromium "$playwright"
+    step "Chromium for the browser tests" install_own_chromium "$playwright"
 }
 
 need_ffmpeg() { need_command ffmpeg; }

@@ -27,7 +27,7 @@ lint_rust_lines() {
     ! git ls-files -z '*.rs' | LC_ALL=C.UTF-8 xargs -0 grep -nE '^.{111,}' | grep -v '"'
 }
 
-# .dockerignore lists what reaches the build of an image. A crate that is missing there breaks the build.
+# .dockerignore lists the files that reach an image build. A crate that is missing there breaks the build.
 lint_build_context() {
     local manifest
     git ls-files '*/Cargo.toml' | while read -r manifest; do
