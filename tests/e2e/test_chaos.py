@@ -1,9 +1,9 @@
 """Each upload gets one result and no task is started twice, although consumers and tasks are killed.
 
-The records that users see (`history --json`) are compared with ECS and the queues. Two broken consumers were
-tried, and these tests fail for both. If the consumer does not find the task of an unrecorded launch, the
-video is transcoded twice, and one of its tasks is in no record (VIDSTREAMX_TEST_SEED=1). If it deletes
-messages when it receives them, videos have no result or no record.
+The records that users see (`history --json`) are compared with ECS and the queues. The tests were tried with
+two consumers that were broken on purpose, and failed for both. A consumer that does not find the task of an
+unrecorded launch transcodes the video twice, and one of the tasks is in no record (VIDSTREAMX_TEST_SEED=1).
+A consumer that deletes messages when it receives them leaves videos without a result or a record.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def jobs(chaos: ChaosRun) -> Jobs:
 def test_consumers_and_containers_were_killed(chaos: ChaosRun, jobs: Jobs) -> None:
     """The other tests are meaningless without the kills."""
     assert len(chaos.kill_points) == CONSUMER_KILLS
-    # They were killed while they worked, not while they waited.
+    # At most one consumer was killed while it waited for messages.
     assert sum(point != IDLE for point in chaos.kill_points) >= CONSUMER_KILLS - 1
     killed = [record["job_id"] for record, tasks in jobs for task in tasks if exit_code(task) == 137]
     assert len(killed) >= 3
@@ -83,7 +83,6 @@ def test_exactly_the_done_videos_are_published(stack: StackFixture, chaos: Chaos
 
 
 def test_dead_letters_are_the_invalid_messages_with_their_reasons(chaos: ChaosRun) -> None:
-    # Duplicate letters are possible, if a consumer is killed between sending the letter and deleting the
-    # message.
+    # A dead letter can be there twice, if a consumer is killed between sending it and deleting the message.
     assert {letter.body for letter in chaos.dead_letters} == set(INVALID_MESSAGES)
     assert all(letter.attributes["reason"] for letter in chaos.dead_letters)

@@ -17,7 +17,7 @@ def test_next_consumer_takes_over_the_running_task_of_a_stopped_one(
     stack: StackFixture, files: UploadFiles
 ) -> None:
     stack.wait_for_open_polls()
-    # With --drain a poll lasts two seconds. A message that it receives after SIGTERM is returned.
+    # With --drain a long poll lasts two seconds. The consumer returns a message that arrives after SIGTERM.
     first = stack.start_consumer("run", "--drain")
     upload = stack.upload("taken over.mp4", files.small)
     task = wait_until(lambda: stack.running_task(upload), timeout=30, interval=0.05)
@@ -52,7 +52,7 @@ def assert_only_role_credentials(stack: StackFixture, task: JsonObject) -> None:
     for variables in (task_environment, stack.local.consumer_environment()):
         assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"} & variables.keys()
     assert f"/{role}/" in task_environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
-    # The next consumer finds the task by this variable.
+    # By this variable another consumer finds the task if RunTask's response was lost.
     assert task_environment["VIDSTREAMX_LAUNCH"].startswith(task["startedBy"])
 
 

@@ -1,6 +1,6 @@
 """A growing stream plays, even if its task is killed.
 
-The following faults were tried, and these tests fail for all of them. If the page starts at the default
+The tests were tried with the following faults, and failed for each. If the page starts at the default
 position of players, a late viewer misses the beginning. With an unchanged hls.js, a viewer who has played all
 segments sees the last seconds again. If playlists drop listed segments, or an attempt does not resume the
 previous one, listed segments are missing.
@@ -80,7 +80,7 @@ def assert_played_to_its_end(session: ViewerSession) -> None:
 
 
 def assert_complete(stream: StreamMonitor) -> dict[str, Any]:
-    """Returns the report."""
+    """Asserts that the stream is final and complete, and that no segment has changed. Returns the report."""
     response = wait_until(lambda: stream.report, timeout=30)
     assert response
     assert stream.is_final

@@ -78,7 +78,7 @@ def test_submit_transcodes_an_object_without_an_event(
     url = f"s3://{upload.bucket}/{upload.key}"
     assert stack.is_queue_empty()
     run_command("submit", url)
-    # Submitted again, before a consumer has received the first message.
+    # Submits it again, before a consumer has received the first message.
     run_command("submit", url)
     assert stack.message_counts()["Visible"] == 2
     drain(stack)

@@ -27,7 +27,7 @@ def test_consumer_survives_all_inputs_and_exits_within_seconds_of_sigterm(scenar
     assert scenario.seconds_to_exit < 5
 
 
-def test_consumer_logs_no_error_of_permissions_or_services(scenario: Scenario) -> None:
+def test_consumer_logs_no_errors(scenario: Scenario) -> None:
     errors = [line for line in scenario.consumer_lines if line["level"] == "ERROR" or "error" in line]
     assert errors == []
 
@@ -58,7 +58,7 @@ def test_unusual_key_is_the_address_of_its_stream(scenario: Scenario, name: str)
     if len(case.upload.key.encode()) < 800:
         assert case.address == case.upload.key
     else:
-        # Shortened to the key's beginning and its hash, to leave room for the names in the folder.
+        # The address is the key's beginning and its hash, which leaves room for the names in the folder.
         readable, _, digest = case.address.rpartition("~")
         assert len(case.address.encode()) <= 864
         assert case.upload.key.startswith(readable)
@@ -121,7 +121,7 @@ def test_task_has_the_recorded_size_and_its_cost_is_recorded(scenario: Scenario,
     size, overrides = attempt["size"], task["overrides"]
     assert (overrides["cpu"], overrides["memory"]) == (str(size["cpu"]), str(size["memory_mib"]))
     assert overrides["ephemeralStorage"]["sizeInGiB"] == size["storage_gib"]
-    # The size by the built-in rules, because both clips are short and at most 1080p.
+    # The built-in rules choose this size, because all three clips are short and at most 1080p.
     assert (size["cpu"], size["memory_mib"]) == (2048, 4096)
     assert attempt["size_reason"].endswith('rule "short"')
     assert attempt["capacity"] == "on-demand"
@@ -129,7 +129,7 @@ def test_task_has_the_recorded_size_and_its_cost_is_recorded(scenario: Scenario,
     assert 0 < attempt["cost_usd"] < 0.01
 
 
-def test_last_progress_of_a_task_is_its_end(scenario: Scenario) -> None:
+def test_last_progress_of_a_task_shows_its_result(scenario: Scenario) -> None:
     done, rejected = scenario["1080p clip"], scenario["truncated file"]
     assert (done.progress["stage"], done.progress["share"]) == ("complete", 1)
     assert done.progress["job_id"] == done.record["job_id"]
@@ -190,7 +190,7 @@ def has_result(case: Case) -> bool:
     return bool(case.record or case.is_dead_letter or was_ignored)
 
 
-def test_exactly_every_upload_has_a_record(scenario: Scenario) -> None:
+def test_each_upload_has_exactly_one_record(scenario: Scenario) -> None:
     uploads = {
         (case.upload.key, case.upload.etag) for case in scenario.cases.values() if case.states and case.upload
     }

@@ -33,7 +33,8 @@ def verdicts(binary: Path, request: pytest.FixtureRequest) -> dict[str, Verdict]
     OUTPUTS.mkdir(parents=True, exist_ok=True)
     files = [(file.path(), ",".join(sorted(file.categories))) for file in media_files()]
     files.sort(key=lambda file: -file[0].stat().st_size)  # a large file at the end would run alone
-    # Processes and not threads, because decoding holds the GIL. Spawned, because pytest has threads.
+    # Uses processes instead of threads, because decoding holds the GIL. Spawns them, because a fork of a
+    # process with threads, such as pytest's, is not safe.
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=spawn) as pool:
         pending = [pool.submit(judge, binary, path, categories) for path, categories in files]

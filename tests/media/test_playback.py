@@ -19,8 +19,8 @@ _SWITCHABLE = 3.0  # seconds; a shorter stream ends before a player has switched
 _BOTH_DIRECTIONS = 10.0  # seconds
 _END_TOLERANCE = 0.15  # seconds between the clock of a player and its duration
 # hls.js reports this when its clock stands still for a quarter of a second, and continues. It happens when
-# several tabs play at four times their speed, and was not seen with a single tab. The script detects longer
-# stalls.
+# several tabs play at four times their speed, and was not seen with a single tab. watch_playback.js detects
+# longer stalls.
 _HARMLESS = {"mediaError: bufferStalledError"}
 
 
