@@ -14,7 +14,7 @@ help:
 	@echo 'make down                stops the local stack'
 	@echo 'make test                runs all checks: lint, unit, media and e2e'
 	@echo 'make lint                runs formatters, linters and type checkers'
-	@echo 'make lint-quick          runs make lint without clippy and cargo-deny, for a pre-commit hook'
+	@echo 'make lint-quick          runs make lint without clippy, cargo doc and cargo-deny, for a pre-commit hook'
 	@echo 'make unit                runs the Rust tests'
 	@echo 'make media               transcodes all kinds of files, checks the streams and plays them in a browser'
 	@echo 'make e2e                 runs the end-to-end tests on a local stack'
