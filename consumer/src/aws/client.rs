@@ -20,8 +20,8 @@ pub(crate) enum SetupError {
     Credentials(CredentialsError),
 }
 
-/// The limits are short, because requests and responses are small, except for records. Attempts and stalls
-/// have the SDK's defaults.
+/// The time limits are short, because requests and responses are small, except for records. `attempts` and
+/// `stall` have the SDK's default values.
 const LIMITS: Limits = Limits {
     response: Duration::from_secs(10),
     attempt: Duration::from_secs(20),

@@ -72,8 +72,8 @@ pub struct Ecs {
 }
 
 impl Ecs {
-    /// A cluster. DescribeTasks uses a separate client, because its large responses enlarge connection
-    /// buffers.
+    /// A cluster. `launcher` calls RunTask. `client` calls DescribeTasks and ListTasks on separate
+    /// connections, because large responses enlarge a connection's buffers.
     #[must_use]
     pub fn new(launcher: &Client, client: Client, placement: Placement) -> Self {
         // The SDK must not retry launches: its retries would bypass the launch throttle.
@@ -155,8 +155,8 @@ impl Tasks for Ecs {
     }
 }
 
-/// Whether a task was started with this token. A job can have tasks of other attempts, and of a deleted
-/// record with the same attempt numbers.
+/// Whether a task was started with this token. ECS can list other tasks of the job: those of other attempts,
+/// and those of a deleted record, whose attempts have the same numbers.
 fn has_token(task: &Task, token: &str) -> bool {
     let containers = task.overrides().map(|overrides| overrides.container_overrides()).unwrap_or_default();
     let mut variables = containers.iter().flat_map(|container| container.environment());

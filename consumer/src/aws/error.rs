@@ -32,8 +32,8 @@ pub enum CallError {
     },
 }
 
-/// Error codes, of all services used, that need an operator. Expired credentials are not among them, because
-/// the role or instance provides new ones.
+/// Error codes of all services that mean that an operator must act. Expired credentials are not among them,
+/// because the role or instance provides new ones.
 const CONFIGURATION: [&str; 12] = [
     "AccessDenied",
     "AccessDeniedException",

@@ -28,7 +28,7 @@ pub struct Launch {
     pub tags: Vec<(&'static str, String)>,
     /// On-demand or Spot.
     pub capacity: Capacity,
-    /// Absent for the task definition's size.
+    /// The task's size; `None` for the task definition's size.
     pub size: Option<Size>,
 }
 
@@ -239,11 +239,11 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
 }
 
 /// Whether a refusal is about a part of the request that differs between jobs. Wrong subnets and task
-/// definitions have the same error codes but must not fail a video, so the message decides, and in doubt the
+/// definitions have the same error codes but must not fail a video, so the message decides. In doubt, the
 /// refusal is not about the job.
 fn is_about_the_job(described: &str) -> bool {
     let text = described.to_ascii_lowercase();
-    // A name such as `my-tags` is one word.
+    // `-` and `_` do not separate words, so a name such as `my-tags` does not count as `tags`.
     let words: Vec<_> = text.split(|c: char| !c.is_ascii_alphanumeric() && !"-_".contains(c)).collect();
     let names = |parts: &[&str]| words.iter().any(|word| parts.contains(word));
     names(&["tag", "tags", "override", "overrides", "environment", "startedby", "clienttoken"])

@@ -19,7 +19,7 @@ use crate::{
     aws::sqs_send::{BATCH, OutgoingMessage},
 };
 
-/// The attribute of a message that requests a restart of jobs that have ended.
+/// The message attribute that requests a restart of the message's ended jobs.
 pub const RESTART_ATTRIBUTE: &str = "vidstreamx-restart";
 
 /// A received message.
@@ -27,7 +27,7 @@ pub const RESTART_ATTRIBUTE: &str = "vidstreamx-restart";
 pub struct Message {
     /// The message id, the same at every delivery.
     pub id: Arc<str>,
-    /// The receipt of this delivery, for deleting it and changing its visibility.
+    /// The receipt of this delivery, for deleting the message and changing its visibility.
     pub receipt: Receipt,
     /// Number of deliveries, this one included.
     pub receive_count: u32,
@@ -75,7 +75,8 @@ pub struct RefusedEntry {
 
 /// The queue of upload events.
 pub trait Queue: Send + Sync {
-    /// Waits up to `wait` for up to `BATCH` messages, which then stay invisible for `visibility`.
+    /// Waits up to `wait` for at most `most` messages, and never more than `BATCH`. The messages then stay
+    /// invisible for `visibility`.
     ///
     /// # Errors
     /// The call failed. Messages may have been delivered.
@@ -97,7 +98,7 @@ pub trait Queue: Send + Sync {
     /// entries that were refused.
     ///
     /// # Errors
-    /// The call as a whole failed.
+    /// The whole call failed.
     fn set_visibility<'a>(
         &'a self,
         receipts: &'a [Receipt],
@@ -127,13 +128,13 @@ impl Sqs {
     }
 }
 
-/// Time beyond its wait after which a long poll counts as dead.
+/// A long poll times out this long after its wait time.
 const POLL_GRACE: Duration = Duration::from_secs(10);
 
 impl Queue for Sqs {
     fn receive(&self, most: usize, wait: Duration, visibility: Duration) -> CallFuture<'_, Vec<Message>> {
         Box::pin(async move {
-            let patience = TimeoutConfig::builder()
+            let timeouts = TimeoutConfig::builder()
                 .read_timeout(wait + POLL_GRACE)
                 .operation_attempt_timeout(wait + POLL_GRACE)
                 .build();
@@ -148,7 +149,7 @@ impl Queue for Sqs {
                 .message_system_attribute_names(MessageSystemAttributeName::SentTimestamp)
                 .message_attribute_names(RESTART_ATTRIBUTE)
                 .customize()
-                .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(patience))
+                .config_override(aws_sdk_sqs::config::Builder::new().timeout_config(timeouts))
                 .send()
                 .await
                 .map_err(|error| CallError::new("ReceiveMessage", &error))?;

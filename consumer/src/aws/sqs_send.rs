@@ -16,7 +16,7 @@ pub(crate) const BATCH: usize = 10;
 /// Maximum bytes of a batch. Some queues still have this older limit of SQS; the current one is 1 MiB.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Number of tries of an entry that SQS refuses without a fault of the sender.
+/// Maximum number of tries for an entry whose refusal is not the sender's fault.
 const TRIES: usize = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
@@ -65,11 +65,11 @@ pub struct RefusedMessage {
     pub reason: String,
 }
 
-/// Sends messages. Retries the ones that SQS refuses without a fault of the sender. Returns the messages that
-/// were not sent.
+/// Sends messages. Retries a refused message if the refusal is not the sender's fault. Returns the messages
+/// that were not sent.
 ///
 /// # Errors
-/// A call as a whole failed. Some messages may have been sent.
+/// A whole call failed. Some messages may have been sent.
 pub async fn send(
     client: &Client,
     queue: &QueueUrl,
@@ -77,7 +77,8 @@ pub async fn send(
 ) -> Result<Vec<RefusedMessage>, CallError> {
     let mut refused = Vec::new();
     let mut pending: Vec<(usize, &OutgoingMessage)> = messages.iter().enumerate().collect();
-    // The pauses only, not `Retryable`: a retry sends the refused entries alone.
+    // backon computes only the pauses. Its `Retryable` would repeat a whole call, but a retry must send only
+    // the refused entries.
     let mut pauses = ExponentialBuilder::new().with_min_delay(FIRST_PAUSE).with_max_times(TRIES - 1).build();
     loop {
         let pause = pauses.next();
@@ -200,13 +201,13 @@ mod tests {
         let refused = send(&client, &"http://localhost/1/uploads".parse().unwrap(), &messages).await.unwrap();
         assert_eq!(refused, [RefusedMessage { index: 1, reason: "Code: m".into() }]);
         let mut sent = sent.lock().unwrap().clone();
-        // The mock asks its matcher more than once for one request.
+        // The mock calls its matcher more than once per request.
         sent.dedup();
         assert_eq!(sent, ["abc", "a"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn retries_end_after_a_number_of_tries() {
+    async fn retries_end_after_the_maximum_number_of_tries() {
         let rule = mock!(Client::send_message_batch).then_output(|| batch_answer(vec![failed("0", false)]));
         let client = mock_client!(aws_sdk_sqs, RuleMode::MatchAny, [&rule]);
         let refused =

@@ -6,7 +6,8 @@ use vidstreamx_job::Size;
 /// Ephemeral storage, in GiB, that Fargate does not bill.
 pub const FREE_STORAGE_GIB: u32 = 20;
 
-/// Ephemeral storage, in GiB, of a Fargate task whose definition has no such setting.
+/// Ephemeral storage, in GiB, for a task definition without such a setting: the smallest that a request can
+/// name.
 const DEFAULT_STORAGE_GIB: u32 = 21;
 
 /// The defaults of a task.
