@@ -25,7 +25,7 @@ pub(super) struct Cli {
     )]
     pub log_format: LogFormat,
 
-    /// Log level, also by module such as info,vidstreamx_consumer=debug
+    /// Log level, or levels per module, such as info,vidstreamx_consumer=debug
     #[arg(long, global = true, env = "VIDSTREAMX_LOG", hide_env_values = true, default_value = "info,aws_config=error", value_name = "FILTER", value_parser = log_filter)]
     pub log: LogFilter,
 }
@@ -53,25 +53,25 @@ pub(super) enum Command {
     /// Show the history of videos: those of the last 24 hours, or one in detail
     ///
     /// Reads the records in the output bucket; no consumer has to run. A list reads only the records updated
-    /// in its period, 32 at once. Costs are estimates by the configured prices. All times are UTC.
+    /// in its period, 32 at once. Costs are the consumer's estimates. All times are UTC.
     ///
     /// Permissions: s3:ListBucket on the output bucket, s3:GetObject on its .vidstreamx/*.
     History(Box<history::Arguments>),
     /// Put videos that are already in the upload bucket into the queue
     ///
-    /// Submits the current version of an object, as if it had just been uploaded. Content that is done
-    /// already is not transcoded again, unless --force is given. In a bucket with versioning, and if
-    /// s3:GetBucketVersioning is denied, every object gets a HEAD request for its version.
+    /// Submits the current version of an object, as if it had just been uploaded. Content that is already
+    /// done is not transcoded again, unless --force is given. If the bucket has versioning, or if
+    /// s3:GetBucketVersioning is denied, submit sends a HEAD request per object to read its version.
     ///
     /// Permissions: sqs:SendMessage on the queue; s3:GetObject and s3:ListBucket on the upload bucket (and
     /// s3:GetBucketVersioning, for prefixes).
     Submit(Box<submit::Arguments>),
-    /// Send messages of the dead-letter queue back to the queue, after the cause is gone
+    /// Send dead letters back to the queue, after the cause of the failures is corrected
     ///
-    /// Restarts each failed video once, with all its attempts. Unreadable messages return to the dead-letter
-    /// queue at once. With --dry-run, it only lists messages and reasons. While it runs, the messages are
-    /// hidden from others, for at most 15 minutes; messages that are not sent back are visible again at the
-    /// end. A duplicate message, as after a crash, does no harm.
+    /// Restarts each failed video once, with the full number of attempts. Unreadable messages return to the
+    /// dead-letter queue at once. With --dry-run, it only lists messages and reasons. While it runs, the
+    /// messages are hidden from other readers, for at most 15 minutes. At the end, messages that were not
+    /// sent back are visible again. A duplicate message, as after a crash, does no harm.
     ///
     /// Permissions: sqs:ReceiveMessage, sqs:DeleteMessage and sqs:ChangeMessageVisibility on the dead-letter
     /// queue; sqs:SendMessage on the queue.
@@ -86,4 +86,4 @@ AWS_ENDPOINT_URL, AWS_PROFILE, roles).
 Exit codes: 0 done or shut down; 1 a bug; 66 history or submit found nothing of that name; 75 check could
 not check everything, or history, submit or redrive could not do everything: try again; 78 wrong usage, a
 setting that is missing or wrong, or a queue, cluster, task definition, bucket or permission that is missing;
-130 ended by a second signal, or redrive by the first.";
+130 ended by a second signal (redrive: by the first).";

@@ -12,8 +12,8 @@ use crate::{
 /// A failed run of the program.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
-    /// The `.env` file cannot be read or parsed. The error shows only a line's name, because its value may be
-    /// a secret.
+    /// The `.env` file cannot be read or parsed. The error shows only the name of a variable, because the
+    /// value may be a secret.
     #[error(".env: {0}")]
     DotEnv(String),
     /// Clap's error about flags or variables, as one line.
@@ -29,10 +29,10 @@ pub(super) enum Failure {
     #[error("{subject}: {fault} -> {remedy}")]
     Wrong { subject: String, fault: String, remedy: String },
     /// `check` found faults.
-    #[error("{0} of these are wrong")]
+    #[error("{0} of the checks found a fault")]
     Findings(usize),
     /// `check` could not check everything.
-    #[error("{0} of these could not be checked")]
+    #[error("{0} of the checks could not be completed")]
     Unknown(usize),
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -75,7 +75,7 @@ impl Failure {
         }
     }
 
-    /// Whether the reader of the output closed it, as `head` does.
+    /// Whether the program that reads the output closed the pipe, as `head` does.
     pub(super) fn is_of_a_closed_pipe(&self) -> bool {
         let (Self::System(error)
         | Self::History(HistoryError::Output(error))
@@ -88,5 +88,5 @@ impl Failure {
     }
 }
 
-/// 128 + SIGINT, as shells have it.
+/// The exit code that shells use for SIGINT: 128 + 2.
 pub(super) const FORCED: u8 = 130;

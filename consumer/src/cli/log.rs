@@ -11,7 +11,8 @@ pub(super) enum LogFormat {
     Json,
 }
 
-/// A validated filter; `EnvFilter` cannot be cloned.
+/// A validated filter. It is kept as text, because clap needs values that can be cloned, and `EnvFilter`
+/// cannot.
 #[derive(Debug, Clone)]
 pub(super) struct LogFilter(String);
 

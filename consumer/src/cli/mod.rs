@@ -1,8 +1,8 @@
 //! The program, from its arguments to its exit code.
 //!
 //! [`main`] reads the `arguments`, starts the `log` and calls the command. `run` is the consumer itself; the
-//! other commands have their own room. `usage` reports wrong arguments on one line, `exit` turns errors into
-//! exit codes, and `signals` end the program.
+//! other commands are in the module `commands`. `usage` reports wrong arguments on one line, `exit` turns
+//! errors into exit codes, and `signals` shuts the program down.
 
 mod arguments;
 mod exit;
@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> Result<(), Failure> {
-    // Before any thread starts, because it changes the environment.
+    // Reading `.env` changes the environment, so it must happen before any thread starts.
     match dotenvy::from_path(".env") {
         Err(dotenvy::Error::LineParse(line, at)) => {
             let name = line.split('=').next().unwrap_or_default().trim();

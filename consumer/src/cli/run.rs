@@ -31,7 +31,7 @@ pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> 
     let shutdown = CancellationToken::new();
     watch_signals(shutdown.clone())?;
     let metrics = Arc::new(Metrics::new(&settings.cluster));
-    // Dropped at the end of this function, with its connections.
+    // Dropping it at the end of this function closes the status endpoint with its connections.
     let _status = match settings.status_addr {
         Some(address) => {
             let listener = http::listen(address).await?;
@@ -82,7 +82,7 @@ pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> 
     intake::run(services, options(&settings, definition, drain), shutdown).await;
     ended.cancel();
     if let Some(lines) = lines {
-        // A failure to write the last line was logged.
+        // `write_lines` logs its errors itself.
         let _ = lines.await;
     }
     info!("consumer ended");
@@ -109,9 +109,9 @@ fn options(settings: &Settings, defaults: TaskDefaults, drain: bool) -> Options 
     }
 }
 
-/// The consumer continues if no client reads its metrics.
+/// Writes metrics until `ended`. If writing fails, only the metrics end, and the consumer continues.
 async fn write_lines(metrics: Arc<Metrics>, ended: CancellationToken) {
     if let Err(error) = metrics.write_lines(io::stdout(), Timestamp::now, ended).await {
-        warn!(%error, "no more metrics are written to the standard output");
+        warn!(%error, "metrics cannot be written to standard output, so no more are written");
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn usage(error: &clap::Error) -> String {
     }
 }
 
-/// `--queue-url <QUEUE_URL>` as `--queue-url (VIDSTREAMX_QUEUE_URL)`.
+/// Formats a flag with its variable: `--queue-url <QUEUE_URL>` becomes `--queue-url (VIDSTREAMX_QUEUE_URL)`.
 fn with_variable(argument: &str) -> String {
     if !argument.starts_with('-') {
         return argument.to_owned();
