@@ -27,18 +27,18 @@ pub(crate) struct Finding {
 /// The state of a resource.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FindingState {
-    /// The consumer can work with it. Holds details.
+    /// The consumer can use the resource. Holds details.
     Ok(String),
-    /// It could not be checked. The consumer may run. Holds the reason.
+    /// The check could not be completed. `run` starts nevertheless. Holds the reason.
     Unknown(String),
-    /// An operator must check it. The consumer may run.
+    /// The operator must check the resource. `run` starts nevertheless.
     NotChecked {
         /// The reason.
         why: String,
         /// Instructions for the operator.
         remedy: String,
     },
-    /// The consumer cannot work with it.
+    /// The consumer cannot use the resource.
     Wrong { fault: String, remedy: String },
 }
 
@@ -137,7 +137,7 @@ fn network(subnets: &[SubnetId], groups: &[SecurityGroupId]) -> Finding {
     Finding {
         subject: format!("subnets {}; security groups {}", subnets.join(", "), groups.join(", ")),
         state: FindingState::NotChecked {
-            why: "well-formed, but the consumer may not describe them".to_owned(),
+            why: "well-formed, but the consumer has no permission to describe them".to_owned(),
             remedy: "make sure that they exist in one VPC and have a route to S3, the image's registry and \
                      CloudWatch Logs; otherwise the first launch fails"
                 .to_owned(),
@@ -159,7 +159,7 @@ struct RedrivePolicy {
     max_receive_count: serde_json::Value,
 }
 
-/// Minimum of `maxReceiveCount`. Each restart of the consumer costs held messages a receive.
+/// Minimum of `maxReceiveCount`. Each restart of the consumer adds a receive to every message that it held.
 const FEWEST_RECEIVES: u64 = 5;
 
 async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueFindings {
@@ -212,12 +212,13 @@ fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: &QueueUrl)
         return Finding::wrong(
             subject,
             format!(
-                "a message is a dead letter after {receives} receives, and each restart of the consumer costs one"
+                "SQS moves a message to the dead-letter queue after {receives} receives, and each restart of \
+                 the consumer adds one"
             ),
             "raise maxReceiveCount to at least 5, better 10",
         );
     }
-    Finding::ok(subject, format!("after {receives} receives to {target}"))
+    Finding::ok(subject, format!("moves messages to {target} after {receives} receives"))
 }
 
 async fn attributes(
@@ -296,7 +297,7 @@ async fn task_definition(
         Ok(None) => {
             return (vec![Finding::wrong(subject, "it does not exist", remedy)], None);
         }
-        // ECS answers "ClientException: Unable to describe task definition." if there is none of this name.
+        // ECS answers "ClientException: Unable to describe task definition." if no definition has this name.
         Err(error) if error.code() == Some("ClientException") => {
             return (vec![Finding::wrong(subject, describe(&error), remedy)], None);
         }
@@ -320,12 +321,12 @@ async fn task_definition(
         Finding::ok(subject, "in the task definition")
     } else {
         let fault = format!("the task definition has only: {}", names.join(", "));
-        Finding::wrong(subject, fault, "set VIDSTREAMX_CONTAINER to the one that transcodes")
+        Finding::wrong(subject, fault, "set VIDSTREAMX_CONTAINER to the transcoder's container")
     });
     (findings, TaskDefaults::read(&definition))
 }
 
-/// Tests reading and writing records. Leaves no object.
+/// Tests reading and writing records. Creates no object.
 async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Finding> {
     let subject = format!("output bucket {bucket}");
     if let Some(fault) = head(s3, bucket).await {
@@ -352,7 +353,9 @@ async fn output_bucket(s3: &aws_sdk_s3::Client, bucket: &BucketName) -> Vec<Find
         .send()
         .await;
     let writing = match write.map_err(|error| outcome("PutObject", &error)) {
-        Ok(_) => Finding::unknown(&subject, "it ignores If-Match, by which consumers avoid conflicts"),
+        Ok(_) => {
+            Finding::unknown(&subject, "it ignores If-Match, so consumers can overwrite each other's records")
+        }
         Err(Tried::Refused) => Finding::ok(&subject, "records can be written"),
         Err(Tried::Failed(error)) => {
             Finding::call(&subject, &error, "allow s3:PutObject on its .vidstreamx/*")
@@ -402,7 +405,7 @@ fn bucket_finding(subject: String, fault: &BucketFault, variable: &str) -> Findi
             format!("set {variable} to its value in the template's output ConsumerEnv"),
         ),
         BucketFault::Forbidden => {
-            Finding::wrong(subject, "access is denied", "allow s3:ListBucket on it, or use another")
+            Finding::wrong(subject, "access is denied", "allow s3:ListBucket on it, or use another bucket")
         }
         BucketFault::Other(why) => Finding::unknown(subject, why),
     }

@@ -67,7 +67,7 @@ pub(crate) fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
-/// A duration such as `4m 3s`. It can be negative, because the times are from several machines.
+/// A duration such as `4m 3s`. A negative duration, from clocks of different machines, is shown as zero.
 #[must_use]
 pub(crate) fn duration(duration: SignedDuration) -> String {
     let duration = duration.max(SignedDuration::ZERO);
@@ -81,7 +81,7 @@ pub(crate) fn money(usd: f64) -> String {
     if usd.abs() < 1.0 { format!("${usd:.4}") } else { format!("${usd:.2}") }
 }
 
-/// `1 video`, `2 videos`.
+/// A number with its noun: `1 video`, `2 videos`.
 #[must_use]
 pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }

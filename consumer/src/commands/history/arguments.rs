@@ -13,12 +13,12 @@ use crate::{commands::format, config::HistorySettings};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
     /// Show everything about this job (its id) or about all jobs of this upload (its key, or
-    /// s3://BUCKET/KEY). A job id is one read; for a key, all records are read
+    /// s3://BUCKET/KEY). A job id needs one read; a key needs a read of every record
     #[arg(value_name = "JOB ID | KEY", value_parser = NonEmptyStringValueParser::new())]
     pub job: Option<String>,
 
-    /// Only records updated since: 90m, 24h, 7d, or a date in UTC such as 2026-05-04. Without it, a list
-    /// covers 24h, and a job or upload is searched in all records
+    /// Only records that were updated since then: a span such as 90m, 24h or 7d, or a date in UTC such as
+    /// 2026-05-04. By default, a list covers 24h, and a job or upload is searched in all records
     #[arg(long, value_name = "WHEN")]
     pub since: Option<Since>,
 
@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "TEXT", conflicts_with = "job", value_parser = NonEmptyStringValueParser::new())]
     pub key: Option<String>,
 
-    /// Print one JSON object per line and video: the record, and the progress of running jobs
+    /// Print one JSON object per video, on one line: the record, with the progress if the job runs
     #[arg(long)]
     pub json: bool,
 

@@ -38,12 +38,12 @@ pub(crate) enum HistoryError {
     /// This version cannot read the record.
     #[error("{0}")]
     Unreadable(String),
-    /// The output is closed.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// Prints the result, cut to a terminal's `width` if there is one.
+/// Prints the result. Cuts the lines of a list to `width`, the width of the terminal, if there is a terminal.
 ///
 /// # Errors
 /// A call failed, or the job does not exist.
@@ -146,7 +146,8 @@ fn is_about(source: &Source, key: &str, uri: Option<&S3Uri>) -> bool {
         || uri.is_some_and(|uri| uri.bucket == source.bucket && uri.path == source.key.as_str())
 }
 
-/// Reads and counts the matching records written since a time.
+/// Reads the matching records that were written since a time. Counts each in `summary` and passes it to
+/// `take`.
 async fn each(
     store: &Store,
     since: Option<Timestamp>,
@@ -166,7 +167,7 @@ async fn each(
             }
             Found::Unreadable(why) => {
                 summary.add_unreadable();
-                progress.aside(|| warn!("not shown: {why}"));
+                progress.aside(|| warn!("a record is not shown: {why}"));
             }
             Found::Unwanted | Found::Nothing => {}
         }

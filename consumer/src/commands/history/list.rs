@@ -103,7 +103,7 @@ const NUMBERS: [usize; 4] = [3, 4, 5, 6];
 /// Width of all columns except key and reason.
 const OTHERS: usize = 66;
 const OTHERS_NARROW: usize = 51;
-/// Minimum terminal width for the column of sizes and the year.
+/// Minimum terminal width to show the size column, and the year in times.
 const WIDE: u16 = 120;
 const SHORTEST_KEY: usize = 16;
 
@@ -191,7 +191,7 @@ impl Summary {
         self.unreadable
     }
 
-    /// The summary of the records that were updated since then, as one line.
+    /// The summary as one line. `since` is the start of the list's period.
     #[must_use]
     pub(crate) fn line(&self, since: Timestamp) -> String {
         let videos = self.states.values().sum();

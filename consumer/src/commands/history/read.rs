@@ -40,7 +40,7 @@ pub(crate) struct Entry {
     pub job: JobId,
     /// Time of the last write by S3's clock, in full seconds.
     pub written: Timestamp,
-    /// In bytes.
+    /// Size of the record in bytes.
     pub size: i64,
 }
 

@@ -44,7 +44,8 @@ fn ended(number: u32, started: i64, end: i64, code: i32, reason: &str) -> Attemp
     }
 }
 
-/// One video per state, and running videos in all stages.
+/// Videos that are done, rejected, failed and running; the running ones without an attempt, in an attempt and
+/// after one.
 pub(super) fn videos() -> Vec<Video> {
     let mut done = record("films/summer holidays 2026.mp4", State::Done, 70, 60);
     done.source.version_id = Some("v1".into());

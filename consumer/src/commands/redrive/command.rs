@@ -29,29 +29,31 @@ pub(crate) enum RedriveError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// SQS refused some messages. The output names them.
-    #[error("{} not sent back: run it again", format::count(*.0, "message"))]
+    #[error("{} not sent back: run redrive again", format::count(*.0, "message"))]
     Refused(u64),
-    /// The user interrupted it.
-    #[error("interrupted: run it again for the rest")]
+    /// The user interrupted the redrive.
+    #[error("interrupted: run redrive again for the other messages")]
     Interrupted,
-    /// The output is closed.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
 /// Visibility timeout of received messages: enough for 100,000 messages, at about 60 ms for ten. If the
-/// program is killed, they stay hidden until it expires.
+/// program is killed, the messages stay hidden until this timeout expires.
 const HIDDEN: Duration = Duration::from_secs(15 * 60);
-/// Wait of a receive. From one second on, SQS queries all its servers.
+/// Wait time of a receive. If it is at least one second, SQS queries all its servers.
 const POLL: Duration = Duration::from_secs(1);
-/// Consecutive receives without a new message that end the redrive.
+/// The redrive ends after this number of consecutive receives without a new message.
 const LAST_LOOKS: u32 = 2;
 
-/// Sends the matching messages back, until all have been seen once or `stop` is cancelled. Messages that
-/// arrive after `now` stay, because they may have been sent back a moment ago.
+/// Sends the matching messages back, until all messages have been received once or `stop` is cancelled.
+/// Messages that arrive after `now` stay in the dead-letter queue: the consumer may have returned them after
+/// this redrive sent them back.
 ///
 /// # Errors
-/// A call failed, or SQS refused some. Other messages become visible again in any case.
+/// A call failed, or SQS refused some messages. Even then, messages that were not sent back become visible
+/// again.
 pub(crate) async fn redrive(
     client: &Client,
     arguments: &Arguments,
@@ -211,8 +213,8 @@ impl Run<'_> {
         Ok(shown?)
     }
 
-    /// Makes messages visible again that were not sent. If that fails, they become visible by themselves
-    /// later.
+    /// Makes the messages that were not sent back visible again. If that fails, they become visible when
+    /// their timeout expires.
     async fn release(&mut self) {
         let progress = ProgressDisplay::new("messages made visible again", Some(self.held.len() as u64));
         for receipts in self.held.chunks(BATCH) {

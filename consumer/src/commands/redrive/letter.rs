@@ -11,7 +11,7 @@ use crate::{
     intake::notification::{self, Notification, ObjectRef},
 };
 
-/// A dead letter. A message that SQS moved has none of the consumer's attributes.
+/// A dead letter. If SQS itself moved the message, it has none of the consumer's attributes.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ReceivedDeadLetter {
     /// The message id.

@@ -13,8 +13,8 @@ pub(crate) struct Arguments {
     #[arg(value_name = "s3://BUCKET/KEY | s3://BUCKET/PREFIX/")]
     pub objects: S3Uri,
 
-    /// Restart videos that have ended, even if they are done. EVERY one of them is transcoded, and paid for,
-    /// again, each time this is called. Running videos are left alone
+    /// Restart videos that have ended, even if they are done. Each run of this command transcodes EVERY ONE
+    /// of them again and costs money again. Running videos are left alone
     #[arg(long)]
     pub force: bool,
 

@@ -44,14 +44,14 @@ pub(crate) enum SubmitError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// SQS refused some messages. The output names their objects.
-    #[error("{} not submitted: run it again with the same arguments", format::count(*.0, "object"))]
+    #[error("{} not submitted: run submit again with the same arguments", format::count(*.0, "object"))]
     Refused(u64),
-    /// The output is closed.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] io::Error),
 }
 
-/// Concurrent batches.
+/// Number of batches that are sent concurrently.
 const AT_ONCE: usize = 8;
 
 #[derive(Debug, Default)]
@@ -169,7 +169,7 @@ impl Run<'_> {
         Err(SubmitError::Nothing(format!("there is {others} under \"{}\"", format::clean(prefix))))
     }
 
-    /// Sends a page of events, or lists what would be sent.
+    /// Sends an event for each object, or, in a dry run, lists the objects.
     async fn send(
         &mut self,
         sources: Vec<Source>,

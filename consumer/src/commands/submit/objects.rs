@@ -66,10 +66,10 @@ impl UploadListing {
         }
     }
 
-    /// Whether objects may have version ids, which events of S3 then contain. True if unknown.
+    /// Whether objects may have version ids, which S3's events would contain. True if unknown.
     ///
     /// # Errors
-    /// The call failed, but not for a missing permission.
+    /// The call failed. A missing permission is not an error.
     pub(crate) async fn may_be_versioned(&self) -> Result<bool, CallError> {
         match self.client.get_bucket_versioning().bucket(self.bucket.as_str()).send().await {
             // A bucket has no status until versioning is enabled. If it is suspended later, old version ids
@@ -85,8 +85,8 @@ impl UploadListing {
         }
     }
 
-    /// A page of the videos under a prefix. Listings lack version ids, so `versioned` sends a HEAD request
-    /// for each object.
+    /// A page of the videos under a prefix. Listings lack version ids, so if `versioned`, a HEAD request per
+    /// video reads them.
     ///
     /// # Errors
     /// A call failed.
