@@ -10,8 +10,8 @@ pub(super) const EBML: [u8; 4] = [0x1a, 0x45, 0xdf, 0xa3];
 
 /// The reason to reject a file with these first bytes, as a sentence for the uploader.
 ///
-/// The task opens uploads only with the demuxers [`vidstreamx_job::DEMUXERS`]. A file is rejected here if
-/// none of them would open it, and if its type is recognised.
+/// The task opens uploads only with the demuxers [`vidstreamx_job::DEMUXERS`]. A file is rejected here only
+/// if none of them would open it and its type is recognised.
 #[must_use]
 pub(super) fn not_a_video(head: &[u8], object_bytes: u64) -> Option<String> {
     if may_be_readable(head) {
@@ -26,7 +26,7 @@ pub(super) fn not_a_video(head: &[u8], object_bytes: u64) -> Option<String> {
     let what = match format.kind() {
         Kind::Video => {
             return Some(format!(
-                "the file is a video in a format ({name}) that is not accepted: MP4, QuickTime, Matroska and WebM are"
+                "the file is a video in a format ({name}) that is not accepted; use MP4, QuickTime, Matroska or WebM"
             ));
         }
         Kind::Audio => "audio",

@@ -1,10 +1,11 @@
-//! Walks over the boxes of an MP4 upload until the facts are known. It does no I/O, but returns the range of
-//! the next read.
+//! Walks over the boxes of an MP4 upload until the facts about the video are known. It does no I/O: it
+//! returns the range to read next.
 //!
 //! The facts are in the movie header, at the start or end of the file, so one to three reads suffice. A
 //! missing fact is not an error, because FFmpeg reads many files with an unusual header.
 //!
-//! Uploads can be hostile. A walk only moves forward, and allocates no memory by a size that the file claims.
+//! Uploads can be hostile. A walk only moves forward, and no size in the file determines how much memory it
+//! allocates.
 
 use std::ops::Range;
 
@@ -234,7 +235,7 @@ impl MediaFacts {
         let known = |found: bool| (found || complete).then_some(found);
         self.has_video = known(of(b"vide").next().is_some());
         self.has_audio = known(of(b"soun").next().is_some());
-        // A file can also have a video track with a still image.
+        // The largest picture, because a file can also have a video track with a still image.
         let video = of(b"vide")
             .max_by_key(|track| track.size.map(|(width, height)| u64::from(width) * u64::from(height)));
         if let Some(video) = video {

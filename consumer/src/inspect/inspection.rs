@@ -33,26 +33,26 @@ pub enum Inspection {
 pub(super) async fn inspect(client: &Client, source: &Source) -> Result<Inspection, CallError> {
     let mut wanted = Walk::FIRST;
     // The walk, and the ETag of the first read. Later reads must have the same ETag.
-    let mut under_way: Option<(Walk, String)> = None;
+    let mut begun: Option<(Walk, String)> = None;
     loop {
         let response = client
             .get_object()
             .bucket(source.bucket.as_str())
             .key(source.key.as_str())
             .range(format!("bytes={}-{}", wanted.start, wanted.end - 1))
-            .set_if_match(under_way.as_ref().map(|(_, etag)| etag.clone()))
+            .set_if_match(begun.as_ref().map(|(_, etag)| etag.clone()))
             .send()
             .await;
         let mut response = match response {
             Ok(response) => response,
-            Err(error) => return from_error(source, under_way.is_none(), &error),
+            Err(error) => return from_error(source, begun.is_none(), &error),
         };
-        let (walk, _) = match &mut under_way {
+        let (walk, _) = match &mut begun {
             Some(walk) => walk,
             None if !is_current(source, &response) => return Ok(Inspection::Replaced),
             None => {
                 let etag = response.e_tag.clone().unwrap_or_default();
-                under_way.insert((Walk::new(object_bytes(source, &response)), etag))
+                begun.insert((Walk::new(object_bytes(source, &response)), etag))
             }
         };
         let start = range_start(&response);

@@ -1,4 +1,4 @@
-//! The facts about a video by which the size of its task is chosen.
+//! The facts about a video. The sizing rules use them to choose the size of its task.
 
 /// The facts about a video. `None` is unknown.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -48,7 +48,7 @@ pub(super) const SAMPLE_ENTRIES: [(&str, &[&[u8; 4]]); 13] = [
     ("h264", &[b"avc1", b"avc2", b"avc3", b"avc4", b"dva1", b"dvav"]),
     ("hevc", &[b"hvc1", b"hev1", b"dvh1", b"dvhe"]),
     ("mjpeg", &[b"jpeg", b"mjpa", b"mjpb"]),
-    // The codec is in the `esds` box. In uploads it is MPEG-4 Part 2.
+    // `esds` names the codec, but the walk does not read that box. In uploads it is MPEG-4 Part 2.
     ("mpeg4", &[b"mp4v"]),
     ("png", &[b"png "]),
     ("prores", &[b"apco", b"apcs", b"apcn", b"apch", b"ap4h", b"ap4x"]),

@@ -57,16 +57,16 @@ fn a_header_at_the_end_takes_two_reads_and_large_audio_tables_a_third() {
 }
 
 #[test]
-fn a_header_cut_anywhere_is_continued() {
+fn a_header_cut_at_any_byte_takes_at_most_two_reads() {
     let header = moov(&[mvhd(60_000), trak(b"avc1", FULL_HD, 1500, 70_000)]);
-    // Up to the end of `stts`, so the last cut reads all of it.
+    // The walk needs the header up to the end of `stts`. The first read contains `cut` bytes of it.
     let needed = header.len() - 2 * (70_000 + 8);
     for cut in 0..=needed {
         let free = READ as usize - cut - ftyp(b"isom").len() - 8;
         let object = Object::new([ftyp(b"isom"), wrap(b"free", &[vec![0; free]]), header.clone()].concat());
         let (mut found, reads) = facts(&object);
         assert!(reads <= 2, "{cut}");
-        // A walk does not read again for these facts.
+        // A walk does not read again for these two facts, so they can be missing.
         found.frame_rate = Some(25.0);
         found.has_audio = None;
         assert_eq!(found, expected("h264", None), "{cut}");
@@ -94,7 +94,7 @@ fn the_duration_of_a_fragmented_file_comes_from_mehd() {
 }
 
 #[test]
-fn the_largest_video_track_counts() {
+fn the_facts_are_those_of_the_largest_video_track() {
     let still = trak(b"jpeg", Some((320, 180)), 1, 0);
     let header = moov(&[mvhd(60_000), still, trak(b"apch", FULL_HD, 1500, 0)]);
     let object = Object::new([ftyp(b"isom"), header].concat());
@@ -136,7 +136,7 @@ fn other_file_types_are_rejected_with_their_name() {
             b"OggS\0\x02\0\0\0\0\0\0\0\0\x01\x02\x03\x04\0\0\0\0\0\0\0\0\x01\x2a\x80theora",
             "a video in a format (",
         ),
-        (b"RIFF\x24\x08\0\0AVI LIST", "a video in a format (AVI) that is not accepted: MP4, QuickTime, "),
+        (b"RIFF\x24\x08\0\0AVI LIST", "a video in a format (AVI) that is not accepted; use MP4, QuickTime, "),
         (b"FLV\x01\x05\0\0\0\x09\0\0\0\0", "a video in a format (FLV) that is not accepted"),
         (&ts, "a video in a format (TS) that is not accepted"),
     ];
