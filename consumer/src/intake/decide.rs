@@ -1,4 +1,4 @@
-//! The decision about each record of a message: a job, or the reason why there is none. Pure functions.
+//! Decides about each record of a message: a job, or the reason why there is no job. Pure functions.
 
 use std::collections::HashSet;
 

@@ -27,7 +27,7 @@ impl InFlight {
         if is_full {
             self.metrics.paused(&format!("{} videos are in flight, which is the limit", self.limit));
         }
-        // Not an error, because the sender lives as long as `self`.
+        // Waiting cannot fail, because the sender lives as long as `self`.
         let free = count.wait_for(is_below).await.map_or(1, |videos| self.limit - *videos);
         if is_full {
             self.metrics.resumed();

@@ -21,8 +21,8 @@ use tracing::{Span, error_span};
 pub use decide::DecisionSettings;
 pub use receive_loop::{Options, run};
 
-/// The context of a message's log lines. Always enabled, so that warnings have it at every log level. A span
-/// lasts for a step only: ten thousand messages may wait at a time.
+/// The context of a message's log lines. Its level is error, so that warnings have the context at every log
+/// level. Create it for each step and not for a message's whole time, because ten thousand messages may wait.
 fn message_span(id: &str) -> Span {
     error_span!("message", message.id = id)
 }

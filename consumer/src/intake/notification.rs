@@ -1,4 +1,4 @@
-//! Decodes the notifications in a message: S3's events, in all forms in which they reach a queue.
+//! Decodes the notifications in a message: events that S3 sends directly, through SNS or through EventBridge.
 //!
 //! The structs have only the fields that are used. Each record is decoded separately, so an invalid record
 //! does not affect the others.
@@ -22,7 +22,7 @@ pub enum Notification {
         /// The object, as far as the event names it.
         object_ref: ObjectRef,
     },
-    /// No event that this program can decode.
+    /// This program cannot decode the message or record.
     Unreadable {
         /// The fault.
         fault: Fault,
@@ -33,7 +33,7 @@ pub enum Notification {
     },
 }
 
-/// Bucket and key in an event, not validated. Used in log lines only.
+/// Bucket and key as an event names them, not validated. For log lines and for listings of dead letters.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ObjectRef {
     /// The bucket.
@@ -66,7 +66,7 @@ pub enum Fault {
     /// The bucket's name or the key is invalid.
     #[error(transparent)]
     Location(#[from] InvalidLocation),
-    /// The object has neither, so different contents of the key would be the same job.
+    /// Without version id and ETag, different contents of the key would be the same job.
     #[error("the object has neither version id nor ETag")]
     NoContent,
 }
@@ -99,7 +99,7 @@ fn encoded_key(key: &str) -> String {
     utf8_percent_encode(key, ENCODED).to_string().replace("%20", "+")
 }
 
-/// Maximum number of nested SNS notifications: SNS can wrap an event of EventBridge or S3, but not of SNS.
+/// Maximum number of SNS notifications around an event: SNS does not wrap its own notifications.
 const WRAPPERS: usize = 1;
 
 /// Maximum bytes that are quoted from a parser's error.
@@ -208,7 +208,7 @@ fn s3_record(record: Value) -> Notification {
 }
 
 fn event_bridge(event: Value) -> Notification {
-    // Keys are not encoded here, unlike in S3's own events.
+    // EventBridge does not encode keys, unlike S3 in its own events.
     let object_ref = object_ref_in(event.get("detail"), |key| Some(key.to_owned()));
     let unreadable =
         |fault, object_ref| Notification::Unreadable { fault, object_ref, text: event.to_string() };

@@ -1,4 +1,4 @@
-//! Receives as many messages as can be launched, and follows each message to its settlement.
+//! Receives messages within the limits on videos and launches, and follows each message to its settlement.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -200,21 +200,21 @@ impl ReceiveLoop {
     }
 
     /// The number of concurrent receives for the launch rate. With more, this consumer would hold messages
-    /// that other consumers could launch sooner.
+    /// whose videos other consumers could launch sooner.
     fn concurrent_receives(&self) -> usize {
         let rate = usize::try_from(self.options.jobs.launches_per_second).unwrap_or(usize::MAX);
         rate.div_ceil(RECEIVED_PER_SECOND).min(CONCURRENT_RECEIVES)
     }
 
-    /// Makes all messages visible for the next consumer. Messages that are visible before an open poll has
-    /// ended would be delivered to that poll, and so to no consumer.
+    /// Makes all messages visible for the next consumer, but not before this consumer's open poll has ended.
+    /// SQS would deliver them to that poll, whose client is gone.
     async fn return_messages(&self) -> usize {
         let left = self.poll_ends.map(|end| end.saturating_duration_since(Instant::now()));
         self.visibility.return_all(left.map_or(Duration::ZERO, |left| left + POLL_MARGIN)).await
     }
 
-    /// Whether all videos have ended. Counts the messages here and in the queue, including those that other
-    /// consumers hold.
+    /// Whether all videos have ended: no message is in work here, and the queue has none, not even one that
+    /// another consumer holds.
     async fn is_drained(&self) -> bool {
         if !self.messages.is_empty() {
             return false;
@@ -235,7 +235,7 @@ impl ReceiveLoop {
             && let Some(sent_at) = message.sent_at
         {
             let age = (self.services.clock)().duration_since(sent_at);
-            // SQS's clock can be ahead of this one.
+            // SQS's clock can be ahead of this machine's clock.
             let age = if age.is_negative() { Duration::ZERO } else { age.unsigned_abs() };
             self.services.metrics.received(age);
         }
@@ -255,7 +255,7 @@ impl ReceiveLoop {
         self.message_ids.insert(task.id(), id);
     }
 
-    /// Logs a panic while a message was followed.
+    /// Forgets the message id of a task that ended, and logs the task's panic, if any.
     fn joined(&mut self, ended: Result<(task::Id, ()), JoinError>) {
         let task = match &ended {
             Ok((task, ())) => *task,
@@ -269,7 +269,7 @@ impl ReceiveLoop {
         }
     }
 
-    /// The jobs of a message, and the dead letters about the rest of it.
+    /// The jobs of a message, and the dead letters about its records without a job.
     fn jobs_of(&self, message: &Message) -> (Vec<(Job, VideoInFlight)>, Vec<DeadLetter>) {
         let mut jobs = Vec::new();
         let mut letters = Vec::new();
@@ -290,7 +290,8 @@ impl ReceiveLoop {
     }
 }
 
-/// The maximum number of messages of the n-th concurrent receive, so that all return at most `free`.
+/// The maximum number of messages for the n-th concurrent receive, so that all receives together return at
+/// most `free` messages.
 const fn share(free: usize, call: usize) -> usize {
     let left = free.saturating_sub(call * BATCH);
     if left < BATCH { left } else { BATCH }

@@ -23,12 +23,13 @@ pub(super) enum Settlement {
     Return,
 }
 
-/// Time until a message is delivered again if its record cannot be read. During a rolling upgrade, records of
-/// another version are normal, and the deliveries must not use up the template's limit of receives.
+/// Time until a message is delivered again if the record of one of its jobs cannot be read. During a rolling
+/// upgrade, job records of another version are normal, and the deliveries must not use up the template's
+/// limit of receives.
 const POSTPONED_FOR: Duration = Duration::from_mins(5);
 
-/// Chooses the settlement by the ends of the message's jobs. `letters` are about records without a job. A
-/// message is deleted only if all its records are settled.
+/// Chooses the settlement by the ends of the message's jobs. `letters` are about the message's records
+/// without a job. A message is deleted only if all its jobs have ended.
 pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlement {
     if ends.contains(&JobEnd::Interrupted) {
         return Settlement::Return;
@@ -68,7 +69,7 @@ pub(super) async fn settle(
             }
             match (|| queue.delete(receipt)).retry(retries).await {
                 Ok(()) => debug!("message deleted"),
-                // Harmless, because the records say that its videos have ended.
+                // Harmless, because the job records say that the message's videos have ended.
                 Err(error) => {
                     warn!(%error, "a settled message was not deleted and will be received again");
                 }
@@ -97,7 +98,7 @@ mod tests {
     use crate::fixtures;
 
     #[test]
-    fn a_message_is_deleted_when_all_its_records_are_settled() {
+    fn a_message_is_deleted_when_all_its_jobs_have_ended() {
         use JobEnd::*;
         let letter = DeadLetter { body: "b".into(), reason: "why".into(), job: None };
         let mut record = fixtures::record();

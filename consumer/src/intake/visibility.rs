@@ -135,7 +135,7 @@ mod tests {
         fixtures::Log,
     };
 
-    /// Records every batch. Refuses receipts that begin with "over" permanently.
+    /// Records every batch. Permanently refuses receipts that begin with "over".
     #[derive(Default)]
     struct RecordingQueue(Mutex<Vec<(Vec<Receipt>, Duration)>>);
 
