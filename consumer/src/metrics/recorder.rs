@@ -1,4 +1,4 @@
-//! Counts what happens, and formats the counts.
+//! Records the metrics, and formats them for Prometheus and CloudWatch.
 
 use std::{
     io,
@@ -133,7 +133,7 @@ impl Metrics {
         );
         registry.register(
             "launch_latency_seconds",
-            "From a message's receive to the task's acceptance by ECS",
+            "Time from the receive of a message, or from when a retry is due, to the task's acceptance by ECS",
             self.launch_latency.clone(),
         );
         registry.register(
@@ -171,7 +171,8 @@ impl Metrics {
         self.now().window.receive_age.add(age);
     }
 
-    /// Counts an accepted launch. `latency` is the time since the video's message was received.
+    /// Counts an accepted launch. `latency` is the time since the video's message was received, or since its
+    /// retry became due.
     pub(crate) fn launched(&self, latency: Duration) {
         let latency = latency.as_secs_f64();
         self.launch_latency.observe(latency);

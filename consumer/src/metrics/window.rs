@@ -40,7 +40,7 @@ impl EndedVideos {
     }
 }
 
-/// A sample of a metric's values: all values while they fit into a line, else a random choice and the
+/// A sample of a metric's values: all values if they fit into a line, otherwise a random selection and the
 /// maximum.
 #[derive(Debug, Default)]
 pub(super) struct Sample {
