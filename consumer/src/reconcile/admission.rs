@@ -14,8 +14,8 @@ pub(super) enum Admission {
     End(State, String),
 }
 
-/// Ends a job whose notification shows that it cannot succeed. `fits`: its launch is within the limits of
-/// ECS.
+/// Ends a job whose notification shows that it cannot succeed. `fits` tells whether the job's launch is
+/// within ECS's limits.
 #[must_use]
 pub(super) fn by_notification(job: &Job, fits: bool) -> Option<Admission> {
     let reason = if job.source.size == Some(0) {
@@ -28,7 +28,7 @@ pub(super) fn by_notification(job: &Job, fits: bool) -> Option<Admission> {
     Some(Admission::End(State::Rejected, reason.to_owned()))
 }
 
-/// Decides by the inspection of the upload. Without one, because S3 did not respond, the job begins.
+/// Decides by the inspection of the upload. `None` means that S3 did not respond; then the job begins.
 pub(super) fn by_inspection(inspection: Option<Inspection>) -> Admission {
     match inspection {
         Some(Inspection::NotVideo(reason)) => Admission::End(State::Rejected, reason),

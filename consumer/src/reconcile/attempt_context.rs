@@ -19,7 +19,7 @@ pub(super) struct AttemptContext<'a> {
     pub(super) begun: Option<u32>,
     /// Whether a RunTask call without a response may have started the attempt's task.
     pub(super) may_have_launched: bool,
-    /// Time since which the next task is needed.
+    /// Time at which the next task became needed, for the launch latency.
     pub(super) needed_since: Instant,
     /// The record's latest ETag while another consumer works on the job, and the time when it was first seen.
     seen: Option<(String, Instant)>,
@@ -30,8 +30,8 @@ impl<'a> AttemptContext<'a> {
         Self { slot, begun: None, may_have_launched: false, needed_since: received, seen: None }
     }
 
-    /// Whether another consumer began the attempt and must launch it. False if the record has not changed for
-    /// a while by this consumer's clock: then this consumer takes over.
+    /// Whether another consumer began the attempt and is to launch it. False if the record has not changed
+    /// for [`OTHERS_LAUNCH`], by this consumer's clock. Then this consumer takes over.
     #[must_use]
     pub(super) fn is_anothers(&mut self, number: u32, stored: &Stored) -> bool {
         if self.begun == Some(number) {

@@ -69,8 +69,8 @@ impl JobStore {
         self.read(|| self.records.report(job)).await
     }
 
-    /// Writes a record in place of the version `replaced`. Returns the stored record, and true if it is the
-    /// written one. It is not if another consumer has written first; then that record is read.
+    /// Writes a record in place of the version `replaced`. Returns the stored record, and whether it is
+    /// `record`. If another consumer wrote first, its record is read and returned.
     ///
     /// # Errors
     /// The consumer shuts down, or another consumer's record cannot be read. `record` may have been written.

@@ -28,7 +28,7 @@ const REFUSED: Backoff = Backoff { first: Duration::from_secs(2), longest: Durat
 const MISCONFIGURED: Backoff = Backoff { first: Duration::from_secs(30), longest: Duration::from_mins(5) };
 /// Pauses after tasks that failed for a reason that affects all tasks.
 const TASKS_FAIL: Backoff = Backoff { first: Duration::from_mins(5), longest: Duration::from_mins(30) };
-/// Interval in which one message is received although refused launches wait.
+/// While refused launches wait, one message is received per interval of this length.
 const TRICKLE: Duration = Duration::from_mins(5);
 /// Number of consecutive failed starts that indicate a fault. About 1 % of starts fail without a fault.
 const FAILED_STARTS: u32 = 3;
@@ -158,8 +158,8 @@ impl LaunchThrottle {
         } else if launches.refusals == 0 {
             return None;
         } else if *waiting > 0 {
-            // A waiting launch retries and can end the backoff. But ECS may refuse only that launch, because
-            // of its size. So another video is tried from time to time.
+            // A waiting launch retries and can end the backoff. But ECS may refuse only that launch, for
+            // example because of its size, so another video is received from time to time.
             (launches.last_received + TRICKLE, launches)
         } else {
             // No launch waits, so the next message retries.
@@ -211,7 +211,7 @@ impl LaunchThrottle {
         (state.tasks.until <= Instant::now()).then(|| state.tasks.grow(TASKS_FAIL, reason, true))
     }
 
-    /// Records a task that ran to its own end.
+    /// Records a task that started and whose settings are right. This ends the backoff after failed tasks.
     pub(super) fn task_worked(&self) {
         let mut state = self.state();
         state.failed_starts = 0;
@@ -345,8 +345,8 @@ mod tests {
         let calls = calls.lock().unwrap();
         let before = calls.iter().filter(|at| at.as_secs() < 30).count();
         assert!((3..=8).contains(&before), "{before} refused calls in 30 seconds");
-        let all_through = *calls.last().unwrap() - calls[before];
-        assert!(all_through < Duration::from_secs(1), "{all_through:?}");
+        let after_acceptance = *calls.last().unwrap() - calls[before];
+        assert!(after_acceptance < Duration::from_secs(1), "{after_acceptance:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,5 +33,5 @@ pub(crate) use restart::RestartRequest;
 /// Maximum difference between the clocks of a consumer, a task and AWS's services. It is less than the time
 /// between the starts of two attempts.
 pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
-/// Pause before the state is read again while another consumer, or ECS, is at work.
+/// Pause before the record or the tasks of a job are read again, while another consumer or ECS is at work.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);

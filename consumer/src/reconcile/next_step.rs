@@ -136,7 +136,7 @@ fn cause_of(attempt: &Attempt) -> Cause {
     };
     match stop_outcome(&stopped) {
         TaskOutcome::Retry(cause) => cause,
-        // The report contradicted the exit code; otherwise there would be no next attempt.
+        // The exit code is final, but the job continued, so the report contradicted the exit code.
         TaskOutcome::Done | TaskOutcome::Rejected | TaskOutcome::Obsolete => Cause::Crashed,
     }
 }

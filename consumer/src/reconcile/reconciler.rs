@@ -66,15 +66,16 @@ pub(crate) enum JobEnd {
     Settled,
     /// The record says failed.
     Failed(Box<Record>),
-    /// The record or the report has another version. Its consumer may be about to take over.
+    /// The record or the report has another schema version. A consumer of that version may be about to take
+    /// over.
     Unreadable,
     /// This consumer shuts down. Another one continues.
     Interrupted,
 }
 
-/// Maximum number of videos that are inspected or settled at once, and of videos that are launched at once. A
-/// video takes five calls of some 50 ms each, so this is enough for hundreds of videos per second, even when
-/// ten thousand tasks end together.
+/// Maximum number of jobs that are opened or whose task's end is recorded at once, and, separately, of jobs
+/// that are launched at once. A job takes five calls of some 50 ms each, so this is enough for hundreds of
+/// jobs per second, even when ten thousand tasks end together.
 const AT_WORK: usize = 128;
 
 /// Reconciles jobs with their records.
@@ -87,11 +88,11 @@ pub(crate) struct Reconciler {
     clock: Clock,
     metrics: Arc<Metrics>,
     options: JobOptions,
-    /// Videos that may be in flight at once.
+    /// The permits for tasks that run at the same time.
     slots: Semaphore,
-    /// Videos that may be inspected or settled at once.
+    /// The permits to open jobs and to record the ends of tasks.
     at_work: Semaphore,
-    /// Videos that may be on their way through the launch throttle at once.
+    /// The permits to launch tasks, including the wait for the launch throttle.
     launching: Semaphore,
     /// Jobs that this consumer follows now. A second delivery waits for the first one's end.
     followed: Mutex<HashMap<JobId, Arc<OnceCell<JobEnd>>>>,
@@ -129,7 +130,7 @@ impl Reconciler {
         }
     }
 
-    /// Watches the tasks of all jobs for as long as it is polled. Has to run beside [`Self::follow`].
+    /// Watches the tasks of all jobs while it is polled. Run it concurrently with [`Self::follow`].
     pub(crate) async fn watch_tasks(&self) {
         self.watcher.run().await;
     }
@@ -155,10 +156,11 @@ impl Reconciler {
                     all.remove(&job.id);
                 }
             });
-            // The earlier delivery did not carry this restart request. A forced restart is for a video that
-            // has ended: one that was in work at the time is left alone.
-            let may_be_unheeded = matches!(restart, Some(RestartRequest::AfterFailure { .. }));
-            if is_first || !may_be_unheeded || end == JobEnd::Interrupted {
+            // Another delivery was followed, perhaps without this restart request. If the job failed, the
+            // request may apply, so the job is followed again. A forced restart applies only to a job that
+            // had ended before, so it leaves this job alone.
+            let may_apply = matches!(restart, Some(RestartRequest::AfterFailure { .. }));
+            if is_first || !may_apply || end == JobEnd::Interrupted {
                 return end;
             }
         }
@@ -186,14 +188,15 @@ impl Reconciler {
         })
     }
 
-    /// Takes the next step until the job has ended. Only waiting is part of this future; see [`in_job`].
+    /// Takes the next step until the job has ended. This future holds only the state of waiting, because
+    /// [`in_job`] runs each step in a future of its own.
     async fn reconcile(
         &self,
         job: &Job,
         restart: Option<&RestartRequest>,
         received: Instant,
     ) -> Result<JobEnd, GivenUp> {
-        // A job whose task runs must not wait behind others for a slot: ECS would forget the task's end.
+        // Does not wait for a slot, because the job's task may already run, and ECS would forget its end.
         let mut context = AttemptContext::new(self.slots.try_acquire().ok(), received);
         let mut permit = self.calls.unless_shutdown(self.at_work.acquire()).await?;
         let mut stored = match in_job(job, self.load_restarted(job, restart)).await? {
@@ -246,7 +249,7 @@ impl Reconciler {
         }
     }
 
-    /// Waits for the right to have one more task.
+    /// Waits for a permit to run a task, unless the job has one.
     async fn take_slot<'a>(&'a self, context: &mut AttemptContext<'a>) -> Result<(), ShuttingDown> {
         if context.slot.is_none() {
             context.slot = self.calls.unless_shutdown(self.slots.acquire()).await?.ok();
@@ -254,15 +257,15 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Waits for the rest of a pause that began at `since`, but never longer than the whole pause: the record
-    /// may have the time of a clock that is ahead.
+    /// Waits for the rest of a pause that began at `since`, but never longer than the whole pause, because
+    /// `since` may come from a clock that is ahead.
     async fn wait(&self, since: Timestamp, pause: Duration) -> Result<(), ShuttingDown> {
         let passed = (self.clock)().duration_since(since);
         let passed = if passed.is_negative() { Duration::ZERO } else { passed.unsigned_abs() };
         self.calls.unless_shutdown(sleep(pause.saturating_sub(passed))).await
     }
 
-    /// The job's record, restarted if it has to be; `None` if there is no record.
+    /// The job's record, after a restart if one applies; `None` if there is no record.
     async fn load_restarted(
         &self,
         job: &Job,
@@ -316,7 +319,8 @@ impl Reconciler {
     ) -> StepResult {
         let mut record = Record::new(job, (self.clock)());
         if let Some(forced @ RestartRequest::Forced { .. }) = restart {
-            // The first attempt fulfils the request, also if the message is delivered again.
+            // The first attempt fulfils the request. The record lists it, so a second delivery of the message
+            // restarts nothing.
             let request = forced.to_string();
             record.restarts.push(Restart { at: record.created_at, after_attempt: 0, request });
         }
@@ -446,7 +450,7 @@ impl Reconciler {
 
     /// Counts and logs the end of a job.
     fn finish(&self, record: &Record) -> JobEnd {
-        // Attempts before a restart were counted when the job ended before it.
+        // Attempts before a restart were counted when the job ended the last time.
         let current = record.current_attempts();
         let cost = current.iter().filter_map(|attempt| attempt.cost_usd).sum();
         self.metrics.ended(record.state, u32::try_from(current.len()).unwrap_or(u32::MAX), cost);
@@ -473,7 +477,8 @@ fn end(record: &Record) -> JobEnd {
     }
 }
 
-/// The context of a job's log lines. Always enabled, so that warnings have it at every log level.
+/// The context of a job's log lines. Its level is error, so that warnings have the context at every log
+/// level.
 fn job_span(job: &Job) -> tracing::Span {
     error_span!(
         "job",

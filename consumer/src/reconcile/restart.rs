@@ -13,7 +13,8 @@ const LONGEST_ID: usize = 64;
 /// A request to restart a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum RestartRequest {
-    /// The message returns from the dead-letter queue, where it was sent when the job had this many attempts.
+    /// The message came back from the dead-letter queue. It was sent there when the job had this many
+    /// attempts.
     AfterFailure { attempts: usize },
     /// An operator restarts a job that has ended in any state. The id makes the request unique.
     Forced { id: String },
@@ -48,7 +49,7 @@ impl fmt::Display for RestartRequest {
 
 /// The text is not a restart request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is neither failed-after-NUMBER nor force-NAME")]
+#[error("\"{0}\" is neither failed-after-NUMBER nor force-ID")]
 pub(crate) struct InvalidRestartRequest(String);
 
 impl FromStr for RestartRequest {

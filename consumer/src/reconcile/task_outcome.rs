@@ -123,8 +123,8 @@ pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
     };
     TaskOutcome::Retry(match stopped.stop_code.as_deref() {
         Some("SpotInterruption" | "TerminationNotice" | "InfrastructureHealth") => Cause::Interrupted,
-        // The exit code is 143, as for an interruption. It counts, so an operator can end a job with
-        // StopTask.
+        // The exit code is 143, as for an interruption. But the attempt counts, so that an operator can end a
+        // job with StopTask.
         Some("UserInitiated") => Cause::Crashed,
         Some("TaskFailedToStart") => Cause::NotStarted,
         _ => by_exit_code,

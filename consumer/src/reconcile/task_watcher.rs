@@ -28,7 +28,7 @@ pub(super) enum TaskEnd {
     Vanished,
 }
 
-/// Pause between rounds.
+/// Pause between rounds. A round describes every watched task once.
 const ROUND_PAUSE: Duration = Duration::from_secs(2);
 /// Pauses between rounds while ECS does not respond.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(4), longest: Duration::from_secs(30) };
@@ -97,11 +97,11 @@ impl TaskWatcher {
             }
             match failed {
                 Some(error) => {
-                    // Logged only once, because all tasks are watched again when ECS responds.
+                    // Logged only once per outage. The end of the outage is logged, too.
                     if failures == 0 && error.is_configuration() {
                         error!(%error, "running tasks cannot be watched");
                     } else if failures == 0 {
-                        warn!(%error, "running tasks cannot be watched at the moment");
+                        warn!(%error, "running tasks cannot be watched now");
                     }
                     failures = failures.saturating_add(1);
                 }
