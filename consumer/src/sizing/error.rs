@@ -34,7 +34,7 @@ pub enum SizingError {
         /// The name of the rule without a condition.
         rule: String,
     },
-    /// A price that is not a number of dollars.
+    /// A price, or the share for Spot, that is out of range.
     #[error("prices: {field} is {value}, expected {expected}")]
     Price {
         /// The field's name.

@@ -66,7 +66,7 @@ pub enum InvalidSize {
 /// Checks that Fargate offers a size.
 ///
 /// # Errors
-/// The part that Fargate does not offer, and what it offers instead.
+/// Fargate does not offer the size. The error names the wrong value and the allowed ones.
 pub(super) fn check(size: Size) -> Result<(), InvalidSize> {
     let rows: Vec<_> = FARGATE.iter().filter(|row| row.cpu == size.cpu).collect();
     if rows.is_empty() {
@@ -86,8 +86,8 @@ pub(super) fn check(size: Size) -> Result<(), InvalidSize> {
     Ok(())
 }
 
-/// The size after an out-of-memory end: twice the memory, with more vCPUs if necessary. `None` if there is no
-/// larger one.
+/// The size for the attempt after one that ran out of memory: twice the memory, with more vCPUs if necessary.
+/// `None` if no size has more memory.
 #[must_use]
 pub fn larger(size: Size) -> Option<Size> {
     if size.memory_mib >= MOST_MEMORY {
@@ -99,7 +99,8 @@ pub fn larger(size: Size) -> Option<Size> {
     Some(Size { cpu, memory_mib, storage_gib: storage(size.storage_gib) })
 }
 
-/// Storage that a request may name. Tasks have 20 GiB by default, but a request for 20 is an error.
+/// The nearest storage that a request may name. Tasks have 20 GiB by default, but a request for 20 is an
+/// error.
 pub(super) fn storage(gib: u32) -> u32 {
     gib.clamp(*STORAGE_GIB.start(), *STORAGE_GIB.end())
 }

@@ -6,7 +6,7 @@
 //!
 //! `rules` choose the size for a video, `prices` compute its cost, and `fargate` lists the sizes that Fargate
 //! offers. `error` describes an invalid file. The public interface is [`Sizing`]; [`larger`] is the size
-//! after an out-of-memory end.
+//! after a task ran out of memory.
 
 mod error;
 mod fargate;
@@ -32,7 +32,7 @@ use crate::inspect::MediaFacts;
 /// The default rules and prices.
 const DEFAULT: &str = include_str!("sizing.toml");
 
-/// The file. Missing fields have their default values.
+/// The content of a sizing file. A missing field has its default value.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Document {
@@ -58,8 +58,8 @@ impl Default for Sizing {
 }
 
 impl Sizing {
-    /// Reads rules and prices from a TOML file's text. Without rules, or without prices, the default ones are
-    /// used.
+    /// Reads rules and prices from the text of a TOML file. If the file has no rules, the default rules
+    /// apply; if it has no prices, the default prices apply.
     ///
     /// # Errors
     /// The text is not valid. The error names the line, or the rule, its field and the allowed values.
@@ -76,7 +76,7 @@ impl Sizing {
                     rule: rule.name.clone(),
                     field: "name",
                     value: "used twice".into(),
-                    expected: "another: it is the reason that records give for a size".into(),
+                    expected: "a unique name, because records give it as the reason for a size".into(),
                 });
             }
         }
@@ -108,7 +108,7 @@ impl Sizing {
         (rule.map_or(base, |rule| rule.size(base)), reason)
     }
 
-    /// Estimated cost of a task in US dollars for the billed time (`arm`: on Graviton).
+    /// Estimated cost of a task in US dollars for the billed time. `arm` selects the prices of Graviton.
     #[must_use]
     pub fn cost(&self, size: Size, capacity: Capacity, arm: bool, billed_seconds: f64) -> f64 {
         self.prices.cost(size, capacity, arm, billed_seconds)

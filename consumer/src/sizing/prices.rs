@@ -12,7 +12,7 @@ use crate::aws::task_definition::FREE_STORAGE_GIB;
 /// Shortest time that Fargate bills.
 const LEAST_SECONDS: f64 = 60.0;
 
-/// In US dollars per hour.
+/// The prices, in US dollars per hour.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Prices {
@@ -20,9 +20,9 @@ pub(super) struct Prices {
     pub x86_gib_hour: f64,
     pub arm_vcpu_hour: f64,
     pub arm_gib_hour: f64,
-    /// For storage beyond what every task includes.
+    /// Price of storage beyond the free 20 GiB.
     pub storage_gib_hour: f64,
-    /// Share of the price of vCPUs and memory on Spot.
+    /// Price of vCPUs and memory on Spot, as a share of the on-demand price.
     pub spot_share: f64,
 }
 
@@ -46,7 +46,7 @@ impl Prices {
         Ok(())
     }
 
-    /// Estimated cost of a task in US dollars for the billed time (`arm`: on Graviton).
+    /// Estimated cost of a task in US dollars for the billed time. `arm` selects the prices of Graviton.
     #[must_use]
     pub(super) fn cost(&self, size: Size, capacity: Capacity, arm: bool, billed_seconds: f64) -> f64 {
         let (vcpu_hour, gib_hour) = if arm {

@@ -30,7 +30,7 @@ impl Rule {
             Err(SizingError::Rule { rule: self.name.clone(), field, value, expected: expected.into() })
         };
         if self.name.trim().is_empty() {
-            return wrong("name", "empty".into(), "a name: it is the reason that records give for a size");
+            return wrong("name", "empty".into(), "a name, because records give it as the reason for a size");
         }
         for (field, value) in [
             ("max_gib", self.max_gib),
@@ -54,7 +54,7 @@ impl Rule {
             return wrong("codecs", format!("\"{unknown}\""), &expected);
         }
         if self.codecs.as_ref().is_some_and(Vec::is_empty) {
-            return wrong("codecs", "empty".into(), "at least one, or no such line");
+            return wrong("codecs", "empty".into(), "at least one codec, or no such line");
         }
         let storage_gib = self.storage_gib.unwrap_or(*STORAGE_GIB.start());
         let size = match (self.vcpu, self.memory_gib) {
@@ -68,8 +68,8 @@ impl Rule {
                 };
                 Size { cpu, memory_mib, storage_gib }
             }
-            (Some(_), None) => return wrong("memory_gib", "missing".into(), "it beside vcpu, or neither"),
-            (None, Some(_)) => return wrong("vcpu", "missing".into(), "it beside memory_gib, or neither"),
+            (Some(_), None) => return wrong("memory_gib", "missing".into(), "a value, because vcpu is set"),
+            (None, Some(_)) => return wrong("vcpu", "missing".into(), "a value, because memory_gib is set"),
         };
         fargate::check(size).map_err(|error| SizingError::Size { rule: self.name.clone(), error })
     }
