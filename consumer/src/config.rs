@@ -74,8 +74,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
 
-    /// Name of the transcoding profile. A video that was transcoded with one profile is transcoded again if
-    /// it is uploaded again under another profile
+    /// Name of the transcoding profile. If it has changed when the same content is uploaded again, the video
+    /// is transcoded again
     #[arg(long, env = "VIDSTREAMX_PROFILE", hide_env_values = true, default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     pub profile: String,
 
@@ -97,8 +97,8 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_SIZING", hide_env_values = true, value_name = "FILE", value_parser = sizing_file)]
     pub sizing: Option<Sizing>,
 
-    /// Maximum number of launches per second, and of DescribeTasks calls (up to a hundred tasks each). AWS
-    /// allows 20 launches per second for an account in a Region
+    /// Maximum number of launches per second. The calls that watch running tasks have a separate limit of the
+    /// same value. AWS allows 20 launches per second for an account in a Region
     #[arg(long, env = "VIDSTREAMX_LAUNCHES_PER_SECOND", hide_env_values = true, default_value = "20")]
     pub launches_per_second: NonZeroU32,
 

@@ -27,7 +27,7 @@ pub(crate) fn source(key: &str) -> Source {
     }
 }
 
-/// The job of such an upload.
+/// The job of an upload of nine bytes without versions.
 pub(crate) fn job(key: &str) -> Job {
     job_of(source(key))
 }
@@ -58,13 +58,13 @@ pub(crate) fn batch_answer(failed: Vec<BatchResultErrorEntry>) -> SendMessageBat
     output.set_failed(Some(failed)).build().unwrap()
 }
 
-/// The queue `uploads`, which refuses entries for good if their body contains `refused`, and gives all others
-/// to `take`.
+/// A mock of SendMessageBatch on the queue `uploads`. It permanently refuses entries whose body contains
+/// `refused`, and passes all other entries to `take`.
 pub(crate) fn queue_that_refuses(
     refused: &'static str,
     take: impl Fn(&SendMessageBatchRequestEntry) + Send + Sync + 'static,
 ) -> Rule {
-    // A mock's answer does not see the request, so the matcher leaves it here.
+    // A mock's answer does not see the request, so the matcher stores the entries here.
     let latest = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&latest);
     mock!(Client::send_message_batch)

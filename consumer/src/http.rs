@@ -36,7 +36,7 @@ const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// The error of listening on the address.
+/// The status endpoint cannot listen on its address.
 #[derive(Debug, thiserror::Error)]
 #[error("--status-addr (VIDSTREAMX_STATUS_ADDR): cannot listen on \"{address}\": {cause}")]
 pub(crate) struct StatusError {
@@ -57,7 +57,7 @@ pub(crate) async fn serve(listener: TcpListener, metrics: Arc<Metrics>) {
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
-        // Not an error, because the semaphore is never closed.
+        // Acquiring cannot fail, because the semaphore is never closed.
         let slot = slots.clone().acquire_owned().await;
         let connection = match listener.accept().await {
             Ok((connection, _)) => connection,
@@ -133,7 +133,7 @@ mod tests {
         let mut connection = TcpStream::connect(address).await.unwrap();
         connection.write_all(request).await.unwrap();
         let mut answer = Vec::new();
-        // Fails if the server closes the connection before it has read everything.
+        // Fails if the server closes the connection before it has read the whole request.
         let _ = connection.read_to_end(&mut answer).await;
         String::from_utf8(answer).unwrap()
     }
