@@ -1,5 +1,5 @@
-//! A consumer's client, whose calls fail: before they take effect or after, late, or together with the
-//! consumer.
+//! The AWS client of one consumer, with random faults: a call can fail before or after it takes effect, it
+//! can be slow, and the consumer can crash during it.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ use vidstreamx_job::{Job, JobId, Record, Report, Source};
 
 use super::FakeAws;
 
-/// The time of every call.
+/// Minimum duration of a call.
 const LATENCY: Duration = Duration::from_millis(50);
 
 /// The rates of faults.
@@ -67,7 +67,7 @@ pub(crate) struct FaultyClient {
     most_running: AtomicUsize,
 }
 
-/// A call that failed.
+/// The error of a failed call. The call may have taken effect.
 struct Lost;
 
 impl From<Lost> for CallError {
@@ -116,7 +116,7 @@ impl FaultyClient {
         self.calls.lock().unwrap()[1].clone()
     }
 
-    /// The most tasks of this consumer that ran at the same time.
+    /// Maximum number of tasks of this consumer that ran at the same time.
     pub(crate) fn most_running(&self) -> usize {
         self.most_running.load(Ordering::Relaxed)
     }
@@ -130,11 +130,11 @@ impl FaultyClient {
             sleep(Duration::from_millis(milliseconds)).await;
         }
         let (fails, dies) = (faults.happens(faults.errors), faults.happens(faults.crashes));
-        let first = (fails || dies) && faults.happens(0.5);
-        if dies && first {
+        let before_effect = (fails || dies) && faults.happens(0.5);
+        if dies && before_effect {
             return self.die().await;
         }
-        if (fails && first) || self.aws.is_failing() {
+        if (fails && before_effect) || self.aws.is_failing() {
             return Err(Lost.into());
         }
         let answer = act.await;
@@ -179,7 +179,7 @@ impl Queue for FaultyClient {
         visibility: Duration,
     ) -> CallFuture<'a, Vec<RefusedEntry>> {
         Box::pin(self.call(async move {
-            // Entries of a batch also fail on their own.
+            // Single entries of a successful batch fail, too.
             let lost = |_: &&Receipt| self.faults.happens(self.faults.errors);
             let (lost, kept): (Vec<_>, Vec<_>) = receipts.iter().partition(lost);
             let kept: Vec<_> = kept.into_iter().cloned().collect();

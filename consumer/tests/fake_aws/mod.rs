@@ -5,7 +5,7 @@
 //! and are forgotten later. [`objects`] has conditional writes, reports and uploads. Every consumer works
 //! through a [`FaultyClient`], whose calls can fail.
 
-// Not every test binary uses all of it.
+// Not every test binary uses all items of this module.
 #![allow(dead_code, unused_imports)]
 
 mod faulty_client;
@@ -39,10 +39,10 @@ pub(crate) const MAX_ATTEMPTS: u32 = 3;
 /// The script of the n-th task (from 1) of a source key.
 type ScriptFn = Box<dyn Fn(&str, usize, &Launch) -> TaskScript + Send + Sync>;
 
-/// All of AWS that a consumer sees.
+/// The AWS services that consumers use.
 pub(crate) struct FakeAws {
     state: Mutex<State>,
-    /// A message was sent, or becomes visible earlier.
+    /// Notified when a message is sent or its visibility timeout changes.
     changed: Notify,
     script: ScriptFn,
     start: Instant,
@@ -54,7 +54,7 @@ struct State {
     queue: queue::State,
     tasks: tasks::State,
     objects: objects::State,
-    /// All calls of all services fail until then.
+    /// All calls of all services fail until this time.
     fail_until: Option<Instant>,
 }
 

@@ -21,7 +21,7 @@ pub(super) struct State {
     records: HashMap<JobId, (Record, u64)>,
     deleted: HashSet<String>,
     not_videos: HashSet<String>,
-    /// Number of further reads of uploads that fail.
+    /// Number of reads of uploads that are still to fail.
     failing_reads: usize,
 }
 
@@ -40,12 +40,12 @@ impl FakeAws {
         self.state().objects.deleted.remove(key);
     }
 
-    /// Makes an object whose first bytes show that it is no video.
+    /// Uploads an object whose first bytes show that it is not a video.
     pub(crate) fn upload_text(&self, key: &str) {
         self.state().objects.not_videos.insert(key.to_owned());
     }
 
-    /// Fails this many further reads of uploads.
+    /// Makes the next `times` reads of uploads fail.
     pub(crate) fn fail_reads(&self, times: usize) {
         self.state().objects.failing_reads = times;
     }
@@ -97,7 +97,7 @@ impl FakeAws {
         Ok(etag.to_string())
     }
 
-    /// The report of the job's latest task that has ended and left one.
+    /// The report of the job's latest task that has ended and left a report.
     pub(super) fn report(&self, job: &Job) -> Option<Report> {
         let tasks = &self.state().tasks.tasks;
         let now = Instant::now();

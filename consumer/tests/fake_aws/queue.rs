@@ -10,7 +10,7 @@ use vidstreamx_consumer::aws::{
 
 use super::{FakeAws, epoch};
 
-/// Receives of a message before SQS moves it to the dead-letter queue, as the template has it.
+/// Number of receives after which SQS moves a message to the dead-letter queue, as in the template.
 const MAX_RECEIVES: u32 = 10;
 /// SQS's limit on how long one delivery can be held.
 const LONGEST_HOLD: Duration = Duration::from_hours(12);
@@ -86,33 +86,33 @@ impl FakeAws {
         letters.chain(queue.moved_by_sqs.iter().cloned()).collect()
     }
 
-    /// Messages that are neither deleted nor dead.
+    /// Number of messages in the queue, visible or not.
     pub(crate) fn queued(&self) -> usize {
         self.state().queue.messages.len()
     }
 
-    /// Messages that a receive would get now.
+    /// Number of messages that a receive could return now.
     pub(crate) fn visible(&self) -> usize {
         let now = Instant::now();
         self.state().queue.messages.values().filter(|message| message.visible_at <= now).count()
     }
 
-    /// The most receives of a message that is in the queue now.
+    /// The receive count of the most received message in the queue.
     pub(crate) fn most_receives(&self) -> u32 {
         self.state().queue.messages.values().map(|message| message.receives).max().unwrap_or_default()
     }
 
-    /// The most receives of any message so far.
+    /// The receive count of the most received message of the whole run.
     pub(crate) fn most_receives_ever(&self) -> u32 {
         self.state().queue.most_receives
     }
 
-    /// ReceiveMessage calls.
+    /// Number of ReceiveMessage calls.
     pub(crate) fn receives(&self) -> usize {
         self.state().queue.receives
     }
 
-    /// Polls on the server's side, which continues when its client has gone.
+    /// Polls the queue. As in SQS, the poll continues after its client has disconnected.
     pub(super) async fn poll(&self, most: usize, wait: Duration, visibility: Duration) -> Vec<Message> {
         let server = self.this.upgrade().unwrap();
         tokio::spawn(async move {
@@ -210,7 +210,7 @@ impl FakeAws {
 }
 
 impl State {
-    /// The message of a receipt, if it was not received again since.
+    /// The id of the receipt's message; `None` if the message was deleted or received again.
     fn current(&self, receipt: &Receipt) -> Option<u64> {
         let (id, receipt) = receipt.0.split_once(':').unwrap();
         let id = id.parse().unwrap();

@@ -19,7 +19,7 @@ use super::FakeAws;
 const VISIBLE_AFTER: Duration = Duration::from_secs(3);
 /// ECS forgets a stopped task after this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
-/// ECS's limit on a token's life.
+/// ECS recognises a client token for this time.
 const TOKEN_LIFE: Duration = Duration::from_hours(24);
 /// ECS's token bucket for launches: its size, and the tokens that it gains per second.
 const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
@@ -52,7 +52,7 @@ impl TaskScript {
         Self { duration: Duration::from_secs(seconds), stopped, report: None }
     }
 
-    /// Whether the task makes a stream.
+    /// Whether the task publishes a stream.
     pub(crate) fn succeeds(&self) -> bool {
         self.stopped.exit_code == Some(0) && self.report == Some(Outcome::Complete)
     }
@@ -102,7 +102,7 @@ impl FakeAws {
         self.state().tasks.refused_keys.insert(key.to_owned());
     }
 
-    /// Refuses RunTask for this video, as beyond a quota.
+    /// Refuses RunTask for this video, because of a quota.
     pub(crate) fn refuse_key_by_quota(&self, key: &str) {
         self.state().tasks.keys_beyond_quota.insert(key.to_owned());
     }
@@ -138,7 +138,7 @@ impl FakeAws {
         tasks.values().filter(|task| task.started_at <= now && now < task.ends_at()).count()
     }
 
-    /// The most tasks that ran at the same time: of all jobs, and of one job.
+    /// Maximum number of tasks that ran at the same time: of all jobs, and of any single job.
     pub(crate) fn most_at_once(&self) -> (usize, usize) {
         let tasks = &self.state().tasks.tasks;
         let overlap = |task: &Task, same_job: bool| {

@@ -100,7 +100,8 @@ fn failed_videos_have_dead_letters_with_reasons(
         let is_about_failure = match (record, &about[..]) {
             (Some(record), [Notification::Created(source)]) if *source == record.source => {
                 let failed_now = record.state == State::Failed && attempts == record.attempts.len();
-                // A late duplicate of the upload event led to a second dead letter about the failure.
+                // The letter can also be about a failure before the redrive: a late duplicate of the upload
+                // event causes a second dead letter about it.
                 let is_before = |restart: &Restart| restart.after_attempt as usize == attempts;
                 failed_now || record.restarts.iter().any(is_before)
             }
@@ -121,8 +122,8 @@ fn failed_videos_have_dead_letters_with_reasons(
     }
 }
 
-/// A job has no concurrent tasks, no second success, no more tasks than its kind needs, and no task that is
-/// missing in its record.
+/// No job had concurrent tasks, a second success, more tasks than its kind needs, or a task that is missing
+/// from its record.
 fn no_job_had_more_tasks_than_needed(
     outcome: &Outcome,
     records: &[Record],

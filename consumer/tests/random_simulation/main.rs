@@ -186,6 +186,7 @@ fn violations(seed: u64) -> Vec<String> {
 }
 
 /// Runs seeds on all cores while `wants` returns true. Stops after ten seeds that violate an invariant.
+/// Returns the number of runs, and a line per violating seed.
 fn run_all(first: u64, wants: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>) {
     let (next, bad) = (AtomicU64::new(first), Mutex::new(Vec::new()));
     let done = AtomicU64::new(0);

@@ -14,7 +14,7 @@ pub(crate) const VIDEOS: usize = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VideoKind {
     Good,
-    /// Its task runs longer than SQS's limit of a delivery.
+    /// Its task runs longer than SQS lets a delivery be held.
     VeryLong,
     Transient {
         times: usize,
@@ -66,7 +66,7 @@ impl VideoKind {
             Self::WithoutReport => first(1, TaskScript { report: None, ..TaskScript::exit(0, seconds) }),
             Self::Crashing if repaired => TaskScript::exit(0, seconds),
             Self::Crashing => TaskScript::exit(if nth.is_multiple_of(2) { 101 } else { 70 }, seconds),
-            // The task detects it if the inspection failed.
+            // A `NoVideo` gets a task only if its inspection failed.
             Self::Unusable | Self::NoVideo | Self::Empty => TaskScript::exit(65, 15),
             Self::Replaced | Self::Deleted => TaskScript::exit(66, 15),
         }

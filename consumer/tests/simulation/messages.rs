@@ -35,7 +35,7 @@ async fn every_upload_runs_one_task_and_its_message_is_deleted() {
         assert_eq!((record.state, record.attempts.len()), (State::Done, 1));
         assert_eq!(record.attempts[0].exit_code, Some(0));
     }
-    // Three rounds of ten at once; each end is noticed within seconds.
+    // At most ten tasks run at once, so three rounds; each end is noticed within seconds.
     assert_eq!(aws.most_at_once(), (MAX_TASKS, 1));
     assert!(started.elapsed() < Duration::from_secs(3 * 300 + 30), "{:?}", started.elapsed());
 }
@@ -62,7 +62,7 @@ async fn a_message_stays_invisible_while_its_task_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn duplicates_of_a_video_in_one_message_in_two_or_later_run_one_task() {
+async fn duplicate_events_about_a_video_run_one_task() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 60));
     aws.send(event(&["a.mp4", "a.mp4"]));
     aws.send(event(&["a.mp4"]));

@@ -20,7 +20,7 @@ async fn a_deleted_object_that_is_uploaded_again_is_transcoded() {
     assert_eq!(ends(&aws, "early.mp4"), (State::Obsolete, 0));
     assert_eq!(ends(&aws, "late.mp4"), (State::Obsolete, 1));
 
-    // Notified again while the object is deleted: no change.
+    // A second notification while the object is deleted changes nothing.
     aws.send(event(&["early.mp4", "late.mp4"]));
     drain(&aws).await;
     assert_eq!((aws.launches().len(), aws.queued()), (1, 0));
@@ -37,7 +37,8 @@ async fn a_deleted_object_that_is_uploaded_again_is_transcoded() {
     assert_eq!(record.attempts[1].number, 2);
 }
 
-/// Once, however often the message is delivered. Attempts before the restart do not count.
+/// The restart happens once, even if the message is delivered again. Attempts before the restart do not
+/// count.
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_that_is_moved_back_restarts_its_video_once() {
     let aws = FakeAws::new(|_, nth| TaskScript::exit(if nth <= 4 { 75 } else { 0 }, 10));
@@ -103,7 +104,7 @@ async fn a_failed_video_starts_over_after_its_record_is_deleted() {
     }
 }
 
-/// The next consumer finds the new first attempt in ECS, not the old ones.
+/// The next consumer finds the task of the new first attempt in ECS, and not those of the deleted record.
 #[tokio::test(start_paused = true)]
 async fn a_crash_after_starting_over_does_not_find_old_tasks() {
     for crash in (0..60).map(|n| 10 * n + 5) {

@@ -52,7 +52,7 @@ async fn a_poll_that_is_open_at_shutdown_loses_no_message() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 600));
     send_numbered(&aws, 3);
     let consumer = Consumer::start(&aws);
-    // In the middle of a poll.
+    // This moment is in the middle of a poll.
     sleep(Duration::from_secs(50)).await;
     timeout(Duration::from_secs(5), consumer.shut_down()).await.expect("takes too long");
     sleep(Duration::from_secs(22)).await;
@@ -63,8 +63,8 @@ async fn a_poll_that_is_open_at_shutdown_loses_no_message() {
 /// exactly one task, with tokens and without.
 #[tokio::test(start_paused = true)]
 async fn a_crash_at_any_moment_starts_no_second_task() {
-    // The first calls take 50 ms each, so the crashes are 10 ms apart there. They are 100 ms apart until the
-    // video is done.
+    // The first calls take 50 ms each, so the first crashes are 10 ms apart. Later crashes are 100 ms apart,
+    // until the video is done.
     let milliseconds = (0..50).map(|n| 10 * n + 5).chain((5..50).map(|n| 100 * n + 20));
     for (crash, with_tokens) in milliseconds.flat_map(|crash| [(crash, true), (crash, false)]) {
         let moment = format!("crash after {crash} ms, with tokens: {with_tokens}");
