@@ -21,7 +21,7 @@ use super::{colour, loudness::gain_filter};
 const AUDIO_FRAGMENT_MICROSECONDS: u32 = 250_000;
 /// Scaling algorithm: sharp without ringing.
 const SCALER: &str = "bicubic";
-/// Largest error in seconds of the audio end times that files state.
+/// Files state the end time of an audio track with at most this error, in seconds.
 const ROUNDING: f64 = 0.1;
 /// Largest shorter side of a still in pixels.
 const STILL_SIZE: u32 = 720;
@@ -43,7 +43,7 @@ pub(crate) enum Pipe {
     Stills,
 }
 
-/// One FFmpeg process.
+/// One FFmpeg process: its outputs, and its start point in the source.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Process {
     /// Pipes in the order of their file descriptors.
@@ -55,8 +55,8 @@ pub(crate) struct Process {
 /// The FFmpeg processes for a plan, from the beginning of the source or from `resume_point`.
 ///
 /// - Subtitles always start at the beginning. In a resumed attempt they get their own process.
-/// - An encoded prefix and the copied rest of its rung get their own processes, because one FFmpeg reads its
-///   input at the pace of its slowest output, and ends an output only when all outputs end.
+/// - An encoded prefix and the copied rest of its rung get their own processes, because an FFmpeg process
+///   reads its input at the pace of its slowest output, and closes its outputs only when all of them end.
 pub(crate) fn processes(plan: &Plan, resume_point: Option<&ResumePoint>) -> Vec<Process> {
     let encoded_prefix = plan.encoded_prefix(first_interval(resume_point));
     let rungs = usize::from(encoded_prefix.is_some())..plan.rungs.len();
@@ -136,9 +136,9 @@ pub(crate) fn arguments(
                         None => copied(&mut args, picture, plan, resume_point),
                     }
                     if encoded_prefix.is_some() || rung.is_copied() {
-                        // Encoded prefix and copied rest share one clock. By itself, the muxer chooses
-                        // another clock if the source's ticks are long. Before FFmpeg 6, the filter that
-                        // drops packets also needs this clock.
+                        // The encoded prefix and the copied rest must have the same timescale. Without this
+                        // option, the muxer chooses another one if the source's ticks are long. Before FFmpeg
+                        // 6, the `noise` filter that drops packets also needs this timescale.
                         args.pair("-video_track_timescale", picture.timescale.to_string());
                     }
                 }
@@ -175,8 +175,8 @@ fn first_interval(resume_point: Option<&ResumePoint>) -> i64 {
     resume_point.map_or(0, |point| point.interval)
 }
 
-/// Seeks to a keyframe before the resume point and keeps the source's times. Frames before the point are
-/// dropped after decoding.
+/// Seeks to a keyframe before the resume point and keeps the source's times. Filters of each output then drop
+/// the frames and packets before the resume point.
 fn seek(args: &mut Arguments, resume_point: &ResumePoint) {
     // The first two options make FFmpeg keep the source's times instead of counting from the seek position.
     // The third keeps FFmpeg from dropping frames by itself.
@@ -237,8 +237,8 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
     sizes
 }
 
-/// One decode feeds all rungs. Each size is scaled from the next larger one, which is much cheaper than
-/// scaling the source again.
+/// The filter graph of the encoded rungs. FFmpeg decodes the source once for all of them. Each size is scaled
+/// from the next larger one, which is much cheaper than scaling the source again.
 fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
@@ -262,7 +262,8 @@ fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cub
         if index + 1 < sizes.len() {
             outputs.push(format!("[s{index}]"));
         }
-        // Colours are converted once, at the largest size. Sizes are in square pixels already.
+        // Colours are converted once, at the largest size. `setsar=1`: the sizes of rungs are in square
+        // pixels.
         let filters = if index == 0 {
             colour::filters(picture.colour, width, height, SCALER, cube)
         } else {
@@ -278,13 +279,14 @@ fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cub
     chains.join(";")
 }
 
-/// Selects the frames from the resume point on. It uses the encoders' clock, because that clock's rounding
-/// decides which frames become keyframes.
+/// The filters that select the frames from the resume point on. They use the encoders' time base, because its
+/// rounding decides which frames become keyframes.
 fn selected(picture: &Picture, plan: &Plan, resume_point: &ResumePoint) -> String {
     format!("settb={},select='{}'", picture.time_base, plan.boundaries.not_before(resume_point.interval))
 }
 
-/// The filters of the encoded prefix. It keeps the source's size and colours, and has a refined time base.
+/// The filters of the encoded prefix. The prefix keeps the source's size and colours, and has the time base
+/// of the encoded rungs.
 fn encoded_prefix(
     picture: &Picture,
     plan: &Plan,
@@ -314,7 +316,7 @@ fn stills(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cu
 fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>) {
     args.pair("-map", format!("0:{}", picture.stream));
     args.pair("-c:v", "copy");
-    // FFmpeg starts at an earlier keyframe, so the packets before the resume point are dropped.
+    // FFmpeg starts to copy at an earlier keyframe. This filter drops the packets before the resume point.
     if let Some(resume_point) = resume_point {
         let first = plan.boundaries.start_seconds(resume_point.interval);
         args.pair("-bsf:v", format!("noise=drop='lt(pts*tb,{first:.6})'"));
@@ -338,15 +340,15 @@ fn encoded(
     let (first, from_seconds) =
         resume_point.map_or((0, picture.start_seconds), |point| (point.interval, point.video_seconds));
     args.pair("-force_key_frames", boundaries.forced_keyframes(first, from_seconds));
-    // The source's time base. FFmpeg's default (1/frame rate) would move frames of a variable rate.
+    // FFmpeg's default time base (1/frame rate) would shift the frames of a variable frame rate.
     args.pair("-enc_time_base", picture.time_base.replace('/', ":"));
-    // Each frame once, at its own time. The default may repeat frames to make the rate constant.
+    // Encode each frame once, at its own time. The default may repeat frames to make the frame rate constant.
     args.pair("-fps_mode", "vfr");
 }
 
 /// Constant quality under a maximum rate, so that easy content costs few bits. Apple's authoring rules allow
-/// a buffer of two seconds. Keyframes are closed and only at segment boundaries, not at scene cuts or by
-/// distance, so that every rung has the same segments.
+/// a buffer of two seconds. GOPs are closed, and keyframes lie only at segment boundaries, not at scene cuts
+/// or regular distances, so that every rung has the same segments.
 fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_encoded_prefix: bool) {
     args.pair("-c:v", "libx264");
     args.pair("-preset", &encoding.preset);
@@ -430,13 +432,13 @@ fn audio(
             args.pair("-map", format!("0:{}", track.stream));
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
-            // Silence fills the gaps in a damaged source. Otherwise all later audio would move. It also
-            // extends the track to the start and end of the video, because some players (Shaka Player, for
-            // example) end a stream with its shortest track. `first_pts` is set only if the start is missing:
-            // FFmpeg would apply it again when the number of channels changes.
+            // Silence fills the gaps in a damaged source. Without it, all later audio would play too early.
+            // It also extends the track to the start and end of the video, because some players (Shaka
+            // Player, for example) end a stream with its shortest track. `first_pts` is set only if the track
+            // begins late, because FFmpeg applies it again whenever the number of channels changes.
             let mut filters = Vec::new();
             match resume_point {
-                // `first_pts` counts input samples, so the first `aresample` sets the rate.
+                // `first_pts` counts samples at the input's rate, so the first `aresample` converts the rate.
                 Some(resume_point) if track.begins_late && fed_seconds < track.start_seconds => {
                     filters.push(format!(
                         "aresample={rate},aresample=async=1:first_pts={}",
@@ -459,13 +461,13 @@ fn audio(
             args.pair("-ar", rate.to_string());
         }
     }
-    // The encoder's priming packet lies before time 0. Fragments could express that only by an edit list,
-    // which players treat differently. Dropping the packet keeps audio exactly on time.
+    // The encoder's priming packet lies before time 0. Fragmented MP4 could express that only with an edit
+    // list, which not all players treat in the same way. Without the packet, audio stays exactly on time.
     args.pair(
         "-bsf:a",
         match resume_point {
             None => "noise=drop='lt(pts,0)'".to_owned(),
-            // Half a packet before the first one, as a margin for rounding.
+            // The limit lies half a packet before the first packet to publish, as a margin for rounding.
             Some(resume_point) => {
                 let first_seconds = (resume_point.first_ticks as f64 - 512.0) / f64::from(rate);
                 format!("noise=drop='lt(pts*tb,{first_seconds:.6})'")
@@ -477,9 +479,9 @@ fn audio(
 /// The options for fragmented MP4 that is written to a pipe.
 fn fragments(args: &mut Arguments, fd: RawFd, extra: &str) {
     // empty_moov: the init segment comes first. default_base_moof: fragments are independent of their
-    // position. skip_sidx: a sidx would have to be rewritten. frag_discont and disabled avoid_negative_ts:
-    // the first sample keeps its own time instead of moving to 0. negative_cts_offsets: decoding and
-    // presentation begin at the same time, so reordering does not delay video against audio.
+    // position. skip_sidx: the segmenter would have to rewrite each sidx. frag_discont and disabled
+    // avoid_negative_ts: the first sample keeps its own time instead of moving to 0. negative_cts_offsets:
+    // decoding and presentation begin at the same time, so reordering does not delay video against audio.
     args.pair(
         "-movflags",
         format!("{extra}+empty_moov+default_base_moof+skip_sidx+frag_discont+negative_cts_offsets"),

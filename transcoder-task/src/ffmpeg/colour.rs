@@ -37,17 +37,18 @@ pub(crate) fn cube(colour: Colour) -> Option<String> {
     colour.signal.map(tone_map::cube)
 }
 
-/// The filters from decoded, progressive frames to frames of a rung, joined by commas. `flags` are the
-/// scaler's. `cube` is the path of a file with the text of [`cube`]; the path ends in `.cube` and has none of
-/// FFmpeg's special characters (`:,;[]'\`).
+/// The filters that convert decoded, progressive frames to frames of a rung, joined by commas. `flags` are
+/// the scaler's flags. `cube` is the path of a file with the text of [`cube`]; the path ends in `.cube` and
+/// has none of FFmpeg's special characters (`:,;[]'\`).
 #[must_use]
 pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube: &str) -> String {
     let size = format!("scale={width}:{height}:flags={flags}");
-    // 16 bits, because FFmpeg has no fast lookup for 10 and 12 bits. This halves the time.
+    // The lookup runs on 16-bit frames (`gbrp16le`), which halves its time: FFmpeg has no fast lookup for 10
+    // and 12 bits.
     let lookup = format!("lut3d=file={cube}");
     let last = format!("scale=flags={flags}:out_color_matrix=bt709:out_range=tv,format=yuv420p");
     match (colour.signal, colour.layout) {
-        // I, P and T are moved unchanged into the planes G, B and R. The named ranges keep the scaler from
+        // I, P and T are moved unchanged into the planes G, B and R. The explicit ranges keep the scaler from
         // converting them.
         (Some(Signal::DolbyVision5), _) => format!(
             "{size}:in_range=pc:out_range=pc,format=yuv444p16le,mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp16le,\
@@ -72,10 +73,10 @@ pub(crate) fn filters(colour: Colour, width: u32, height: u32, flags: &str, cube
         (None, PixelLayout::Yuv(matrix)) => {
             let range = if colour.full { ":in_range=pc:out_range=tv" } else { "" };
             // `fast` leaves the primaries unconverted. Those of BT.601 differ from BT.709's less than cameras
-            // differ from each other, and converting them takes more time than scaling. The scaler's own
-            // conversion goes through 8-bit RGB.
-            let matrix = colour_space(matrix).map_or_else(String::new, |set| {
-                format!(",colorspace=iall={set}:irange=tv:all=bt709:range=tv:fast=1")
+            // differ from each other, and converting them takes more time than scaling. The scaler is not
+            // used for the matrix, because its conversion goes through 8-bit RGB.
+            let matrix = colour_space(matrix).map_or_else(String::new, |space| {
+                format!(",colorspace=iall={space}:irange=tv:all=bt709:range=tv:fast=1")
             });
             format!("{size}{range},format=yuv420p{matrix},{TAGS}")
         }

@@ -102,7 +102,7 @@ pub(crate) async fn measure(
 
 async fn meter(mut pipe: pipe::Receiver, track: &AudioRendition) -> Result<Loudness, LoudnessError> {
     let failed = |reason: String| LoudnessError::Output { track: track.name.clone(), reason };
-    // A histogram has constant size; a list of blocks would grow with the track.
+    // The histogram has a constant size. Without this mode, the meter keeps a list that grows with the track.
     let mode = Mode::I | Mode::TRUE_PEAK | Mode::HISTOGRAM;
     let mut meter =
         EbuR128::new(track.channels, SAMPLE_RATE, mode).map_err(|error| failed(error.to_string()))?;
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tones_have_the_standards_loudness() {
+    async fn tones_have_the_loudness_that_the_standard_states() {
         let folder = tempfile::tempdir().unwrap();
         // EBU Tech 3341, case 1: a stereo sine of 1 kHz at -23 dBFS is -23 LUFS; a second track is 10 dB
         // louder.

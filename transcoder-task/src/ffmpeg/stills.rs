@@ -1,16 +1,16 @@
 //! The filters for stills.
 
-/// Filters that pick the frame on screen at each multiple of the interval, from 0 to the end
-/// of the video, and scale it to this size in pixels. `corrections` run before scaling and see only the
-/// stills, so their cost does not matter. (To deinterlace, use `field`, which keeps every other line; `bwdif`
-/// needs the frames in between.)
+/// The filters that pick the frame on screen at each multiple of the interval, from multiple number `first`
+/// (counted from 0) to the end of the video, and scale it to this size in pixels. `corrections` are filters
+/// that run before scaling. They see only the picked frames, so their cost does not matter. (To deinterlace,
+/// use `field`, which keeps every other line; `bwdif` needs the frames in between.)
 ///
 /// Stills need a filter graph of their own, apart from the rungs': FFmpeg 7 requests the next frame from a
 /// graph's slowest output, and meanwhile uncompressed frames of the other outputs accumulate.
 ///
-/// `fps` repeats a frame while it is on screen, and the first frame if the video begins after the `first`
-/// multiple. It rounds times up, so a frame counts for the first multiple at or after its time. It outputs a
-/// frame when the next one arrives.
+/// `fps` repeats a frame at each multiple while the frame is on screen, and repeats the first frame if the
+/// video begins late. It rounds times up: a frame counts from the next multiple at or after its time. `fps`
+/// outputs a frame only when the next frame arrives.
 pub(crate) fn filters(
     interval_seconds: f64,
     first: usize,

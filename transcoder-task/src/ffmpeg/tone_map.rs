@@ -8,13 +8,13 @@ use std::fmt::Write;
 use crate::plan::colour::{Gamut, PQ_PEAK, Signal, USUAL_PEAK, WHITE};
 
 /// Points per side of the table. On a scale of 255, the lookup error of random colours is 0.6 on average (1.0
-/// for profile 5), and at most 5 for 99 % of them (6 for profile 5). Greys have at most 0.5. Twice the points
-/// give a third of the error and take eight times as long to write.
+/// for profile 5), and at most 5 for 99 % of them (6 for profile 5). For greys it is at most 0.5. Twice the
+/// points give a third of the error, and writing them takes eight times as long.
 const POINTS: u32 = 33;
 /// Gamma of an SDR display: BT.1886.
 const SDR_GAMMA: f64 = 2.4;
-/// Start of the tone curve's shoulder, as a share of white's PQ code: 64 cd/m², above most of a face or a
-/// room. Diffuse white maps to 84 % of SDR's signal.
+/// Start of the tone curve's shoulder, as a share of white's PQ code: 64 cd/m², brighter than most parts of a
+/// face or a room. Diffuse white maps to 84 % of SDR's signal.
 const SHOULDER: f64 = 0.8;
 /// Colours beyond this share of the distance from grey to the edge of BT.709 are compressed.
 const KNEE: f64 = 0.8;

@@ -98,7 +98,7 @@ fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
 }
 
 #[test]
-fn a_resumed_track_outside_its_times_becomes_silence() {
+fn a_resumed_track_is_silent_before_its_start_and_after_its_end() {
     let of = |begins_late, end_seconds| {
         let mut args = Arguments::new();
         let track = AudioRendition {

@@ -71,7 +71,7 @@ struct Clip {
 }
 
 impl Clip {
-    /// One second of raw frames of `bands`, encoded.
+    /// Encodes a clip of three equal frames. `input` states the pixel format of `frame`.
     fn new(input: &[&str], frame: &[u8], encode: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("clip.mp4");
@@ -82,14 +82,14 @@ impl Clip {
         Self { folder, path }
     }
 
-    /// Losslessly encoded bands of R'G'B', converted by `filter`.
+    /// A lossless clip of [`BANDS`], converted by `filter`.
     fn of_rgb(filter: &str, encode: &[&str]) -> Self {
         let frame = frame(|band, _| band.to_vec());
         let encode = [&["-vf", filter, "-c:v", "libx264", "-qp", "0"][..], encode].concat();
         Self::new(&["-pix_fmt", "rgb24"], &frame, &encode)
     }
 
-    /// The colours of the bands in a rung, decoded as the rung's tags say.
+    /// Converts the clip to a rung, checks the rung's tags, and returns the colours of its bands.
     fn shown(&self) -> Vec<Rgb8> {
         let colour = colour_of(&self.path);
         let cube = self.folder.path().join("table.cube");
@@ -115,7 +115,7 @@ impl Clip {
     }
 }
 
-/// The interleaved pixels of a frame.
+/// A frame of [`BANDS`] with interleaved pixels. `pixel` converts a colour at a column to bytes.
 fn frame(pixel: impl Fn(Rgb8, usize) -> Vec<u8>) -> Vec<u8> {
     let row = (0..WIDTH).flat_map(|x| pixel(BANDS[x / BAND_WIDTH], x)).collect::<Vec<_>>();
     row.repeat(HEIGHT)
@@ -141,7 +141,7 @@ fn sdr_keeps_its_colours_in_every_storage_format() {
         (format!("{bt601}tv,format=yuv420p"), tag("smpte170m", "tv")),
         (format!("{bt601}pc,format=yuvj420p"), tag("bt470bg", "pc")),
         (format!("{bt601}tv,format=yuv420p10le"), tag("bt470bg", "tv")),
-        // Small, and without tags.
+        // Video of this size is decoded as BT.601 if it has no tags.
         (format!("{bt601}tv,format=yuv420p"), tag("unknown", "unknown")),
         (format!("{bt709}pc,format=yuv420p10le"), tag("bt709", "pc")),
         (format!("{bt601}pc,format=yuvj444p"), tag("smpte170m", "pc")),
@@ -187,7 +187,7 @@ fn light(rgb: Rgb8) -> [f64; 3] {
     apply(BT2020_OF_709, rgb.map(|code| 203.0 * (f64::from(code) / 255.0).powf(2.4)))
 }
 
-/// SMPTE ST 2084.
+/// SMPTE ST 2084: PQ code of cd/m².
 fn pq(nits: f64) -> f64 {
     let power = (nits / 10_000.0).powf(0.159_301_758);
     ((0.835_937_5 + 18.851_562_5 * power) / (1.0 + 18.6875 * power)).powf(78.84375)
@@ -237,7 +237,7 @@ const DIM: [Rgb8; 8] = [
     [60, 110, 140],
 ];
 
-/// Planar 4:2:0 with samples of 10 bits in 16.
+/// A planar 4:2:0 frame of the bands, with 10-bit samples in 16-bit words.
 fn planes(bands: [[u16; 3]; 8]) -> Vec<u8> {
     let plane = |plane: usize, shrunk: usize| {
         let row = bands.iter().flat_map(move |band| vec![band[plane]; BAND_WIDTH / shrunk]);
@@ -292,7 +292,7 @@ fn dolby_vision_profile_5_is_neither_green_nor_purple() {
 }
 
 /// Adds a `dvcC` box ("Dolby Vision Streams within the ISO Base Media File Format", 2.1.2) to the sample
-/// entry. `moov` follows the samples, so no offset changes.
+/// entry. `moov` follows the samples, so no chunk offset changes.
 fn add_dolby_vision(path: &Path, profile: u8, compatibility: u8) {
     let mut file = std::fs::read(path).unwrap();
     let mut record = [&32_u32.to_be_bytes()[..], b"dvcC"].concat();
