@@ -47,7 +47,7 @@ pub(crate) fn mpd(presentation: &Presentation) -> Vec<u8> {
         profiles: Some(PROFILE.into()),
         mpdtype: Some("static".into()),
         mediaPresentationDuration: Some(duration(timelines(presentation).map(Timeline::end_seconds))),
-        // At the rate of @bandwidth, the peak, a network delivers a segment within its duration.
+        // @bandwidth is the peak rate, so a network of that rate delivers each segment within its duration.
         minBufferTime: Some(longest),
         maxSegmentDuration: Some(longest),
         periods: vec![Period {
@@ -68,7 +68,7 @@ fn timelines(presentation: &Presentation) -> impl Iterator<Item = &Timeline> {
     video.chain(audio.flatten().map(|layout| &layout.rendition.timeline))
 }
 
-/// The longest duration, to the microsecond.
+/// The longest of these durations, rounded to microseconds.
 fn duration(seconds: impl Iterator<Item = f64>) -> Duration {
     Duration::from_micros((seconds.fold(0.0, f64::max) * 1e6).round() as u64)
 }
@@ -164,7 +164,7 @@ fn representation(rendition: &Rendition) -> Representation {
     }
 }
 
-/// Unique id from the folder, without the job's part: `video-1080p`.
+/// A unique id: the folder without the job id, `<plan id>-video-1080p`.
 fn id(rendition: &Rendition) -> String {
     rendition.folder.split_once('/').map_or(rendition.folder.as_str(), |(_, below)| below).replace('/', "-")
 }
@@ -205,7 +205,8 @@ fn fraction(frame_rate: f64) -> Option<String> {
     }
 }
 
-/// The code point of FFmpeg's default layout for a number of channels. Up to 5.1 it equals that number.
+/// The code point of FFmpeg's default layout for a number of channels. Up to six channels (5.1), the code
+/// point equals that number.
 fn channel_configuration(channels: u32) -> u32 {
     match channels {
         7 => 11,
@@ -240,7 +241,7 @@ mod tests {
         String::from_utf8(mpd(presentation)).unwrap().replace("><", ">\n<")
     }
 
-    /// Start and length of every segment.
+    /// Start and duration of every segment.
     fn expand(runs: &[S]) -> Vec<(u64, u64)> {
         let mut next = 0;
         let mut times = Vec::new();
@@ -297,7 +298,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn manifests_hold_the_presentation(presentation in any_presentation()) {
+        fn manifests_describe_the_presentation(presentation in any_presentation()) {
             let manifest = read(&presentation);
             let sets = &manifest.periods[0].adaptations;
             let layouts: Vec<(&AudioTrack, &AudioLayout)> = presentation

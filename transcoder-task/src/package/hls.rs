@@ -18,12 +18,13 @@ use super::{
 /// fragmented MP4.
 const VERSION: usize = 7;
 const SUBTITLES_GROUP: &str = "subtitles";
-/// Average rate of the variant that is listed first. Players begin with it, and hls.js uses its rate as its
-/// first estimate of the network's. The figure is from Apple's authoring rules.
+/// The variant whose average rate is nearest to this one is listed first. Players begin with that variant,
+/// and hls.js takes its rate as the initial estimate of the bandwidth. Apple's authoring rules give this
+/// number.
 const FIRST_VARIANT_BITS: u64 = 2_000_000;
 
-/// The target duration of all playlists of a stream. It must be the same in each and must not change while
-/// they grow: the plan's longest segment, or a longer published one (a source with long frames).
+/// The target duration of a stream. All playlists must have the same one, and must not change it while they
+/// grow. It covers the plan's longest segment, and any published segment that long frames make longer.
 pub(crate) fn target_duration<'a>(
     planned_seconds: f64,
     timelines: impl Iterator<Item = &'a Timeline>,
@@ -76,7 +77,7 @@ fn playlist(
 ) -> MediaPlaylist {
     let segments = timeline.segments.iter().enumerate().map(|(number, segment)| MediaSegment {
         uri: name(number),
-        // The rounding error of 32 bits is at most 2^-23: 10 milliseconds over 24 hours.
+        // 32-bit floats have a relative rounding error of at most 2^-23: 10 milliseconds in 24 hours.
         duration: timeline.seconds(segment.duration_ticks) as f32,
         map: init.filter(|_| number == 0).map(|uri| Map { uri: uri.into(), ..Map::default() }),
         ..MediaSegment::default()
@@ -93,7 +94,7 @@ fn playlist(
 struct Group<'a> {
     id: &'static str,
     /// One layout per track. RFC 8216 section 4.3.4.2.1 requires the same members in every group, so the
-    /// surround group also has the tracks that are only in stereo.
+    /// surround group also has the tracks that exist only in stereo.
     layouts: Vec<&'a AudioLayout>,
     codecs: Vec<&'a str>,
     rates: Rates,
@@ -224,11 +225,11 @@ pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
 /// The sorted rungs, with the variant that players begin with in front.
 fn in_playlist_order(presentation: &Presentation) -> Vec<&Variant> {
     let mut rungs = presentation.sorted_rungs();
-    let most_played = rungs.first().map(|rung| rung.family());
+    let most_supported = rungs.first().map(|rung| rung.family());
     let first = rungs
         .iter()
         .enumerate()
-        .filter(|(_, rung)| Some(rung.family()) == most_played)
+        .filter(|(_, rung)| Some(rung.family()) == most_supported)
         .min_by_key(|(_, rung)| rung.rendition.rates.average.abs_diff(FIRST_VARIANT_BITS))
         .map_or(0, |(index, _)| index);
     if let Some(up_to_first) = rungs.get_mut(..=first) {

@@ -11,8 +11,7 @@ use vidstreamx_isobmff::{
 /// FFmpeg's output cannot be segmented.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CmafError {
-    /// The pipe broke.
-    #[error("reading it failed: {0}")]
+    #[error("the pipe cannot be read: {0}")]
     Read(#[from] std::io::Error),
     /// A box cannot be decoded or encoded.
     #[error("a box is malformed: {0}")]
@@ -23,7 +22,7 @@ pub(crate) enum CmafError {
     /// A fragment has no single track with a time.
     #[error("{0}")]
     Fragment(#[from] FragmentError),
-    /// FFmpeg never writes such boxes, or not in this order.
+    /// A box that FFmpeg never writes, or never in this place.
     #[error("{0}")]
     Unexpected(&'static str),
     /// An encoded prefix and the copied rest do not fit together.
@@ -42,7 +41,7 @@ pub(crate) struct Init {
     pub(crate) timescale: u32,
 }
 
-/// Properties of the samples that the init segment holds.
+/// Properties of a rendition's samples, as its init segment states them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TrackHeader {
     pub(super) timescale: u32,
@@ -54,7 +53,7 @@ pub(super) struct TrackHeader {
 const NO_TRACK: CmafError = CmafError::Unexpected("an init segment without a track");
 
 impl Init {
-    /// Parses an init segment, and returns the properties of its samples, too.
+    /// Parses an init segment. Also returns the properties of the rendition's samples.
     ///
     /// # Errors
     /// It is incomplete or malformed, or has a codec that no rendition uses.
@@ -79,8 +78,8 @@ impl Init {
         Ok(Self::with_track(bytes)?.0)
     }
 
-    /// This init segment with the parameter sets of `other` added, for one H.264 rendition with segments of
-    /// both.
+    /// This init segment with the parameter sets of `other` added, for an H.264 rendition that has segments
+    /// of both.
     ///
     /// # Errors
     /// [`CmafError::Splice`] if they do not fit together.
@@ -110,7 +109,7 @@ impl Init {
 
 /// The bytes before the `moov` box, and the decoded box.
 fn decode_moov(bytes: &[u8]) -> Result<(&[u8], Moov), CmafError> {
-    // Otherwise an incomplete box after a complete one would not be noticed.
+    // This check finds an incomplete box at the end, which the code below would not notice.
     all_boxes(bytes)?;
     let (front, mut moov) = bytes.split_at(offset_of(bytes, *b"moov").ok_or(NO_TRACK)?);
     Ok((front, Moov::decode(&mut moov)?))

@@ -5,8 +5,8 @@
 //! and [`dash`] write as manifests with these [`file_names`]. [`webvtt`] makes subtitles, [`storyboard`]
 //! makes poster and storyboard from the [`stills`], and [`progressive`] makes MP4 files from the segments.
 //!
-//! `task` collects stills and subtitles, `publish` calls the rest. Nothing here decides about the plan. Only
-//! `progressive` uses the store, and only `storyboard` runs FFmpeg.
+//! `task` collects stills and subtitles, `publish` calls the rest. No module here makes planning decisions.
+//! Only `progressive` uses the store, and only `storyboard` runs FFmpeg.
 
 pub(crate) mod dash;
 pub(crate) mod file_names;

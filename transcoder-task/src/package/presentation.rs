@@ -11,7 +11,8 @@ pub(crate) struct Published {
     /// Number of samples (frames).
     pub(crate) samples: usize,
     pub(crate) bytes: u64,
-    /// Bytes from its start to the end of its first sample, which decode to one frame. 0 without video.
+    /// Bytes from its start to the end of its first sample. For video, they decode to one frame. 0 for
+    /// subtitles.
     pub(crate) key_bytes: u64,
 }
 
@@ -25,7 +26,7 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
-    /// The first segments.
+    /// A copy with only the first `segments` segments.
     #[must_use]
     pub(crate) fn first(&self, segments: usize) -> Self {
         Self { segments: self.segments.iter().take(segments).copied().collect(), ..*self }
@@ -66,8 +67,9 @@ impl Timeline {
         self.measured(target_seconds, |segment| segment.key_bytes)
     }
 
-    /// The peak as in RFC 8216 section 4.1: the highest rate of consecutive segments that last between 0.5
-    /// and 1.5 target durations. A very short last segment counts only together with the previous one.
+    /// Rates of the bytes that `bytes` returns. The peak is that of RFC 8216 section 4.1: the highest rate of
+    /// consecutive segments that last between 0.5 and 1.5 target durations. A very short last segment counts
+    /// only together with the previous one.
     fn measured(&self, target_seconds: u64, bytes: impl Fn(&Published) -> u64) -> Rates {
         let bits = |bytes: u64, ticks: u64| {
             let of_a_second = u128::from(bytes) * 8 * u128::from(self.timescale);
@@ -130,7 +132,7 @@ pub(crate) struct Presentation {
 /// A folder of segments with their playlist.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rendition {
-    /// Relative to the manifests: `0123/video/1080p`. Used in URLs without escaping.
+    /// Relative to the manifests: `<job id>/<plan id>/video/1080p`. Used in URLs without escaping.
     pub(crate) folder: String,
     /// RFC 6381 string of this rendition; empty for subtitles.
     pub(crate) codecs: String,
@@ -160,8 +162,8 @@ pub(crate) struct AudioTrack {
     pub(crate) label: String,
     /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// True for a track that plays unless the viewer chooses another. The first default track counts, else
-    /// the first track.
+    /// True for a track that plays unless the viewer chooses another. Of several default tracks, the first
+    /// one counts; without a default track, the first track plays.
     pub(crate) default: bool,
     /// Mono or stereo, which every player supports.
     pub(crate) stereo: AudioLayout,
@@ -229,7 +231,7 @@ impl Presentation {
     }
 
     /// The default track first, then the others in the source's order. Some players ignore the default flag
-    /// and take the first track (Shaka Player 5, where channel counts match).
+    /// and take the first track (Shaka Player 5 does so among tracks with the same number of channels).
     #[must_use]
     pub(crate) fn sorted_audio(&self) -> Vec<&AudioTrack> {
         let mut audio: Vec<&AudioTrack> = self.audio.iter().collect();

@@ -31,7 +31,8 @@ use super::{file_names, init_segment::CmafError};
 const READ_AHEAD: usize = 3;
 /// Ticks per second of the file's clock, in which edits are counted.
 const MOVIE_TIMESCALE: u64 = 1000;
-/// Samples beyond this offset need offsets of 64 bits. The rest up to 4 GiB is for the table.
+/// Chunk offsets have 64 bits if all samples together have at least this size. The rest up to 4 GiB is room
+/// for the boxes in front of the samples.
 const MAX_SHORT_OFFSET: u64 = 3 << 30;
 /// Latest start of a sample in ticks. FFmpeg writes negative times as values far beyond it.
 const LATEST_START: u64 = 1 << 53;
@@ -41,7 +42,7 @@ const ALTERNATE_AUDIO: u16 = 1;
 /// A published rendition to put into the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Folder in the store: `<job id>/video/1080p`.
+    /// Folder in the store: `<job id>/<plan id>/video/1080p`.
     pub(crate) folder: String,
     /// Number of segments.
     pub(crate) segments: usize,
@@ -119,7 +120,7 @@ pub(crate) async fn remux(
             chunks.push(RemuxChunk { track: index, path, ..chunk });
         }
     }
-    // Interleave by presentation time, so that players need not seek.
+    // Interleave the tracks by time, so that players need not seek in the file.
     chunks.sort_by(|a, b| a.start_seconds.partial_cmp(&b.start_seconds).unwrap_or(Ordering::Equal));
     let head = head(&tracks, &chunks).map_err(|error| Mp4Error::Table { path: path.to_owned(), error })?;
     let bytes = head.len() as u64 + chunks.iter().map(|chunk| chunk.bytes).sum::<u64>();
@@ -148,7 +149,7 @@ fn segments(
         .buffered(READ_AHEAD)
 }
 
-/// The samples of the chunks, without boxes.
+/// Reads the segments of the chunks again, and streams their samples without the boxes around them.
 fn samples(
     store: &Store,
     chunks: &[RemuxChunk],
@@ -198,7 +199,7 @@ struct RemuxSample {
     sync: bool,
 }
 
-/// A rendition with the samples that were read.
+/// A rendition, with the samples that have been read so far.
 #[derive(Debug)]
 struct RemuxTrack {
     trak: Trak,
@@ -214,11 +215,11 @@ struct RemuxTrack {
 impl RemuxTrack {
     fn new(part: &Part, init: &Bytes) -> Result<Self, CmafError> {
         let moov = boxes(init)?.into_iter().find(|(kind, _)| kind == b"moov");
-        let (_, body) = moov.ok_or(CmafError::Unexpected("it is no init segment"))?;
+        let (_, body) = moov.ok_or(CmafError::Unexpected("it is not an init segment"))?;
         let moov = Moov::decode_body(&mut body.as_ref())?;
         let defaults = SampleDefaults::of_init(&moov);
         let [trak] = <[Trak; 1]>::try_from(moov.trak)
-            .map_err(|_| CmafError::Unexpected("it is an init segment of other than one track"))?;
+            .map_err(|_| CmafError::Unexpected("it does not have exactly one track"))?;
         let mut track = Self { trak, defaults, start_ticks: 0, ticks: 0, samples: Vec::new() };
         let mdia = &mut track.trak.mdia;
         mdia.mdhd.timescale = mdia.mdhd.timescale.max(1);
@@ -302,8 +303,8 @@ impl RemuxTrack {
         };
         let last_began = self.start_ticks + self.ticks - u64::from(last.ticks);
         let ticks = start.checked_sub(last_began).and_then(|ticks| u32::try_from(ticks).ok());
-        last.ticks =
-            ticks.ok_or(CmafError::Unexpected("a fragment begins before the last one, or long after"))?;
+        last.ticks = ticks
+            .ok_or(CmafError::Unexpected("a fragment begins before the last sample or long after it"))?;
         self.ticks = start - self.start_ticks;
         Ok(())
     }
@@ -341,7 +342,7 @@ struct TrackTimes {
     delay: i64,
     /// Earliest presentation time.
     start: u64,
-    /// The same instant on the delayed clock of the samples.
+    /// The earliest presentation time, counted from the first decoding time, plus the delay.
     media_start: u64,
     /// Duration of the presentation.
     duration: u64,
@@ -387,7 +388,7 @@ fn movie(tracks: &[RemuxTrack], chunks: &[RemuxChunk], first_sample: u64) -> Moo
         }
         trak.edts = Some(edits(start, duration, times.media_start));
         trak.mdia.mdhd.duration = track.ticks;
-        // The user data describes the writer of the fragments.
+        // The user data names the program that wrote the fragments.
         trak.udta = None;
         let stbl = &mut trak.mdia.minf.stbl;
         let ticks = runs(track.samples.iter().map(|sample| sample.ticks));

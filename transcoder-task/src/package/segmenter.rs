@@ -27,7 +27,7 @@ use super::init_segment::{CmafError, Init, TrackHeader};
 /// Largest segment in bytes: 10 seconds at 200 Mbit/s.
 const LARGEST_SEGMENT: usize = 256 << 20;
 
-/// An output of a rendition: one init segment, then media segments.
+/// An output of a segmenter: the init segment, which comes first, or a media segment.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     Init(Init),
@@ -39,11 +39,11 @@ pub(crate) enum Output {
 pub(crate) struct Segment {
     /// Counts from 0.
     pub(crate) number: usize,
-    /// Its interval between boundaries.
+    /// The number of its interval between the plan's boundaries.
     pub(crate) interval: i64,
-    /// Presentation time of its first sample in ticks.
+    /// Earliest presentation time of its samples in ticks.
     pub(crate) start_ticks: u64,
-    /// Time in ticks from `start_ticks` to the end of its last sample.
+    /// Time in ticks from `start_ticks` to the end of the last presented sample.
     pub(crate) duration_ticks: u64,
     /// Number of samples (frames).
     pub(crate) samples: usize,
@@ -165,7 +165,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
             self.boundaries.interval(seconds(fragment.start_ticks))
         };
         if let Some(open) = self.open.as_mut().filter(|open| open.interval != interval) {
-            // The exact end. The duration that the last frame states may be wrong.
+            // This is the exact end. The stated duration of the last frame may be wrong.
             open.end_ticks = fragment.start_ticks.max(open.start_ticks);
             self.close();
         }
@@ -248,8 +248,8 @@ async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<(BoxTyp
     Ok(Some((kind, bytes.into())))
 }
 
-/// Reads a fragment's times. Replaces the decoding times if they are not the sorted presentation times, and
-/// the fragment can express these.
+/// Reads a fragment's times. Replaces its decoding times with the sorted presentation times, if the two
+/// differ and the fragment can express the change.
 fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError> {
     let mut moof = Moof::decode(&mut bytes.as_ref())?;
     let size = bytes.len();
@@ -287,8 +287,8 @@ fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError
     Ok(Fragment { moof: retimed.into(), ..fragment })
 }
 
-/// Sets decoding times to the presentation times in ascending order. Returns false if they already are, or if
-/// the fragment cannot express that.
+/// Sets the decoding times to the presentation times in ascending order. Returns false if both are already
+/// equal, or if the fragment cannot express the change.
 fn retime(
     traf: &mut Traf,
     defaults: SampleDefaults,

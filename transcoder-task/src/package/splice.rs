@@ -32,7 +32,7 @@ pub(crate) fn outputs_after_prefix<R: AsyncRead + Unpin>(
 }
 
 struct Spliced<R> {
-    /// Absent after its end.
+    /// Absent after the end of the encoded prefix.
     encoded_prefix: Option<Segmenter<R>>,
     until: i64,
     /// The last complete interval of the encoded prefix.

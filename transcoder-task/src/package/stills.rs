@@ -24,7 +24,7 @@ pub(crate) struct Stills {
     pub(super) jpegs: Vec<Bytes>,
     pub(super) interval_seconds: f64,
     taken: usize,
-    /// One still in this many is kept, namely the first.
+    /// Of each group of this many stills, only the first is kept.
     one_of: usize,
 }
 
@@ -35,7 +35,7 @@ fn jpeg(content: usize) -> Bytes {
 }
 
 impl Stills {
-    /// JPEGs with these contents' lengths, one per second.
+    /// JPEGs with this many bytes between their markers, one per second.
     #[cfg(test)]
     pub(super) fn of_tests(contents: &[usize]) -> Self {
         let mut stills = Self::every(1.0);
@@ -171,13 +171,13 @@ mod tests {
                 drop(sender);
             };
             let (read, ()) = tokio::join!(Stills::every(1.0).read(receiver, |_| {}), send);
-            assert_eq!(read.unwrap(), expected, "in pieces of {size}");
+            assert_eq!(read.unwrap(), expected, "in chunks of {size} bytes");
         }
         assert_eq!(read(b"", 1.0).await, Stills::of_tests(&[]));
     }
 
     #[tokio::test]
-    async fn every_other_still_is_dropped_until_few_enough() {
+    async fn every_other_still_is_dropped_while_there_are_too_many() {
         let sent: Vec<Bytes> = (0..1000).map(jpeg).collect();
         let kept = read(&sent.concat(), 0.5).await;
         assert_eq!(kept.interval_seconds, 8.0);
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_video_that_lasts_a_little_longer_keeps_all_its_stills(duration in 0.01_f64..86_400.0) {
+        fn a_video_half_a_second_longer_than_stated_keeps_all_its_stills(duration in 0.01_f64..86_400.0) {
             let interval = crate::plan::still_interval::seconds(duration);
             prop_assert!(interval >= 1.0);
             prop_assert!(((duration + 0.5) / interval).ceil() <= MAX_STILLS as f64);

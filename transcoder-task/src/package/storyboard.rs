@@ -188,7 +188,7 @@ mod tests {
         }
     }
 
-    /// Runs FFmpeg on a generated picture and returns what it writes.
+    /// Runs FFmpeg with this input and returns its output.
     async fn ffmpeg(input: &[Bytes], arguments: &[&str]) -> Bytes {
         let arguments: Vec<String> = ["-loglevel", "error"]
             .iter()
@@ -199,7 +199,7 @@ mod tests {
         process::convert(&arguments, input, Duration::from_secs(30)).await.unwrap()
     }
 
-    /// The stills of a generated picture, filtered by `changes`.
+    /// The stills of a video that the filter graph generates and `changes` filters.
     async fn stills_of(graph: &str, changes: &str) -> Stills {
         let filters = format!("{changes},{}", crate::ffmpeg::stills::filters(1.0, 0, (64, 36), &[]));
         let arguments = ["-f", "lavfi", "-i", graph, "-vf", &filters, "-fps_mode", "vfr"];
@@ -208,7 +208,7 @@ mod tests {
         Stills::every(1.0).read(&jpegs[..], |_| {}).await.unwrap()
     }
 
-    /// The names of the tiles' colours, one row of four.
+    /// The names of the colours of the four tiles on a sheet.
     async fn colours(sheet: &Bytes) -> Vec<&'static str> {
         let arguments =
             ["-f", "image2pipe", "-c:v", "mjpeg", "-i", "pipe:0", "-vf", "format=rgb24,scale=4:1:flags=area"];
@@ -225,7 +225,7 @@ mod tests {
 
     #[tokio::test]
     async fn tiles_show_the_frame_on_screen_even_if_frames_are_rare() {
-        // A green frame at 1.3 s stands until the first blue one at 2.9 s.
+        // A green frame at 1.3 s stays on screen until the first blue frame at 2.9 s.
         let stills = stills_of(
             "color=red:s=320x180:r=10:d=1.3[r];color=lime:s=320x180:r=10:d=1.6[g];\
              color=blue:s=320x180:r=10:d=1.1[b];[r][g][b]concat=n=3",
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_frame_makes_poster_and_tile_and_late_video_fills_the_start() {
+    async fn one_frame_makes_one_tile_and_late_video_is_shown_from_the_start() {
         let one = stills_of("testsrc=s=64x36:r=25:d=0.04", "null").await;
         assert_eq!(one.jpegs.len(), 1);
         assert_eq!(one.storyboard((64, 36), 0.04).await.unwrap().unwrap().vtt.matches(" --> ").count(), 1);

@@ -177,7 +177,7 @@ fn instant(text: &str) -> Option<u64> {
 /// Escapes text for a WebVTT cue.
 fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
-    // The hard space of ASS, which FFmpeg leaves as it is.
+    // FFmpeg leaves the hard space of ASS subtitles (`\h`) in the text.
     let text = text.replace("\\h", "\u{a0}");
     let mut rest = text.as_str();
     while let Some(character) = rest.chars().next() {

@@ -34,10 +34,10 @@ fn rung(name: &str, codecs: &str, (width, height): (u32, u32), average: u64) -> 
 }
 
 fn layout(name: &str, channels: u32, lengths: &[u64]) -> AudioLayout {
-    let kbps = if channels > 2 { 384_000 } else { 128_000 };
+    let average = if channels > 2 { 384_000 } else { 128_000 };
     let audio = timeline(48_000, 0, lengths);
     AudioLayout {
-        rendition: rendition(&format!("audio/{name}"), "mp4a.40.2", kbps, audio),
+        rendition: rendition(&format!("audio/{name}"), "mp4a.40.2", average, audio),
         channels,
         sample_rate: 48_000,
     }
