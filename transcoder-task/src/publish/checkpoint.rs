@@ -1,10 +1,10 @@
 //! The checkpoint: a record of the published segments, so that the next attempt need not encode them again.
 //!
-//! Its files lie beside the stream. For each segment they hold the data that manifests need, and the tag of
-//! its content. A segment counts only if it still has that tag: a corrupt, truncated or foreign segment is
-//! encoded again, with all after it. A file covers a few dozen segments, so that a long video's checkpoint
-//! is not rewritten as a whole. The stills for poster and storyboard, which are only used at the end, are
-//! also here. A complete job removes its checkpoint.
+//! Its files lie in the stream's folder. For each segment they hold the data that manifests need, and the tag
+//! of its content. A segment counts only if it still has that tag: a corrupt, truncated or foreign segment is
+//! encoded again, with all after it. A file covers a few dozen segments, so that a long video's checkpoint is
+//! not rewritten as a whole. The stills for poster and storyboard, which are only used at the end, are also
+//! here. A complete job removes its checkpoint.
 
 use std::{
     cmp::Ordering,
@@ -33,9 +33,9 @@ const SCHEMA: u32 = 1;
 /// A published segment.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
-    /// Its interval between boundaries.
+    /// The number of its interval between the plan's boundaries.
     pub(crate) interval: i64,
-    /// Its data for manifests.
+    /// The data that manifests need.
     pub(crate) published: Published,
     /// True if its first sample is a sync sample.
     pub(crate) starts_with_keyframe: bool,
@@ -144,6 +144,7 @@ impl CheckpointFile {
 
 impl PriorOutput {
     /// Finds the output for the renditions with these folders; the first `rungs` are video, the others audio.
+    /// `stills` is an empty series, to which the recovered stills are added.
     ///
     /// # Errors
     /// The store fails.
@@ -202,9 +203,9 @@ fn rows(files: Vec<CheckpointFile>, tracks: usize) -> Vec<Vec<Entry>> {
     entries
 }
 
-/// The segments before the first one that has changed or does not continue its predecessor. Two attempts may
-/// cut audio at different fragments. (Video has no such check, because only the next segment determines the
-/// end of a video segment.)
+/// The segments before the first one that has changed or does not continue its predecessor. Audio segments
+/// must be contiguous, because two attempts may cut audio at different fragments. Video segments need not be,
+/// because the end of a video segment is only known from the next segment.
 fn intact(entries: Vec<Entry>, folder: &str, tags: &HashMap<String, Tag>, is_audio: bool) -> Vec<Entry> {
     let mut before: Option<(i64, Published)> = None;
     let numbered = entries.into_iter().enumerate();
@@ -234,7 +235,7 @@ async fn find_stills(
     for path in paths {
         // The name holds the number of the file's first still.
         match path.cmp(&stills_path(folder, stills.taken())) {
-            // An attempt with more stills wrote it.
+            // The files before this one already hold its stills.
             Ordering::Less => continue,
             Ordering::Equal => {}
             Ordering::Greater => break,
@@ -310,7 +311,7 @@ impl Checkpoint {
 pub(crate) async fn remove(store: &Store, folder: &str) -> Result<(), StoreError> {
     let tags = store.tags(&format!("{folder}/checkpoint")).await?;
     let mut paths: Vec<&String> = tags.keys().collect();
-    // The first file last: without it there is no checkpoint.
+    // The first file is removed last, because without it the other files are ignored.
     paths.sort_unstable_by(|one, other| other.cmp(one));
     stream::iter(paths).map(|path| store.delete(path)).buffered(CONCURRENCY).try_collect().await
 }
@@ -464,7 +465,7 @@ mod tests {
         let mut recovered = stream.recovered().await.unwrap();
         recovered.tracks[1].entries.truncate(63);
         stream.checkpoint.resume(&recovered);
-        // The next attempt cuts a fragment earlier, and reaches the end of the first file.
+        // The next attempt cuts the audio one fragment earlier, and reaches the end of the first file.
         let track = &tracks()[1];
         let mut entry = put(&stream.store, track, 63, 6300).await;
         entry.published.duration_ticks = 90;

@@ -8,19 +8,19 @@ use crate::{
     store::{S3Error, StoreError},
 };
 
-/// A stream that is not published to its end.
+/// An error that ends the publication of a stream.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PublishError {
     /// FFmpeg's output is not the expected fragmented MP4. `rendition` is `video/1080p`, for example.
     #[error("FFmpeg's output for {rendition} is not valid: {reason}")]
     Output { rendition: String, reason: String },
     /// This attempt's output does not match the segments of an earlier attempt.
-    #[error("this attempt cannot resume after the last one: {0}")]
+    #[error("this attempt cannot resume the output of an earlier one: {0}")]
     Resume(String),
     /// The published output does not match the plan.
     #[error("the output is wrong: {0}")]
     Mismatch(String),
-    /// Too little of the source can be decoded. The text is for the uploader.
+    /// Too little of the source can be decoded. The text is for the person who uploaded it.
     #[error("{0}")]
     Unusable(String),
     /// SIGTERM or SIGINT.

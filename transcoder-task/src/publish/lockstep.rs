@@ -4,10 +4,12 @@ use tokio::sync::watch;
 
 use super::track::Track;
 
-/// The progress of all renditions. A copied rung with an encoded prefix has its own FFmpeg, which would run
-/// far ahead and take CPU time from the encoders. It may be at most one segment ahead.
+/// The progress of all renditions. The copied rest of a rung with an encoded prefix has its own FFmpeg
+/// process, which would run far ahead and take CPU time from the encoders. Therefore it may be at most one
+/// segment ahead.
 pub(super) struct Lockstep {
-    /// The last published interval of each rendition; the maximum for renditions that are not waited for.
+    /// The last published interval of each rendition; [`i64::MAX`] for copied rungs and for ended renditions,
+    /// which hold no other rendition back.
     reached: watch::Sender<Vec<i64>>,
 }
 
@@ -31,7 +33,7 @@ impl Lockstep {
             let last = reached.iter().min().copied().unwrap_or(i64::MAX);
             interval <= last.saturating_add(1)
         };
-        // The sender lives as long as `self`.
+        // The wait fails only without a sender, and `self` owns the sender.
         let _ = self.reached.subscribe().wait_for(is_near).await;
     }
 }

@@ -1,9 +1,10 @@
 //! Publication of a stream.
 //!
-//! The [`publisher`] owns playlists and checkpoint. It runs an [`uploader`] per rendition ([`track`]), which
-//! [`lockstep`] keeps together; writes [`manifests`] and [`mp4_files`]; and gives the stream its
-//! [`stable_address`]. A [`checkpoint`] holds what later attempts need, and [`recovery`] decides where they
-//! resume. [`verify`] checks the stream against the plan before it is complete.
+//! The [`publisher`] owns playlists and checkpoint. It runs an [`uploader`] for each rendition, and a
+//! [`track`] records what that uploader has published. [`lockstep`] keeps copied rungs from running ahead.
+//! The publisher also writes [`manifests`] and [`mp4_files`], and puts the stream at its [`stable_address`].
+//! A [`checkpoint`] holds what later attempts need, and [`recovery`] decides where they resume. [`verify`]
+//! checks the stream against the plan before it is complete.
 //!
 //! `task` finds the segments of an earlier attempt, runs the [`publisher::Publisher`], and verifies its
 //! tracks. Publication and verification fail with a [`PublishError`]; reads and writes of checkpoints,

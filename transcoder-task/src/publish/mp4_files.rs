@@ -11,7 +11,8 @@ use super::{
     track::{Planned, Track},
 };
 
-/// Writes one progressive file per rung, with every stereo audio track.
+/// Writes one progressive file per rung, with every stereo audio track. Without rungs, writes one file with
+/// the audio.
 ///
 /// # Errors
 /// The segments do not fit together, or the store fails.
@@ -41,7 +42,7 @@ pub(super) async fn write_files(
     let bytes = |track: &Track| track.timeline.segments.iter().map(|segment| segment.bytes).sum::<u64>();
     let audio_bytes: u64 = audio.iter().map(|(_, track)| bytes(track)).sum();
     let rung_bytes: u64 = rungs.iter().map(|(_, _, track)| bytes(track)).sum();
-    // An MP4 file reads its segments twice. Audio is in every file.
+    // To write a file, each of its segments is read twice. The audio is in every file.
     let all = 2 * (rung_bytes + audio_bytes * rungs.len().max(1) as u64);
     let read = Cell::new(0);
     let read_bytes = |bytes: u64| {

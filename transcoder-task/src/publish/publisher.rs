@@ -1,8 +1,9 @@
 //! Publishes segments as they close, and playlists as they grow.
 //!
-//! Every rendition has an [`Uploader`], which cuts its pipe into segments and uploads them in order, a few at
-//! a time: if the store is slow, pipes fill and FFmpeg waits. The publisher alone writes playlists. It lists
-//! a segment only when the segment can be fetched and the checkpoint has it.
+//! Every rendition has an [`Uploader`], which cuts the content of the rendition's pipe into segments and
+//! uploads them in order, a few at a time: if the store is slow, pipes fill and FFmpeg waits. Only the
+//! publisher writes playlists. It lists a segment only when players can fetch the segment and the checkpoint
+//! holds it.
 
 use std::time::{Duration, Instant};
 
@@ -123,8 +124,9 @@ impl Publisher {
         self.stills.clone()
     }
 
-    /// Publishes the segments from the renditions' pipes (rungs first, then audio) until they end. A pair of
-    /// pipes is an encoded prefix and the copied rest. Adds `stills` to the checkpoint.
+    /// Publishes the segments from the renditions' pipes (rungs first, then audio) until they end. Each pair
+    /// holds the pipe of the encoded prefix, if the rendition has one, and the rendition's main pipe. Adds
+    /// `stills` to the checkpoint.
     ///
     /// # Errors
     /// [`PublishError::Terminated`] after a stop, with the open segments finished if there was time; a failed
@@ -160,7 +162,7 @@ impl Publisher {
         ));
         drop(events);
         let playlists = async {
-            // An earlier attempt's stream returns to the stable address immediately.
+            // A resumed stream is already playable, so this puts it at the stable address immediately.
             self.flush(&mut stills).await?;
             let (mut shutdown, mut held) = (None, Vec::new());
             loop {
@@ -168,7 +170,8 @@ impl Publisher {
                 tokio::select! {
                     event = inbox.recv() => match event {
                         Some(Event::Init { track, init }) => self.begin(track, &init),
-                        // The last segment may be incomplete until FFmpeg's exit code is known.
+                        // Held back from playlists and checkpoint: if FFmpeg fails, this segment may be
+                        // incomplete.
                         Some(Event::Segment { track, entry, is_last: true }) => held.push((track, entry)),
                         Some(Event::Segment { track, entry, .. }) => {
                             self.add(track, &entry, progress_state)?;
@@ -224,8 +227,8 @@ impl Publisher {
     }
 
     /// Time of the next flush. A flush needs progress in all renditions, and [`FLUSH_INTERVAL`] since the
-    /// last one. If the announced playlists are shorter than that, their duration counts instead, because a
-    /// viewer may have played all of them.
+    /// last one. While the announced segments last less than that, their duration counts instead, because a
+    /// viewer may already have played all of them.
     fn due(&self) -> Option<tokio::time::Instant> {
         let next = self.next()?;
         match self.flushed {
@@ -322,7 +325,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// The renditions with segments: rungs from large to small, then audio.
+    /// The renditions with media segments, in the plan's order, rungs first.
     #[must_use]
     pub(crate) fn tracks(&self) -> &[Track] {
         &self.tracks
@@ -335,13 +338,13 @@ impl Publisher {
         }
     }
 
-    /// Removes renditions without samples. Nothing of their tracks could be decoded.
+    /// Removes renditions without segments. FFmpeg could decode nothing of their tracks.
     pub(crate) fn drop_empty(&mut self) {
         self.tracks.retain(|track| !track.timeline.segments.is_empty());
     }
 
-    /// Removes audio after the end of the video. If the end of the video is missing, that audio is only
-    /// silence that fills it.
+    /// Removes audio after the end of the video. If the end of the source is missing, that audio is only the
+    /// silence that extends the track to the expected end of the video.
     pub(crate) fn drop_audio_after_video(&mut self) {
         let is_video = |track: &&Track| matches!(track.rendition, Planned::Video(_));
         let Some(end) = self.tracks.iter().find(is_video).map(|track| track.timeline.end_seconds()) else {

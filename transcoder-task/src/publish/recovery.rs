@@ -11,8 +11,8 @@ use super::checkpoint::{Entry, Recovered};
 
 /// Samples in a packet of AAC-LC.
 const PACKET_SAMPLES: u64 = 1024;
-/// Number of published packets, about half a second, that the audio encoder gets again. Packets overlap, and
-/// the encoder's state must be the same as in the earlier attempt.
+/// Number of published packets (about half a second) whose samples the audio encoder gets again. Packets
+/// overlap, and the encoder must reach the same state as in the earlier attempt.
 const FED_PACKETS: u64 = 24;
 /// If the video seems to end within this time after a boundary, the boundary may have no frame after it,
 /// because the end times in containers are rounded or wrong.
@@ -45,7 +45,7 @@ impl ResumeRule {
         let Some(picture) = &self.picture else { return Some(next) };
         let rung = &rung[..rung.partition_point(|entry| entry.interval < next)];
         let frames: usize = rung.iter().map(|entry| entry.published.samples).sum();
-        // After the last keyframe, the next interval begins at the end of the video.
+        // After the last boundary of a copied rung, the next interval begins after the end of the video.
         let begins = self.boundaries.start_seconds(next);
         let has_frame = begins + MIN_VIDEO_SECONDS < picture.end_seconds
             && picture.frames.is_none_or(|all| (frames as u64) < all);
@@ -53,8 +53,8 @@ impl ResumeRule {
     }
 }
 
-/// The last boundary that all renditions have reached. Removes later segments from `recovered`. `None` means
-/// the beginning.
+/// Finds the last boundary that all renditions have reached, and removes later segments from `recovered`.
+/// `None` means the beginning of the source.
 #[must_use]
 pub(crate) fn resume_point(plan: &Plan, recovered: &mut Recovered) -> Option<ResumePoint> {
     let interval =
@@ -173,14 +173,14 @@ mod tests {
     #[test]
     fn attempts_resume_after_the_last_interval_of_all_renditions() {
         let mut recovered = recovered(vec![video(5), video(3), audio(4)]);
-        let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
-        assert_eq!((start.interval, lengths(&recovered)), (3, vec![3, 3, 3]));
+        let point = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
+        assert_eq!((point.interval, lengths(&recovered)), (3, vec![3, 3, 3]));
         let first_ticks = 3 * 188 * PACKET_SAMPLES;
         let audio_points = [AudioResumePoint { first_ticks, fed_ticks: first_ticks - 24 * PACKET_SAMPLES }];
-        assert_eq!((start.audio.as_slice(), start.still), (audio_points.as_slice(), 30));
-        assert_eq!(start.video_seconds, 12.0);
+        assert_eq!((point.audio.as_slice(), point.still), (audio_points.as_slice(), 30));
+        assert_eq!(point.video_seconds, 12.0);
         // Half a second of audio and a second for the decoders before 12.03 s.
-        assert!((10.4..10.6).contains(&start.seek_seconds), "{}", start.seek_seconds);
+        assert!((10.4..10.6).contains(&point.seek_seconds), "{}", point.seek_seconds);
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
     fn a_resumed_rung_has_a_first_frame() {
         let interval = |plan: &Plan| {
             let mut recovered = recovered(vec![video(3), video(3)]);
-            resume_point(plan, &mut recovered).map(|start| (start.interval, lengths(&recovered)))
+            resume_point(plan, &mut recovered).map(|point| (point.interval, lengths(&recovered)))
         };
         assert_eq!(interval(&plan(60.0, 0.0)), Some((3, vec![3, 3])));
         // The video ends here, its end is unknown, or all its frames are published.
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn missing_stills_move_the_seek_position() {
         let mut recovered = Recovered { stills: stills(5), ..recovered(vec![video(3), video(3)]) };
-        let start = resume_point(&plan(60.0, 0.0), &mut recovered).unwrap();
-        assert_eq!((start.interval, start.still, start.seek_seconds), (3, 5, 4.0));
+        let point = resume_point(&plan(60.0, 0.0), &mut recovered).unwrap();
+        assert_eq!((point.interval, point.still, point.seek_seconds), (3, 5, 4.0));
     }
 
     #[test]
@@ -242,10 +242,10 @@ mod tests {
     #[test]
     fn a_short_output_resumes_with_a_seek_to_the_start() {
         let mut recovered = recovered(vec![video(1), video(1), track(0..1, 43, 43 * PACKET_SAMPLES)]);
-        let start = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
-        assert_eq!((start.interval, start.seek_seconds), (1, 0.0));
+        let point = resume_point(&plan(60.0, 60.0), &mut recovered).unwrap();
+        assert_eq!((point.interval, point.seek_seconds), (1, 0.0));
         let audio_points =
             [AudioResumePoint { first_ticks: 43 * PACKET_SAMPLES, fed_ticks: 19 * PACKET_SAMPLES }];
-        assert_eq!(start.audio, audio_points);
+        assert_eq!(point.audio, audio_points);
     }
 }

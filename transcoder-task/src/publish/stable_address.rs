@@ -1,4 +1,4 @@
-//! The stable address of a source key: the playlists and manifests that point to the current stream.
+//! The stable address of a source key: the master playlist and the MPD that point to the current stream.
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use super::PublishError;
 /// The master playlist.
 pub(crate) const MASTER: &str = "master.m3u8";
 const MANIFEST: &str = "manifest.mpd";
-/// In the job's folder: the master playlist that this job's master playlist replaced.
+/// A file in the job's folder: the master playlist that this job's master playlist replaced.
 const REPLACED: &str = "replaced.m3u8";
 const MPD: &str = "application/dash+xml";
 
@@ -69,8 +69,8 @@ impl StableAddress {
         }
     }
 
-    /// Publishes the complete stream. Removes the file of an absent format, which an earlier upload may have
-    /// written.
+    /// Publishes the complete stream. Removes the file of a format that the profile leaves out, because an
+    /// earlier upload may have written it.
     ///
     /// # Errors
     /// The store fails.
@@ -79,7 +79,7 @@ impl StableAddress {
         manifest: Option<Vec<u8>>,
         master: Option<Vec<u8>>,
     ) -> Result<(), StoreError> {
-        // The master playlist last: it is the most used.
+        // The master playlist is written last, because most players use it.
         for (path, content_type, content) in [(MANIFEST, MPD, manifest), (MASTER, PLAYLIST, master)] {
             match content {
                 Some(content) => {

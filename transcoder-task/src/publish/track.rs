@@ -18,7 +18,8 @@ use super::{
     checkpoint::{self, Entry},
 };
 
-/// Largest gap between the video of two attempts in seconds; one frame, if that is longer.
+/// Largest gap in seconds between the video of two attempts. If a frame lasts longer, its duration is the
+/// limit.
 const MOST_GAP_SECONDS: f64 = 0.1;
 
 /// A rendition with its published segments.
@@ -36,7 +37,7 @@ pub(crate) struct Track {
     pub(crate) keyframes_at_boundaries: usize,
     /// Number of segments in the growing playlist.
     pub(super) announced: usize,
-    /// The init segment of an earlier attempt, until this attempt's first segment is checked against it.
+    /// The init segment of an earlier attempt; `None` once this attempt's first segment is checked and added.
     pub(super) init: Option<Init>,
     pub(super) verified: Option<job::Verified>,
 }
@@ -63,6 +64,7 @@ pub(crate) fn folders(folder: &str, plan: &Plan) -> Vec<String> {
     rungs.chain(plan.audio.iter().map(|audio| format!("{folder}/audio/{}", audio.name))).collect()
 }
 
+/// The source of the rates in manifests.
 #[derive(Clone, Copy)]
 pub(super) enum Rating {
     /// Maximum rates of the plan, for a growing stream.
@@ -106,8 +108,8 @@ impl Track {
         self.init_bytes = init.bytes.len() as u64;
     }
 
-    /// Adds a segment, and sets the previous one's duration to end where this one starts: with variable frame
-    /// durations, the end is not known earlier.
+    /// Adds a segment, and sets the duration of the previous segment so that it ends where this one starts.
+    /// With variable frame durations, that end is not known earlier.
     pub(super) fn add(&mut self, entry: &Entry) {
         if let Some(last) = self.timeline.segments.last_mut() {
             last.duration_ticks = entry.published.start_ticks.saturating_sub(last.start_ticks).max(1);
@@ -131,7 +133,10 @@ impl Track {
             Planned::Audio(_) => 0.0,
         };
         if gap.abs() > most {
-            return Err(PublishError::Resume(format!("{} continues {gap:.3} s late", self.folder)));
+            return Err(PublishError::Resume(format!(
+                "{} continues {gap:.3} s after its last segment",
+                self.folder
+            )));
         }
         Ok(())
     }
@@ -203,7 +208,7 @@ impl Track {
         matches!(&self.rendition, Planned::Video(rung) if rung.is_copied())
     }
 
-    /// The first interval with copied frames, if the rung has an encoded prefix.
+    /// The interval that follows the encoded prefix, if the rung has one.
     pub(super) fn prefix_until(&self) -> Option<i64> {
         match &self.rendition {
             Planned::Video(rung) => rung.encoded_prefix.as_ref().map(|encoded_prefix| encoded_prefix.until),

@@ -36,7 +36,8 @@ pub(super) struct Uploader<'a> {
     /// The init segment of an earlier attempt.
     pub(super) init: Option<Init>,
     pub(super) lockstep: &'a Lockstep,
-    /// The interval that follows the encoded prefix, if this attempt or an earlier one has one.
+    /// The interval that follows the encoded prefix, if the rung has one. An earlier attempt may have encoded
+    /// it.
     pub(super) prefix_until: Option<i64>,
     /// True for a copied rung, whose FFmpeg process must not run ahead of the others.
     pub(super) in_lockstep: bool,
@@ -57,7 +58,7 @@ impl Uploader<'_> {
         first_number: usize,
         events: mpsc::Sender<Event>,
     ) -> Result<(), PublishError> {
-        let broken = |error: CmafError| match error {
+        let invalid = |error: CmafError| match error {
             // The source does not match its sample index.
             CmafError::Splice(_) => PublishError::Mismatch(format!("{}: {error}", self.folder)),
             _ => PublishError::Output { rendition: self.folder.clone(), reason: error.to_string() },
@@ -70,7 +71,7 @@ impl Uploader<'_> {
             }
         };
         outputs
-            .map_err(broken)
+            .map_err(invalid)
             .map_ok(|output| self.upload(output))
             .try_buffered(if self.in_lockstep { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
             .try_for_each(|event| async {
@@ -90,14 +91,15 @@ impl Uploader<'_> {
                     self.put(file_names::INIT_NAME, init.bytes.clone()).await?;
                     return Ok(Event::Init { track: self.track, init });
                 };
-                // After the encoded prefix, the init segment lacks the prefix's parameter sets.
+                // If this attempt begins after the encoded prefix, its init segment lacks the parameter sets
+                // of the prefix.
                 let whole = match self.prefix_until {
                     Some(_) => init.with_parameter_sets_of(published).ok(),
                     None => Some(init),
                 };
                 let same = whole.filter(|init| init.bytes == published.bytes);
                 let init = same.ok_or_else(|| {
-                    PublishError::Resume(format!("{} has a different init segment now", self.folder))
+                    PublishError::Resume(format!("the init segment of {} differs", self.folder))
                 })?;
                 Ok(Event::Init { track: self.track, init })
             }

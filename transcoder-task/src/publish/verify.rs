@@ -22,14 +22,15 @@ use super::{
 
 /// Least share of the source's duration in the stream; less is an error.
 const LEAST_SHARE: f64 = 0.5;
-/// Missing seconds and share of the duration that cause a warning; containers round durations.
+/// A warning needs more missing seconds than the first value, and a larger missing share of the duration than
+/// the second, because containers round durations.
 const NOTABLE: (f64, f64) = (0.3, 0.02);
 /// Segments of two rungs may begin this much apart, because their clocks round.
 const SAME_INSTANT_SECONDS: f64 = 0.002;
 /// Renditions that are read back concurrently.
 const READ_AT_ONCE: usize = 4;
 
-/// Checks all segments by their boxes. Returns warnings for the report.
+/// Checks times, frame counts and keyframes of all segments. Returns warnings for the report.
 ///
 /// # Errors
 /// [`PublishError::Unusable`] if the stream has less than half of the source; [`PublishError::Mismatch`] if
@@ -91,13 +92,14 @@ fn pictures(
     Ok(warning)
 }
 
-/// Whether all frames are published. The duration does not tell, because FFmpeg shortens a long last frame.
+/// Returns true if the number of frames is known and no notable share of them is missing. The duration does
+/// not tell, because FFmpeg shortens a long last frame.
 fn has_its_frames(picture: &Picture, timeline: &Timeline) -> bool {
     let frames: usize = timeline.segments.iter().map(|segment| segment.samples).sum();
     picture.frames.is_some_and(|expected| frames as f64 >= expected as f64 * (1.0 - NOTABLE.1))
 }
 
-/// Whether a notable part of the video is missing.
+/// Returns true if a notable part of the video is missing.
 #[must_use]
 pub(crate) fn is_picture_short(plan: &Plan, tracks: &[Track]) -> bool {
     let first = tracks.iter().find(|track| matches!(track.rendition, Planned::Video(_)));
@@ -110,7 +112,7 @@ pub(crate) fn is_picture_short(plan: &Plan, tracks: &[Track]) -> bool {
 fn same_segments(first: &Timeline, other: &Timeline) -> Result<(), String> {
     if first.segments.len() != other.segments.len() {
         return Err(format!(
-            "has {} segments where the first has {}",
+            "has {} segments where the first rung has {}",
             other.segments.len(),
             first.segments.len()
         ));
@@ -119,7 +121,7 @@ fn same_segments(first: &Timeline, other: &Timeline) -> Result<(), String> {
         let (at, other_at) = (first.seconds(a.start_ticks), other.seconds(b.start_ticks));
         if (at - other_at).abs() > SAME_INSTANT_SECONDS || a.samples != b.samples {
             return Err(format!(
-                "segment {number} begins at {other_at:.3} s with {} frames where the first's begins at {at:.3} s \
+                "has segment {number} at {other_at:.3} s with {} frames where the first rung has it at {at:.3} s \
                  with {}",
                 b.samples, a.samples
             ));
@@ -163,7 +165,7 @@ fn missing(what: &str, timeline: &Timeline, expected_seconds: f64) -> Option<Str
     })
 }
 
-/// Reads the first and last segment of every rendition back from the store and probes them, to see that
+/// Reads the first and last segment of every rendition back from the store and probes them, to check that
 /// FFmpeg's output was stored unchanged. Returns results in the tracks' order.
 ///
 /// # Errors
@@ -219,8 +221,8 @@ async fn read_track_back(store: &Store, track: &Track) -> Result<Verified, Publi
         || (numbers.len() > 1 && !starts_with_keyframe(first))
     {
         return Err(wrong(format!(
-            "has {} frames in its first and last segment where {expected} were planned, each beginning with a \
-             keyframe",
+            "has {} frames in its first and last segment where {expected} were published, or one of the two does \
+             not begin with a keyframe",
             keyframes.len()
         )));
     }
@@ -374,7 +376,7 @@ mod tests {
         assert!(matches!(nothing, Err(PublishError::Unusable(_))));
     }
 
-    /// A rung of one segment of 25 frames as FFmpeg makes it, in a folder.
+    /// A store with a rung that has one segment of 25 frames from FFmpeg.
     async fn stored() -> (tempfile::TempDir, Store, Track) {
         let (folder, store) = folder_store();
         let file = ffmpeg(
