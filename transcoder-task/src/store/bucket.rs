@@ -18,7 +18,7 @@ use super::{
 pub(crate) struct Bucket {
     pub(crate) client: Client,
     pub(crate) name: BucketName,
-    /// The stream's stem, without a trailing slash; may be empty.
+    /// The first part of all keys, without a trailing slash; may be empty. A job uses the stem of its layout.
     pub(crate) prefix: String,
 }
 

@@ -11,7 +11,7 @@ use super::s3::S3Error;
 pub(crate) enum StoreError {
     #[error(transparent)]
     S3(#[from] S3Error),
-    #[error("cannot write {path}: {error}")]
+    #[error("cannot read or write {path}: {error}")]
     File { path: String, error: io::Error },
 }
 

@@ -16,7 +16,8 @@ fn file_error(path: &Path, error: io::Error) -> StoreError {
     StoreError::File { path: path.display().to_string(), error }
 }
 
-/// The path of a file until it is complete. Then it is renamed, so readers never see an incomplete file.
+/// The path of a file while it is incomplete. The complete file is renamed, so readers see only complete
+/// files.
 fn partial_path(file: &Path) -> PathBuf {
     file.with_added_extension("partial")
 }
@@ -41,7 +42,7 @@ pub(super) async fn put_stream<E: From<StoreError>>(
     let partial = partial_path(file);
     let written = write_and_rename(file, &partial, content).await;
     if written.is_err() {
-        // The next attempt overwrites a file that cannot be removed.
+        // If this partial file cannot be removed, the next attempt overwrites it.
         let _ = tokio::fs::remove_file(&partial).await;
     }
     written
@@ -86,7 +87,7 @@ pub(super) async fn tags(root: &Path, folder: &str) -> Result<HashMap<String, Ta
     read.await.unwrap_or_else(|panic| Err(StoreError::File { path: String::new(), error: panic.into() }))
 }
 
-/// Walks the folder without recursion and skips symbolic links.
+/// Hashes all files below the folder. Skips symbolic links, and uses no recursion.
 fn hash_files(root: &Path, folder: &str) -> Result<HashMap<String, Tag>, StoreError> {
     let mut tags = HashMap::new();
     let mut folders = vec![folder.to_owned()];

@@ -14,7 +14,7 @@ use super::{
     s3::{S3Error, WRITE},
 };
 
-/// Part size. Smaller objects are written by one request. S3 requires at least 5 MiB per part.
+/// Least part size. Smaller objects are written by one request. S3 requires at least 5 MiB per part.
 pub(super) const PART_BYTES: u64 = 16 << 20;
 /// S3's limit of parts per object. Objects over 156 GiB need larger parts.
 const MAX_PARTS: u64 = 10_000;
@@ -163,7 +163,7 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// Aborts the upload as far as possible. The caller reports the error that led here.
+    /// Aborts the upload, and only logs a failure: the caller reports the error that ended the upload.
     async fn abort(&self) {
         let aborted = self
             .bucket

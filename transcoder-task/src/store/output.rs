@@ -17,7 +17,8 @@ pub(crate) enum Store {
 }
 
 impl Store {
-    /// Writes an object atomically. [`Store::tags`] returns the same tag while this content is in place.
+    /// Writes an object atomically, and returns its tag. [`Store::tags`] returns the same tag as long as the
+    /// object keeps this content.
     ///
     /// # Errors
     /// S3 or the file system refuses, or S3 fails after all retries.
@@ -36,7 +37,7 @@ impl Store {
     /// Writes an object of `size` bytes atomically while its content arrives.
     ///
     /// # Errors
-    /// The content fails, or the store as in [`Store::put`].
+    /// The content ends with an error, or the store fails as in [`Store::put`].
     pub(crate) async fn put_stream<E: From<StoreError>>(
         &self,
         path: &str,

@@ -11,13 +11,13 @@ use vidstreamx_aws::Limits;
 use vidstreamx_job::{BucketName, Exit};
 
 const LIMITS: Limits = Limits {
-    // The largest request, a part of 16 MiB, needs 4.5 Mbit/s to stay below it; in the same Region it takes a
-    // second.
+    // The largest request, a part of 16 MiB, needs 4.5 Mbit/s to stay below this limit. In the same Region,
+    // the request takes a second.
     response: Duration::from_secs(30),
-    // To complete a multipart upload, S3 sends the response's beginning, then may need a minute to join the
-    // parts.
+    // When a multipart upload is completed, S3 sends the beginning of the response, and then may need a
+    // minute to join the parts.
     attempt: Duration::from_secs(120),
-    // Many uploads share a slow line.
+    // Long enough for many uploads that share a slow connection.
     stall: Duration::from_secs(20),
     attempts: 5,
 };
@@ -71,7 +71,8 @@ impl S3Error {
         };
         match (status, error.code()) {
             (_, Some("InvalidObjectState")) => Self::Archived { object },
-            // A KMS key of the object that is read is not accessible: other videos are not affected.
+            // The object's KMS key is not accessible. Other videos are not affected, so this is not treated
+            // as a wrong setting.
             (Some(403), _) if action == READ && detail.contains("kms:") => {
                 Self::Transient { action, object, detail }
             }

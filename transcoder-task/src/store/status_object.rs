@@ -20,7 +20,7 @@ pub(crate) struct StatusObject {
 
 impl StatusObject {
     /// Writes the object without retries: the next write replaces a failed one. The client has one retry
-    /// budget for all calls, and that budget belongs to the stream.
+    /// budget for all calls, and that budget is reserved for the stream's objects.
     ///
     /// # Errors
     /// Every failure of the single attempt.

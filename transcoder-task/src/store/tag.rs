@@ -12,7 +12,8 @@ use vidstreamx_job::hex_prefix;
 /// Bytes read at a time for a file's hash.
 const HASH_BUFFER: usize = 64 << 10;
 
-/// Distinguishes an object's content from all others at its path: the ETag in S3, a hash of a file.
+/// Distinguishes an object's content from any other content at its path: the ETag in S3, a hash in a local
+/// folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Tag(String);

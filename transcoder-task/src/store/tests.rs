@@ -111,9 +111,9 @@ async fn a_failed_part_or_content_or_completion_aborts_the_upload() {
     let [.., completions, aborts] = rules.map(|rule| rule.num_calls());
     assert_eq!((completions, aborts), (0, 1));
 
-    let no_end = mock!(Client::complete_multipart_upload)
+    let no_completion = mock!(Client::complete_multipart_upload)
         .then_error(move || CompleteMultipartUploadError::generic(denied()));
-    let rules = [created(), part(1, "ab"), part(2, "cd"), part(3, "e"), no_end, aborted()];
+    let rules = [created(), part(1, "ab"), part(2, "cd"), part(3, "e"), no_completion, aborted()];
     let error = put_in_parts(&rules.each_ref(), false).await.unwrap_err();
     assert_eq!(error.to_string(), expected);
     assert_eq!(rules[5].num_calls(), 1);
@@ -142,18 +142,18 @@ async fn a_status_object_is_written_without_retries() {
         let after_two = mock!(Client::put_object).sequence().http_status(503, None).times(2);
         after_two.output(|| PutObjectOutput::builder().build()).build()
     };
-    let others = busy();
-    let store = bucket(&[&others]);
+    let retried = busy();
+    let store = bucket(&[&retried]);
     store.put("job.json", CachePolicy::Replaceable(JSON), Bytes::new()).await.unwrap();
-    assert_eq!(others.num_calls(), 3);
+    assert_eq!(retried.num_calls(), 3);
 
-    let rule = busy();
-    let Bucket { client, name: bucket, .. } = in_bucket(&[&rule]);
+    let single = busy();
+    let Bucket { client, name: bucket, .. } = in_bucket(&[&single]);
     let status = StatusObject { client, bucket, key: ".vidstreamx/progress/1.json".into() };
     let error = status.put(Bytes::new()).await.unwrap_err();
     let expected = "cannot write s3://streams/.vidstreamx/progress/1.json: ";
     assert!(error.to_string().starts_with(expected), "{error}");
-    assert_eq!(rule.num_calls(), 1);
+    assert_eq!(single.num_calls(), 1);
 }
 
 #[tokio::test]
