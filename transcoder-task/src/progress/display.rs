@@ -11,7 +11,7 @@ use super::state::{ProgressState, State};
 /// Time between log lines.
 const LOG_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Displays the progress until it is dropped: a bar on a terminal, log lines otherwise.
+/// Displays the progress until the future is dropped: a bar on a terminal, log lines otherwise.
 pub(crate) async fn show(progress_state: &ProgressState) -> Infallible {
     let mut states = progress_state.subscribe();
     let mut display = Display::default();

@@ -12,8 +12,8 @@ use crate::process::FfmpegError;
 
 use super::state::ProgressState;
 
-/// FFmpeg reports about once per second. A hanging decoder, or an output that is not read, stops the reports.
-/// Uploads have much shorter limits of their own.
+/// Time without progress after which FFmpeg counts as stalled: its decoder hangs, or an output is not read.
+/// FFmpeg reports about once per second, and uploads have much shorter limits of their own.
 pub(crate) const STALL_LIMIT: Duration = Duration::from_secs(600);
 
 /// Reads FFmpeg's reports until the pipe ends.
@@ -54,7 +54,7 @@ impl FfmpegProgress {
     /// Parses one `key=value` line. Returns whether it completes a report.
     pub(super) fn read(&mut self, line: &str) -> bool {
         match line.split_once('=').map(|(key, value)| (key.trim(), value.trim())) {
-            // "N/A" before the first frame.
+            // The value is "N/A" before the first frame.
             Some(("out_time_us", value)) => {
                 if let Ok(microseconds) = value.parse::<i64>() {
                     self.seconds = microseconds.max(0) as f64 / 1e6;

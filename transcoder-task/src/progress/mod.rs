@@ -1,5 +1,4 @@
-//! The progress of the task: a bar or log lines for people, and a small object beside the job's record for
-//! programs.
+//! The progress of the task: a bar or log lines for people, and the status object in S3 for programs.
 //!
 //! The work reports to the [`state`], which neither waits nor fails. [`ffmpeg_progress`] reads FFmpeg's own
 //! progress into it. [`display`] shows it to people, and [`status_writer`] writes it to S3, each at its own

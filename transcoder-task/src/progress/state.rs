@@ -14,7 +14,7 @@ const ENCODING: f64 = 0.98;
 const ENCODING_BEFORE_FILES: f64 = 0.95;
 /// Time before the speed of a stage is meaningful, because FFmpeg starts slowly.
 const MIN_OBSERVATION: Duration = Duration::from_secs(3);
-/// Only a complete stream has a share of 1.
+/// Largest share of an unfinished stream. Only a complete one has a share of 1.
 const MAX_SHARE_BEFORE_END: f64 = 0.999;
 
 /// The state of the work, shared with its observers.
@@ -26,7 +26,7 @@ impl ProgressState {
         self.0.subscribe()
     }
 
-    /// The plan is complete. `files` is true if MP4 files are published.
+    /// Sets the duration and the rungs of the plan. `files` is true if MP4 files are published.
     pub(crate) fn planned<'a>(
         &self,
         duration_seconds: f64,
@@ -46,8 +46,8 @@ impl ProgressState {
         self.0.send_modify(|state| state.begin(stage, now));
     }
 
-    /// Encoding resumes at `at_seconds` of the source. `segments` are the numbers of segments per rung that
-    /// earlier attempts have published.
+    /// Reports that encoding resumes at `at_seconds` of the source. `segments` holds, for each rung, the
+    /// number of segments that earlier attempts have published.
     pub(crate) fn resumed(&self, at_seconds: f64, segments: impl Iterator<Item = usize>) {
         self.0.send_modify(|state| {
             state.from_seconds = at_seconds.clamp(0.0, state.duration_seconds);
@@ -70,7 +70,7 @@ impl ProgressState {
         });
     }
 
-    /// A segment is published. Renditions are numbered in the plan's order, rungs first.
+    /// Counts a published segment. Renditions are numbered in the plan's order, rungs first.
     pub(crate) fn published(&self, rendition: usize) {
         self.0.send_modify(|state| {
             if let Some(rung) = state.rungs.get_mut(rendition) {
@@ -79,7 +79,7 @@ impl ProgressState {
         });
     }
 
-    /// Reports the completed fraction of a stage without FFmpeg, from 0 to 1.
+    /// Reports the completed fraction (0 to 1) of a stage that has no FFmpeg process.
     pub(crate) fn reached(&self, fraction: f64) {
         self.0.send_modify(|state| state.share.reach(fraction));
     }
@@ -93,7 +93,7 @@ impl ProgressState {
 /// The content of [`ProgressState`]. Its size depends only on the number of rungs.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
-    /// Absent before the plan.
+    /// Absent before the first stage.
     pub(super) stage: Option<Stage>,
     pub(super) share: Share,
     /// Share of encoding in the remaining work.
@@ -129,7 +129,8 @@ impl State {
         self.stage.is_some_and(Stage::is_end)
     }
 
-    /// Estimated remaining time. The speed of measuring loudness does not predict the speed of encoding.
+    /// Estimated remaining time. Absent while loudness is measured, because the speed of the measurement does
+    /// not predict the speed of encoding.
     #[must_use]
     pub(super) fn left(&self, now: Instant) -> Option<Duration> {
         match self.stage? {
@@ -187,7 +188,8 @@ impl Share {
         self.since = now;
     }
 
-    /// Skips the fraction of the stage that an earlier attempt did, so that it does not count for the speed.
+    /// Skips the fraction of the stage that an earlier attempt has done, so that the estimate of the
+    /// remaining time ignores it.
     fn skip(&mut self, fraction: f64) {
         self.reach(fraction);
         self.from = self.done;
@@ -214,7 +216,7 @@ impl Share {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// Returns true if the stage has moved.
+    /// Returns true if the share has grown in the current stage.
     #[must_use]
     pub(super) fn has_moved(&self) -> bool {
         self.done > self.from

@@ -1,4 +1,4 @@
-//! Progress for programs, as an object in S3.
+//! Progress for programs, in the status object in S3.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// Time limit of a write, and of the wait for the last one.
 pub(super) const WRITE_LIMIT: Duration = Duration::from_secs(3);
 
-/// Identification of the task in the object.
+/// Properties that identify the task in the status object.
 #[derive(Debug)]
 pub(super) struct Task {
     pub(super) job_id: JobId,
@@ -33,7 +33,7 @@ pub(super) struct Task {
 pub(crate) struct Writer(pub(super) JoinHandle<()>);
 
 impl Writer {
-    /// Starts the writer. Its first write happens when the plan is complete.
+    /// Starts the writer. Its first write happens when the first stage begins.
     pub(crate) fn start(
         progress_state: &ProgressState,
         job_id: JobId,
@@ -81,7 +81,7 @@ pub(super) async fn write_regularly<F>(
                 tracing::warn!("the task continues without progress reports: {error}");
                 return;
             }
-            Ok(Err(error)) => tracing::debug!("progress: {error}"),
+            Ok(Err(error)) => tracing::debug!("progress was not written: {error}"),
             Err(_) => tracing::debug!("progress was not written within {} s", WRITE_LIMIT.as_secs()),
         }
         if is_end {

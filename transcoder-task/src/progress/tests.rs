@@ -54,11 +54,11 @@ proptest! {
         let progress_state = ProgressState::default();
         progress_state.planned(duration, [].into_iter(), files);
         let mut before = 0.0;
-        for (stage, places) in steps {
+        for (stage, positions) in steps {
             progress_state.begin(STAGES[stage]);
-            for place in places {
-                at(&progress_state, place, place);
-                progress_state.reached(place);
+            for position in positions {
+                at(&progress_state, position, position);
+                progress_state.reached(position);
                 let progress = now(&progress_state);
                 prop_assert!(before <= progress.share && progress.share < 1.0, "{before} {progress:?}");
                 prop_assert!((0.0..=duration).contains(&progress.done_seconds), "{progress:?}");
@@ -126,9 +126,9 @@ async fn written(put: impl AsyncFn() -> Result<(), S3Error>) -> (Vec<(u128, Prog
         for second in 0..62 {
             at(&progress_state, f64::from(second), 1.0);
             progress_state.published(usize::try_from(second).unwrap() % 2);
-            let told = Instant::now();
+            let reported = Instant::now();
             tokio::time::sleep(Duration::from_secs(1)).await;
-            assert_eq!(told.elapsed(), Duration::from_secs(1), "the work must not wait");
+            assert_eq!(reported.elapsed(), Duration::from_secs(1), "the work must not wait for a write");
         }
         progress_state.end(Exit::Done);
     };
@@ -144,10 +144,10 @@ impl Drop for Guard<'_> {
     }
 }
 
-fn every_five_seconds_and_at_the_end(writes: &[(u128, Progress)]) {
+fn assert_every_five_seconds_and_at_the_end(writes: &[(u128, Progress)]) {
     let times: Vec<_> = writes.iter().map(|(time, _)| *time).collect();
     let last = times.last().copied().unwrap();
-    assert_eq!(times[0], 500, "no write before the plan");
+    assert_eq!(times[0], 500, "no write before the first stage");
     assert!(times[..13].windows(2).all(|pair| pair[1] - pair[0] == 5000), "{times:?}");
     assert!((62_500..=63_500).contains(&last), "{times:?}");
     assert_eq!(times.len(), 14, "{times:?}");
@@ -157,7 +157,7 @@ fn every_five_seconds_and_at_the_end(writes: &[(u128, Progress)]) {
 #[tokio::test(start_paused = true)]
 async fn the_state_is_written_every_five_seconds_and_at_the_end() {
     let (writes, at_once) = written(async || Ok(())).await;
-    every_five_seconds_and_at_the_end(&writes);
+    assert_every_five_seconds_and_at_the_end(&writes);
     assert_eq!(at_once, 1);
     let (_, second) = &writes[1];
     assert_eq!((second.stage, second.done_seconds, second.share), (Stage::Encoding, 5.0, 0.049));
@@ -166,32 +166,32 @@ async fn the_state_is_written_every_five_seconds_and_at_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failing_or_silent_store_gets_no_more_writes() {
-    let trouble = || S3Error::Transient { action: "write", object: "o".into(), detail: "500".into() };
-    let (writes, at_once) = written(async || Err(trouble())).await;
-    every_five_seconds_and_at_the_end(&writes);
+async fn a_failing_or_silent_store_gets_as_many_writes_as_a_working_one() {
+    let transient = || S3Error::Transient { action: "write", object: "o".into(), detail: "500".into() };
+    let (writes, at_once) = written(async || Err(transient())).await;
+    assert_every_five_seconds_and_at_the_end(&writes);
     assert_eq!(at_once, 1);
     let (writes, at_once) = written(async || pending().await).await;
-    every_five_seconds_and_at_the_end(&writes);
+    assert_every_five_seconds_and_at_the_end(&writes);
     assert_eq!(at_once, 1);
-    // A late response.
+    // The response comes just before the time limit.
     let (writes, at_once) = written(async || {
         tokio::time::sleep(Duration::from_millis(2900)).await;
         Ok(())
     })
     .await;
-    every_five_seconds_and_at_the_end(&writes);
+    assert_every_five_seconds_and_at_the_end(&writes);
     assert_eq!(at_once, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_ends_the_writes() {
+async fn no_write_follows_a_refused_one() {
     let refused = || S3Error::Refused { action: "write", object: "o".into(), detail: "no".into() };
     assert_eq!(written(async || Err(refused())).await.0.len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_end_before_the_plan_is_written_once() {
+async fn an_end_before_the_first_stage_is_written_once() {
     let progress_state = ProgressState::default();
     let (writes, task) = (RefCell::new(Vec::new()), task());
     let put = async |json: Bytes| {
