@@ -1,4 +1,4 @@
-//! The program on the command line: real files and FFmpeg. Every output is probed and decoded.
+//! Tests of the program on the command line, with the real FFmpeg. They probe and decode the published files.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -163,8 +163,9 @@ fn assert_same_times(rung: &Path, file: &Path) {
         let times: Vec<f64> = times.iter().map(|time| time.parse().unwrap()).collect();
         times.iter().map(|time| time - times[0]).collect()
     };
-    // The times of each segment begin at its first frame, because our composition offsets are negative, and
-    // FFmpeg before 6 adds all earlier ones to the times of a fragment.
+    // Each segment is probed alone, and its times are counted from its first frame. In a whole playlist,
+    // FFmpeg before 6 would add the negative composition offsets of all earlier fragments to the times of a
+    // fragment.
     let (mut ours, mut start) = (Vec::new(), 0.0);
     let playlist = fs::read_to_string(rung.join("index.m3u8")).unwrap();
     for (length, name) in playlist.lines().zip(playlist.lines().skip(1)) {
@@ -241,14 +242,14 @@ fn a_source_that_fits_a_rung_is_copied() {
 }
 
 #[test]
-fn long_gops_are_playable_before_the_first_one_is_encoded() {
+fn a_stream_with_long_gops_is_playable_before_the_first_gop_is_encoded() {
     let folder = tempfile::tempdir().unwrap();
     let file = clip(&folder, &format!("{COPYABLE} -t 12"));
     let run = Run::with_profile(SLOW_RUNG, &file).complete();
     assert_eq!(run.renditions("video")[0]["copied"], true);
     let line = run.log.lines().find(|line| line.contains("playable_seconds=")).unwrap();
     let playable: jiff::Timestamp = line.split_whitespace().next().unwrap().parse().unwrap();
-    // The last segments within the first GOP.
+    // The last segment of each rendition within the first GOP.
     for last in ["video/360p/seg-00005.m4s", "video/240p/seg-00005.m4s", "audio/und/seg-00005.m4s"] {
         assert!(SystemTime::from(playable) < run.published(last), "{last}");
     }
@@ -256,7 +257,8 @@ fn long_gops_are_playable_before_the_first_one_is_encoded() {
 
 #[test]
 fn an_encoded_prefix_does_not_delay_copied_segments() {
-    // Audio that ends early or begins late is filled with silence late, when its length is known.
+    // FFmpeg fills audio that ends early or begins late with silence. It does so late, when it knows the
+    // length.
     for audio in ["sine=duration=40", "sine=duration=1", "aevalsrc=0:duration=15,asetpts=PTS+20/TB"] {
         let folder = tempfile::tempdir().unwrap();
         let encoders = "-c:v libx264 -preset ultrafast -pix_fmt yuv420p -crf 40 -c:a aac -ac 2 -b:a 96k";
@@ -265,7 +267,7 @@ fn an_encoded_prefix_does_not_delay_copied_segments() {
             Run::with_profile(SLOW_RUNG, &clip(&folder, &format!("{video} -f lavfi -i {audio} {encoders}")))
                 .complete();
         assert_eq!(run.renditions("video")[0]["copied"], true);
-        // The first copied segment, from 10 s, and the slow rung's last one.
+        // The first copied segment, which begins at 10 s, and the last segment of the slow rung.
         let (copied, last) = ("video/360p/seg-00006.m4s", "video/240p/seg-00008.m4s");
         assert!(run.published(copied) < run.published(last), "{audio}");
     }
@@ -485,7 +487,7 @@ fn invalid_settings_exit_with_78_and_name_the_setting() {
         (vec!["--input", "s3:///x", "--output", "out"], "is not a bucket name"),
         (vec!["--input", "a.mp4", "--output", "out", "--profile", "/no/profile.toml"], "/no/profile.toml"),
         (vec!["--input", nowhere.to_str().unwrap(), "--output", "out"], "/no/such/video.mp4"),
-        // The profile is checked first, so the missing object is not noticed.
+        // The task checks the profile before it looks for the object, which does not exist.
         (
             vec!["--input", "s3://none/none.mp4", "--output", "out", "--profile", wrong.to_str().unwrap()],
             "rung[0].crf is 99, expected 0 to 51",
@@ -509,9 +511,9 @@ fn termination_stops_ffmpeg_and_exits_with_143() {
     let mut child = transcoder().arg("--input").arg(&long).arg("--output").arg(&output).spawn().unwrap();
     let started = Instant::now();
     let inner = |folder: &Path| fs::read_dir(folder).ok()?.next()?.ok().map(|entry| entry.path());
-    let own = loop {
+    let job_folder = loop {
         assert!(started.elapsed() < Duration::from_secs(60), "FFmpeg does not start");
-        // FFmpeg has written the init segment.
+        // Wait until FFmpeg has written the init segment.
         let job = inner(&output);
         match job.as_deref().and_then(inner) {
             Some(stream) if stream.join("video/1080p/init.mp4").exists() => break job.unwrap(),
@@ -522,12 +524,12 @@ fn termination_stops_ffmpeg_and_exits_with_143() {
     execute("kill", ["-TERM", &child.id().to_string()]);
     assert_eq!(child.wait().unwrap().code(), Some(143));
     assert!(signalled.elapsed() < Duration::from_secs(20));
-    assert!(!own.join("job.json").exists(), "an interrupted job has no report");
+    assert!(!job_folder.join("job.json").exists(), "an interrupted job has no report");
     let is_running = || {
         let all = stdout("ps", ["-eo", "args"]);
         all.lines().any(|line| line.starts_with("ffmpeg") && line.contains(long.to_str().unwrap()))
     };
-    // The system takes a moment to end the killed process.
+    // The system takes a moment to end a killed process.
     while is_running() {
         assert!(signalled.elapsed() < Duration::from_secs(20), "FFmpeg still runs");
         std::thread::sleep(Duration::from_millis(20));

@@ -1,5 +1,5 @@
-//! Faults of S3. The program publishes the same stream as without faults, or exits with the code of the
-//! reason. Published segments never have a gap.
+//! Tests with faults of S3. The program must publish the same stream as without faults, or exit with the code
+//! for the reason. Published segments must never have a gap.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -104,8 +104,8 @@ impl Run {
 /// A run without faults.
 struct Undisturbed {
     source: Bytes,
-    /// Number of one of the last reads of the source, when FFmpeg has begun. The number of all reads depends
-    /// on the program that reads first.
+    /// The number of a late read of the source, when FFmpeg has begun. It is counted back from the last read,
+    /// because the number of earlier reads depends on which program reads first.
     late_read: usize,
     stream: BTreeMap<String, Bytes>,
 }
@@ -113,7 +113,7 @@ struct Undisturbed {
 fn undisturbed() -> &'static Undisturbed {
     static RUN: OnceLock<Undisturbed> = OnceLock::new();
     RUN.get_or_init(|| {
-        // A thread of its own, because each test runs in a runtime already.
+        // This needs a thread of its own, because each test already runs in a runtime.
         let runtime = || tokio::runtime::Runtime::new().unwrap();
         std::thread::spawn(move || runtime().block_on(run_undisturbed())).join().unwrap()
     })
@@ -142,7 +142,8 @@ fn assert_every_frame(stream: &BTreeMap<String, Bytes>) {
     for name in media {
         let text = std::str::from_utf8(&stream[name]).unwrap();
         let is_video = name.contains("/video/");
-        // Audio fragments have a quarter of a second, as much as the first two video segments together.
+        // An audio fragment lasts 0.25 s, as long as the first two video segments together. So audio has one
+        // segment less.
         let segments = if is_video { 8 } else { 7 };
         assert!(text.contains("#EXT-X-ENDLIST") && text.matches("\nseg-").count() == segments, "{text}");
         if is_video {
@@ -203,7 +204,7 @@ async fn the_fake_s3_lists_deletes_and_assembles_uploads() {
 }
 
 #[tokio::test]
-async fn refused_reads_are_retried() {
+async fn failed_reads_are_retried() {
     for fault in [Fault::InternalError, Fault::SlowDown] {
         let first = fail(Operation::Head, "clip.mp4", fault.clone());
         let run = run_with([first, fail(Operation::Get, "clip.mp4", fault).from(1).times(5)]).await;
@@ -214,7 +215,7 @@ async fn refused_reads_are_retried() {
 #[tokio::test]
 async fn broken_bodies_are_continued() {
     let faults = [Fault::Reset, Fault::Truncated, Fault::Half, Fault::WrongRange];
-    // Each fault occurs in the header, at its end, at the start of the media and later.
+    // Each fault occurs in the file's header, at the end of the header, at the start of the media, and later.
     let plans =
         (0..16).map(|number| fail(Operation::Get, "clip.mp4", faults[number % 4].clone()).from(2 * number));
     let run = run_with(plans).await;
@@ -233,7 +234,7 @@ async fn a_source_replaced_between_reads_is_obsolete() {
 }
 
 #[tokio::test]
-async fn refused_writes_are_retried() {
+async fn failed_writes_are_retried() {
     let run = run_with([
         fail(Operation::Put, "180p/seg-00001", Fault::SlowDown).times(3),
         fail(Operation::Put, "120p/init.mp4", Fault::InternalError).times(2),
@@ -262,7 +263,7 @@ async fn writes_on_broken_connections_are_retried() {
 
 /// The runs are concurrent, because each takes half a minute.
 #[tokio::test]
-async fn stalled_requests_are_retried_and_endless_refusals_are_transient() {
+async fn stalled_requests_are_retried_and_endless_failures_are_transient() {
     let read = run_with([fail(Operation::Get, "clip.mp4", Fault::Stall).from(3)]);
     let write = run_with([
         fail(Operation::Put, "180p/seg-00003", Fault::Stall),
@@ -289,16 +290,16 @@ async fn an_unwritable_segment_is_a_transient_error() {
 
 #[tokio::test]
 async fn the_next_run_resumes_after_a_transient_error() {
-    // One fault for each try of one run.
+    // The first run uses up all faults, because it makes five tries.
     let run = run_with([fail(Operation::Put, "180p/seg-00005", Fault::SlowDown).times(5)]).await;
     run.assert_failed(75, "180p/seg-00005.m4s: SlowDown: as planned");
-    let left = run.stream();
+    let interrupted = run.stream();
     let run = Run::on(run.s3).await;
     assert_eq!(run.code, Some(0), "{}", run.log);
     assert!(run.log.contains("resuming after an earlier attempt"), "{}", run.log);
     let stream = run.stream();
     assert_every_frame(&stream);
-    for (name, segment) in left.iter().filter(|(name, _)| name.ends_with("seg-00000.m4s")) {
+    for (name, segment) in interrupted.iter().filter(|(name, _)| name.ends_with("seg-00000.m4s")) {
         assert!(stream[name] == *segment, "{name} differs");
     }
     assert!(!stream.keys().any(|name| name.contains("/checkpoint/")), "{:?}", stream.keys());

@@ -1,4 +1,4 @@
-//! The progress object of a job: the program as the consumer starts it, against a fake S3.
+//! Tests of a job's status object. They run the program as the consumer starts it, against a fake S3.
 
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
@@ -17,7 +17,7 @@ use fake_s3::{
 
 const CLIP: &str = "-f lavfi -i testsrc2=size=640x360:rate=25:duration=6 \
     -f lavfi -i sine=sample_rate=44100:duration=6 -c:v libx264 -preset ultrafast -pix_fmt yuv420p -c:a aac";
-/// A part of the key of every progress object.
+/// A part of the key of every status object.
 const PROGRESS: &str = "/.vidstreamx/progress/";
 
 /// A finished run.
@@ -57,7 +57,7 @@ impl Run {
         self.s3.objects("streams/")[key].clone()
     }
 
-    /// All progress that the program sent, in order.
+    /// All versions of the status object that the program sent, in order.
     fn progress(&self) -> Vec<Progress> {
         let writes = self.s3.writes(PROGRESS);
         writes.iter().map(|write| Progress::parse(&write.content).unwrap()).collect()

@@ -1,4 +1,4 @@
-//! Kills attempts and resumes their output. The stream must have every frame once, and audio without a gap.
+//! Kills attempts and resumes their output. The stream must have every frame once, and audio without gaps.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,7 +27,7 @@ const VIDEO: &str = "geq=lum='if(mod(floor(N/pow(2,X)),2),235,16)':cb=128:cr=128
                      scale=640:480:flags=neighbor,noise=alls=12:allf=t";
 /// The tone rises, so that every moment sounds different.
 const AUDIO: &str = "aevalsrc='0.4*sin(2*PI*(200*t+8*t*t))':sample_rate=44100";
-/// Small rungs and short segments, slow enough to be killed.
+/// Small rungs with short segments. Encoding is slow enough for a kill before its end.
 const PROFILE: &str = "segment_seconds = 1.0\nformats = [\"hls\", \"dash\", \"mp4\"]\n\
     [[rung]]\nsize = 480\ncrf = 23\nmax_kbps = 3000\npreset = \"medium\"\n\
     [[rung]]\nsize = 240\ncrf = 23\nmax_kbps = 600\npreset = \"slower\"\n";
@@ -39,7 +39,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// A source of 400 frames, 25 a second.
+    /// A source of 400 frames, at 25 frames per second.
     fn new(encoders: &str) -> Self {
         Self::of(25.0, encoders, PROFILE)
     }
@@ -234,7 +234,7 @@ fn random() -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Kills attempts at random moments, then lets one finish.
+/// Kills or terminates attempts at random moments, then lets one finish.
 fn disturbed(fixture: &Fixture, random: &mut fastrand::Rng, times: usize) -> Output {
     let output = fixture.output("disturbed");
     for _ in 0..times {
@@ -243,7 +243,7 @@ fn disturbed(fixture: &Fixture, random: &mut fastrand::Rng, times: usize) -> Out
             assert_eq!(task.child.wait().unwrap().code(), Some(0), "{}", task.log());
             return output;
         }
-        // At any moment between two segments.
+        // Stop the attempt at any moment between two segments.
         thread::sleep(Duration::from_millis(random.u64(..500)));
         if random.bool() {
             task.signal(Signal::KILL);
@@ -296,7 +296,7 @@ fn assert_complete_after_kills(fixture: &Fixture) {
     let output = disturbed(fixture, &mut random(), 6);
     let log = fs::read_to_string(output.folder.join("log")).unwrap();
     eprintln!("{log}");
-    assert!(!log.contains("restarting from the beginning of the source"), "the output does not fit");
+    assert!(!log.contains("restarting from the beginning of the source"), "an attempt could not resume");
     assert_same(&output, &undisturbed);
     assert_eq!(output.folders().len(), 1);
 }
@@ -400,8 +400,8 @@ fn output_that_was_damaged_between_attempts_is_encoded_again() {
     assert_eq!(output.folders().len(), 1);
     assert_same(&output, &undisturbed);
 
-    // The init segment is from another FFmpeg version. The segments keep their addresses, because viewers may
-    // use them.
+    // The init segment is as if from another FFmpeg version, so the next attempt publishes into another
+    // folder. The segments in the first folder stay, because viewers may use them.
     let output = fixture.output("of_another_version");
     interrupt(&fixture, &output);
     let init = interrupted_folder(&output).join("video/480p/init.mp4");

@@ -8,7 +8,7 @@ use crate::cases::Cases;
 #[derive(Clone)]
 pub(crate) struct Mp4Box {
     pub kind: BoxType,
-    /// The body, or the fields in front of the children.
+    /// The body; for a box with children, only the fields in front of them.
     pub content: Vec<u8>,
     pub children: Vec<Self>,
 }
@@ -76,7 +76,7 @@ pub(crate) fn clip(cases: &Cases) -> Vec<u8> {
     cases.generate(&format!("{VIDEO} -f lavfi -i sine=duration=2 {X264} -c:a aac"), "mp4")
 }
 
-/// Deterministic numbers below an end.
+/// A deterministic generator of numbers below its argument.
 pub(crate) fn random(seed: u64) -> impl FnMut(usize) -> usize {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     move |below| {
@@ -93,7 +93,7 @@ pub(crate) fn range_of(bytes: &[u8], kind: &[u8; 4]) -> (usize, usize) {
     (at + 4, at - 4 + u32::from_be_bytes(bytes[at - 4..at].try_into().unwrap()) as usize)
 }
 
-/// Flips `count` bits between two fractions of a box.
+/// Flips `count` bits of a box, between two positions that are fractions of its body.
 pub(crate) fn flipped(
     clip: &[u8],
     kind: &[u8; 4],

@@ -12,11 +12,11 @@ use serde_json::Value;
 
 use crate::common::{generate, transcoder};
 
-/// Limit for a file. Alone, each takes one or two seconds; the tests run at the same time.
+/// Time limit for a file. A file takes one or two seconds if it runs alone, but the tests run concurrently.
 pub(crate) const MAX_SECONDS: f64 = 30.0;
-/// Limit for the task and FFmpeg together.
+/// Memory limit for the task and FFmpeg together.
 const MAX_MEGABYTES: u64 = 1024;
-/// Terms that a reason must not contain.
+/// Terms that a reason or a warning must not contain.
 const JARGON: [&str; 9] =
     ["FFmpeg", "ffprobe", "codec", "moov", "atom", " box", "demux", "Invalid data", "0x"];
 
@@ -41,7 +41,7 @@ pub(crate) struct Case {
     pub max_seconds: f64,
 }
 
-/// Files in a folder of their own.
+/// The cases of a test, with their files in one temporary folder.
 pub(crate) struct Cases {
     pub folder: tempfile::TempDir,
     pub all: Vec<Case>,
@@ -121,7 +121,7 @@ impl Run {
             if started.elapsed() > Duration::from_secs(90) {
                 task.kill().unwrap();
             }
-            // The kernel keeps the peaks, so the interval only has to catch every process.
+            // The kernel keeps each process's peak, so this only has to see every process once.
             std::thread::sleep(Duration::from_millis(5));
         };
         let report = std::fs::read(output.join("job.json")).unwrap_or_default();

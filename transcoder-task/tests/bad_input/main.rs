@@ -1,4 +1,4 @@
-//! Hostile, damaged and foreign files. The program ends within its limits of time and memory, and gives a
+//! Hostile, damaged and foreign files. The program must end within limits of time and memory, and must give a
 //! reason without technical terms. `--nocapture` prints a table.
 //!
 //! [`cases`] runs the program on files; [`boxes`] changes MP4 files.

@@ -44,7 +44,7 @@ fn references_to_other_files_and_hosts_are_not_followed() {
             cases.add(&format!("{name} to {}", &target[..7]), text, Rejected("not a"));
         }
     }
-    // A QuickTime track may refer to another file. Without it the file has no samples.
+    // A QuickTime track may refer to samples in another file. This file has no samples of its own.
     let elsewhere = |entry: Mp4Box| {
         let mut boxes = Mp4Box::parse(&clip);
         boxes.retain(|one| &one.kind != b"mdat");

@@ -36,7 +36,7 @@ pub(crate) enum Fault {
     Replaced(Bytes),
 }
 
-/// A fault of some calls of an operation.
+/// A fault for some calls of one operation.
 #[derive(Debug, Clone)]
 pub(crate) struct FaultPlan {
     operation: Operation,
@@ -47,30 +47,30 @@ pub(crate) struct FaultPlan {
     seen: usize,
 }
 
-/// Plans a fault of the operation's first call whose key contains `key`.
+/// Plans a fault for the first call of the operation whose key contains `key`.
 pub(crate) fn fail(operation: Operation, key: &'static str, fault: Fault) -> FaultPlan {
     FaultPlan { operation, key, first: 0, count: 1, fault, seen: 0 }
 }
 
 impl FaultPlan {
-    /// Begins with this call, counted from 0.
+    /// The first call that gets the fault, counted from 0.
     pub(crate) fn from(mut self, first: usize) -> Self {
         self.first = first;
         self
     }
 
-    /// Applies to this many calls in a row.
+    /// The number of consecutive calls that get the fault.
     pub(crate) fn times(mut self, count: usize) -> Self {
         self.count = count;
         self
     }
 
-    /// Applies to all calls.
+    /// Gives the fault to all calls from the first one on.
     pub(crate) fn always(self) -> Self {
         self.times(usize::MAX)
     }
 
-    /// Counts the call, and returns its fault.
+    /// Counts the call, and returns its fault, if it gets one.
     pub(super) fn fault(&mut self, call: &Call) -> Option<Fault> {
         if self.operation != call.operation || !call.key.contains(self.key) {
             return None;

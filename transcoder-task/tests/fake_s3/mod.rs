@@ -1,7 +1,7 @@
 //! S3 in memory behind an HTTP server of its own, with planned faults.
 //!
-//! [`object_store`] has the semantics of S3, [`faults`] the failing calls and bodies. It takes path-style
-//! addresses, has no versions, and does not check signatures and checksums.
+//! [`object_store`] has the semantics of S3, [`faults`] the failing calls and bodies. The server accepts only
+//! path-style addresses, has no versions, and does not check signatures and checksums.
 
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -61,7 +61,7 @@ pub(crate) struct Call {
     pub range: Option<(usize, usize)>,
 }
 
-/// A received object, even if its write fails.
+/// The object in a received [`Operation::Put`] call, even if the call fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Write {
     /// `bucket/key`.
@@ -135,7 +135,7 @@ impl FakeS3 {
         self.state().writes.iter().filter(|write| write.key.contains(key)).cloned().collect()
     }
 
-    /// Bytes of responses.
+    /// Total bytes of all response bodies.
     pub(crate) fn bytes_sent(&self) -> u64 {
         self.state().bytes_sent
     }
@@ -166,7 +166,7 @@ impl FakeS3 {
 async fn serve(listener: TcpListener, state: Arc<Mutex<State>>) {
     while let Ok((connection, _)) = listener.accept().await {
         connection.set_nodelay(true).unwrap();
-        // A second handle of the socket can reset the connection.
+        // Faults need a second handle of the socket, to reset the connection.
         let connection = connection.into_std().unwrap();
         let handle = Arc::new(TcpStream::from_std(connection.try_clone().unwrap()).unwrap());
         let connection = TcpStream::from_std(connection).unwrap();
@@ -216,7 +216,7 @@ async fn respond(
         return Err(io::Error::other("reset"));
     }
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    // The SDK encodes streams over TLS only.
+    // This server cannot decode `aws-chunked` bodies. The SDK sends them only over TLS.
     assert!(parts.headers.get(CONTENT_ENCODING).is_none(), "{:?}", parts.headers);
     let key = call.key.clone();
     let request = S3Request { call, headers: parts.headers, query, body };
