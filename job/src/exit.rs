@@ -41,8 +41,7 @@ impl Exit {
         }
     }
 
-    /// Parses a container's exit code; `None` for codes that the task does not return by itself (1 after a
-    /// failed start, 101 after a panic).
+    /// Parses a container's exit code; `None` for other codes, such as 1 (failed start) or 101 (panic).
     #[must_use]
     pub fn from_code(code: i32) -> Option<Self> {
         Self::VARIANTS.iter().copied().find(|exit| i32::from(exit.code()) == code)

@@ -21,7 +21,8 @@ from vidstreamx_devtools.e2e.viewer_session import ViewerSession
 from vidstreamx_devtools.local.stack import JsonObject, Upload
 from vidstreamx_devtools.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("scenario")  # its consumer has exited and left the queue empty
+# These tests run after the scenario, whose consumer leaves the queue empty.
+pytestmark = pytest.mark.usefixtures("scenario")
 
 FRAME = 1 / 30  # seconds
 # A busy machine encodes more slowly than the video plays.

@@ -243,7 +243,7 @@ fn disturbed(fixture: &Fixture, random: &mut fastrand::Rng, times: usize) -> Out
             assert_eq!(task.child.wait().unwrap().code(), Some(0), "{}", task.log());
             return output;
         }
-        // Stop the attempt at any moment between two segments.
+        // Wait for a random time, so that the attempt can also stop within a segment.
         thread::sleep(Duration::from_millis(random.u64(..500)));
         if random.bool() {
             task.signal(Signal::KILL);

@@ -51,7 +51,7 @@ struct State {
     /// The backoff after tasks that RunTask started but that failed.
     tasks: BackoffState,
     failed_starts: u32,
-    /// Number of waiting launches.
+    /// Number of launches that wait for a permit or for ECS's response.
     waiting: usize,
 }
 

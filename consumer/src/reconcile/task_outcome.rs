@@ -45,7 +45,10 @@ impl Cause {
     /// cause, because a wrong image or a Spot interruption must not fail a good video.
     #[must_use]
     pub(super) const fn counts(self) -> bool {
-        matches!(self, Self::Transient | Self::OutOfMemory | Self::Crashed)
+        match self {
+            Self::Transient | Self::OutOfMemory | Self::Crashed => true,
+            Self::Misconfigured | Self::Interrupted | Self::NotStarted => false,
+        }
     }
 }
 

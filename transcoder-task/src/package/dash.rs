@@ -13,7 +13,7 @@ use dash_mpd_core::{
 use super::{
     file_names::{INIT_NAME, TEXT_NAME},
     presentation::{
-        self, AudioLayout, AudioTrack, Presentation, Rendition, SubtitlesTrack, Timeline, Variant,
+        self, AudioLayout, AudioTrack, Presentation, Rendition, TextRendition, Timeline, Variant,
     },
 };
 
@@ -122,7 +122,7 @@ fn audio_set(track: &AudioTrack, layout: &AudioLayout, default: bool) -> Adaptat
     }
 }
 
-fn text_set(track: &SubtitlesTrack) -> AdaptationSet {
+fn text_set(track: &TextRendition) -> AdaptationSet {
     let mut roles = vec![role(if track.forced { "forced-subtitle" } else { "subtitle" })];
     if track.default {
         roles.push(role("main"));

@@ -10,7 +10,7 @@ use m3u8_rs::{
 use super::{
     file_names::{I_FRAMES_NAME, INIT_NAME, MEDIA_NAME, segment_name, text_segment_name},
     presentation::{
-        AudioLayout, AudioTrack, Presentation, Rates, Rendition, SubtitlesTrack, Timeline, Variant, text,
+        AudioLayout, AudioTrack, Presentation, Rates, Rendition, TextRendition, Timeline, Variant, text,
     },
 };
 
@@ -154,7 +154,7 @@ fn autoselected(mut group: Vec<AlternativeMedia>) -> Vec<AlternativeMedia> {
     group
 }
 
-fn subtitles_group(subtitles: &[SubtitlesTrack]) -> Vec<AlternativeMedia> {
+fn subtitles_group(subtitles: &[TextRendition]) -> Vec<AlternativeMedia> {
     let default = subtitles.iter().position(|track| track.default);
     let members = subtitles.iter().enumerate().map(|(index, track)| AlternativeMedia {
         media_type: AlternativeMediaType::Subtitles,

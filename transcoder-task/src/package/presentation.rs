@@ -126,7 +126,7 @@ pub(crate) struct Presentation {
     /// One per source track, in the source's order.
     pub(crate) audio: Vec<AudioTrack>,
     /// One per source track, in the source's order.
-    pub(crate) subtitles: Vec<SubtitlesTrack>,
+    pub(crate) subtitles: Vec<TextRendition>,
 }
 
 /// A folder of segments with their playlist.
@@ -183,7 +183,7 @@ pub(crate) struct AudioLayout {
 
 /// A subtitle track, in segments and as one file in the same folder.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct SubtitlesTrack {
+pub(crate) struct TextRendition {
     /// The WebVTT segments.
     pub(crate) rendition: Rendition,
     /// Name in the player's menu, unique among subtitle tracks.

@@ -8,7 +8,7 @@ use crate::{
 use super::{
     audio::audio,
     colour::colour,
-    copyable::{Copyable, may_be_copied},
+    copyable::{Copyable, fits_rung},
     ladder::ladder,
     language,
     model::{EncodedPrefix, Picture, Plan, SubtitleRendition},
@@ -29,7 +29,7 @@ impl Plan {
         // A single copied rung needs no encoded prefix: it is published immediately.
         let players_would_wait = profile.grows() && rungs.len() > 1;
         let boundaries_of_copy = match (video, &copyable.video, rungs.first_mut()) {
-            (Some(video), Some(copy), Some(top)) if may_be_copied(video, copy, top) => {
+            (Some(video), Some(copy), Some(top)) if fits_rung(video, copy, top) => {
                 let encoded_prefix = copy.encoded_prefix.as_ref().filter(|_| players_would_wait);
                 let peak_kbps = copy.peak_kbps.ceil() as u32;
                 // A rung without an encoding is copied.

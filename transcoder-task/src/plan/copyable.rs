@@ -16,8 +16,8 @@ use super::{
     segmentation::Boundaries,
 };
 
-/// Largest average rate of a copied source, as a share of the rung's maximum rate: 8 Mbit/s for 1080p, which
-/// is Mux's limit for copying. A higher rate would cost viewers bandwidth without visible gain.
+/// Largest average rate of a copied source, as a share of the rung's maximum rate: 8.4 Mbit/s for 1080p.
+/// Mux's limit for copying is 8 Mbit/s. A higher rate would cost viewers bandwidth without visible gain.
 const COPY_AVERAGE: f64 = 0.7;
 /// As [`COPY_AVERAGE`], for the peak rate.
 const COPY_PEAK: f64 = 1.2;
@@ -30,7 +30,7 @@ pub(crate) struct Copyable {
     pub(crate) audio: Vec<usize>,
 }
 
-/// A video track that may be copied.
+/// The way in which a video track is copied if a rung accepts it.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CopyPlan {
     /// Segment boundaries at the source's keyframes.
@@ -91,9 +91,10 @@ impl Copyable {
     }
 }
 
-/// Returns true if a source already has the properties of a rung.
+/// Returns true if a source already has the properties of a rung, and a rate near the rung's maximum or
+/// below it.
 #[must_use]
-pub(super) fn may_be_copied(video: &Video, copy: &CopyPlan, rung: &VideoRendition) -> bool {
+pub(super) fn fits_rung(video: &Video, copy: &CopyPlan, rung: &VideoRendition) -> bool {
     let cap = f64::from(rung.max_kbps);
     rung.codec == Codec::H264
         && (rung.width, rung.height) == (video.width, video.height)

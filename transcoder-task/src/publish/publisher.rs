@@ -44,7 +44,8 @@ use super::{
     uploader::{Event, Uploader},
 };
 
-/// Least time between two flushes of checkpoint and growing playlists. Each write costs money, and players
+/// Usual time between two flushes of checkpoint and growing playlists; less at the beginning, see
+/// [`Publisher::due`]. Each write costs money, and players
 /// reload once per target duration. A killed attempt loses what it published since its last flush.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(3);
 /// Time to finish open segments after a termination signal. With the work that follows, the task exits within

@@ -235,7 +235,7 @@ mod tests {
             let tracks = [track(0..segments, 100, 100), track(audio, 188, 188 * PACKET_SAMPLES)];
             ResumeRule::new(&plan).next(tracks.iter().map(|track| track.entries.as_slice()))
         };
-        // The first audio segment is longer than the first interval.
+        // The first audio fragment is so long that it belongs to interval 1.
         assert_eq!([1, 2, 3].map(|segments| next(segments, 1..3)), [None, Some(2), Some(3)]);
     }
 

@@ -5,7 +5,7 @@ use vidstreamx_job::{self as job, RenditionKind};
 use crate::{
     package::{
         init_segment::Init,
-        presentation::{AudioLayout, Published, Rates, Rendition, SubtitlesTrack, Timeline},
+        presentation::{AudioLayout, Published, Rates, Rendition, TextRendition, Timeline},
     },
     plan::{
         language,
@@ -224,9 +224,9 @@ impl Track {
 }
 
 impl SubtitleTrack {
-    pub(super) fn describe(&self) -> SubtitlesTrack {
+    pub(super) fn describe(&self) -> TextRendition {
         let folder = self.folder.clone();
-        SubtitlesTrack {
+        TextRendition {
             rendition: Rendition {
                 folder,
                 codecs: String::new(),

@@ -53,7 +53,7 @@ pub(crate) fn everything() -> Presentation {
         stereo,
         surround,
     };
-    let subtitle_track = |name: &str, label: &str, forced| SubtitlesTrack {
+    let subtitle_track = |name: &str, label: &str, forced| TextRendition {
         rendition: rendition(
             &format!("subtitles/{name}"),
             "",
@@ -152,7 +152,7 @@ prop_compose! {
             }).collect(),
             subtitles: subtitles.into_iter().enumerate().map(|(number, track)| {
                 let (timeline, language, default, forced) = track;
-                SubtitlesTrack {
+                TextRendition {
                     rendition: of("subtitles", number, "", timeline),
                     label: label(number),
                     language,
