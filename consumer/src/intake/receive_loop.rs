@@ -1,10 +1,10 @@
 //! Receives messages within the limits on videos and launches, and follows each message to its settlement.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
 use tokio::{
-    task::{self, JoinError, JoinSet},
+    task::JoinSet,
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -89,7 +89,6 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         in_flight,
         poll_ends: None,
         messages: JoinSet::new(),
-        message_ids: HashMap::new(),
     };
 
     tokio::select! {
@@ -124,8 +123,6 @@ struct ReceiveLoop {
     poll_ends: Option<Instant>,
     /// The tasks that follow messages.
     messages: JoinSet<()>,
-    /// The message ids by task, for the log line about a panic.
-    message_ids: HashMap<task::Id, Arc<str>>,
 }
 
 impl ReceiveLoop {
@@ -192,7 +189,7 @@ impl ReceiveLoop {
                     }
                     Some(Err(error)) => failed = Some(error),
                 },
-                Some(ended) = self.messages.join_next_with_id() => self.joined(ended),
+                Some(_) = self.messages.join_next() => {}
             }
         }
         self.poll_ends = None;
@@ -243,7 +240,7 @@ impl ReceiveLoop {
         // The body is no longer needed and can be long, so its memory is freed.
         let message = Message { body: String::new(), ..message };
         let id = message.id.clone();
-        let task = self.messages.spawn(follow(
+        let follow = follow(
             self.services.queue.clone(),
             self.services.metrics.clone(),
             self.reconciler.clone(),
@@ -251,22 +248,13 @@ impl ReceiveLoop {
             held,
             jobs,
             letters,
-        ));
-        self.message_ids.insert(task.id(), id);
-    }
-
-    /// Forgets the message id of a task that ended, and logs the task's panic, if any.
-    fn joined(&mut self, ended: Result<(task::Id, ()), JoinError>) {
-        let task = match &ended {
-            Ok((task, ())) => *task,
-            Err(panic) => panic.id(),
-        };
-        let message = self.message_ids.remove(&task);
-        if let Err(panic) = ended {
-            // The message is no longer held. It becomes visible after its timeout and is received again.
-            message_span(&message.unwrap_or_default())
-                .in_scope(|| error!(%panic, "a bug: the processing of a message panicked"));
-        }
+        );
+        self.messages.spawn(AssertUnwindSafe(follow).catch_unwind().map(move |end| {
+            if end.is_err() {
+                // Rust has printed the panic's text. The message is no longer held, so it is received again.
+                message_span(&id).in_scope(|| error!("a bug: the processing of a message panicked"));
+            }
+        }));
     }
 
     /// The jobs of a message, and the dead letters about its records without a job.
