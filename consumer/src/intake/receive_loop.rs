@@ -250,9 +250,12 @@ impl ReceiveLoop {
             letters,
         );
         self.messages.spawn(AssertUnwindSafe(follow).catch_unwind().map(move |end| {
-            if end.is_err() {
-                // Rust has printed the panic's text. The message is no longer held, so it is received again.
-                message_span(&id).in_scope(|| error!("a bug: the processing of a message panicked"));
+            if let Err(panic) = end {
+                let text = panic.downcast_ref::<&str>().copied();
+                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+                // The message is no longer held, so it is received again.
+                message_span(&id)
+                    .in_scope(|| error!(panic = text, "a bug: the processing of a message panicked"));
             }
         }));
     }

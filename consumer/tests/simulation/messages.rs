@@ -219,4 +219,5 @@ async fn a_panic_is_logged_with_the_id_of_the_message() {
     let panics = log.lines("a bug: the processing of a message panicked");
     let ids: Vec<_> = panics.iter().map(|line| &line["span"]["message.id"]).collect();
     assert_eq!(ids, ["0", "1"]);
+    assert_eq!(panics[0]["panic"], "the test's panic");
 }
