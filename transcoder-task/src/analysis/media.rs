@@ -5,6 +5,8 @@ use std::fmt;
 use serde::Deserialize;
 use vidstreamx_job as job;
 
+use super::orientation::Orientation;
+
 /// A source's usable tracks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Media {
@@ -48,8 +50,9 @@ pub(crate) struct Video {
     pub(crate) height: u32,
     /// Pixel aspect ratio, width to height.
     pub(crate) pixel_aspect: f64,
-    /// Clockwise degrees for display: 0, 90, 180, 270.
-    pub(crate) rotation: u32,
+    pub(crate) orientation: Orientation,
+    /// True if the container states a display matrix that is not the identity.
+    pub(crate) transformed: bool,
     /// Frames per second, on average.
     pub(crate) frame_rate: f64,
     /// The lowest rate at which every frame has its own time; equal to [`Self::frame_rate`] if that is
@@ -77,10 +80,10 @@ pub(crate) struct Video {
 }
 
 impl Video {
-    /// Display width and height in square pixels, after FFmpeg's own rotation.
+    /// Width and height in square pixels, turned for display.
     pub(crate) fn display_size(&self) -> (f64, f64) {
         let (width, height) = (f64::from(self.width) * self.pixel_aspect, f64::from(self.height));
-        if self.rotation % 180 == 90 { (height, width) } else { (width, height) }
+        if self.orientation.swaps_sides() { (height, width) } else { (width, height) }
     }
 }
 
@@ -232,7 +235,7 @@ impl From<&Media> for job::Probe {
                     width: width.round() as u32,
                     height: height.round() as u32,
                     frame_rate: video.frame_rate,
-                    rotation: video.rotation,
+                    rotation: video.orientation.degrees(),
                     pixel_format: video.pixel_format.clone(),
                     dynamic_range: video.colour.dynamic_range().to_string(),
                     bit_rate: video.bit_rate,

@@ -1,7 +1,7 @@
 //! Analysis of the source.
 //!
 //! [`ffprobe`] runs ffprobe and parses its output ([`ffprobe_json`]); [`tracks`] builds the [`media`] model
-//! from it. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has the limits on uploads.
+//! from it, with the [`orientation`] of the picture. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has the limits on uploads.
 //! [`sample_index`] reads an MP4's movie header. From [`sample_table`]s and [`sample_entry`]s it builds the
 //! [`copyable_tracks`], which must pass the checks of [`h264`] and [`aac`]. Each other track gets the reason
 //! why it is [`not_copyable`].
@@ -17,6 +17,7 @@ pub(crate) mod h264;
 pub(crate) mod limits;
 pub(crate) mod media;
 pub(crate) mod not_copyable;
+pub(crate) mod orientation;
 pub(crate) mod rejection;
 mod sample_entry;
 pub(crate) mod sample_index;

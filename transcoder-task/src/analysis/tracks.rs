@@ -8,6 +8,7 @@ use super::{
         SAMPLE_RATES,
     },
     media::{Audio, Chapter, ColourDescription, Media, Subtitle, Video},
+    orientation::DisplayMatrix,
     rejection::{ENCRYPTED, ProbeError, oversize, unusable},
 };
 
@@ -181,6 +182,8 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
         return Err(oversize(stream.width, stream.height));
     }
     let pixel_format = stream.pix_fmt.clone().unwrap_or_default();
+    let matrix = stream.side_data_list.iter().find_map(|data| data.displaymatrix.as_deref());
+    let matrix = matrix.and_then(DisplayMatrix::parse);
     Ok(Video {
         index: stream.index,
         id: id(stream),
@@ -191,12 +194,8 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
         width: stream.width,
         height: stream.height,
         pixel_aspect: ratio(stream.sample_aspect_ratio.as_deref(), ':').unwrap_or(1.0),
-        rotation: stream
-            .side_data_list
-            .iter()
-            .find_map(|data| data.displaymatrix.as_deref())
-            .and_then(rotation)
-            .unwrap_or(0),
+        orientation: matrix.map(DisplayMatrix::orientation).unwrap_or_default(),
+        transformed: matrix.is_some_and(|matrix| !matrix.is_identity()),
         frame_rate: ratio(stream.avg_frame_rate.as_deref(), '/').unwrap_or(0.0),
         base_frame_rate: ratio(stream.r_frame_rate.as_deref(), '/').unwrap_or(0.0),
         frames: stream.nb_frames.as_deref().and_then(|count| count.parse().ok()),
@@ -230,26 +229,6 @@ fn colour(stream: &Stream) -> ColourDescription {
             .iter()
             .find_map(|data| Some((data.dv_profile?, data.dv_bl_signal_compatibility_id.unwrap_or(0)))),
     }
-}
-
-/// Clockwise rotation of a display matrix in degrees, if it is a multiple of 90; otherwise 0.
-///
-/// As in FFmpeg's `get_rotation` and `configure_input_video_filter`: whole degrees, mirrored or not. FFmpeg
-/// also applies other angles, but within a frame of the stored size, with the corners cut off.
-fn rotation(matrix: &str) -> Option<u32> {
-    let rows: Vec<f64> = matrix
-        .lines()
-        .filter_map(|line| line.split_once(':'))
-        .flat_map(|(_, row)| row.split_whitespace())
-        .map_while(|cell| cell.parse().ok())
-        .collect();
-    let [a, b, _, c, d, ..] = rows[..] else { return None };
-    let (x, y) = (a.hypot(c), b.hypot(d));
-    if x == 0.0 || y == 0.0 {
-        return None;
-    }
-    let degrees = (b / y).atan2(a / x).to_degrees().round().rem_euclid(360.0) as u32;
-    Some(if degrees.is_multiple_of(90) { degrees } else { 0 })
 }
 
 /// Bits per sample: the number at the end of FFmpeg's name (`yuv420p10le`), if the name has a byte order.

@@ -14,7 +14,11 @@ use crate::{
     },
 };
 
-use super::{colour, loudness::gain_filter};
+use super::{
+    colour,
+    framing::{self, Framing},
+    loudness::gain_filter,
+};
 
 /// Duration of an audio fragment. Segments consist of whole fragments, so audio segments begin at most half a
 /// fragment before or after video segments. Each fragment costs a header of about 300 bytes.
@@ -104,6 +108,10 @@ pub(crate) fn arguments(
     if let Some(resume_point) = resume_point {
         seek(&mut args, resume_point);
     }
+    // The filters adapt to frames that change, and turn them by the plan (see `framing`). FFmpeg would rebuild
+    // the graph for each change, and its versions differ in how they turn frames.
+    args.pair("-reinit_filter:v", "0");
+    args.flag("-noautorotate");
     args.0.extend(input.iter().cloned());
     if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
         if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
@@ -242,10 +250,10 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
 fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
-    // FFmpeg applies the rotation before this graph.
     if picture.deinterlace {
         // Frames that are flagged as progressive stay unchanged.
-        chains.push(format!("{from}bwdif=mode=send_frame:deint=interlaced[frames]"));
+        let uniform = framing::uniform(&picture.shape);
+        chains.push(format!("{from}{uniform},bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
     }
     if let Some(resume_point) = resume_point {
@@ -265,11 +273,11 @@ fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cub
         // Colours are converted once, at the largest size. `setsar=1`: the sizes of rungs are in square
         // pixels.
         let filters = if index == 0 {
-            colour::filters(picture.colour, width, height, SCALER, cube)
+            colour::filters(picture.colour, &Framing::new(&picture.shape, width, height), SCALER, cube)
         } else {
-            format!("scale={width}:{height}:flags={SCALER}")
+            format!("scale={width}:{height}:flags={SCALER},setsar=1")
         };
-        let scale = format!("{from}{filters},setsar=1");
+        let scale = format!("{from}{filters}");
         match outputs.as_slice() {
             [only] => chains.push(format!("{scale}{only}")),
             several => chains.push(format!("{scale},split={}{}", several.len(), several.concat())),
@@ -286,7 +294,8 @@ fn selected(picture: &Picture, plan: &Plan, resume_point: &ResumePoint) -> Strin
 }
 
 /// The filters of the encoded prefix. The prefix keeps the source's size and colours, and has the time base
-/// of the encoded rungs.
+/// of the encoded rungs. A copied source does not change its size or format; if it does so against
+/// expectation, the encoder must not get such frames.
 fn encoded_prefix(
     picture: &Picture,
     plan: &Plan,
@@ -298,15 +307,20 @@ fn encoded_prefix(
         None => format!("settb={}", picture.time_base),
     };
     let end_seconds = plan.boundaries.start_seconds(encoded_prefix.until);
-    format!("[0:{}]{from},trim=end={end_seconds:.6}[v0]", picture.stream)
+    let (width, height) = picture.shape.size;
+    format!(
+        "[0:{}]{from},trim=end={end_seconds:.6},scale={width}:{height},format=yuv420p[v0]",
+        picture.stream
+    )
 }
 
 fn stills(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let (width, height) = still_size(&plan.rungs);
     let interval = still_interval::seconds(plan.duration_seconds);
-    let colours = colour::filters(picture.colour, width, height, SCALER, cube);
-    // One field is enough for a small image.
-    let corrections = [picture.deinterlace.then_some("field=top"), Some(colours.as_str())];
+    let colours = colour::filters(picture.colour, &Framing::new(&picture.shape, width, height), SCALER, cube);
+    // `bwdif` needs the frames in between; this filter needs none.
+    let deinterlace = format!("{},estdif=mode=frame:deint=interlaced", framing::uniform(&picture.shape));
+    let corrections = [picture.deinterlace.then_some(deinterlace.as_str()), Some(colours.as_str())];
     let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
     let first = resume_point.map_or(0, |point| point.still);
     let filters = super::stills::filters(interval, first, (width, height), &corrections);

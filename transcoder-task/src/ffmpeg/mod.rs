@@ -1,13 +1,14 @@
 //! Translates a plan for FFmpeg.
 //!
-//! [`arguments`] builds the command lines, with filters from [`colour`] and [`stills`], and lookup tables
-//! from [`tone_map`]. [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio
+//! [`arguments`] builds the command lines, with filters from [`framing`], [`colour`] and [`stills`], and
+//! lookup tables from [`tone_map`]. [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio
 //! before the plan is complete.
 //!
 //! `task` uses [`arguments`], [`colour::cube`], [`loudness`] and [`plan_id()`].
 
 pub(crate) mod arguments;
 pub(crate) mod colour;
+mod framing;
 pub(crate) mod loudness;
 mod plan_id;
 pub(crate) mod stills;

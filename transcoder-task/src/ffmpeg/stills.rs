@@ -2,8 +2,7 @@
 
 /// The filters that pick the frame on screen at each multiple of the interval, from multiple number `first`
 /// (counted from 0) to the end of the video, and scale it to this size in pixels. `corrections` are filters
-/// that run before scaling. They see only the picked frames, so their cost does not matter. (To deinterlace,
-/// use `field`, which keeps every other line; `bwdif` needs the frames in between.)
+/// that run before scaling. They see only the picked frames, so their cost does not matter.
 ///
 /// Stills need a filter graph of their own, apart from the rungs': FFmpeg 7 requests the next frame from a
 /// graph's slowest output, and meanwhile uncompressed frames of the other outputs accumulate.
@@ -32,8 +31,8 @@ mod tests {
     #[test]
     fn corrections_run_between_selection_and_scaling() {
         assert_eq!(
-            filters(3.1, 0, (1280, 720), &["field=top"]),
-            "fps=fps=10/31:start_time=0:round=up,field=top,\
+            filters(3.1, 0, (1280, 720), &["hflip"]),
+            "fps=fps=10/31:start_time=0:round=up,hflip,\
              scale=1280:720:flags=bicubic:out_range=pc,setsar=1,format=yuvj420p"
         );
     }

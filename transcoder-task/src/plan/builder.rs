@@ -11,7 +11,7 @@ use super::{
     copyable::{Copyable, fits_rung},
     ladder::ladder,
     language,
-    model::{EncodedPrefix, Picture, Plan, SubtitleRendition},
+    model::{EncodedPrefix, FrameShape, Picture, Plan, SubtitleRendition},
     segmentation::Boundaries,
 };
 
@@ -62,6 +62,11 @@ impl Plan {
 fn picture(video: &Video) -> Picture {
     Picture {
         stream: video.index,
+        shape: FrameShape {
+            size: (video.width, video.height),
+            pixel_aspect: video.pixel_aspect,
+            orientation: video.orientation,
+        },
         deinterlace: video.interlaced,
         colour: colour(video),
         time_base: refined(&video.time_base),

@@ -98,7 +98,7 @@ pub(super) fn fits_rung(video: &Video, copy: &CopyPlan, rung: &VideoRendition) -
     let cap = f64::from(rung.max_kbps);
     rung.codec == Codec::H264
         && (rung.width, rung.height) == (video.width, video.height)
-        && video.rotation == 0
+        && !video.transformed
         && !video.interlaced
         && video.pixel_format == "yuv420p"
         && colour(video).needs_no_conversion()

@@ -1,6 +1,6 @@
 //! The plan: all renditions of a source, and the boundaries of their segments.
 
-use crate::config::profile::Codec;
+use crate::{analysis::orientation::Orientation, config::profile::Codec};
 
 use super::{colour::Colour, gain::Gain, segmentation::Boundaries};
 
@@ -25,6 +25,7 @@ pub(crate) struct Plan {
 pub(crate) struct Picture {
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
+    pub(crate) shape: FrameShape,
     /// True if the source is interlaced.
     pub(crate) deinterlace: bool,
     /// Meaning of the source's colour values.
@@ -42,6 +43,32 @@ pub(crate) struct Picture {
     pub(crate) end_seconds: f64,
     /// Number of frames, if known.
     pub(crate) frames: Option<u64>,
+}
+
+/// Size, shape and orientation of the source's largest frames.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct FrameShape {
+    /// Stored width and height in pixels.
+    pub(crate) size: (u32, u32),
+    /// Pixel aspect ratio, width to height.
+    pub(crate) pixel_aspect: f64,
+    /// Orientation for display, of all frames.
+    pub(crate) orientation: Orientation,
+}
+
+impl FrameShape {
+    /// Width to height, before the turn for display.
+    #[must_use]
+    pub(crate) fn aspect(&self) -> f64 {
+        let (width, height) = self.size;
+        f64::from(width) * self.pixel_aspect / f64::from(height)
+    }
+
+    /// Upright frames with square pixels.
+    #[cfg(test)]
+    pub(crate) fn of_tests(width: u32, height: u32) -> Self {
+        Self { size: (width, height), pixel_aspect: 1.0, orientation: Orientation::default() }
+    }
 }
 
 /// One rung.

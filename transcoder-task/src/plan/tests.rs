@@ -4,6 +4,7 @@ use crate::{
     analysis::{
         copyable_tracks::FrameTime,
         media::{Audio, Media, Video},
+        orientation::Orientation,
     },
     config::profile::{Profile, Publish},
 };
@@ -30,6 +31,10 @@ fn video(width: u32, height: u32) -> Video {
     }
 }
 
+fn turned(quarter_turns: u8) -> Orientation {
+    Orientation { mirrored: false, quarter_turns }
+}
+
 fn sizes(video: &Video) -> Vec<(String, u32, u32)> {
     ladder(video, &Profile::default()).into_iter().map(|rung| (rung.name, rung.width, rung.height)).collect()
 }
@@ -47,7 +52,7 @@ fn ladders_do_not_upscale() {
 
 #[test]
 fn portrait_stays_portrait_and_pixels_become_square() {
-    let rotated = Video { rotation: 90, ..video(1920, 1080) };
+    let rotated = Video { orientation: turned(1), ..video(1920, 1080) };
     assert_eq!(sizes(&rotated)[0], ("1080p".into(), 1080, 1920));
     let anamorphic = Video { pixel_aspect: 64.0 / 45.0, ..video(720, 576) };
     assert_eq!(sizes(&anamorphic)[0], ("480p".into(), 854, 480));
@@ -160,8 +165,7 @@ fn the_top_rung_is_copied_if_the_source_fits_it() {
     assert!(copies(good.clone(), 8_300.0));
     assert!(!copies(good.clone(), 8_500.0), "above the rung's rate");
     assert!(!copies(video(1918, 1078), 3_000.0), "between two rungs");
-    assert!(!copies(Video { rotation: 90, ..good.clone() }, 3_000.0));
-    assert!(!copies(Video { rotation: 180, ..good.clone() }, 3_000.0));
+    assert!(!copies(Video { transformed: true, ..good.clone() }, 3_000.0));
     assert!(!copies(Video { interlaced: true, ..good.clone() }, 3_000.0));
     assert!(!copies(Video { pixel_aspect: 4.0 / 3.0, ..video(1440, 1080) }, 3_000.0));
     assert!(!copies(Video { pixel_format: "yuv420p10le".into(), ..good.clone() }, 3_000.0));
@@ -197,7 +201,7 @@ proptest! {
     fn rungs_are_even_and_keep_the_aspect_without_upscaling(
         width in 2_u32..8192, height in 2_u32..8192, rotated in any::<bool>(),
     ) {
-        let video = Video { rotation: if rotated { 270 } else { 0 }, ..video(width, height) };
+        let video = Video { orientation: turned(if rotated { 3 } else { 0 }), ..video(width, height) };
         let (shown_width, shown_height) = video.display_size();
         let rungs = ladder(&video, &Profile::default());
         prop_assert!(!rungs.is_empty());

@@ -32,6 +32,7 @@ impl Messages {
         // The first is about a concealed frame, the others about a lost packet (FFmpeg 5 and 7).
         const DAMAGE: [&str; 3] =
             ["corrupt decoded frame", "Error while decoding stream", "Error submitting packet to decoder"];
+        const CHANGES: [&str; 2] = ["Changing video frame properties on the fly", "filter context - w: "];
         let repetitions = line.strip_prefix("Last message repeated ").and_then(|rest| rest.split(' ').next());
         if let Some(times) = repetitions.and_then(|times| times.parse::<u64>().ok()) {
             if self.last_was_damage {
@@ -40,6 +41,10 @@ impl Messages {
         } else {
             self.last_was_damage = DAMAGE.iter().any(|words| line.contains(words));
             self.damaged += u64::from(self.last_was_damage);
+        }
+        // FFmpeg prints these for every frame of another size. They would displace the cause of a failure.
+        if CHANGES.iter().any(|words| line.contains(words)) {
+            return;
         }
         if self.lines.len() == KEPT_LINES {
             self.lines.pop_front();
@@ -145,6 +150,16 @@ mod tests {
             (count(&ffmpeg_5), count(&ffmpeg_7), count(&["Last message repeated 9 times"])),
             (4, 2, 0)
         );
+    }
+
+    #[test]
+    fn messages_about_frames_that_change_do_not_displace_others() {
+        let mut messages = Messages::default();
+        messages.add("the cause".to_owned());
+        let change = "[graph 0 input from stream 0:0 @ 0x5] Changing video frame properties on the fly is not \
+            supported by all filters.";
+        (0..2 * KEPT_LINES).for_each(|_| messages.add(change.to_owned()));
+        assert_eq!(messages.lines, ["the cause"]);
     }
 
     #[test]

@@ -243,7 +243,7 @@ mod tests {
         fixtures::{ffmpeg, folder_store},
         package::presentation::Published,
         plan::colour::{Colour, Tags},
-        plan::model::{AudioRendition, Encoding, VideoRendition},
+        plan::model::{AudioRendition, Encoding, FrameShape, VideoRendition},
     };
 
     const TICKS: u64 = 25;
@@ -252,6 +252,7 @@ mod tests {
         Plan {
             picture: Some(Picture {
                 stream: 0,
+                shape: FrameShape::of_tests(640, 360),
                 deinterlace: false,
                 colour: Colour::of(&Tags::default()),
                 time_base: "1/25".into(),

@@ -5,8 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::{
+    ffmpeg::framing::Framing,
     fixtures::{run, stdout},
-    plan::colour::{Colour, Tags},
+    plan::{
+        colour::{Colour, Tags},
+        model::FrameShape,
+    },
 };
 
 /// R'G'B' of BT.709, full range, 8 bits.
@@ -95,7 +99,8 @@ impl Clip {
         let cube = self.folder.path().join("table.cube");
         std::fs::write(&cube, super::cube(colour).unwrap_or_default()).unwrap();
         let rung = self.folder.path().join("rung.mp4");
-        let filters = super::filters(colour, 128, 32, "bicubic", cube.to_str().unwrap());
+        let framing = Framing::new(&FrameShape::of_tests(WIDTH as u32, HEIGHT as u32), 128, 32);
+        let filters = super::filters(colour, &framing, "bicubic", cube.to_str().unwrap());
         let (from, to) = (self.path.to_str().unwrap(), rung.to_str().unwrap());
         let graph = format!("[0:v:0]{filters}[v]");
         ffmpeg(

@@ -1,0 +1,79 @@
+//! Filters that fit frames of any size and shape into one frame size, and turn them for display.
+//!
+//! A recording may change its size and shape at any frame: a phone is turned, a call gets more bandwidth.
+//! FFmpeg would rebuild the whole filter graph then, and filters would lose their state. The task forbids this
+//! (`-reinit_filter 0`), so the first filter of a graph that depends on the frame's size or pixel format must be
+//! `scale`, which adapts itself to each frame. All later filters get frames of one size and format.
+
+use crate::{analysis::orientation::Orientation, plan::model::FrameShape};
+
+/// Frames whose shape differs by less than this share from that of the largest frames fill the whole picture.
+/// Sizes are rounded to multiples of 2, 8 or 16 pixels, and bars of a few pixels would be ugly: 424×240 is 16:9,
+/// too.
+const SAME_SHAPE: f64 = 0.01;
+
+/// A frame size to fit the source's frames into.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Framing {
+    /// Before the turn for display; in square pixels, even.
+    width: u32,
+    height: u32,
+    /// Shape of the frames that fill the frame size: width to height, before the turn.
+    aspect: f64,
+    orientation: Orientation,
+}
+
+impl Framing {
+    /// Fits frames of this shape into this size for display.
+    pub(super) fn new(shape: &FrameShape, width: u32, height: u32) -> Self {
+        let turned = shape.orientation.swaps_sides();
+        let (width, height) = if turned { (height, width) } else { (width, height) };
+        Self { width, height, aspect: shape.aspect(), orientation: shape.orientation }
+    }
+
+    /// The filter `scale` without further options: scales each frame into the frame size and keeps its shape.
+    pub(super) fn scale(&self, flags: &str) -> String {
+        let Self { width, height, aspect, .. } = *self;
+        let same = format!("lt(abs(dar/{aspect:.6}-1),{SAME_SHAPE})");
+        let fitted =
+            |full: u32, other: &str| format!("if({same},{full},max(2,2*round(min({full},{other})/2)))");
+        let fitted_width = fitted(width, &format!("{height}*dar"));
+        let fitted_height = fitted(height, &format!("{width}/dar"));
+        format!("scale=w='{fitted_width}':h='{fitted_height}':eval=frame:flags={flags}")
+    }
+
+    /// The filter that adds black bars around frames of another shape. Frames that fill the frame size are
+    /// unchanged.
+    pub(super) fn bars(&self) -> String {
+        format!("pad={}:{}:-1:-1:eval=frame", self.width, self.height)
+    }
+
+    /// The filters that turn the picture for display and make its pixels square.
+    pub(super) fn turn(&self) -> String {
+        let Orientation { mirrored, quarter_turns } = self.orientation;
+        let turn = match (mirrored, quarter_turns) {
+            (false, 1) => "transpose=clock,",
+            (false, 2) => "hflip,vflip,",
+            (false, 3) => "transpose=cclock,",
+            (true, 0) => "hflip,",
+            (true, 1) => "transpose=clock_flip,",
+            (true, 2) => "vflip,",
+            (true, 3) => "transpose=cclock_flip,",
+            _ => "",
+        };
+        format!("{turn}setsar=1")
+    }
+}
+
+/// The filters that give all frames the size and pixel format of the source's largest frames, for filters that
+/// need this and must run before the colour conversion. Such frames are unchanged. Others are scaled, with the
+/// interlacing of their flags, and keep their shape by their pixel aspect ratio.
+pub(super) fn uniform(shape: &FrameShape) -> String {
+    let (width, height) = shape.size;
+    // The scaler cannot keep the shape of frames of an unknown pixel aspect ratio.
+    let square = if shape.pixel_aspect == 1.0 { "setsar=1," } else { "" };
+    format!("{square}scale={width}:{height}:interl=-1")
+}
+
+#[cfg(test)]
+mod tests;
