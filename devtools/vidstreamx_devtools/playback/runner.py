@@ -17,7 +17,7 @@ from vidstreamx_devtools.playback.player_page import PlayerPage, open_page
 from vidstreamx_devtools.settings import Settings
 
 _TABS = 4  # two cores cannot decode more streams in time
-_TIMEOUT = 45  # seconds for one stream
+_PATIENCE = 45  # seconds that a stream may stand still
 _SCRIPT = Path(__file__).with_name("watch_playback.js").read_text()
 _LONG = 30.0  # seconds; of longer streams, only the beginning and the end are played
 _ENDING = 6.0
@@ -50,7 +50,7 @@ class Play:
     @property
     def path(self) -> str:
         player, name = PLAYERS[self.player]
-        return web_server.play_path(f"{self.file}/{name}", player)
+        return web_server.play_path(f"{self.file}/{name}", player, is_adaptive=False)
 
     @property
     def script_arguments(self) -> dict[str, Any]:
@@ -75,15 +75,15 @@ def play_all(plays: list[Play], folder: Path) -> dict[Play, Observation]:
     observed: dict[Play, Observation] = {}
     waiting = sorted(plays, key=lambda play: play.seconds)
     with serve_folder(folder, settings.tools) as url, chromium(settings) as browser:
-        running: dict[Play, tuple[PlayerPage, ExitStack, float]] = {}
+        running: dict[Play, _Tab] = {}
         while waiting or running:
             while waiting and len(running) < _TABS:
                 play = waiting.pop()
-                running[play] = (*_open(browser, url + play.path, play), time.monotonic() + _TIMEOUT)
-            for play, (page, tab, deadline) in list(running.items()):
-                observation = _observe(page)
+                running[play] = _Tab(browser, url + play.path, play)
+            for play, tab in list(running.items()):
+                observation = tab.observe()
                 failed = any(error.startswith(("fatal", "shaka", "video:")) for error in observation.errors)
-                if observation.playback.get("done") or failed or time.monotonic() > deadline:
+                if observation.playback.get("done") or failed or tab.stands_still:
                     observed[play] = observation
                     tab.close()
                     del running[play]
@@ -91,15 +91,27 @@ def play_all(plays: list[Play], folder: Path) -> dict[Play, Observation]:
     return observed
 
 
-def _open(browser: Browser, url: str, play: Play) -> tuple[PlayerPage, ExitStack]:
-    tab = ExitStack()
-    page = tab.enter_context(open_page(browser, url))
-    page.page.evaluate(_SCRIPT, play.script_arguments)
-    return page, tab
+class _Tab:
+    """A tab that plays a stream."""
 
+    def __init__(self, browser: Browser, url: str, play: Play) -> None:
+        self._stack = ExitStack()
+        self._page: PlayerPage = self._stack.enter_context(open_page(browser, url))
+        self._page.page.evaluate(_SCRIPT, play.script_arguments)
+        self._time = -1.0
+        self._changed_at = time.monotonic()
 
-def _observe(page: PlayerPage) -> Observation:
-    playback, errors = page.page.evaluate("() => [window.playback, window.errors]")
-    return Observation(
-        playback, [error for error in errors if error not in _HARMLESS], list(page.browser_errors)
-    )
+    def observe(self) -> Observation:
+        playback, errors = self._page.page.evaluate("() => [window.playback, window.errors]")
+        if playback["time"] != self._time:
+            self._time, self._changed_at = playback["time"], time.monotonic()
+        return Observation(
+            playback, [error for error in errors if error not in _HARMLESS], list(self._page.browser_errors)
+        )
+
+    @property
+    def stands_still(self) -> bool:
+        return time.monotonic() > self._changed_at + _PATIENCE
+
+    def close(self) -> None:
+        self._stack.close()

@@ -1,7 +1,12 @@
 // Observes playback in the player page, and switches the quality up and down meanwhile. It records in window.playback
 // what a viewer would notice: stalls, gaps, jumps, and an end that is not reached.
 ({ rate, skipTo, segments }) => {
-  const STALL = 2; // seconds without progress
+  const ROUND = 40; // milliseconds between two looks at the player
+  // Rounds without progress, although the player has enough to continue. These are rounds and not seconds, because a
+  // busy machine delays the player and this script alike. A player that has nothing buffered waits for the server; if
+  // it waits for ever, it does not reach the end.
+  const STALL = 50;
+  const ENOUGH = 0.5; // seconds that are buffered ahead
   const GAP = 0.1; // seconds
   const START = 0.5; // seconds: a track may begin this much later than another, as in its source
   const SMOOTH_SEGMENTS = 5; // with fewer segments, a switch discards the buffer; otherwise it would come too late
@@ -36,7 +41,6 @@
   function select(level) {
     playback.switches += 1;
     if (!isHls()) {
-      player.configure({ abr: { enabled: false } });
       player.selectVariantTrack(level.track, true, segments >= SMOOTH_SEGMENTS ? 1 : 0);
     } else {
       player.nextLevel = level.index; // from the next segment, because Chromium shows a group of pictures to its end
@@ -67,7 +71,18 @@
     }
   }
 
-  let lastProgress = performance.now();
+  // Seconds that can be played without another segment.
+  function bufferedAhead() {
+    const { buffered, currentTime } = video;
+    for (let index = 0; index < buffered.length; index += 1) {
+      if (buffered.start(index) <= currentTime && currentTime <= buffered.end(index)) {
+        return buffered.end(index) - currentTime;
+      }
+    }
+    return 0;
+  }
+
+  let idleRounds = 0;
   let lastTime = -1;
   let isConfigured = false;
   let jumpCount = 0;
@@ -86,14 +101,14 @@
       video.defaultPlaybackRate = rate;
       video.playbackRate = rate;
     }
-    const now = performance.now();
+    const canContinue = bufferedAhead() >= Math.min(ENOUGH, video.duration - video.currentTime);
     if (video.currentTime !== lastTime) {
       if (playback.startedAt === null && video.currentTime > 0) playback.startedAt = video.currentTime;
       lastTime = video.currentTime;
-      lastProgress = now;
-    } else if (!video.ended && playback.startedAt !== null && now - lastProgress > STALL * 1000) {
-      playback.stalls.push(video.currentTime);
-      lastProgress = now;
+      idleRounds = 0;
+    } else if (!video.ended && playback.startedAt !== null && canContinue) {
+      idleRounds += 1;
+      if (idleRounds === STALL) playback.stalls.push(video.currentTime);
     }
     playback.time = video.currentTime;
     playback.duration = video.duration;
@@ -121,5 +136,5 @@
       playback.done = true;
       clearInterval(timer);
     }
-  }, 40);
+  }, ROUND);
 }

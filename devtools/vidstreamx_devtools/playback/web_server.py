@@ -17,9 +17,16 @@ def stream_path(key: str) -> str:
     return "/streams/" + quote(key, safe="/")
 
 
-def play_path(key: str, player: str = "") -> str:
-    """The path, on the server, of a page that plays a playlist or manifest."""
-    query = {"src": stream_path(key), **({"player": player} if player else {})}
+def play_path(key: str, player: str = "", is_adaptive: bool = True) -> str:
+    """The path, on the server, of a page that plays a playlist or manifest.
+
+    If it is not adaptive, Shaka Player keeps its quality until a test selects another one.
+    """
+    query = {"src": stream_path(key)}
+    if player:
+        query["player"] = player
+    if not is_adaptive:
+        query["quality"] = "fixed"
     return f"/play?{urlencode(query, safe='/', quote_via=quote)}"
 
 
