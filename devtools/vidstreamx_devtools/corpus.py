@@ -1,4 +1,7 @@
-"""The folder with the corpus of real test videos. Tests and benchmarks generate clips where it is missing."""
+"""The folder with the corpus of real test videos.
+
+Tests use it in addition to generated clips. Benchmarks use it, and generate clips where it is missing.
+"""
 
 from __future__ import annotations
 

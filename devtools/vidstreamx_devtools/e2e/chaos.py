@@ -137,7 +137,7 @@ def _create_cases(stack: StackFixture, files: UploadFiles, random: Random) -> li
         ("good and longer", {"done"}, files.full_hd),
         ("text", {"rejected"}, files.text),
         ("more text", {"rejected"}, files.text),
-        ("truncated", {"rejected", "done"}, files.truncated),
+        ("truncated", {"rejected"}, files.truncated),
         ("empty", {"rejected"}, files.empty),
         ("deleted", {"obsolete"}, files.small),
         ("deleted later", {"obsolete", "done"}, files.small),

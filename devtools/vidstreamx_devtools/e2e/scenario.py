@@ -192,7 +192,9 @@ def _create_cases(stack: StackFixture, files: UploadFiles) -> Iterator[Case]:
 
     yield upload("text named .mp4", {"rejected"}, "text & co.mp4", files.text)
     yield upload("empty file", {"rejected"}, "empty #1.mp4", files.empty)
-    yield upload("truncated file", {"done", "rejected"}, "truncated.mp4", files.truncated)
+    yield upload("truncated file", {"rejected"}, "truncated.mp4", files.truncated)
+    if files.real:
+        yield upload("clip of the corpus", {"done"}, "real.mp4", files.real)
 
     deleted = stack.upload("gone + lost.mp4", files.small)
     stack.delete(deleted)

@@ -1,4 +1,4 @@
-"""The files that the end-to-end tests upload: from the corpus if it exists, otherwise generated."""
+"""The files that the end-to-end tests upload: generated clips, and a file of the corpus if it exists."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ class UploadFiles:
     small: Path  # 360p, two seconds: two rungs, encoded quickly
     long: Path  # 720p, LONG_SECONDS, not H.264: every rung is encoded, which takes a while
     far_keyframes: Path  # 720p, LONG_SECONDS, a keyframe every ten seconds: the top rung is copied
-    truncated: Path
+    truncated: Path  # most of its samples are missing
     text: Path
     empty: Path
+    real: Path | None  # 1080p, a little over ten seconds, from the corpus
 
     @classmethod
     def create(cls, folder: Path) -> UploadFiles:
         folder.mkdir(parents=True, exist_ok=True)
         mpeg4 = ["-c:v", "mpeg4", "-q:v", "20", "-pix_fmt", "yuv420p"]
         return cls(
-            full_hd=corpus.find("derived_1080p30_park_11s_h264_aac.mp4")
-            or _clip(folder / "full-hd.mp4", "1920x1080", 11),
+            full_hd=_clip(folder / "full-hd.mp4", "1920x1080", 11),
             small=_clip(folder / "small.mp4", "640x360", 2),
             long=_clip(folder / "long.mp4", "1280x720", LONG_SECONDS, mpeg4),
             far_keyframes=_clip(
                 folder / "far-keyframes.mp4", "1280x720", LONG_SECONDS, keyframe_interval=300
             ),
-            truncated=corpus.find("synth_truncated_mdat.mp4")
-            or _truncate(_clip(folder / "truncated.mp4", "640x360", 6)),
-            text=corpus.find("synth_text_named_mp4.mp4")
-            or _write(folder / "text.mp4", b"this is not a video\n"),
+            truncated=_truncate(_clip(folder / "truncated.mp4", "640x360", 6)),
+            text=_write(folder / "text.mp4", b"this is not a video\n"),
             empty=_write(folder / "empty.mp4", b""),
+            real=corpus.find("derived_1080p30_park_11s_h264_aac.mp4"),
         )
 
 
@@ -48,8 +47,8 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def _truncate(path: Path) -> Path:
-    """Removes the last third."""
-    os.truncate(path, path.stat().st_size * 2 // 3)
+    """Keeps the first third: the task publishes a damaged file only if it can decode half of it."""
+    os.truncate(path, path.stat().st_size // 3)
     return path
 
 

@@ -1,4 +1,4 @@
-"""Small clips that the media tests generate if there is no corpus: one or two per category."""
+"""Small clips that the media tests generate: one or two per category of the corpus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that the media tests transcode: the corpus, or generated clips where it is missing.
+"""The files that the media tests transcode: generated clips, and the corpus if it exists.
 
 A category is a letter of the corpus's manifest (c: rotated, f: variable frame rate, u: unusable, …).
 """
@@ -23,6 +23,10 @@ class MediaFile:
     categories: frozenset[str]
     _generate: Callable[[Path], object] | None = None  # None for a file of the corpus
 
+    @property
+    def is_generated(self) -> bool:
+        return self._generate is not None
+
     def path(self) -> Path:
         """The path of the file. A generated clip is made if it does not exist yet."""
         if self._generate is None:
@@ -35,11 +39,13 @@ class MediaFile:
 
 
 def media_files() -> list[MediaFile]:
+    generated = [
+        MediaFile(name, frozenset(categories.split(",")), generate)
+        for name, (categories, generate) in generated_clips.CLIPS.items()
+    ]
     if not corpus.MANIFEST.is_file():
-        return [
-            MediaFile(name, frozenset(categories.split(",")), generate)
-            for name, (categories, generate) in generated_clips.CLIPS.items()
-        ]
+        return generated
     with corpus.MANIFEST.open(newline="") as manifest:
         rows = csv.DictReader(manifest, delimiter="\t", quoting=csv.QUOTE_NONE)
-        return [MediaFile(row["file"], frozenset(row["categories"].split(","))) for row in rows]
+        real = [MediaFile(row["file"], frozenset(row["categories"].split(","))) for row in rows]
+    return [*generated, *real]

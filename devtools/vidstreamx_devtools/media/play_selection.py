@@ -1,4 +1,7 @@
-"""Selects the streams to play in a browser: as few files as possible that cover every category."""
+"""Selects the streams to play in a browser: as few files as possible that cover every category.
+
+The generated clips and the corpus are covered separately, so that the clips are played on every machine.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,16 @@ from vidstreamx_devtools.streams import published
 
 
 def selected() -> list[MediaFile]:
-    """Selects greedily. Of equal candidates it takes the smallest file, which is transcoded fastest."""
     usable = [file for file in media_files() if UNUSABLE not in file.categories]
+    generated = [file for file in usable if file.is_generated]
+    real = [file for file in usable if not file.is_generated]
+    return [*_select(generated), *_select(real)]
+
+
+def _select(usable: list[MediaFile]) -> list[MediaFile]:
+    """Selects greedily. Of equal candidates it takes the smallest file, which is transcoded fastest."""
+    if not usable:
+        return []
     uncovered = frozenset[str]().union(*(file.categories for file in usable))
     selection: list[MediaFile] = []
     while uncovered:
