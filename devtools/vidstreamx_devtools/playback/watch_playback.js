@@ -82,6 +82,16 @@
     return 0;
   }
 
+  // Everything that was ever buffered: ranges in order. A player removes what it has buffered when the quality is
+  // switched, and on a busy machine it has already played the beginning of that.
+  let filled = [];
+  function remember(start, end) {
+    const touching = filled.filter(([from, to]) => from <= end && start <= to);
+    const rest = filled.filter((range) => !touching.includes(range));
+    const joined = [Math.min(start, ...touching.map(([from]) => from)), Math.max(end, ...touching.map(([, to]) => to))];
+    filled = [...rest, joined].sort(([one], [other]) => one - other);
+  }
+
   let idleRounds = 0;
   let lastTime = -1;
   let isConfigured = false;
@@ -115,14 +125,13 @@
     if (video.videoHeight && playback.heights[playback.heights.length - 1] !== video.videoHeight) {
       playback.heights.push(video.videoHeight);
     }
-    const { buffered } = video;
-    for (let index = 1; index < buffered.length; index += 1) {
-      const [from, to] = [buffered.end(index - 1), buffered.start(index)];
-      // Only gaps behind the current time count, because segments ahead of it can arrive in any order.
-      if (to <= video.currentTime && to - from > GAP && !(playback.skipped && from < skipTo)) {
-        playback.gaps.push([from, to]);
-      }
+    for (let index = 0; index < video.buffered.length; index += 1) {
+      remember(video.buffered.start(index), video.buffered.end(index));
     }
+    // Only gaps behind the current time count, because segments ahead of it can arrive in any order.
+    playback.gaps = filled.slice(1)
+      .map(([to], index) => [filled[index][1], to])
+      .filter(([from, to]) => to <= video.currentTime && to - from > GAP && !(playback.skipped && from < skipTo));
     if (window.player.getStats && player.getStats().gapsJumped > jumpCount) {
       jumpCount = player.getStats().gapsJumped;
       if (video.currentTime > START) playback.jumps.push(video.currentTime);
