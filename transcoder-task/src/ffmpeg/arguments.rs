@@ -252,7 +252,7 @@ fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cub
     let mut from = format!("[0:{}]", picture.stream);
     if picture.deinterlace {
         // Frames that are flagged as progressive stay unchanged.
-        let uniform = framing::uniform(&picture.shape);
+        let uniform = framing::uniform(&picture.shape, SCALER);
         chains.push(format!("{from}{uniform},bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
     }
@@ -319,7 +319,8 @@ fn stills(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cu
     let interval = still_interval::seconds(plan.duration_seconds);
     let colours = colour::filters(picture.colour, &Framing::new(&picture.shape, width, height), SCALER, cube);
     // `bwdif` needs the frames in between; this filter needs none.
-    let deinterlace = format!("{},estdif=mode=frame:deint=interlaced", framing::uniform(&picture.shape));
+    let deinterlace =
+        format!("{},estdif=mode=frame:deint=interlaced", framing::uniform(&picture.shape, SCALER));
     let corrections = [picture.deinterlace.then_some(deinterlace.as_str()), Some(colours.as_str())];
     let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
     let first = resume_point.map_or(0, |point| point.still);

@@ -12,33 +12,34 @@ use crate::{analysis::orientation::Orientation, plan::model::FrameShape};
 /// too.
 const SAME_SHAPE: f64 = 0.01;
 
-/// A frame size to fit the source's frames into.
+/// A frame size to fit the source's frames into, before the turn for display.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Framing {
-    /// Before the turn for display; in square pixels, even.
     width: u32,
     height: u32,
-    /// Shape of the frames that fill the frame size: width to height, before the turn.
+    /// Pixel aspect ratio of this frame size, width to height.
+    pixel_aspect: f64,
+    /// Shape of the frames that fill the frame size: width to height.
     aspect: f64,
     orientation: Orientation,
 }
 
 impl Framing {
-    /// Fits frames of this shape into this size for display.
+    /// Fits frames of this shape into this size for display, which is in square pixels.
     pub(super) fn new(shape: &FrameShape, width: u32, height: u32) -> Self {
         let turned = shape.orientation.swaps_sides();
         let (width, height) = if turned { (height, width) } else { (width, height) };
-        Self { width, height, aspect: shape.aspect(), orientation: shape.orientation }
+        Self { width, height, pixel_aspect: 1.0, aspect: shape.aspect(), orientation: shape.orientation }
     }
 
     /// The filter `scale` without further options: scales each frame into the frame size and keeps its shape.
     pub(super) fn scale(&self, flags: &str) -> String {
-        let Self { width, height, aspect, .. } = *self;
+        let Self { width, height, pixel_aspect, aspect, .. } = *self;
         let same = format!("lt(abs(dar/{aspect:.6}-1),{SAME_SHAPE})");
         let fitted =
             |full: u32, other: &str| format!("if({same},{full},max(2,2*round(min({full},{other})/2)))");
-        let fitted_width = fitted(width, &format!("{height}*dar"));
-        let fitted_height = fitted(height, &format!("{width}/dar"));
+        let fitted_width = fitted(width, &format!("{}*dar", f64::from(height) / pixel_aspect));
+        let fitted_height = fitted(height, &format!("{}/dar", f64::from(width) * pixel_aspect));
         format!("scale=w='{fitted_width}':h='{fitted_height}':eval=frame:flags={flags}")
     }
 
@@ -65,14 +66,13 @@ impl Framing {
     }
 }
 
-/// The filters that give all frames the size and pixel format of the source's largest frames, for filters that
-/// need this and must run before the colour conversion. Such frames are unchanged. Others are scaled, with the
-/// interlacing of their flags, and keep their shape by their pixel aspect ratio.
-pub(super) fn uniform(shape: &FrameShape) -> String {
-    let (width, height) = shape.size;
-    // The scaler cannot keep the shape of frames of an unknown pixel aspect ratio.
-    let square = if shape.pixel_aspect == 1.0 { "setsar=1," } else { "" };
-    format!("{square}scale={width}:{height}:interl=-1")
+/// The filters that give all frames the size, shape and pixel format of the source's largest frames, for filters
+/// that need this and must run before the colour conversion. Such frames are unchanged. Others are scaled, as
+/// fields or as whole frames by their flags, and get bars.
+pub(super) fn uniform(shape: &FrameShape, flags: &str) -> String {
+    let FrameShape { size: (width, height), pixel_aspect, orientation } = *shape;
+    let framing = Framing { width, height, pixel_aspect, aspect: shape.aspect(), orientation };
+    format!("{}:interl=-1,{},setsar={pixel_aspect:.6}", framing.scale(flags), framing.bars())
 }
 
 #[cfg(test)]
