@@ -1,6 +1,6 @@
 //! The tracks that may be copied, with the sample data that the plan needs.
 
-use futures::future::try_join_all;
+use futures::{StreamExt, TryStreamExt, stream};
 use mp4_atom::{Avcc, Esds};
 use vidstreamx_isobmff::boxes::{
     audio_entry_boxes, decode, decode_required, find, require, visual_entry_boxes,
@@ -10,7 +10,8 @@ use crate::{source::loopback::Input, store::S3Error};
 
 use super::{
     aac::aac_lc,
-    h264::{accepts_encoded_prefix, check_avcc, refreshes},
+    h264::{accepts_encoded_prefix, check_avcc, departure, refreshes},
+    limits::SMALL_FILE,
     not_copyable::{NotCopyable, why},
     sample_entry::entry,
     sample_table::{Edit, Tables},
@@ -22,8 +23,10 @@ const MOST_KEYFRAMES: usize = 1_000_000;
 const LARGEST_ESDS: usize = 1 << 10;
 /// Longest priming of audio: FFmpeg starts to decode at most this many seconds before an edit.
 const LONGEST_PRIMING_SECONDS: i64 = 1;
-/// Number of keyframes that are checked in the file.
+/// Number of keyframes that are checked in a large file, all at the same time.
 const CHECKED_KEYFRAMES: usize = 8;
+/// Number of keyframes that are checked in a file of at most [`SMALL_FILE`]: those of several minutes.
+const CHECKED_KEYFRAMES_OF_SMALL_FILE: usize = 64;
 /// Bytes to read of a keyframe. Parameter sets, captions and encoder settings precede its slices and usually
 /// take 1 KB.
 const KEYFRAME_READ: u64 = 16 << 10;
@@ -64,6 +67,8 @@ pub(crate) struct CopyableVideo {
     pub(crate) level: u8,
     /// Bytes of the length field before each NAL unit.
     pub(crate) nal_length_size: u8,
+    /// The sample entry's sequence parameter sets.
+    pub(crate) sequence_parameter_sets: Vec<Vec<u8>>,
     /// True if an encoded prefix, whose parameter sets have the id [`super::h264::PREFIX_PARAMETER_SETS`],
     /// can precede the track.
     pub(crate) accepts_encoded_prefix: bool,
@@ -195,21 +200,29 @@ impl CopyableVideo {
         self.keyframes.iter().filter(|keyframe| keyframe.closed)
     }
 
-    /// Reads a few keyframes and checks that each is an instantaneous decoder refresh, because segments can
-    /// only begin at one. Some encoders also mark other frames as sync samples. A few keyframes are enough,
-    /// because an encoder makes all of them alike.
+    /// Reads keyframes and checks that each is an instantaneous decoder refresh, because segments can only
+    /// begin at one, and that the frames do not change there. Some encoders also mark other frames as sync
+    /// samples. A small file is checked at up to [`CHECKED_KEYFRAMES_OF_SMALL_FILE`] places, a large one at
+    /// [`CHECKED_KEYFRAMES`]. The segmenter checks all of them when it copies them.
     ///
     /// # Errors
     /// S3 fails. The inner error is the reason why the track cannot be copied.
     pub(super) async fn check_keyframes(&self, input: &Input) -> Result<Result<(), NotCopyable>, S3Error> {
         let closed: Vec<_> = self.closed().collect();
-        let step = closed.len().div_ceil(CHECKED_KEYFRAMES).max(1);
-        let checks = closed.iter().step_by(step).map(|keyframe| async move {
-            let bytes = input.bytes(keyframe.offset, keyframe.offset + KEYFRAME_READ).await?;
-            Ok(bytes.is_some_and(|bytes| refreshes(&bytes, self.nal_length_size)))
+        let most = if self.bytes <= SMALL_FILE { CHECKED_KEYFRAMES_OF_SMALL_FILE } else { CHECKED_KEYFRAMES };
+        let step = closed.len().div_ceil(most).max(1);
+        let offsets: Vec<u64> = closed.iter().step_by(step).map(|keyframe| keyframe.offset).collect();
+        let reads = stream::iter(offsets).map(|offset| input.bytes(offset, offset + KEYFRAME_READ));
+        let checks = reads.buffered(CHECKED_KEYFRAMES).map_ok(|bytes| {
+            let bytes = bytes.unwrap_or_default();
+            match departure(&bytes, self.nal_length_size, &self.sequence_parameter_sets) {
+                Some(reason) => why(format!("it {reason}")),
+                None if refreshes(&bytes, self.nal_length_size) => Ok(()),
+                None => why("its keyframes depend on earlier frames"),
+            }
         });
-        let all = try_join_all(checks).await?.into_iter().all(|refreshes| refreshes);
-        Ok(if all { Ok(()) } else { why("its keyframes depend on earlier frames") })
+        let all: Vec<_> = checks.try_collect().await?;
+        Ok(all.into_iter().collect())
     }
 }
 
@@ -303,6 +316,7 @@ pub(super) fn video(
         profile: avcc.avc_profile_indication,
         level: avcc.avc_level_indication,
         nal_length_size: avcc.length_size,
+        sequence_parameter_sets: avcc.sequence_parameter_sets.clone(),
         accepts_encoded_prefix: accepts_encoded_prefix(&avcc),
         timescale: tables.timescale,
         samples: tables.samples,

@@ -16,15 +16,19 @@ use crate::{process, source::loopback::Input};
 
 use super::{
     ffprobe_json::parse,
+    frames,
     limits::MOST_PIXELS,
     media::Media,
     rejection::{ProbeError, oversize, unusable},
+    sample_index::{Index, IndexedTrack},
     tracks::media,
 };
 
 /// Reading a header takes seconds even over a slow network. A longer time means a file that is made to hang
 /// readers.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
+/// Time for looking at frames. Usually it takes less than a second.
+const LOOK_LIMIT: Duration = Duration::from_secs(60);
 /// Most bytes of ffprobe's output; it prints about 2 KB per track.
 const OUTPUT_LIMIT: u64 = 4 << 20;
 /// Read interval of the first four packets. Their side data shows whether the file is encrypted.
@@ -67,6 +71,47 @@ pub(crate) async fn probe(input: &Input) -> Result<Media, ProbeError> {
         Some((width, height)) if !media.as_ref().is_ok_and(is_decoded) => Err(oversize(width, height)),
         _ => media,
     }
+}
+
+/// Looks at frames in several places of the source's video track (see [`super::frames`]), and corrects the
+/// track's properties. The look is skipped if the sample index has shown that all frames are alike. Whatever
+/// cannot be read here will fail while encoding, with its reason.
+///
+/// # Errors
+/// ffprobe is killed or crashes.
+pub(crate) async fn look(input: &Input, media: &mut Media, index: Option<&Index>) -> Result<(), ProbeError> {
+    let (start_seconds, duration_seconds) = (media.start_seconds, media.duration_seconds);
+    let Some(video) = &mut media.video else { return Ok(()) };
+    if index.zip(video.id).and_then(|(index, id)| index.track(id)).is_some_and(IndexedTrack::is_uniform) {
+        return Ok(());
+    }
+    let file_size = input.size().await.unwrap_or(0);
+    let start_seconds = start_seconds + video.start_seconds;
+    let intervals = frames::intervals(&video.codec, file_size, start_seconds, duration_seconds);
+    let mut command = process::command("ffprobe");
+    command
+        .args(["-loglevel", "error", "-of", "json", "-skip_frame", "nokey", "-show_data", "-show_entries"])
+        .arg("stream=index,extradata:frame=width,height,sample_aspect_ratio,interlaced_frame")
+        .args(["-select_streams", &video.index.to_string(), "-read_intervals", &intervals])
+        .args(["-max_pixels", &MOST_PIXELS.to_string()])
+        .args(input.arguments());
+    let answer = match tokio::time::timeout(LOOK_LIMIT, run(command, Bytes::new())).await {
+        Ok(answer) => answer.map_err(ProbeError::Run)?,
+        Err(_) => {
+            tracing::warn!("looking at the picture took too long, so only its header counts");
+            Answer { json: Vec::new(), messages: String::new(), status: ExitStatus::default() }
+        }
+    };
+    if answer.status.signal().is_some() {
+        return Err(failure(answer.status, &answer.messages));
+    }
+    let seen = parse(&answer.json).unwrap_or_default();
+    let extradata = seen.streams.first().and_then(|stream| stream.extradata.as_ref());
+    frames::apply(video, &seen.frames, extradata);
+    if video.changes {
+        tracing::info!(width = video.width, height = video.height, "the picture changes its size or shape");
+    }
+    Ok(())
 }
 
 /// Facts about the track in an init segment and the media segments that follow it.

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::media::{Role, flag};
 
 /// ffprobe's output. Numbers that may be fractions are strings.
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 pub(super) struct ProbeOutput {
     #[serde(default)]
     pub(super) streams: Vec<Stream>,
@@ -14,6 +14,9 @@ pub(super) struct ProbeOutput {
     /// The first few packets.
     #[serde(default)]
     pub(super) packets: Vec<Packet>,
+    /// Frames in a few places.
+    #[serde(default)]
+    pub(super) frames: Vec<Frame>,
     #[serde(default)]
     pub(super) format: ContainerFormat,
 }
@@ -41,6 +44,8 @@ pub(super) struct Stream {
     #[serde(default)]
     pub(super) height: u32,
     pub(super) sample_aspect_ratio: Option<String>,
+    #[serde(default)]
+    pub(super) extradata: Option<Extradata>,
     pub(super) pix_fmt: Option<String>,
     pub(super) color_range: Option<String>,
     pub(super) color_space: Option<String>,
@@ -111,12 +116,56 @@ pub(super) struct Packet {
     pub(super) side_data_list: Vec<SideData>,
 }
 
+/// A decoded frame.
+#[derive(Deserialize, Default)]
+pub(super) struct Frame {
+    #[serde(default)]
+    pub(super) width: u32,
+    #[serde(default)]
+    pub(super) height: u32,
+    pub(super) sample_aspect_ratio: Option<String>,
+    /// 1 if the frame consists of two fields.
+    #[serde(default)]
+    pub(super) interlaced_frame: u8,
+}
+
+impl Frame {
+    /// Pixel aspect ratio, width to height, if it is known.
+    pub(super) fn pixel_aspect(&self) -> Option<f64> {
+        ratio(self.sample_aspect_ratio.as_deref(), ':')
+    }
+}
+
+/// A codec's configuration, as a dump: lines with an offset, sixteen bytes in hexadecimal, and text.
+#[derive(Deserialize)]
+pub(super) struct Extradata(String);
+
+impl Extradata {
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        /// Columns of the bytes, from the colon on: eight groups of four digits, each after a space.
+        const COLUMNS: usize = 40;
+        let digits =
+            self.0.lines().filter_map(|line| line.split_once(':')).flat_map(|(_, columns)| {
+                columns.chars().take(COLUMNS).filter_map(|column| column.to_digit(16))
+            });
+        let digits: Vec<u32> = digits.collect();
+        digits.chunks_exact(2).map(|pair| (pair[0] << 4 | pair[1]) as u8).collect()
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct ChapterMark {
     pub(super) start_time: Option<String>,
     pub(super) end_time: Option<String>,
     #[serde(default)]
     pub(super) tags: MetadataTags,
+}
+
+/// Parses `16:9` or `30000/1001` into a positive number.
+pub(super) fn ratio(text: Option<&str>, separator: char) -> Option<f64> {
+    let (numerator, denominator) = text?.split_once(separator)?;
+    let ratio = numerator.parse::<f64>().ok()? / denominator.parse::<f64>().ok()?;
+    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
 /// Parses the output through a JSON value, because tags may repeat a name and need not be UTF-8.

@@ -1,6 +1,6 @@
 //! H.264: parameter sets and slices.
 
-use mp4_atom::Avcc;
+use mp4_atom::{Atom, Avcc};
 
 use super::not_copyable::{NotCopyable, why};
 
@@ -8,17 +8,20 @@ use super::not_copyable::{NotCopyable, why};
 /// count from 0, so this is the highest possible id of a sequence parameter set.
 pub(crate) const PREFIX_PARAMETER_SETS: u32 = 31;
 
-/// Checks that the video is 4:2:0 with 8 bits. The profiles Baseline, Main and High always have both, except
+/// Checks that the video is progressive 4:2:0 with 8 bits. The profiles Baseline, Main and High always have both, except
 /// for rare grey video.
 ///
 /// # Errors
-/// The video has another profile, bit depth or chroma format, or no parameter sets.
+/// The video has another profile, bit depth or chroma format, no parameter sets, or may be interlaced.
 pub(super) fn check_avcc(avcc: &Avcc) -> Result<(), NotCopyable> {
     if !matches!(avcc.avc_profile_indication, 66 | 77 | 100) {
         return why(format!("its H.264 profile is {}", avcc.avc_profile_indication));
     }
     if avcc.sequence_parameter_sets.is_empty() || avcc.picture_parameter_sets.is_empty() {
         return why("its parameter sets are missing");
+    }
+    if !avcc.sequence_parameter_sets.iter().all(|set| is_progressive(set) == Some(true)) {
+        return why("its frames may consist of two fields");
     }
     match &avcc.ext {
         Some(ext) if (ext.chroma_format, ext.bit_depth_luma, ext.bit_depth_chroma) != (1, 8, 8) => {
@@ -56,22 +59,190 @@ fn ue(nal: &[u8], byte: usize) -> Option<u32> {
     (zeros < 8).then(|| (code >> (31 - 2 * zeros)) - 1)
 }
 
+/// The NAL units of a sample. The last one may be cut off.
+fn nal_units(mut sample: &[u8], nal_length_size: u8) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, rest) = sample.split_at_checked(usize::from(nal_length_size))?;
+        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
+        let (nal, next) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        sample = next;
+        Some(nal)
+    })
+}
+
 /// Returns true if the first slice of a sample belongs to an instantaneous decoder refresh (IDR).
 #[must_use]
-pub(super) fn refreshes(mut sample: &[u8], nal_length_size: u8) -> bool {
-    loop {
-        let Some((length, rest)) = sample.split_at_checked(usize::from(nal_length_size)) else {
-            return false;
-        };
-        let length = length.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-        match rest.first().map(|header| header & 0x1f) {
-            Some(5) => return length > 0,
-            // Other slices.
-            None | Some(1..=4) => return false,
-            Some(_) => {}
+pub(super) fn refreshes(sample: &[u8], nal_length_size: u8) -> bool {
+    let kinds = nal_units(sample, nal_length_size).map(|nal| nal.first().map_or(0, |header| header & 0x1f));
+    kinds.into_iter().find(|kind| *kind <= 5) == Some(5)
+}
+
+/// The reason why frames from this keyframe on may look different from what the sample entry says, worded to
+/// follow the track's name; `None` if they do not. `sets` are the sample entry's sequence parameter sets.
+#[must_use]
+pub(crate) fn departure(sample: &[u8], nal_length_size: u8, sets: &[Vec<u8>]) -> Option<&'static str> {
+    nal_units(sample, nal_length_size).find_map(|nal| match nal.first()? & 0x1f {
+        7 if !sets.iter().any(|set| trimmed(set) == trimmed(nal)) => Some("changes its parameter sets"),
+        6 if turns(nal) => Some("is turned by messages in its frames"),
+        _ => None,
+    })
+}
+
+/// A parameter set without zero bytes at its end, which have no meaning.
+fn trimmed(mut nal: &[u8]) -> &[u8] {
+    while let [rest @ .., 0] = nal {
+        nal = rest;
+    }
+    nal
+}
+
+/// Returns true if a NAL unit of supplemental enhancement information has a display orientation (ITU-T H.264,
+/// D.1.27).
+fn turns(nal: &[u8]) -> bool {
+    const DISPLAY_ORIENTATION: usize = 47;
+    let bytes = unescaped(nal);
+    let mut rest = bytes.get(1..).unwrap_or_default();
+    // A number is the sum of its bytes, and all bytes but the last are 255.
+    let number = |rest: &mut &[u8]| -> Option<usize> {
+        let more = rest.iter().take_while(|byte| **byte == 255).count();
+        let last = *rest.get(more)?;
+        *rest = &rest[more + 1..];
+        Some(more * 255 + usize::from(last))
+    };
+    while let (Some(kind), Some(size)) = (number(&mut rest), number(&mut rest)) {
+        let Some((payload, next)) = rest.split_at_checked(size) else { return false };
+        // The first bit cancels an earlier orientation.
+        if kind == DISPLAY_ORIENTATION && payload.first().is_some_and(|byte| byte & 0x80 == 0) {
+            return true;
         }
-        let Some(next) = rest.get(length..) else { return false };
-        sample = next;
+        rest = next;
+    }
+    false
+}
+
+/// Returns true if a sequence parameter set says that no frame consists of two fields
+/// (`frame_mbs_only_flag`); `None` if it cannot be read.
+#[must_use]
+pub(super) fn is_progressive(set: &[u8]) -> Option<bool> {
+    let bytes = unescaped(set);
+    let profile = *bytes.get(1)?;
+    // The header, profile, constraints and level take four bytes.
+    let mut bits = Bits { bytes: bytes.get(4..)?, at: 0 };
+    bits.ue()?;
+    if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
+        let chroma_format = bits.ue()?;
+        if chroma_format == 3 {
+            bits.bit()?;
+        }
+        bits.ue()?;
+        bits.ue()?;
+        bits.bit()?;
+        if bits.bit()? {
+            for list in 0..if chroma_format == 3 { 12 } else { 8 } {
+                if bits.bit()? {
+                    bits.scaling_list(if list < 6 { 16 } else { 64 })?;
+                }
+            }
+        }
+    }
+    bits.ue()?;
+    match bits.ue()? {
+        0 => {
+            bits.ue()?;
+        }
+        1 => {
+            bits.bit()?;
+            bits.ue()?;
+            bits.ue()?;
+            for _ in 0..bits.ue()?.min(255) {
+                bits.ue()?;
+            }
+        }
+        _ => {}
+    }
+    bits.ue()?;
+    bits.bit()?;
+    bits.ue()?;
+    bits.ue()?;
+    bits.bit()
+}
+
+/// The sequence parameter sets of a codec configuration: `avcC`'s, or NAL units after start codes.
+pub(super) fn sequence_parameter_sets(configuration: &[u8]) -> Vec<Vec<u8>> {
+    match configuration {
+        [1, ..] => Avcc::decode_body(&mut &*configuration)
+            .map_or_else(|_| Vec::new(), |avcc| avcc.sequence_parameter_sets),
+        _ => {
+            let units = split_at_start_codes(configuration);
+            units
+                .filter(|nal| nal.first().is_some_and(|header| header & 0x1f == 7))
+                .map(<[u8]>::to_vec)
+                .collect()
+        }
+    }
+}
+
+/// The NAL units of a byte stream (annex B).
+fn split_at_start_codes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let starts = bytes.windows(3).enumerate().filter(|(_, code)| *code == [0, 0, 1]).map(|(at, _)| at + 3);
+    let starts: Vec<_> = starts.collect();
+    let ends: Vec<_> = starts.iter().skip(1).map(|start| start - 3).chain([bytes.len()]).collect();
+    starts.into_iter().zip(ends).filter_map(|(start, end)| bytes.get(start..end))
+}
+
+/// A NAL unit without its emulation prevention bytes (7.4.1).
+fn unescaped(nal: &[u8]) -> Vec<u8> {
+    let mut zeros = 0;
+    let keep = |byte: &u8| {
+        let escape = zeros >= 2 && *byte == 3;
+        zeros = if *byte == 0 { zeros + 1 } else { 0 };
+        !escape
+    };
+    nal.iter().copied().filter(keep).collect()
+}
+
+/// Reads bits, the highest of each byte first.
+struct Bits<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Bits<'_> {
+    fn bit(&mut self) -> Option<bool> {
+        let byte = self.bytes.get(self.at / 8)?;
+        let bit = byte >> (7 - self.at % 8) & 1 == 1;
+        self.at += 1;
+        Some(bit)
+    }
+
+    /// An unsigned Exp-Golomb code. A signed code has the same length.
+    fn ue(&mut self) -> Option<u32> {
+        let mut zeros = 0;
+        while !self.bit()? {
+            zeros += 1;
+            if zeros > 31 {
+                return None;
+            }
+        }
+        let mut code = 1_u32;
+        for _ in 0..zeros {
+            code = code.checked_mul(2)? + u32::from(self.bit()?);
+        }
+        Some(code - 1)
+    }
+
+    /// Skips a scaling list (7.3.2.1.1.1).
+    fn scaling_list(&mut self, size: u32) -> Option<()> {
+        let (mut last, mut next) = (8_i64, 8_i64);
+        for _ in 0..size {
+            if next != 0 {
+                let code = i64::from(self.ue()?);
+                let delta = if code % 2 == 1 { (code + 1) / 2 } else { -(code / 2) };
+                next = (last + delta).rem_euclid(256);
+            }
+            last = if next == 0 { last } else { next };
+        }
+        Some(())
     }
 }
 
@@ -96,6 +267,51 @@ mod tests {
             [[0x80, 0], [0x40, 0], [0x60, 0], [0x20, 0], [0x04, 0x00], [0, 0]].map(|code| ue(&code, 0)),
             [Some(0), Some(1), Some(2), Some(3), Some(31), None]
         );
+    }
+
+    /// The sequence parameter set of a clip that x264 encodes with these options.
+    fn set_of(options: &str) -> Vec<u8> {
+        let source = "-f lavfi -i testsrc2=size=128x96:rate=25:duration=0.08 -pix_fmt yuv420p";
+        let stream = crate::fixtures::ffmpeg(&format!("{source} -c:v libx264 {options} -f h264 pipe:1"));
+        sequence_parameter_sets(&stream).remove(0)
+    }
+
+    #[test]
+    fn parameter_sets_say_whether_frames_may_have_fields() {
+        for options in ["", "-profile:v baseline", "-x264-params cqm=jvt", "-pix_fmt yuv444p"] {
+            assert_eq!(is_progressive(&set_of(options)), Some(true), "{options}");
+        }
+        for options in
+            ["-flags +ildct", "-x264-params fake-interlaced=1", "-flags +ildct -x264-params cqm=jvt"]
+        {
+            assert_eq!(is_progressive(&set_of(options)), Some(false), "{options}");
+        }
+        assert_eq!(is_progressive(&set_of("")[..6]), None, "truncated");
+    }
+
+    #[test]
+    fn other_parameter_sets_and_orientations_are_departures() {
+        let sample = |nals: &[&[u8]]| -> Vec<u8> {
+            let with_length =
+                |nal: &&[u8]| [&u32::try_from(nal.len()).unwrap().to_be_bytes()[..], *nal].concat();
+            nals.iter().flat_map(with_length).collect()
+        };
+        let set = [0x67, 0x64, 0x00, 0x28, 0xac, 0xd9];
+        let sets = [set.to_vec()];
+        let slice = [0x65, 1, 2, 3];
+        let of = |nals: &[&[u8]]| departure(&sample(nals), 4, &sets);
+        assert_eq!(of(&[&slice]), None);
+        assert_eq!(of(&[&set, &[0x68, 1], &slice]), None, "repeated");
+        assert_eq!(of(&[&[&set[..], &[0, 0]].concat(), &slice]), None, "padded");
+        assert_eq!(of(&[&[0x67, 0x64, 0x00, 0x28, 0xac, 0xd8], &slice]), Some("changes its parameter sets"));
+        // A message of 300 bytes, then the orientation. An escaped zero precedes its size.
+        let long = [&[0x06, 5, 255, 45][..], &[9; 300]].concat();
+        let turned = [&long[..], &[47, 3, 0x10, 0x00, 0x08, 0x80]].concat();
+        assert_eq!(of(&[&turned, &slice]), Some("is turned by messages in its frames"));
+        assert_eq!(of(&[&[&long[..], &[47, 1, 0x80, 0x80]].concat(), &slice]), None, "cancelled");
+        for cut in 0..turned.len() {
+            let _ = of(&[&turned[..cut]]);
+        }
     }
 
     #[test]

@@ -18,3 +18,6 @@ pub(crate) const LONGEST_SIDE: u32 = 8192;
 pub(crate) const MOST_PIXELS: u64 = 8192 * 4320;
 /// Longest duration in seconds.
 pub(crate) const MOST_SECONDS: f64 = 24.0 * 3600.0;
+/// Largest size in bytes of a file in which many places are looked at before the plan. It is read from S3
+/// within a second.
+pub(crate) const SMALL_FILE: u64 = 32 << 20;

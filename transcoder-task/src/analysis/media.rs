@@ -44,9 +44,9 @@ pub(crate) struct Video {
     pub(crate) profile: Option<String>,
     /// In the codec's own unit: 41 is H.264's level 4.1, 123 is HEVC's 4.1.
     pub(crate) level: Option<u32>,
-    /// Stored size in pixels.
+    /// Stored size of the largest frames in pixels.
     pub(crate) width: u32,
-    /// Stored size in pixels.
+    /// Stored size of the largest frames in pixels.
     pub(crate) height: u32,
     /// Pixel aspect ratio, width to height.
     pub(crate) pixel_aspect: f64,
@@ -69,7 +69,9 @@ pub(crate) struct Video {
     pub(crate) colour: ColourDescription,
     /// True if decoding and presentation order differ.
     pub(crate) reordered: bool,
-    /// True if the frames consist of two fields.
+    /// True if some frames have another size or shape than the first ones.
+    pub(crate) changes: bool,
+    /// True if frames may consist of two fields. The frames' own flags tell which ones do.
     pub(crate) interlaced: bool,
     /// In bits per second; 0 if unknown.
     pub(crate) bit_rate: u64,

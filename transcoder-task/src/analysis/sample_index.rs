@@ -158,6 +158,11 @@ fn rejection(moov: &[u8], mvhd: &Mvhd) -> Option<String> {
 }
 
 impl IndexedTrack {
+    /// True if all frames have the same parameters, as far as the checks of copyable tracks go.
+    pub(super) fn is_uniform(&self) -> bool {
+        self.is_copyable_video()
+    }
+
     fn is_copyable_video(&self) -> bool {
         matches!(self.content, Content::Video(Ok(_)))
     }

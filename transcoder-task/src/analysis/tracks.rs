@@ -2,7 +2,7 @@
 //! decoded.
 
 use super::{
-    ffprobe_json::{ChapterMark, MetadataTags, ProbeOutput, Stream},
+    ffprobe_json::{ChapterMark, MetadataTags, ProbeOutput, Stream, ratio},
     limits::{
         LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_PIXELS, MOST_SECONDS, MOST_TRACKS,
         SAMPLE_RATES,
@@ -208,11 +208,31 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
         pixel_format,
         colour: colour(stream),
         reordered: stream.has_b_frames > 0,
-        interlaced: !matches!(stream.field_order.as_deref(), None | Some("progressive" | "unknown")),
+        changes: false,
+        interlaced: has_fields(codec(stream).unwrap_or_default())
+            || !matches!(stream.field_order.as_deref(), None | Some("progressive" | "unknown")),
         bit_rate: bit_rate(stream),
         start_seconds: number(stream.start_time.as_deref()) - start_seconds,
         duration_seconds: duration(stream),
     })
+}
+
+/// Returns true if any frame of this codec may consist of two fields, whatever the header says. The decoders of
+/// these codecs mark such frames. H.264 is not among them: see [`super::frames`].
+fn has_fields(codec: &str) -> bool {
+    matches!(
+        codec,
+        "mpeg2video"
+            | "dvvideo"
+            | "mpeg4"
+            | "vc1"
+            | "wmv3"
+            | "prores"
+            | "dnxhd"
+            | "mjpeg"
+            | "mjpegb"
+            | "cfhd"
+    )
 }
 
 fn colour(stream: &Stream) -> ColourDescription {
@@ -332,13 +352,6 @@ fn number(text: Option<&str>) -> f64 {
 /// Parses a duration in seconds; at least 0.
 fn seconds(text: Option<&str>) -> f64 {
     number(text).max(0.0)
-}
-
-/// Parses `16:9` or `30000/1001` into a positive number.
-fn ratio(text: Option<&str>, separator: char) -> Option<f64> {
-    let (numerator, denominator) = text?.split_once(separator)?;
-    let ratio = numerator.parse::<f64>().ok()? / denominator.parse::<f64>().ok()?;
-    (ratio.is_finite() && ratio > 0.0).then_some(ratio)
 }
 
 #[cfg(test)]

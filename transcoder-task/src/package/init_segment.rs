@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mp4_atom::{Avc1, Codec, Decode, Encode, Moov};
 use vidstreamx_isobmff::{
-    boxes::{BoxError, all_boxes, offset_of},
+    boxes::{BoxError, BoxHeader, all_boxes, offset_of},
     codecs::codec_string,
     fragment::{FragmentError, SampleDefaults},
 };
@@ -58,6 +58,7 @@ impl Init {
     /// # Errors
     /// It is incomplete or malformed, or has a codec that no rendition uses.
     pub(super) fn with_track(bytes: Bytes) -> Result<(Self, TrackHeader), CmafError> {
+        let bytes = upright(bytes);
         let moov = decode_moov(&bytes)?.1;
         let trak = moov.trak.first().ok_or(NO_TRACK)?;
         let track = TrackHeader {
@@ -107,6 +108,32 @@ impl Init {
     }
 }
 
+/// The init segment with the identity as the display matrix of its track. FFmpeg copies the source's matrix to
+/// its output even if a filter has already turned the frames.
+fn upright(bytes: Bytes) -> Bytes {
+    const IDENTITY: [u32; 9] = [1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30];
+    let Some(at) = matrix_offset(&bytes) else { return bytes };
+    let identity = IDENTITY.map(u32::to_be_bytes).concat();
+    match bytes.get(at..at + identity.len()) {
+        Some(matrix) if *matrix != identity => {
+            let mut upright = bytes.to_vec();
+            upright.splice(at..at + identity.len(), identity);
+            upright.into()
+        }
+        _ => bytes,
+    }
+}
+
+/// The offset of the display matrix in the first track's `tkhd` box.
+fn matrix_offset(bytes: &[u8]) -> Option<usize> {
+    let mut body = 0;
+    for kind in [*b"moov", *b"trak", *b"tkhd"] {
+        body += offset_of(bytes.get(body..)?, kind)? + BoxHeader::SHORT;
+    }
+    // Version 1 has 64-bit times and duration (ISO/IEC 14496-12, 8.3.2).
+    Some(body + if *bytes.get(body)? == 1 { 52 } else { 40 })
+}
+
 /// The bytes before the `moov` box, and the decoded box.
 fn decode_moov(bytes: &[u8]) -> Result<(&[u8], Moov), CmafError> {
     // This check finds an incomplete box at the end, which the code below would not notice.
@@ -128,5 +155,30 @@ fn add_new(sets: &mut Vec<Vec<u8>>, others: Vec<Vec<u8>>) {
         if !sets.contains(&other) {
             sets.push(other);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::{clip, ffmpeg};
+
+    #[test]
+    fn the_display_matrix_of_the_source_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = clip(&folder, "source.mp4", "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1");
+        let mut file = std::fs::read(&source).unwrap();
+        let at = matrix_offset(&file).unwrap();
+        // Upside down.
+        file[at + 16..at + 20].copy_from_slice(&(-65_536_i32).to_be_bytes());
+        std::fs::write(&source, file).unwrap();
+        let output = "-filter_complex [0:v]scale=64:48[v] -map [v] -movflags +empty_moov -f mp4 pipe:1";
+        let bytes = Bytes::from(ffmpeg(&format!("-noautorotate -i {} {output}", source.display())));
+        let moov = offset_of(&bytes, *b"moof").unwrap();
+        let (init, _) = Init::with_track(bytes.slice(..moov)).unwrap();
+        let matrix = |bytes: &[u8]| bytes[matrix_offset(bytes).unwrap()..][..36].to_vec();
+        assert_ne!(matrix(&bytes), matrix(&init.bytes), "FFmpeg removes the matrix by itself");
+        assert_eq!(init.bytes.len(), moov);
+        assert_eq!(matrix(&init.bytes)[16..20], 65_536_i32.to_be_bytes());
     }
 }

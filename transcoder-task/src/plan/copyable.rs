@@ -99,6 +99,7 @@ pub(super) fn fits_rung(video: &Video, copy: &CopyPlan, rung: &VideoRendition) -
     rung.codec == Codec::H264
         && (rung.width, rung.height) == (video.width, video.height)
         && !video.transformed
+        && !video.changes
         && !video.interlaced
         && video.pixel_format == "yuv420p"
         && colour(video).needs_no_conversion()

@@ -26,7 +26,7 @@ pub(crate) struct Picture {
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
     pub(crate) shape: FrameShape,
-    /// True if the source is interlaced.
+    /// True if frames may be interlaced.
     pub(crate) deinterlace: bool,
     /// Meaning of the source's colour values.
     pub(crate) colour: Colour,

@@ -166,6 +166,7 @@ fn the_top_rung_is_copied_if_the_source_fits_it() {
     assert!(!copies(good.clone(), 8_500.0), "above the rung's rate");
     assert!(!copies(video(1918, 1078), 3_000.0), "between two rungs");
     assert!(!copies(Video { transformed: true, ..good.clone() }, 3_000.0));
+    assert!(!copies(Video { changes: true, ..good.clone() }, 3_000.0));
     assert!(!copies(Video { interlaced: true, ..good.clone() }, 3_000.0));
     assert!(!copies(Video { pixel_aspect: 4.0 / 3.0, ..video(1440, 1080) }, 3_000.0));
     assert!(!copies(Video { pixel_format: "yuv420p10le".into(), ..good.clone() }, 3_000.0));

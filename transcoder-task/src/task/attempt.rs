@@ -6,7 +6,11 @@ use std::time::Instant;
 use vidstreamx_job::Stage;
 
 use crate::{
-    analysis::{ffprobe::probe, media::Media, sample_index::Index},
+    analysis::{
+        ffprobe::{look, probe},
+        media::Media,
+        sample_index::Index,
+    },
     config::profile::Format,
     error::TaskError,
     ffmpeg::{loudness, plan_id},
@@ -59,7 +63,9 @@ impl Attempt<'_> {
         if let Some(reason) = index.as_ref().and_then(Index::rejection_reason) {
             return Err(TaskError::Unusable(reason));
         }
-        let (media, ffmpeg_version) = (media?, ffmpeg_version?);
+        let (mut media, ffmpeg_version) = (media?, ffmpeg_version?);
+        let look = async { Ok(look(input, &mut media, index.as_ref()).await?) };
+        self.unless_stopped(look).await?;
         draft.probe_seconds = Some(started.elapsed().as_secs_f64());
         draft.probe = Some((&media).into());
 

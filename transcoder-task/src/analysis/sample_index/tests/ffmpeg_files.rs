@@ -142,6 +142,33 @@ async fn keyframes_without_refresh_are_detected() {
     assert_eq!(why_not(&file).await, "its keyframes depend on earlier frames");
 }
 
+/// Two recordings, joined so that the parameter sets of the second one are only in its frames.
+fn joined(folder: &tempfile::TempDir, first: &str, second: &str) -> PathBuf {
+    let encode = "-c:v libx264 -preset ultrafast -bf 0 -g 25 -pix_fmt yuv420p";
+    let parts = [("first.ts", first), ("second.ts", second)].map(|(name, part)| {
+        let source = "-f lavfi -i testsrc2=rate=25:duration=2";
+        clip(folder, name, &format!("{} {encode}", part.replace("SOURCE", source))).display().to_string()
+    });
+    clip(folder, "joined.mp4", &format!("-i concat:{} -c copy", parts.join("|")))
+}
+
+#[tokio::test]
+async fn frames_that_change_later_are_not_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = "SOURCE -vf scale=160:90";
+    let same = joined(&folder, small, small);
+    copyable(&same).await;
+    let turn = "-c copy -bsf:v h264_metadata=display_orientation=insert:rotate=90";
+    let turned = clip(&folder, "turned.mp4", &format!("-i {} {turn}", same.display()));
+    assert_eq!(why_not(&turned).await, "it is turned by messages in its frames");
+    let larger = joined(&folder, small, "SOURCE");
+    assert_eq!(why_not(&larger).await, "it changes its parameter sets");
+    let interlaced = joined(&folder, small, "SOURCE -vf scale=160:96 -flags +ildct+ilme");
+    assert_eq!(why_not(&interlaced).await, "it changes its parameter sets");
+    let fields = joined(&folder, "SOURCE -x264-params fake-interlaced=1", small);
+    assert_eq!(why_not(&fields).await, "its frames may consist of two fields");
+}
+
 #[tokio::test]
 async fn tracks_cut_by_edit_lists_are_not_copied() {
     let folder = tempfile::tempdir().unwrap();

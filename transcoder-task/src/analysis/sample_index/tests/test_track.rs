@@ -5,6 +5,9 @@ use mp4_atom::{
 
 use super::*;
 
+/// A sequence parameter set of the Main profile, without fields.
+const PROGRESSIVE: [u8; 6] = [0x67, 77, 0, 31, 0xdd, 0xc0];
+
 pub(super) fn wrap(kind: &[u8; 4], parts: &[Vec<u8>]) -> Vec<u8> {
     let body = parts.concat();
     let size = u32::try_from(body.len() + 8).unwrap();
@@ -47,7 +50,7 @@ impl TestTrack {
     }
 
     pub(super) fn trak(&self) -> Vec<u8> {
-        let avcc = Avcc { ext: None, ..Avcc::new(&[0x67, 77, 0, 31], &[0x68]).unwrap() };
+        let avcc = Avcc { ext: None, ..Avcc::new(&PROGRESSIVE, &[0x68]).unwrap() };
         let entry = wrap(b"avc1", &[vec![0; 78], encode(&avcc)]);
         let one = 1_u32.to_be_bytes().to_vec();
         let entries = self.times.iter().map(|(sample_count, sample_delta)| SttsEntry {
