@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help demo upload status down installed test lint lint-quick unit media e2e fuzz soak bench bench-consumer bench-stream
+.PHONY: help demo upload status down installed test lint lint-quick unit media e2e steady fuzz soak bench bench-consumer bench-stream
 
 local := infra/local
 export VIDEO
@@ -18,6 +18,7 @@ help:
 	@echo 'make unit                runs the Rust tests'
 	@echo 'make media               transcodes all kinds of files, checks the streams and plays them in a browser'
 	@echo 'make e2e                 runs the end-to-end tests on a local stack'
+	@echo 'make steady [RUNS=10] [PART=test]  repeats tests without the corpus, twice beside two busy loops'
 	@echo 'make fuzz [SECONDS=600]  tests the MP4 reader with mutated files for this time'
 	@echo 'make soak [SECONDS=600]  simulates the consumer with new random seeds for this time'
 	@echo 'make bench               compares speed, size and quality with a naive implementation'
@@ -42,6 +43,9 @@ installed:
 
 test lint lint-quick unit media e2e:
 	@$(local)/test.sh $@
+
+steady:
+	@$(local)/steady.sh $(or $(RUNS),10) $(or $(PART),test)
 
 fuzz:
 	@VIDSTREAMX_FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-isobmff --test mutations fuzz -- --ignored --nocapture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from vidstreamx_devtools.media.transcode import transcode
+from vidstreamx_devtools.media.transcode import Transcoder, transcode
 from vidstreamx_devtools.streams import published
 from vidstreamx_devtools.streams import source as sources
 from vidstreamx_devtools.streams.checks import (
@@ -40,12 +40,12 @@ class Verdict:
     differences: list[Difference]
 
 
-def judge(binary: Path, file: Path, categories: str) -> Verdict:
+def judge(transcoder: Transcoder, file: Path, categories: str) -> Verdict:
     findings = Findings()
     expected = got = ""
     try:
         av.logging.set_level(av.logging.PANIC)
-        run = transcode(binary, file)
+        run = transcode(transcoder, file)
         source = sources.read(file)
         report = published.read_report(run.folder)
         got = f"exit {run.exit_code}: {report.get('reason', '')}"

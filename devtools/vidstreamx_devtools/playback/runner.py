@@ -19,7 +19,7 @@ from vidstreamx_devtools.settings import Settings
 _TABS = 4  # two cores cannot decode more streams in time
 _PATIENCE = 45  # seconds that a stream may stand still
 _SCRIPT = Path(__file__).with_name("watch_playback.js").read_text()
-_LONG = 30.0  # seconds; of longer streams, only the beginning and the end are played
+_LONG = 30.0  # seconds; of longer streams that move, only the beginning and the end are played
 _ENDING = 6.0
 _FAST = 4.0  # playback rate for small pictures, which a busy machine decodes in time
 _FAST_PIXELS = 640 * 480
@@ -46,6 +46,9 @@ class Play:
     heights: tuple[int, ...]  # heights of its rungs
     pixels: int  # width times height of the largest rung
     segments: int
+    longest: float  # seconds of the longest segment
+    has_audio: bool
+    is_still: bool  # whether the picture stands still for long, which costs little to decode
 
     @property
     def path(self) -> str:
@@ -54,10 +57,10 @@ class Play:
 
     @property
     def script_arguments(self) -> dict[str, Any]:
-        rate = _FAST if self.pixels <= _FAST_PIXELS else _MODERATE
+        rate = _FAST if self.pixels <= _FAST_PIXELS or self.is_still else _MODERATE
         return {
             "rate": rate if self.seconds > _SHORT else 1.0,
-            "skipTo": self.seconds - _ENDING if self.seconds > _LONG else None,
+            "skipTo": self.seconds - _ENDING if self.seconds > _LONG and not self.is_still else None,
             "segments": self.segments,
         }
 

@@ -13,10 +13,11 @@
   const SHORTEST = 3; // seconds; a shorter stream ends before a player has switched
   const HOLD = 0.4; // seconds that each quality is shown before the next switch
   const ENDING = 1.5; // seconds before the end in which no switch is made
+  const LAST_FRAME = 0.6; // seconds: a picture that stands still is repeated twice a second
   const video = document.getElementById("video");
   const playback = (window.playback = {
-    done: false, startedAt: null, time: 0, duration: 0, heights: [], switches: 0,
-    stalls: [], gaps: [], jumps: [], skipped: false,
+    done: false, startedAt: null, time: 0, duration: 0, heights: [], requests: [], shown: 0,
+    stalls: [], gaps: [], jumps: [], skipped: false, lastFrame: 0, audioBytes: 0,
   });
   const isHls = () => typeof Hls !== "undefined" && window.player instanceof Hls;
 
@@ -39,7 +40,7 @@
   }
 
   function select(level) {
-    playback.switches += 1;
+    playback.requests.push(video.currentTime);
     if (!isHls()) {
       player.selectVariantTrack(level.track, true, segments >= SMOOTH_SEGMENTS ? 1 : 0);
     } else {
@@ -61,6 +62,7 @@
       if (video.videoHeight !== requested.height) return;
       shownSince = video.currentTime;
       requested = null;
+      playback.shown += 1;
     }
     const isEnding = video.duration - video.currentTime < ENDING;
     if (remaining.length && !isEnding && video.currentTime >= shownSince + HOLD) {
@@ -92,6 +94,12 @@
     filled = [...rest, joined].sort(([one], [other]) => one - other);
   }
 
+  video.requestVideoFrameCallback(function onFrame(_, { mediaTime }) {
+    playback.lastFrame = mediaTime;
+    video.requestVideoFrameCallback(onFrame);
+  });
+
+  let roundsAtEnd = 0;
   let idleRounds = 0;
   let lastTime = -1;
   let isConfigured = false;
@@ -141,9 +149,14 @@
       playback.skipped = true;
       video.currentTime = skipTo;
     }
+    playback.audioBytes = video.webkitAudioDecodedByteCount;
     if (video.ended) {
-      playback.done = true;
-      clearInterval(timer);
+      roundsAtEnd += 1;
+      // The callback for the last frame can come after the end.
+      if (video.duration - playback.lastFrame <= LAST_FRAME || roundsAtEnd === STALL) {
+        playback.done = true;
+        clearInterval(timer);
+      }
     }
   }, ROUND);
 }

@@ -12,6 +12,7 @@ import numpy as np
 from vidstreamx_devtools.streams.arrays import Array
 
 RATE = 8000  # Hz, sample rate of the waveform: enough to compare signals
+_SAMPLES = {"u8": np.uint8, "s16": np.int16, "s32": np.int32, "flt": np.float32, "dbl": np.float64}
 _WINDOW = 2.0  # seconds that are compared at each end
 _MAX_SHIFT = 0.5  # seconds in both directions
 
@@ -42,7 +43,7 @@ class DecodedAudio:
             self._pieces.append((round(position * RATE), piece.to_ndarray()[0]))
 
     def _measure(self, frame: av.AudioFrame) -> None:
-        samples: Any = frame.to_ndarray()
+        samples: Any = _samples(frame)
         if samples.dtype.kind == "i":
             samples = samples / float(np.iinfo(samples.dtype).max)
         elif samples.dtype.kind == "u":
@@ -76,6 +77,18 @@ class DecodedAudio:
             skipped = max(0, -position)
             wave[position + skipped : position + len(piece)] = piece[skipped:]
         return wave
+
+
+def _samples(frame: av.AudioFrame) -> Any:
+    """All samples in any order of channels.
+
+    PyAV's `to_ndarray` reads a ninth plane of a planar frame with eight channels, and crashes.
+    """
+    if frame.format.is_planar:
+        planes = list(frame.planes)[: frame.layout.nb_channels]
+        kind = _SAMPLES[frame.format.name.removesuffix("p")]
+        return np.concatenate([np.frombuffer(memoryview(plane), kind)[: frame.samples] for plane in planes])
+    return frame.to_ndarray()
 
 
 def _seconds(frame: av.AudioFrame) -> float:
