@@ -101,8 +101,8 @@ _TURNED_BARS = 0.219  # 480x640 scaled to 360x480 inside 640x480
 _SLOW = 0.51  # seconds: frames are repeated at least twice a second
 
 
-# Yellow, cyan, green, red and blue of the colour bars. Those of high definition are FFmpeg's conversion to RGB,
-# in which the files are.
+# Yellow, cyan, green, red and blue of the colour bars. Those of high definition are FFmpeg's conversion to
+# RGB, in which the files are.
 _SD_BARS = ((191, 191, 0), (0, 191, 191), (0, 191, 0), (191, 0, 0), (0, 0, 191))
 _HD_BARS = ((188, 203, 6), (15, 210, 187), (13, 222, 4), (173, 0, 1), (0, 0, 182))
 _HD_CENTRES = (0.289, 0.398, 0.508, 0.727, 0.836)  # of smptehdbars
