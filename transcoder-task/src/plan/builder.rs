@@ -7,7 +7,7 @@ use crate::{
 
 use super::{
     audio::audio,
-    colour::colour,
+    colour::{colour, over_black},
     copyable::{Copyable, fits_rung},
     ladder::ladder,
     language,
@@ -68,6 +68,8 @@ fn picture(video: &Video) -> Picture {
             orientation: video.orientation,
         },
         deinterlace: video.interlaced,
+        decoder: video.decoder,
+        alpha: over_black(&video.pixel_format),
         colour: colour(video),
         time_base: refined(&video.time_base),
         timescale: video
