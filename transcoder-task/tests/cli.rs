@@ -295,14 +295,18 @@ fn a_source_with_an_invalid_frame_is_encoded_instead() {
 }
 
 #[test]
-fn long_pauses_between_frames_have_no_segments() {
+fn long_pauses_between_frames_are_filled() {
     let folder = tempfile::tempdir().unwrap();
-    // Screen recordings have such pauses. The profile High 10 prevents a copy.
+    // Screen recordings have such pauses.
     let paused = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=24 -vf select='lt(t,6)+gte(t,18)' \
-        -fps_mode vfr -c:v libx264 -preset ultrafast -pix_fmt yuv420p10le";
+        -fps_mode vfr -c:v libx264 -preset ultrafast -pix_fmt yuv420p";
     let run = Run::new(&clip(&folder, paused)).complete();
     let rung = &run.renditions("video")[0];
-    assert_eq!((&rung["frames"], &rung["segments"]), (&300.into(), &7.into()), "a segment without frames");
+    // The source's 300 frames, and ten repeats per second in the pause of twelve seconds.
+    assert_eq!(
+        (&rung["copied"], &rung["frames"], &rung["segments"]),
+        (&false.into(), &418.into(), &9.into())
+    );
 }
 
 #[test]

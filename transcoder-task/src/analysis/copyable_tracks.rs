@@ -82,6 +82,8 @@ pub(crate) struct CopyableVideo {
     pub(crate) last: i64,
     /// End of the last frame in ticks.
     pub(crate) end: i64,
+    /// Longest time in ticks from a frame to the next, or to the end.
+    pub(crate) longest_frame: i64,
     /// In order. The first frame is a closed keyframe.
     pub(crate) keyframes: Vec<Keyframe>,
     /// Times of the frames of the first [`OPENING_SECONDS`] in ticks, in order.
@@ -145,6 +147,12 @@ impl CopyableVideo {
     #[must_use]
     pub(crate) fn duration_seconds(&self) -> f64 {
         self.seconds(self.end - self.start())
+    }
+
+    /// Longest time from a frame to the next, or to the end.
+    #[must_use]
+    pub(crate) fn longest_frame_seconds(&self) -> f64 {
+        self.seconds(self.longest_frame)
     }
 
     /// Average bits per second.
@@ -297,6 +305,7 @@ pub(super) fn video(
         return why("two of its frames are shown at the same time");
     }
     let (first, last) = (times.first().copied().unwrap_or(0), latest);
+    let longest_frame = times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0).max(end - last);
     // FFmpeg presents the first frame at the start of the edit, even if the edit begins before that frame.
     let shift = match tables.edit {
         None => 0,
@@ -323,6 +332,7 @@ pub(super) fn video(
         bytes,
         last: last + shift,
         end: end + shift,
+        longest_frame,
         keyframes,
         opening: times,
     })

@@ -81,7 +81,10 @@ pub(super) fn refreshes(sample: &[u8], nal_length_size: u8) -> bool {
 /// follow the track's name; `None` if they do not. `sets` are the sample entry's sequence parameter sets.
 #[must_use]
 pub(crate) fn departure(sample: &[u8], nal_length_size: u8, sets: &[Vec<u8>]) -> Option<&'static str> {
-    nal_units(sample, nal_length_size).find_map(|nal| match nal.first()? & 0x1f {
+    let kind = |nal: &[u8]| nal.first().map_or(0, |header| header & 0x1f);
+    // Slices end the part that is looked at: `sample` may have bytes of other samples behind its last slice.
+    let headers = nal_units(sample, nal_length_size).take_while(|nal| !(1..=5).contains(&kind(nal)));
+    headers.into_iter().find_map(|nal| match kind(nal) {
         7 if !sets.iter().any(|set| trimmed(set) == trimmed(nal)) => Some("changes its parameter sets"),
         6 if turns(nal) => Some("is turned by messages in its frames"),
         _ => None,
@@ -303,7 +306,9 @@ mod tests {
         assert_eq!(of(&[&slice]), None);
         assert_eq!(of(&[&set, &[0x68, 1], &slice]), None, "repeated");
         assert_eq!(of(&[&[&set[..], &[0, 0]].concat(), &slice]), None, "padded");
-        assert_eq!(of(&[&[0x67, 0x64, 0x00, 0x28, 0xac, 0xd8], &slice]), Some("changes its parameter sets"));
+        let other = [0x67, 0x64, 0x00, 0x28, 0xac, 0xd8];
+        assert_eq!(of(&[&other, &slice]), Some("changes its parameter sets"));
+        assert_eq!(of(&[&slice, &other]), None, "bytes behind the keyframe, for example of audio");
         // A message of 300 bytes, then the orientation. An escaped zero precedes its size.
         let long = [&[0x06, 5, 255, 45][..], &[9; 300]].concat();
         let turned = [&long[..], &[47, 3, 0x10, 0x00, 0x08, 0x80]].concat();

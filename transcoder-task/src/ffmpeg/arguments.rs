@@ -17,6 +17,7 @@ use crate::{
 use super::{
     colour,
     framing::{self, Framing},
+    hold,
     loudness::gain_filter,
 };
 
@@ -112,11 +113,6 @@ pub(crate) fn arguments(
     // the graph for each change, and its versions differ in how they turn frames.
     args.pair("-reinit_filter:v", "0");
     args.flag("-noautorotate");
-    if let Some((picture, decoder)) =
-        plan.picture.as_ref().and_then(|picture| Some((picture, picture.decoder?)))
-    {
-        args.pair(&format!("-c:{}", picture.stream), decoder);
-    }
     args.0.extend(input.iter().cloned());
     if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
         if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
@@ -143,7 +139,8 @@ pub(crate) fn arguments(
                     {
                         Some(encoding) => {
                             args.pair("-map", format!("[v{index}]"));
-                            encoder(&mut args, rung, encoding, encoded_prefix.is_some());
+                            let rate = picture.hold.is_some().then_some(rung.frame_rate);
+                            encoder(&mut args, rung, encoding, encoded_prefix.is_some(), rate);
                             encoded(&mut args, picture, &plan.boundaries, resume_point);
                         }
                         None => copied(&mut args, picture, plan, resume_point),
@@ -155,7 +152,8 @@ pub(crate) fn arguments(
                         args.pair("-video_track_timescale", picture.timescale.to_string());
                     }
                 }
-                fragments(&mut args, fd, "+frag_keyframe");
+                // dash: a sidx box before each fragment states the time of the next keyframe.
+                fragments(&mut args, fd, "+frag_keyframe+dash");
             }
             Pipe::Audio(index) => {
                 if let Some(track) = plan.audio.get(index) {
@@ -163,7 +161,7 @@ pub(crate) fn arguments(
                     audio(&mut args, index, track, resume_point);
                 }
                 args.pair("-frag_duration", AUDIO_FRAGMENT_MICROSECONDS.to_string());
-                fragments(&mut args, fd, "");
+                fragments(&mut args, fd, "+skip_sidx");
             }
             Pipe::Subtitles(index) => {
                 if let Some(track) = plan.subtitles.get(index) {
@@ -255,14 +253,16 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
 fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
-    // Frames that are flagged as progressive stay unchanged.
-    let deinterlacer = "bwdif=mode=send_frame:deint=interlaced";
-    if let Some(preparation) = framing::preparation(picture, deinterlacer, SCALER) {
-        chains.push(format!("{from}{preparation}[frames]"));
+    if picture.deinterlace {
+        // Frames that are flagged as progressive stay unchanged.
+        let uniform = framing::uniform(&picture.shape, SCALER);
+        chains.push(format!("{from}{uniform},bwdif=mode=send_frame:deint=interlaced[frames]"));
         from = "[frames]".into();
     }
-    if let Some(resume_point) = resume_point {
-        chains.push(format!("{from}{}[selected]", selected(picture, plan, resume_point)));
+    let mut select = resume_point.map(|resume_point| selected(picture, plan, resume_point));
+    // Frames before the resume point decide which frames are repeated after it.
+    if let Some(select) = select.take_if(|_| picture.hold.is_none()) {
+        chains.push(format!("{from}{select}[selected]"));
         from = "[selected]".into();
     }
     let sizes = sizes(&plan.rungs);
@@ -282,7 +282,13 @@ fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cub
         } else {
             format!("scale={width}:{height}:flags={SCALER},setsar=1")
         };
-        let scale = format!("{from}{filters}");
+        let mut scale = format!("{from}{filters}");
+        if let Some(hold) = picture.hold.as_ref().filter(|_| index == 0) {
+            chains.push(format!("{scale}[scaled]"));
+            let from_seconds = resume_point.map_or(0.0, |point| point.video_seconds);
+            chains.extend(hold::chains(hold, *size, from_seconds, "[scaled]", "[held]"));
+            scale = format!("[held]{}", select.take().unwrap_or_else(|| "null".into()));
+        }
         match outputs.as_slice() {
             [only] => chains.push(format!("{scale}{only}")),
             several => chains.push(format!("{scale},split={}{}", several.len(), several.concat())),
@@ -324,9 +330,10 @@ fn stills(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cu
     let interval = still_interval::seconds(plan.duration_seconds);
     let colours = colour::filters(picture.colour, &Framing::new(&picture.shape, width, height), SCALER, cube);
     // `bwdif` needs the frames in between; this filter needs none.
-    let deinterlacer = "estdif=mode=frame:deint=interlaced";
-    let preparation = framing::preparation(picture, deinterlacer, SCALER);
-    let corrections: Vec<&str> = preparation.iter().map(String::as_str).chain([colours.as_str()]).collect();
+    let deinterlace =
+        format!("{},estdif=mode=frame:deint=interlaced", framing::uniform(&picture.shape, SCALER));
+    let corrections = [picture.deinterlace.then_some(deinterlace.as_str()), Some(colours.as_str())];
+    let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
     let first = resume_point.map_or(0, |point| point.still);
     let filters = super::stills::filters(interval, first, (width, height), &corrections);
     format!("[0:{}]{filters}[stills]", picture.stream)
@@ -342,11 +349,20 @@ fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, resume_point: Op
     }
 }
 
-fn encoder(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_encoded_prefix: bool) {
+/// The encoder of a rung. `rate` is the frame rate to state, if the filters do not have one. Without it, the
+/// encoder takes the ticks of the clock for frames, and claims an absurd level.
+fn encoder(
+    args: &mut Arguments,
+    rung: &VideoRendition,
+    encoding: &Encoding,
+    is_encoded_prefix: bool,
+    rate: Option<f64>,
+) {
+    let milli = rate.map(|rate| (rate * 1000.0).round().max(1.0) as u32);
     match rung.codec {
-        Codec::H264 => h264(args, rung, encoding, is_encoded_prefix),
-        Codec::Hevc => hevc(args, rung, encoding),
-        Codec::Av1 => av1(args, rung, encoding),
+        Codec::H264 => h264(args, rung, encoding, is_encoded_prefix, milli),
+        Codec::Hevc => hevc(args, rung, encoding, milli),
+        Codec::Av1 => av1(args, rung, encoding, milli),
     }
 }
 
@@ -368,7 +384,13 @@ fn encoded(
 /// Constant quality under a maximum rate, so that easy content costs few bits. Apple's authoring rules allow
 /// a buffer of two seconds. GOPs are closed, and keyframes lie only at segment boundaries, not at scene cuts
 /// or regular distances, so that every rung has the same segments.
-fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_encoded_prefix: bool) {
+fn h264(
+    args: &mut Arguments,
+    rung: &VideoRendition,
+    encoding: &Encoding,
+    is_encoded_prefix: bool,
+    milli_rate: Option<u32>,
+) {
     args.pair("-c:v", "libx264");
     args.pair("-preset", &encoding.preset);
     args.pair("-crf", encoding.crf.to_string());
@@ -379,11 +401,12 @@ fn h264(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, is_enc
     args.pair("-g", "100000");
     let parameter_sets = format!("sps-id={PREFIX_PARAMETER_SETS}");
     let parameter_sets = if is_encoded_prefix { parameter_sets.as_str() } else { "" };
-    args.pair("-x264-params", join(&["open-gop=0", &encoding.params, parameter_sets]));
+    let rate = milli_rate.map_or_else(String::new, |rate| format!("fps={rate}/1000"));
+    args.pair("-x264-params", join(&["open-gop=0", &rate, &encoding.params, parameter_sets]));
 }
 
 /// The settings of [`h264`] for x265.
-fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
+fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, milli_rate: Option<u32>) {
     args.pair("-c:v", "libx265");
     args.pair("-preset", &encoding.preset);
     args.pair("-crf", encoding.crf.to_string());
@@ -392,6 +415,7 @@ fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
         "-x265-params",
         join(&[
             &format!("vbv-maxrate={}:vbv-bufsize={}", rung.max_kbps, rung.max_kbps * 2),
+            &milli_rate.map_or_else(String::new, |rate| format!("fps={rate}/1000")),
             // `info` would write the number of processors into the init segment, so an attempt on another
             // machine could not resume.
             "scenecut=0:keyint=100000:min-keyint=1:open-gop=0:log-level=1:info=0",
@@ -403,14 +427,15 @@ fn hevc(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
 }
 
 /// The settings of [`h264`] for SVT-AV1.
-fn av1(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding) {
+fn av1(args: &mut Arguments, rung: &VideoRendition, encoding: &Encoding, milli_rate: Option<u32>) {
     args.pair("-c:v", "libsvtav1");
     args.pair("-preset", &encoding.preset);
     args.pair("-crf", encoding.crf.to_string());
     args.pair("-g", "100000");
     // SVT-AV1 before 2.0 needs this option for forced keyframes; later versions always obey them.
     let params = format!("enable-force-key-frames=1:scd=0:mbr={}", rung.max_kbps);
-    args.pair("-svtav1-params", join(&[&params, &encoding.params]));
+    let rate = milli_rate.map_or_else(String::new, |rate| format!("fps-num={rate}:fps-denom=1000"));
+    args.pair("-svtav1-params", join(&[&params, &rate, &encoding.params]));
 }
 
 /// Joins encoder parameters into one list.
@@ -498,13 +523,10 @@ fn audio(
 /// The options for fragmented MP4 that is written to a pipe.
 fn fragments(args: &mut Arguments, fd: RawFd, extra: &str) {
     // empty_moov: the init segment comes first. default_base_moof: fragments are independent of their
-    // position. skip_sidx: the segmenter would have to rewrite each sidx. frag_discont and disabled
-    // avoid_negative_ts: the first sample keeps its own time instead of moving to 0. negative_cts_offsets:
-    // decoding and presentation begin at the same time, so reordering does not delay video against audio.
-    args.pair(
-        "-movflags",
-        format!("{extra}+empty_moov+default_base_moof+skip_sidx+frag_discont+negative_cts_offsets"),
-    );
+    // position. frag_discont and disabled avoid_negative_ts: the first sample keeps its own time instead of
+    // moving to 0. negative_cts_offsets: decoding and presentation begin at the same time, so reordering does
+    // not delay video against audio.
+    args.pair("-movflags", format!("{extra}+empty_moov+default_base_moof+frag_discont+negative_cts_offsets"));
     args.pair("-avoid_negative_ts", "disabled");
     // The source's tags (place, device, author) are private and do not belong in a published stream.
     args.pair("-map_metadata", "-1");

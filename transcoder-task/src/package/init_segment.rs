@@ -49,6 +49,17 @@ pub(super) struct TrackHeader {
     pub(super) defaults: SampleDefaults,
 }
 
+impl TrackHeader {
+    pub(super) fn seconds(&self, ticks: u64) -> f64 {
+        ticks as f64 / f64::from(self.timescale)
+    }
+
+    /// The nearest tick.
+    pub(super) fn ticks(&self, seconds: f64) -> u64 {
+        (seconds * f64::from(self.timescale)).round().max(0.0) as u64
+    }
+}
+
 /// The error of an init segment without a track.
 const NO_TRACK: CmafError = CmafError::Unexpected("an init segment without a track");
 

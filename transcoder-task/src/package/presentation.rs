@@ -6,10 +6,14 @@
 pub(crate) struct Published {
     /// Earliest presentation time of its samples in ticks. With B frames this is not the first sample's.
     pub(crate) start_ticks: u64,
-    /// Time in ticks from `start_ticks` to the end of the last presented sample.
+    /// Sum of the durations of its samples in ticks.
     pub(crate) duration_ticks: u64,
     /// Number of samples (frames).
     pub(crate) samples: usize,
+    /// Number of samples that repeat the frame before them.
+    pub(crate) repeats: usize,
+    /// Time in ticks that the repeats at its end last.
+    pub(crate) repeated_ticks: u64,
     pub(crate) bytes: u64,
     /// Bytes from its start to the end of its first sample. For video, they decode to one frame. 0 for
     /// subtitles.

@@ -7,12 +7,16 @@
 //! Segment times are presentation times. Decoding times of a variable frame rate may be early by the longest
 //! frame duration, and players that align segments by decoding times (hls.js does) would see gaps. So such
 //! fragments get new decoding times: the presentation times in ascending order.
+//!
+//! The samples of a segment last until the next segment starts, without a gap. FFmpeg states the duration of
+//! the last sample from the frame rate, which may be wrong. The right end is in the `sidx` box that FFmpeg
+//! writes before each video fragment: the presentation time of the next keyframe.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
-use mp4_atom::{Decode, Encode, Moof, Traf, TrunEntry};
+use mp4_atom::{Decode, Encode, Moof, Sidx, Traf, TrunEntry};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use vidstreamx_isobmff::{
     BoxType,
@@ -20,12 +24,35 @@ use vidstreamx_isobmff::{
     fragment::{Sample, SampleDefaults, samples, track_fragment},
 };
 
-use crate::plan::segmentation::Boundaries;
+use crate::plan::{model::Plan, segmentation::Boundaries};
 
 use super::init_segment::{CmafError, Init, TrackHeader};
 
 /// Largest segment in bytes: 10 seconds at 200 Mbit/s.
 const LARGEST_SEGMENT: usize = 256 << 20;
+
+/// The last sample of a rung is extended or shortened by at most this many seconds to end with the stream.
+const LONGEST_ADJUSTMENT_SECONDS: f64 = 1.0;
+
+/// The plan's properties that decide how a rendition is segmented.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct SegmentationRules {
+    pub(crate) boundaries: Boundaries,
+    /// End of the stream in seconds; 0 if unknown. The last frame of a rung lasts until then.
+    pub(crate) end_seconds: f64,
+    /// True if frames at odd ticks are repeated frames, see [`crate::plan::hold::Hold`].
+    pub(crate) repeats_at_odd_ticks: bool,
+}
+
+impl SegmentationRules {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        Self {
+            boundaries: plan.boundaries.clone(),
+            end_seconds: plan.duration_seconds,
+            repeats_at_odd_ticks: plan.picture.as_ref().is_some_and(|picture| picture.hold.is_some()),
+        }
+    }
+}
 
 /// An output of a segmenter: the init segment, which comes first, or a media segment.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,10 +70,14 @@ pub(crate) struct Segment {
     pub(crate) interval: i64,
     /// Earliest presentation time of its samples in ticks.
     pub(crate) start_ticks: u64,
-    /// Time in ticks from `start_ticks` to the end of the last presented sample.
+    /// Sum of the durations of its samples in ticks.
     pub(crate) duration_ticks: u64,
     /// Number of samples (frames).
     pub(crate) samples: usize,
+    /// Number of samples that repeat the frame before them.
+    pub(crate) repeats: usize,
+    /// Time in ticks that the repeats at its end last.
+    pub(crate) repeated_ticks: u64,
     /// Bytes from its start to the end of its first sample.
     pub(crate) key_bytes: u64,
     /// True if its first sample is a sync sample.
@@ -60,10 +91,10 @@ pub(crate) struct Segment {
 /// Yields the outputs of a rendition as soon as they are complete. Segment numbers begin with `first_number`.
 pub(crate) fn outputs<R: AsyncRead + Unpin>(
     reader: R,
-    boundaries: Boundaries,
+    rules: SegmentationRules,
     first_number: usize,
 ) -> impl Stream<Item = Result<Output, CmafError>> {
-    stream::try_unfold(Segmenter::new(reader, boundaries, first_number), |mut segmenter| async move {
+    stream::try_unfold(Segmenter::new(reader, rules, first_number), |mut segmenter| async move {
         Ok(segmenter.next().await?.map(|output| (output, segmenter)))
     })
 }
@@ -71,8 +102,10 @@ pub(crate) fn outputs<R: AsyncRead + Unpin>(
 /// The state of segmenting one pipe.
 pub(super) struct Segmenter<R> {
     reader: R,
-    boundaries: Boundaries,
+    rules: SegmentationRules,
     track: Option<TrackHeader>,
+    /// End of the next fragment in ticks, if a `sidx` box states it.
+    fragment_end: Option<u64>,
     open: Option<Open>,
     ready: VecDeque<Segment>,
     pub(super) next_number: usize,
@@ -83,10 +116,15 @@ struct Open {
     interval: i64,
     start_ticks: u64,
     end_ticks: u64,
+    duration_ticks: u64,
     samples: usize,
+    repeats: usize,
+    repeated_ticks: u64,
     key_bytes: u64,
     starts_with_keyframe: bool,
     bytes: BytesMut,
+    /// The range of the last fragment's `moof` box in `bytes`.
+    last_moof: Range<usize>,
 }
 
 /// A fragment, without its samples.
@@ -97,17 +135,24 @@ struct Fragment {
     /// Time of the last presented sample.
     last_ticks: u64,
     end_ticks: u64,
+    /// Sum of the durations of its samples.
+    duration_ticks: u64,
     samples: usize,
+    /// Number of samples at odd ticks.
+    at_odd_ticks: usize,
+    /// Time from its first sample after the last one at an even tick to its end.
+    odd_end_ticks: u64,
     first_size: u64,
     starts_with_keyframe: bool,
 }
 
 impl<R: AsyncRead + Unpin> Segmenter<R> {
-    pub(super) fn new(reader: R, boundaries: Boundaries, first_number: usize) -> Self {
+    pub(super) fn new(reader: R, rules: SegmentationRules, first_number: usize) -> Self {
         Self {
             reader,
-            boundaries,
+            rules,
             track: None,
+            fragment_end: None,
             open: None,
             ready: VecDeque::new(),
             next_number: first_number,
@@ -129,10 +174,11 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
                     self.track = Some(track);
                     return Ok(Some(Output::Init(init)));
                 }
+                b"sidx" => self.fragment_end = end_of_subsegment(&bytes)?,
                 b"moof" => {
                     let track =
                         self.track.ok_or(CmafError::Unexpected("a fragment before the init segment"))?;
-                    let fragment = measure(bytes, track.defaults)?;
+                    let fragment = measure(bytes, track.defaults, self.fragment_end.take())?;
                     let Some(header) = read_header(&mut self.reader).await? else { break };
                     if &header.kind != b"mdat" {
                         return Err(CmafError::Unexpected("a fragment without its samples"));
@@ -143,12 +189,13 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
                 _ => {}
             }
         }
+        self.end_with_the_stream()?;
         self.close();
         Ok(self.ready.pop_front().map(|segment| Output::Segment(Segment { is_last: true, ..segment })))
     }
 
     /// Adds a fragment to the open segment, or to a new one if it begins after a boundary. A fragment that
-    /// reaches the next boundary closes its segment immediately; waiting for the next fragment would delay
+    /// ends at the next boundary closes its segment immediately; waiting for the next fragment would delay
     /// every segment.
     async fn add(
         &mut self,
@@ -156,17 +203,15 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         track: TrackHeader,
         mdat: &StreamedHeader,
     ) -> Result<(), CmafError> {
-        let seconds = |ticks: u64| ticks as f64 / f64::from(track.timescale);
+        let boundaries = &self.rules.boundaries;
         let interval = if track.is_audio {
             // Audio has no keyframes, so the fragment nearest to the boundary begins the segment.
             let middle = u64::midpoint(fragment.start_ticks, fragment.end_ticks);
-            self.boundaries.audio_interval(seconds(middle))
+            boundaries.audio_interval(track.seconds(middle))
         } else {
-            self.boundaries.interval(seconds(fragment.start_ticks))
+            boundaries.interval(track.seconds(fragment.start_ticks))
         };
-        if let Some(open) = self.open.as_mut().filter(|open| open.interval != interval) {
-            // This is the exact end. The stated duration of the last frame may be wrong.
-            open.end_ticks = fragment.start_ticks.max(open.start_ticks);
+        if self.open.as_ref().is_some_and(|open| open.interval != interval) {
             self.close();
         }
         let bytes = fragment.moof.len() + mdat.bytes.len() + mdat.body;
@@ -174,25 +219,99 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
             interval,
             start_ticks: fragment.start_ticks,
             end_ticks: fragment.end_ticks,
+            duration_ticks: 0,
             samples: 0,
+            repeats: 0,
+            repeated_ticks: 0,
             key_bytes: fragment.moof.len() as u64 + BoxHeader::SHORT as u64 + fragment.first_size,
             starts_with_keyframe: fragment.starts_with_keyframe,
             // Most video segments are one fragment.
             bytes: BytesMut::with_capacity(bytes),
+            last_moof: 0..0,
         });
         if open.bytes.len() + bytes > LARGEST_SEGMENT {
             return Err(CmafError::Unexpected("a segment that is too large"));
         }
         open.end_ticks = fragment.end_ticks;
+        open.duration_ticks += fragment.duration_ticks;
         open.samples += fragment.samples;
+        if self.rules.repeats_at_odd_ticks && !track.is_audio {
+            open.repeats += fragment.at_odd_ticks;
+            let only_repeats = fragment.at_odd_ticks == fragment.samples;
+            open.repeated_ticks = fragment.odd_end_ticks + if only_repeats { open.repeated_ticks } else { 0 };
+        }
+        open.last_moof = open.bytes.len()..open.bytes.len() + fragment.moof.len();
         open.bytes.extend_from_slice(&fragment.moof);
         open.bytes.extend_from_slice(&mdat.bytes);
         let samples = open.bytes.len();
         open.bytes.resize(samples + mdat.body, 0);
         self.reader.read_exact(&mut open.bytes[samples..]).await?;
-        if !track.is_audio && self.boundaries.filled(interval, seconds(fragment.last_ticks)) {
+        if !track.is_audio {
+            self.close_if_complete(interval, fragment, track)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the open segment if its last frame is known to be its last.
+    fn close_if_complete(
+        &mut self,
+        interval: i64,
+        fragment: &Fragment,
+        track: TrackHeader,
+    ) -> Result<(), CmafError> {
+        let SegmentationRules { boundaries, end_seconds, .. } = &self.rules;
+        // The last frame of the stream gets its end when the pipe ends.
+        if *end_seconds > 0.0 && end_seconds - track.seconds(fragment.end_ticks) < LONGEST_ADJUSTMENT_SECONDS
+        {
+            return Ok(());
+        }
+        let of_index = boundaries.end_after(interval, track.seconds(fragment.last_ticks));
+        if let Some(end) = of_index.map(|end| track.ticks(end)) {
+            // Without a next keyframe, FFmpeg's end comes from the frame rate. A difference of a tick is
+            // rounding.
+            if end.abs_diff(fragment.end_ticks) > 1 {
+                self.end_at(end)?;
+            }
+            self.close();
+        } else if boundaries.interval(track.seconds(fragment.end_ticks)) > interval {
             self.close();
         }
+        Ok(())
+    }
+
+    /// Lets the last frame of a rung end with the stream, if both ends are near each other.
+    fn end_with_the_stream(&mut self) -> Result<(), CmafError> {
+        let (Some(track), Some(open)) = (self.track, &self.open) else { return Ok(()) };
+        let end = self.rules.end_seconds;
+        let difference = end - track.seconds(open.end_ticks);
+        if track.is_audio || end <= 0.0 || difference.abs() > LONGEST_ADJUSTMENT_SECONDS {
+            return Ok(());
+        }
+        self.end_at(track.ticks(end))
+    }
+
+    /// Changes the duration of the open segment's last presented sample, so that the segment ends here. Does
+    /// nothing if that sample starts later.
+    fn end_at(&mut self, end_ticks: u64) -> Result<(), CmafError> {
+        let (Some(track), Some(open)) = (self.track, &mut self.open) else { return Ok(()) };
+        let moof = Bytes::copy_from_slice(&open.bytes[open.last_moof.clone()]);
+        let before = measure(moof.clone(), track.defaults, None)?;
+        if end_ticks <= before.last_ticks {
+            return Ok(());
+        }
+        let fragment = measure(moof, track.defaults, Some(end_ticks))?;
+        if open.last_moof.start == 0 {
+            open.key_bytes += (fragment.moof.len() - open.last_moof.len()) as u64;
+        }
+        let samples = open.bytes.split_off(open.last_moof.end);
+        open.bytes.truncate(open.last_moof.start);
+        open.bytes.extend_from_slice(&fragment.moof);
+        open.bytes.unsplit(samples);
+        if open.repeated_ticks > 0 {
+            open.repeated_ticks = (open.repeated_ticks + fragment.end_ticks).saturating_sub(before.end_ticks);
+        }
+        open.end_ticks = fragment.end_ticks;
+        open.duration_ticks = open.duration_ticks + fragment.duration_ticks - before.duration_ticks;
         Ok(())
     }
 
@@ -202,8 +321,10 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
             number: self.next_number,
             interval: open.interval,
             start_ticks: open.start_ticks,
-            duration_ticks: open.end_ticks.saturating_sub(open.start_ticks),
+            duration_ticks: open.duration_ticks,
             samples: open.samples,
+            repeats: open.repeats,
+            repeated_ticks: open.repeated_ticks,
             key_bytes: open.key_bytes,
             starts_with_keyframe: open.starts_with_keyframe,
             is_last: false,
@@ -211,6 +332,14 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         });
         self.next_number += 1;
     }
+}
+
+/// The end of the fragment that a `sidx` box describes, in ticks of the track's clock. FFmpeg uses that clock
+/// for the box.
+fn end_of_subsegment(bytes: &Bytes) -> Result<Option<u64>, CmafError> {
+    let sidx = Sidx::decode(&mut bytes.as_ref())?;
+    let duration = sidx.references.first().map(|reference| u64::from(reference.subsegment_duration));
+    Ok(duration.and_then(|duration| sidx.earliest_presentation_time.checked_add(duration)))
 }
 
 /// A box header from the pipe.
@@ -248,31 +377,39 @@ async fn read_box<R: AsyncRead + Unpin>(reader: &mut R) -> Result<Option<(BoxTyp
     Ok(Some((kind, bytes.into())))
 }
 
-/// Reads a fragment's times. Replaces its decoding times with the sorted presentation times, if the two
-/// differ and the fragment can express the change.
-fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError> {
+/// Reads a fragment's times. Its last presented sample ends at `end`, if that is given and later than the
+/// sample's start. Rewrites the fragment if its decoding times differ from the sorted presentation times, or
+/// its last sample ends elsewhere, and if it can express the change.
+fn measure(bytes: Bytes, defaults: SampleDefaults, end: Option<u64>) -> Result<Fragment, CmafError> {
     let mut moof = Moof::decode(&mut bytes.as_ref())?;
     let size = bytes.len();
     let (traf, start) = track_fragment(&moof)?;
     let samples: Vec<Sample> = samples(traf, start, defaults).collect();
     let presented: Vec<u64> = samples.iter().map(Sample::presented).collect();
     let last = samples.iter().map(|sample| (sample.presented(), u64::from(sample.duration))).max();
-    let (Some(first), Some((last_ticks, last_duration))) = (samples.first(), last) else {
+    let (Some(first), Some((last_ticks, stated))) = (samples.first(), last) else {
         return Err(CmafError::Unexpected("a fragment without samples"));
     };
     let mut ascending = presented.clone();
     ascending.sort_unstable();
+    let end_ticks = end.filter(|end| *end > last_ticks).unwrap_or(last_ticks + stated);
+    let start_ticks = ascending.first().copied().unwrap_or(0);
+    let last_even = ascending.iter().rposition(|ticks| ticks % 2 == 0);
+    let first_odd = ascending.get(last_even.map_or(0, |last| last + 1)).copied().unwrap_or(end_ticks);
     let fragment = Fragment {
-        start_ticks: ascending.first().copied().unwrap_or(0),
+        start_ticks,
         last_ticks,
-        end_ticks: last_ticks + last_duration,
+        end_ticks,
+        duration_ticks: samples.iter().map(|sample| u64::from(sample.duration)).sum(),
         samples: samples.len(),
+        at_odd_ticks: presented.iter().filter(|ticks| *ticks % 2 == 1).count(),
+        odd_end_ticks: end_ticks - first_odd,
         first_size: first.size.into(),
         starts_with_keyframe: first.is_sync,
         moof: bytes,
     };
     let Some(traf) = moof.traf.first_mut() else { return Ok(fragment) };
-    if !retime(traf, defaults, &presented, &ascending, last_duration) {
+    if !retime(traf, defaults, &presented, &ascending, end_ticks) {
         return Ok(fragment);
     }
     let mut retimed = Vec::with_capacity(size);
@@ -284,17 +421,17 @@ fn measure(bytes: Bytes, defaults: SampleDefaults) -> Result<Fragment, CmafError
     }
     retimed.clear();
     moof.encode(&mut retimed)?;
-    Ok(Fragment { moof: retimed.into(), ..fragment })
+    Ok(Fragment { moof: retimed.into(), duration_ticks: end_ticks - start_ticks, ..fragment })
 }
 
-/// Sets the decoding times to the presentation times in ascending order. Returns false if both are already
-/// equal, or if the fragment cannot express the change.
+/// Sets the decoding times to the presentation times in ascending order, with the last sample's end at
+/// `end_ticks`. Returns false if nothing would change, or if the fragment cannot express the change.
 fn retime(
     traf: &mut Traf,
     defaults: SampleDefaults,
     presented: &[u64],
     ascending: &[u64],
-    last_duration: u64,
+    end_ticks: u64,
 ) -> bool {
     let defaults = defaults.of_fragment(traf);
     let [trun] = traf.trun.as_mut_slice() else { return false };
@@ -307,7 +444,7 @@ fn retime(
         .enumerate()
         .map(|(index, sample)| {
             let at = ascending.get(index).copied()?;
-            let next = ascending.get(index + 1).copied().unwrap_or(at + last_duration);
+            let next = ascending.get(index + 1).copied().unwrap_or(end_ticks);
             unchanged &= decoded == at;
             decoded += u64::from(sample.duration.unwrap_or(defaults.duration));
             Some(TrunEntry {
@@ -318,6 +455,7 @@ fn retime(
             })
         })
         .collect();
+    unchanged &= decoded == end_ticks;
     let (false, Some(samples), Some(first)) = (unchanged, samples, ascending.first()) else { return false };
     trun.samples = samples.into();
     tfdt.base_media_decode_time = *first;

@@ -3,11 +3,9 @@
 use futures::{Stream, stream};
 use tokio::io::AsyncRead;
 
-use crate::plan::segmentation::Boundaries;
-
 use super::{
     init_segment::CmafError,
-    segmenter::{Output, Segmenter},
+    segmenter::{Output, SegmentationRules, Segmenter},
 };
 
 /// The outputs of an H.264 rendition whose segments before the interval `until` come from its encoded prefix.
@@ -16,15 +14,17 @@ pub(crate) fn outputs_after_prefix<R: AsyncRead + Unpin>(
     encoded_prefix: R,
     until: i64,
     reader: R,
-    boundaries: Boundaries,
+    rules: SegmentationRules,
     first_number: usize,
 ) -> impl Stream<Item = Result<Output, CmafError>> {
-    let encoded_prefix = Segmenter::new(encoded_prefix, boundaries.clone(), first_number);
+    // The prefix ends before the stream does.
+    let of_prefix = SegmentationRules { end_seconds: 0.0, ..rules.clone() };
+    let encoded_prefix = Segmenter::new(encoded_prefix, of_prefix, first_number);
     let spliced = Spliced {
         encoded_prefix: Some(encoded_prefix),
         until,
         reached: None,
-        rest: Segmenter::new(reader, boundaries, 0),
+        rest: Segmenter::new(reader, rules, 0),
     };
     stream::try_unfold(spliced, |mut spliced| async move {
         Ok(spliced.next().await?.map(|output| (output, spliced)))

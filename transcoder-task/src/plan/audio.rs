@@ -8,7 +8,7 @@ use super::{language, model::AudioRendition};
 const COPY_STEREO_KBPS: u64 = 260;
 /// Longest gap in the audio, in seconds at the start or end of the video, that is not filled with silence.
 /// Players do not stop at shorter gaps.
-const MAX_GAP_SECONDS: f64 = 0.1;
+pub(super) const MAX_GAP_SECONDS: f64 = 0.1;
 
 /// A stereo rendition of every track (mono for a mono track), and a surround rendition of tracks with a
 /// surround layout.

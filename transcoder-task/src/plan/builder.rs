@@ -7,8 +7,9 @@ use crate::{
 
 use super::{
     audio::audio,
-    colour::{colour, over_black},
+    colour::colour,
     copyable::{Copyable, fits_rung},
+    hold::{Hold, REPEAT_RATE},
     ladder::ladder,
     language,
     model::{EncodedPrefix, FrameShape, Picture, Plan, SubtitleRendition},
@@ -25,11 +26,18 @@ impl Plan {
     #[must_use]
     pub(crate) fn new(media: &Media, copyable: &Copyable, profile: &Profile) -> Self {
         let video = media.video.as_ref();
+        let hold =
+            video.and_then(|video| Hold::new(video, copyable.longest_frame_seconds, media.duration_seconds));
         let mut rungs = video.map(|video| ladder(video, profile)).unwrap_or_default();
+        if hold.is_some() {
+            for rung in &mut rungs {
+                rung.frame_rate = rung.frame_rate.max(REPEAT_RATE.into());
+            }
+        }
         // A single copied rung needs no encoded prefix: it is published immediately.
         let players_would_wait = profile.grows() && rungs.len() > 1;
         let boundaries_of_copy = match (video, &copyable.video, rungs.first_mut()) {
-            (Some(video), Some(copy), Some(top)) if fits_rung(video, copy, top) => {
+            (Some(video), Some(copy), Some(top)) if hold.is_none() && fits_rung(video, copy, top) => {
                 let encoded_prefix = copy.encoded_prefix.as_ref().filter(|_| players_would_wait);
                 let peak_kbps = copy.peak_kbps.ceil() as u32;
                 // A rung without an encoding is copied.
@@ -49,7 +57,7 @@ impl Plan {
         };
         let grid = || Boundaries::every(profile.segment_seconds, video.map_or(0.0, |video| video.frame_rate));
         Self {
-            picture: video.map(picture),
+            picture: video.map(|video| picture(video, hold, media.duration_seconds)),
             rungs,
             audio: audio(media, &copyable.audio, profile),
             subtitles: subtitles(&media.subtitles),
@@ -59,7 +67,8 @@ impl Plan {
     }
 }
 
-fn picture(video: &Video) -> Picture {
+fn picture(video: &Video, hold: Option<Hold>, stream_seconds: f64) -> Picture {
+    let begins_black = hold.as_ref().is_some_and(|hold| hold.black_until_seconds.is_some());
     Picture {
         stream: video.index,
         shape: FrameShape {
@@ -68,21 +77,21 @@ fn picture(video: &Video) -> Picture {
             orientation: video.orientation,
         },
         deinterlace: video.interlaced,
-        decoder: video.decoder,
-        alpha: over_black(&video.pixel_format),
         colour: colour(video),
-        time_base: refined(&video.time_base),
+        time_base: hold.as_ref().map_or_else(|| refined(&video.time_base), Hold::time_base),
         timescale: video
             .time_base
             .split_once('/')
             .and_then(|(_, ticks)| ticks.parse().ok())
             .unwrap_or(90_000),
-        start_seconds: video.start_seconds,
-        duration_seconds: video.duration_seconds,
+        start_seconds: if begins_black { 0.0 } else { video.start_seconds },
         end_seconds: match video.duration_seconds {
+            _ if hold.is_some() => stream_seconds,
             unknown if unknown <= 0.0 => 0.0,
             known => video.start_seconds + known,
         },
+        duration_seconds: video.duration_seconds,
+        hold,
         frames: video.frames,
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     analysis::{
-        copyable_tracks::FrameTime,
+        copyable_tracks::{CopyableVideo, FrameTime},
         media::{Audio, Media, Video},
         sample_index::{Content, Index},
     },
@@ -28,6 +28,8 @@ pub(crate) struct Copyable {
     pub(crate) video: Option<CopyPlan>,
     /// FFmpeg's stream indices of AAC-LC tracks.
     pub(crate) audio: Vec<usize>,
+    /// Longest time between two frames of the video track, if the sample index tells.
+    pub(crate) longest_frame_seconds: Option<f64>,
 }
 
 /// The way in which a video track is copied if a rung accepts it.
@@ -55,6 +57,7 @@ impl Copyable {
             }
             Content::Audio(_) | Content::Other => None,
         });
+        let longest_frame_seconds = video.map(CopyableVideo::longest_frame_seconds);
         let on_output_clock = |boundary: &FrameTime| FrameTime {
             at_seconds: boundary.at_seconds - media.start_seconds,
             before_seconds: boundary.before_seconds - media.start_seconds,
@@ -87,7 +90,7 @@ impl Copyable {
         });
         let copyable = |track: &&Audio| matches!(content(track.id), Some(Content::Audio(Ok(_))));
         let audio = media.audio.iter().filter(copyable).map(|track| track.index).collect();
-        Self { video, audio }
+        Self { video, audio, longest_frame_seconds }
     }
 }
 

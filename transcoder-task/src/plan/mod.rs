@@ -3,7 +3,7 @@
 //! [`builder`] builds the plan's [`model`] from the [`ladder`], the [`audio`] tracks and the subtitles, and
 //! decides whether the top rung is copied. [`copyable`] finds the tracks that allow it; [`keyframes`]
 //! chooses where their segments begin. [`segmentation`] holds the boundaries of all segments. [`colour`],
-//! [`gain`], [`language`] and [`still_interval`] decide single properties. [`resume_point`] is the point
+//! [`gain`], [`hold`], [`language`] and [`still_interval`] decide single properties. [`resume_point`] is the point
 //! where an attempt starts after an interruption.
 //!
 //! `task` builds a [`model::Plan`]. Other rooms read the plan, and call the modules of single properties and
@@ -14,6 +14,7 @@ mod builder;
 pub(crate) mod colour;
 pub(crate) mod copyable;
 pub(crate) mod gain;
+pub(crate) mod hold;
 mod keyframes;
 mod ladder;
 pub(crate) mod language;

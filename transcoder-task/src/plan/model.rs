@@ -2,7 +2,7 @@
 
 use crate::{analysis::orientation::Orientation, config::profile::Codec};
 
-use super::{colour::Colour, gain::Gain, segmentation::Boundaries};
+use super::{colour::Colour, gain::Gain, hold::Hold, segmentation::Boundaries};
 
 /// The renditions of one source.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,10 +28,6 @@ pub(crate) struct Picture {
     pub(crate) shape: FrameShape,
     /// True if frames may be interlaced.
     pub(crate) deinterlace: bool,
-    /// The decoder, if it is not FFmpeg's default.
-    pub(crate) decoder: Option<&'static str>,
-    /// The pixel format in which frames are put over black; absent if they have no alpha channel.
-    pub(crate) alpha: Option<&'static str>,
     /// Meaning of the source's colour values.
     pub(crate) colour: Colour,
     /// Time base of the encoded rungs: the source's, so that frames keep their times, but with ticks short
@@ -39,13 +35,15 @@ pub(crate) struct Picture {
     pub(crate) time_base: String,
     /// Ticks per second of the source's clock.
     pub(crate) timescale: u32,
-    /// Start time in seconds.
+    /// How encoded rungs are held; absent if the source's frames suffice.
+    pub(crate) hold: Option<Hold>,
+    /// Start of the rungs in seconds.
     pub(crate) start_seconds: f64,
-    /// Duration of this track in seconds; 0 if unknown.
-    pub(crate) duration_seconds: f64,
-    /// End time in seconds; 0 if unknown.
+    /// End of the rungs in seconds; 0 if unknown.
     pub(crate) end_seconds: f64,
-    /// Number of frames, if known.
+    /// Duration of the source's track in seconds; 0 if unknown.
+    pub(crate) duration_seconds: f64,
+    /// Number of the source's frames, if known.
     pub(crate) frames: Option<u64>,
 }
 

@@ -29,8 +29,6 @@ pub(crate) enum Boundaries {
         /// A sample at most this much before a boundary belongs to the next segment: FFmpeg forces the
         /// keyframe at the first frame at or after the given time, and times are rounded.
         tolerance_seconds: f64,
-        /// Usual frame duration in seconds.
-        frame_seconds: f64,
     },
     /// At keyframes of a copied source, and at other frames in its encoded prefix.
     At {
@@ -50,8 +48,7 @@ impl Boundaries {
         // Half a frame, but at most 1/50 s, so that a slide show's long frames do not move boundaries;
         // rounded to microseconds, as in FFmpeg's arguments.
         let tolerance = if frame_rate > 25.0 { 0.5 / frame_rate } else { 0.02 };
-        let frame_seconds = if frame_rate > 0.0 { 1.0 / frame_rate } else { 0.04 };
-        Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6, frame_seconds }
+        Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6 }
     }
 
     /// Boundaries at these frames of a video that ends at `end`; `None` if they are too many for an argument
@@ -113,19 +110,15 @@ impl Boundaries {
         if self.audio_interval(start) < interval { start + NANOSECOND } else { start }
     }
 
-    /// Returns true if an interval is certainly complete when its latest frame is at `last_seconds`.
-    /// Otherwise the next frame decides.
+    /// The end of an interval in seconds, if `last_seconds` is the time of the last frame in it. Only the frames
+    /// of a sample index are known in advance.
     #[must_use]
-    pub(crate) fn filled(&self, interval: i64, last_seconds: f64) -> bool {
-        match self {
-            Self::Every { frame_seconds, .. } => self.interval(last_seconds + frame_seconds) > interval,
-            Self::At { starts, end, .. } => {
-                let next = usize::try_from(interval + 1).ok();
-                let next = next.and_then(|next| starts.get(next)).unwrap_or(end);
-                let slack = ((next.at_seconds - next.before_seconds) / 4.0).min(ROUNDING_SECONDS);
-                last_seconds >= next.before_seconds - slack
-            }
-        }
+    pub(crate) fn end_after(&self, interval: i64, last_seconds: f64) -> Option<f64> {
+        let Self::At { starts, end, .. } = self else { return None };
+        let next = usize::try_from(interval + 1).ok();
+        let next = next.and_then(|next| starts.get(next)).unwrap_or(end);
+        let slack = ((next.at_seconds - next.before_seconds) / 4.0).min(ROUNDING_SECONDS);
+        (last_seconds >= next.before_seconds - slack).then_some(next.at_seconds)
     }
 
     /// FFmpeg's `-force_key_frames`: the first frame of every interval from `first` on, for video that begins
@@ -229,21 +222,18 @@ mod tests {
     #[test]
     fn the_frame_before_the_next_boundary_completes_an_interval() {
         let listed = at(&[0, 110, 250]);
-        assert!(!listed.filled(0, 4.32));
-        assert!(listed.filled(0, 4.36));
-        assert!(!listed.filled(2, 11.92));
-        assert!(listed.filled(2, 11.96), "the last one, by the last frame");
+        assert_eq!([4.32, 4.36].map(|last| listed.end_after(0, last)), [None, Some(4.4)]);
+        let of_last = [11.92, 11.96].map(|last| listed.end_after(2, last));
+        assert_eq!(of_last, [None, Some(12.0)], "the last one, by the last frame");
         let (start, end) =
             (FrameTime { at_seconds: 0.0, before_seconds: 0.0 }, |at_seconds, before_seconds| FrameTime {
                 at_seconds,
                 before_seconds,
             });
         let slides = Boundaries::at(vec![start], end(30.0, 20.0), 4.0).unwrap();
-        assert!(!slides.filled(0, 19.0) && slides.filled(0, 20.0), "however long it is shown");
-        let grid = Boundaries::every(4.0, 25.0);
-        assert!(grid.filled(0, 0.48));
-        assert!(grid.filled(4, 7.96));
-        assert!(!grid.filled(4, 7.92), "one more frame");
+        let of_slide = [19.0, 20.0].map(|last| slides.end_after(0, last));
+        assert_eq!(of_slide, [None, Some(30.0)], "however long it is shown");
+        assert_eq!(Boundaries::every(4.0, 25.0).end_after(0, 0.48), None, "frames are not known in advance");
     }
 
     #[test]

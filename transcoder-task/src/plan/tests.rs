@@ -131,7 +131,7 @@ fn copyable(average_kbps: f64) -> Copyable {
     let keyframe = |at_seconds| FrameTime { at_seconds, before_seconds: at_seconds };
     let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], keyframe(10.0), 4.0).unwrap();
     let video = CopyPlan { boundaries, encoded_prefix: None, average_kbps, peak_kbps: average_kbps };
-    Copyable { video: Some(video), audio: Vec::new() }
+    Copyable { video: Some(video), audio: Vec::new(), longest_frame_seconds: Some(0.04) }
 }
 
 #[test]
@@ -162,6 +162,7 @@ fn the_top_rung_is_copied_if_the_source_fits_it() {
         copied
     };
     let good = video(1920, 1080);
+    assert!(!copies(Video { start_seconds: 1.0, ..good.clone() }, 3_000.0), "black precedes it");
     assert!(copies(good.clone(), 8_300.0));
     assert!(!copies(good.clone(), 8_500.0), "above the rung's rate");
     assert!(!copies(video(1918, 1078), 3_000.0), "between two rungs");

@@ -91,17 +91,30 @@ struct CheckpointFile {
     tracks: Vec<Vec<SegmentRow>>,
 }
 
-/// The fields of an [`Entry`] in this order: interval; start and duration in ticks; number of samples; bytes;
+/// The fields of an [`Entry`] in this order: interval; start and duration in ticks; number of samples, and of
+/// those that repeat a frame; duration of the repeats at its end; bytes;
 /// bytes to the end of the first sample; whether the first sample is a sync sample; tag.
 #[derive(Serialize, Deserialize)]
-struct SegmentRow(i64, u64, u64, usize, u64, u64, bool, Tag);
+struct SegmentRow(i64, u64, u64, usize, usize, u64, u64, u64, bool, Tag);
 
 impl From<&Entry> for SegmentRow {
     fn from(entry: &Entry) -> Self {
-        let Published { start_ticks, duration_ticks, samples, bytes, key_bytes } = entry.published;
+        let Published { start_ticks, duration_ticks, samples, repeats, repeated_ticks, bytes, key_bytes } =
+            entry.published;
         let tag = entry.tag.clone();
         let keyframe = entry.starts_with_keyframe;
-        Self(entry.interval, start_ticks, duration_ticks, samples, bytes, key_bytes, keyframe, tag)
+        Self(
+            entry.interval,
+            start_ticks,
+            duration_ticks,
+            samples,
+            repeats,
+            repeated_ticks,
+            bytes,
+            key_bytes,
+            keyframe,
+            tag,
+        )
     }
 }
 
@@ -112,12 +125,15 @@ impl From<SegmentRow> for Entry {
             start_ticks,
             duration_ticks,
             samples,
+            repeats,
+            repeated_ticks,
             bytes,
             key_bytes,
             starts_with_keyframe,
             tag,
         ) = row;
-        let published = Published { start_ticks, duration_ticks, samples, bytes, key_bytes };
+        let published =
+            Published { start_ticks, duration_ticks, samples, repeats, repeated_ticks, bytes, key_bytes };
         Self { interval, published, starts_with_keyframe, tag }
     }
 }
@@ -394,7 +410,15 @@ mod tests {
         let content = format!("{track} {number} from {start_ticks}");
         let path = format!("{track}/{}", file_names::segment_name(number));
         let tag = store.put(&path, MEDIA, content.into()).await.unwrap();
-        let published = Published { start_ticks, duration_ticks: 100, samples: 4, bytes: 20, key_bytes: 10 };
+        let published = Published {
+            start_ticks,
+            duration_ticks: 100,
+            samples: 4,
+            repeats: 1,
+            repeated_ticks: 25,
+            bytes: 20,
+            key_bytes: 10,
+        };
         Entry { interval: number as i64, published, starts_with_keyframe: true, tag }
     }
 

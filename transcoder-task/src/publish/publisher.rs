@@ -19,12 +19,12 @@ use crate::{
         dash, file_names, hls,
         init_segment::Init,
         presentation::{Published, Timeline},
+        segmenter::SegmentationRules,
         stills::Stills,
         webvtt,
     },
     plan::{
         model::{Plan, SubtitleRendition},
-        segmentation::Boundaries,
         still_interval,
     },
     progress::ProgressState,
@@ -64,7 +64,7 @@ pub(crate) struct Publisher {
     formats: Vec<Format>,
     /// True if the stream is published while it grows.
     grows: bool,
-    boundaries: Boundaries,
+    rules: SegmentationRules,
     tracks: Vec<Track>,
     subtitles: Vec<SubtitleTrack>,
     address: StableAddress,
@@ -101,7 +101,7 @@ impl Publisher {
             folder,
             grows: profile.grows(),
             formats: profile.formats.clone(),
-            boundaries: plan.boundaries.clone(),
+            rules: SegmentationRules::new(plan),
             tracks,
             subtitles: Vec::new(),
             resume_rule: ResumeRule::new(plan),
@@ -158,7 +158,7 @@ impl Publisher {
                     in_lockstep: encoded_prefix.is_some(),
                 };
                 let first = track.timeline.segments.len();
-                uploader.run(encoded_prefix, pipe, self.boundaries.clone(), first, events.clone())
+                uploader.run(encoded_prefix, pipe, self.rules.clone(), first, events.clone())
             },
         ));
         drop(events);
@@ -235,7 +235,8 @@ impl Publisher {
         match self.flushed {
             None => Some(tokio::time::Instant::now()),
             Some((flushed, at)) => {
-                let announced = Duration::from_secs_f64(self.boundaries.start_seconds(flushed).max(0.0));
+                let announced =
+                    Duration::from_secs_f64(self.rules.boundaries.start_seconds(flushed).max(0.0));
                 (next > flushed).then(|| at + FLUSH_INTERVAL.min(announced))
             }
         }
@@ -312,6 +313,8 @@ impl Publisher {
                 start_ticks: ticks(segment.start_seconds),
                 duration_ticks: ticks(segment.duration_seconds),
                 samples: 0,
+                repeats: 0,
+                repeated_ticks: 0,
                 bytes: segment.text.len() as u64,
                 key_bytes: 0,
             });
@@ -398,7 +401,7 @@ impl Publisher {
     }
 
     fn target_duration(&self) -> u64 {
-        target_duration(self.boundaries.longest_seconds(), &self.tracks)
+        target_duration(self.rules.boundaries.longest_seconds(), &self.tracks)
     }
 }
 

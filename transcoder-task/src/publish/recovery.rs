@@ -48,7 +48,7 @@ impl ResumeRule {
         // After the last boundary of a copied rung, the next interval begins after the end of the video.
         let begins = self.boundaries.start_seconds(next);
         let has_frame = begins + MIN_VIDEO_SECONDS < picture.end_seconds
-            && picture.frames.is_none_or(|all| (frames as u64) < all);
+            && (picture.hold.is_some() || picture.frames.is_none_or(|all| (frames as u64) < all));
         if has_frame { Some(next) } else { rung.last().map(|entry| entry.interval) }
     }
 }
@@ -121,7 +121,8 @@ mod tests {
             ..Video::default()
         };
         let media = Media { video: Some(video), duration_seconds: seconds, ..Media::default() };
-        let mut plan = Plan::new(&media, &Copyable::default(), &Profile::default());
+        let copyable = Copyable { longest_frame_seconds: Some(0.04), ..Copyable::default() };
+        let mut plan = Plan::new(&media, &copyable, &Profile::default());
         let at = |at_seconds: f64| FrameTime { at_seconds, before_seconds: (at_seconds - 0.04).max(0.0) };
         let every_four_seconds = (0..15).map(|number| at(f64::from(number) * 4.0)).collect();
         plan.boundaries = Boundaries::at(every_four_seconds, at(60.0), 4.0).unwrap();
@@ -137,6 +138,8 @@ mod tests {
                 start_ticks: interval.unsigned_abs() * segment_ticks,
                 duration_ticks: segment_ticks,
                 samples,
+                repeats: 0,
+                repeated_ticks: 0,
                 bytes: 1000,
                 key_bytes: 10,
             },

@@ -18,9 +18,9 @@ use super::{
     checkpoint::{self, Entry},
 };
 
-/// Largest gap in seconds between the video of two attempts. If a frame lasts longer, its duration is the
-/// limit.
-const MOST_GAP_SECONDS: f64 = 0.1;
+/// Largest difference in seconds between the end of a rung's segment and the start of the next one. Clocks
+/// round.
+pub(super) const SAME_INSTANT_SECONDS: f64 = 0.002;
 
 /// A rendition with its published segments.
 #[derive(Debug)]
@@ -108,12 +108,7 @@ impl Track {
         self.init_bytes = init.bytes.len() as u64;
     }
 
-    /// Adds a segment, and sets the duration of the previous segment so that it ends where this one starts.
-    /// With variable frame durations, that end is not known earlier.
     pub(super) fn add(&mut self, entry: &Entry) {
-        if let Some(last) = self.timeline.segments.last_mut() {
-            last.duration_ticks = entry.published.start_ticks.saturating_sub(last.start_ticks).max(1);
-        }
         self.timeline.segments.push(entry.published);
         self.keyframes_at_boundaries += usize::from(entry.starts_with_keyframe);
     }
@@ -126,10 +121,8 @@ impl Track {
         let Some(last) = self.timeline.segments.last() else { return Ok(()) };
         let end = self.timeline.seconds(last.start_ticks + last.duration_ticks);
         let gap = self.timeline.seconds(next.start_ticks) - end;
-        let frame = self.timeline.seconds(last.duration_ticks) / last.samples.max(1) as f64;
         let most = match self.rendition {
-            // The duration of the last frame is not always known.
-            Planned::Video(_) => frame.max(MOST_GAP_SECONDS),
+            Planned::Video(_) => SAME_INSTANT_SECONDS,
             Planned::Audio(_) => 0.0,
         };
         if gap.abs() > most {

@@ -9,10 +9,9 @@ use crate::{
         file_names,
         init_segment::{CmafError, Init},
         presentation::Published,
-        segmenter::{self, Output, Segment},
+        segmenter::{self, Output, Segment, SegmentationRules},
         splice,
     },
-    plan::segmentation::Boundaries,
     store::{CachePolicy, Store, Tag},
 };
 
@@ -54,7 +53,7 @@ impl Uploader<'_> {
         self,
         encoded_prefix: Option<pipe::Receiver>,
         pipe: pipe::Receiver,
-        boundaries: Boundaries,
+        rules: SegmentationRules,
         first_number: usize,
         events: mpsc::Sender<Event>,
     ) -> Result<(), PublishError> {
@@ -64,10 +63,9 @@ impl Uploader<'_> {
             _ => PublishError::Output { rendition: self.folder.clone(), reason: error.to_string() },
         };
         let outputs = match encoded_prefix.zip(self.prefix_until) {
-            None => segmenter::outputs(pipe, boundaries, first_number).left_stream(),
+            None => segmenter::outputs(pipe, rules, first_number).left_stream(),
             Some((encoded_prefix, until)) => {
-                splice::outputs_after_prefix(encoded_prefix, until, pipe, boundaries, first_number)
-                    .right_stream()
+                splice::outputs_after_prefix(encoded_prefix, until, pipe, rules, first_number).right_stream()
             }
         };
         outputs
@@ -111,6 +109,8 @@ impl Uploader<'_> {
                     start_ticks: segment.start_ticks,
                     duration_ticks: segment.duration_ticks,
                     samples: segment.samples,
+                    repeats: segment.repeats,
+                    repeated_ticks: segment.repeated_ticks,
                     bytes: segment.bytes.len() as u64,
                     key_bytes: segment.key_bytes,
                 };

@@ -9,7 +9,10 @@ use crate::{
         rejection::ProbeError,
     },
     config::profile::Codec,
-    package::{file_names, presentation::Timeline},
+    package::{
+        file_names,
+        presentation::{Published, Timeline},
+    },
     plan::model::{Picture, Plan},
     plan::segmentation::Boundaries,
     store::Store,
@@ -17,7 +20,7 @@ use crate::{
 
 use super::{
     PublishError,
-    track::{Planned, Track},
+    track::{Planned, SAME_INSTANT_SECONDS, Track},
 };
 
 /// Least share of the source's duration in the stream; less is an error.
@@ -25,8 +28,8 @@ const LEAST_SHARE: f64 = 0.5;
 /// A warning needs more missing seconds than the first value, and a larger missing share of the duration than
 /// the second, because containers round durations.
 const NOTABLE: (f64, f64) = (0.3, 0.02);
-/// Segments of two rungs may begin this much apart, because their clocks round.
-const SAME_INSTANT_SECONDS: f64 = 0.002;
+/// Longest gap in seconds between two audio segments, or longest overlap. Players do not notice it.
+const MOST_AUDIO_GAP_SECONDS: f64 = 0.05;
 /// Renditions that are read back concurrently.
 const READ_AT_ONCE: usize = 4;
 
@@ -34,7 +37,8 @@ const READ_AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// [`PublishError::Unusable`] if the stream has less than half of the source; [`PublishError::Mismatch`] if
-/// rungs have different segments, or a segment does not begin with a keyframe.
+/// rungs have different segments, a segment does not begin with a keyframe, or its samples do not last until
+/// the next segment.
 pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, PublishError> {
     let (mut rungs, mut audio) = (Vec::new(), Vec::new());
     for track in tracks {
@@ -53,6 +57,8 @@ pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, Pub
     }
     for (audio, track) in audio {
         let name = &audio.name;
+        without_holes(&track.timeline, MOST_AUDIO_GAP_SECONDS)
+            .map_err(|difference| PublishError::Mismatch(format!("audio track {name} {difference}")))?;
         if track.timeline.segments.is_empty() {
             warnings.push(format!("audio track {name} cannot be decoded and was left out"));
         } else if plan.picture.is_some() {
@@ -81,6 +87,7 @@ fn pictures(
         let wrong = |difference: String| PublishError::Mismatch(format!("rung {name} {difference}"));
         same_segments(first, &track.timeline).map_err(wrong)?;
         on_boundaries(boundaries, &track.timeline).map_err(wrong)?;
+        without_holes(&track.timeline, SAME_INSTANT_SECONDS).map_err(wrong)?;
         if track.keyframes_at_boundaries != track.timeline.segments.len() {
             return Err(wrong(format!(
                 "has {} segments, of which {} begin with a keyframe",
@@ -92,10 +99,9 @@ fn pictures(
     Ok(warning)
 }
 
-/// Returns true if the number of frames is known and no notable share of them is missing. The duration does
-/// not tell, because FFmpeg shortens a long last frame.
+/// Returns true if the number of frames is known and no notable share of them is missing.
 fn has_its_frames(picture: &Picture, timeline: &Timeline) -> bool {
-    let frames: usize = timeline.segments.iter().map(|segment| segment.samples).sum();
+    let frames: usize = timeline.segments.iter().map(|segment| segment.samples - segment.repeats).sum();
     picture.frames.is_some_and(|expected| frames as f64 >= expected as f64 * (1.0 - NOTABLE.1))
 }
 
@@ -130,6 +136,23 @@ fn same_segments(first: &Timeline, other: &Timeline) -> Result<(), String> {
     Ok(())
 }
 
+/// Checks that the samples of each segment last until the next segment. Players stop at a hole, or skip it.
+fn without_holes(timeline: &Timeline, most_seconds: f64) -> Result<(), String> {
+    for (number, pair) in timeline.segments.windows(2).enumerate() {
+        let [one, next] = pair else { continue };
+        let end = timeline.seconds(one.start_ticks + one.duration_ticks);
+        let hole = timeline.seconds(next.start_ticks) - end;
+        if hole.abs() > most_seconds {
+            return Err(format!(
+                "has {} of {:.3} s after segment {number}",
+                if hole > 0.0 { "a hole" } else { "an overlap" },
+                hole.abs()
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Checks that each segment lies in its own interval.
 fn on_boundaries(boundaries: &Boundaries, timeline: &Timeline) -> Result<(), String> {
     let intervals: Vec<i64> = timeline
@@ -149,7 +172,7 @@ fn on_boundaries(boundaries: &Boundaries, timeline: &Timeline) -> Result<(), Str
 }
 
 fn coverage(what: &str, timeline: &Timeline, expected_seconds: f64) -> Result<Option<String>, PublishError> {
-    let seconds = timeline.duration_seconds();
+    let seconds = source_seconds(timeline);
     if seconds < expected_seconds * LEAST_SHARE {
         return Err(PublishError::Unusable(format!(
             "the file is damaged: only {seconds:.1} of {expected_seconds:.1} seconds of {what} can be decoded"
@@ -158,8 +181,19 @@ fn coverage(what: &str, timeline: &Timeline, expected_seconds: f64) -> Result<Op
     Ok(missing(what, timeline, expected_seconds))
 }
 
+/// Duration of the segments up to the last frame of the source. Segments after it, and before the first one,
+/// only repeat a frame.
+fn source_seconds(timeline: &Timeline) -> f64 {
+    let has_source = |segment: &Published| segment.repeats < segment.samples || segment.samples == 0;
+    let first = timeline.segments.iter().find(|segment| has_source(segment));
+    let last = timeline.segments.iter().rfind(|segment| has_source(segment));
+    first.zip(last).map_or(0.0, |(first, last)| {
+        timeline.seconds(last.start_ticks + last.duration_ticks - last.repeated_ticks - first.start_ticks)
+    })
+}
+
 fn missing(what: &str, timeline: &Timeline, expected_seconds: f64) -> Option<String> {
-    let missing = expected_seconds - timeline.duration_seconds();
+    let missing = expected_seconds - source_seconds(timeline);
     (missing > NOTABLE.0 && missing > expected_seconds * NOTABLE.1).then(|| {
         format!("the file is damaged: {missing:.1} of {expected_seconds:.1} seconds of {what} are missing")
     })
@@ -241,7 +275,6 @@ mod tests {
     use crate::{
         analysis::copyable_tracks::FrameTime,
         fixtures::{ffmpeg, folder_store},
-        package::presentation::Published,
         plan::colour::{Colour, Tags},
         plan::model::{AudioRendition, Encoding, FrameShape, VideoRendition},
     };
@@ -254,11 +287,10 @@ mod tests {
                 stream: 0,
                 shape: FrameShape::of_tests(640, 360),
                 deinterlace: false,
-                decoder: None,
-                alpha: None,
                 colour: Colour::of(&Tags::default()),
                 time_base: "1/25".into(),
                 timescale: 25,
+                hold: None,
                 start_seconds: 0.0,
                 duration_seconds,
                 end_seconds: duration_seconds,
@@ -277,6 +309,8 @@ mod tests {
             start_ticks: number * 4 * TICKS,
             duration_ticks: 4 * TICKS,
             samples: 100,
+            repeats: 0,
+            repeated_ticks: 0,
             bytes: 1000,
             key_bytes: 10,
         };
@@ -347,6 +381,48 @@ mod tests {
         assert!(segments(&planned(3), &[rung(timeline(3))]).is_ok());
         let error = segments(&planned(4), &[rung(timeline(3))]).unwrap_err();
         assert!(error.to_string().contains("3 segments where 4 were planned"), "{error}");
+    }
+
+    #[test]
+    fn a_hole_between_segments_is_refused() {
+        let mut short = timeline(3);
+        short.segments[1].duration_ticks -= 1;
+        let error = segments(&plan(12.0), &[rung(short.clone()), rung(timeline(3))]).unwrap_err();
+        assert!(error.to_string().contains("has a hole of 0.040 s after segment 1"), "{error}");
+        assert!(matches!(error, PublishError::Mismatch(_)));
+        short.segments[1].duration_ticks += 2;
+        let error = segments(&plan(12.0), &[rung(short.clone())]).unwrap_err();
+        assert!(error.to_string().contains("has an overlap of 0.040 s after segment 1"), "{error}");
+        // Players do not notice 40 ms without sound.
+        assert!(segments(&plan(12.0), &[rung(timeline(3)), audio(short.clone())]).is_ok());
+        short.segments[1].duration_ticks -= 3;
+        assert!(segments(&plan(12.0), &[rung(timeline(3)), audio(short)]).is_err());
+    }
+
+    #[test]
+    fn repeated_frames_are_not_frames_of_the_source() {
+        let mut plan = plan(12.0);
+        let repeated = |segment: usize| {
+            let mut timeline = timeline(3);
+            timeline.segments[segment].repeats = 100;
+            timeline.segments[segment].repeated_ticks = 4 * TICKS;
+            timeline
+        };
+        let mut half = timeline(3);
+        (half.segments[2].repeats, half.segments[2].repeated_ticks) = (50, 2 * TICKS);
+        let warnings = segments(&plan, &[rung(half)]).unwrap();
+        assert_eq!(warnings, ["the file is damaged: 2.0 of 12.0 seconds of video are missing"]);
+        let warnings = segments(&plan, &[rung(repeated(2))]).unwrap();
+        assert_eq!(warnings, ["the file is damaged: 4.0 of 12.0 seconds of video are missing"]);
+        assert!(segments(&plan, &[rung(repeated(1))]).unwrap().is_empty(), "a gap is no damage");
+        if let Some(picture) = &mut plan.picture {
+            picture.frames = Some(300);
+        }
+        assert_eq!(segments(&plan, &[rung(repeated(2))]).unwrap().len(), 1);
+        if let Some(picture) = &mut plan.picture {
+            picture.frames = Some(200);
+        }
+        assert!(segments(&plan, &[rung(repeated(2))]).unwrap().is_empty());
     }
 
     #[test]

@@ -56,7 +56,29 @@ fn everything_is_encoded() {
         video.colour.transfer = Some("smpte2084".into());
     }
     media.subtitles.push(Subtitle { index: 2, codec: "mov_text".into(), ..Subtitle::default() });
-    insta::assert_snapshot!(lines(&Plan::new(&media, &Copyable::default(), &Profile::default())));
+    insta::assert_snapshot!(lines(&Plan::new(&media, &regular(), &Profile::default())));
+}
+
+/// A sample index of regular frames.
+fn regular() -> Copyable {
+    Copyable { longest_frame_seconds: Some(0.04), ..Copyable::default() }
+}
+
+#[test]
+fn held_picture() {
+    let mut media = media();
+    media.duration_seconds = 20.0;
+    let plan = |media: &Media| Plan::new(media, &Copyable::default(), &Profile::default());
+    insta::assert_snapshot!("held", lines(&plan(&media)));
+    if let Some(video) = &mut media.video {
+        video.start_seconds = 3.0;
+    }
+    let plan = plan(&media);
+    insta::assert_snapshot!("held_after_black", lines(&plan));
+    let track = AudioResumePoint { first_ticks: 393_216, fed_ticks: 368_640 };
+    let resume_point =
+        ResumePoint { interval: 5, seek_seconds: 6.68, video_seconds: 8.2, audio: vec![track; 3], still: 9 };
+    insta::assert_snapshot!("resumed_held", lines_from(&plan, Some(&resume_point)));
 }
 
 #[test]
@@ -66,7 +88,7 @@ fn copied_and_encoded_prefix() {
     let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
     let mut video = CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
     let plan = |video: &CopyPlan| {
-        let copyable = Copyable { video: Some(video.clone()), audio: vec![1] };
+        let copyable = Copyable { video: Some(video.clone()), audio: vec![1], ..regular() };
         Plan::new(&media(), &copyable, &Profile::default())
     };
     insta::assert_snapshot!("copied", lines(&plan(&video)));
@@ -85,14 +107,14 @@ fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
     let track = AudioResumePoint { first_ticks: 393_216, fed_ticks: 368_640 };
     let resume_point =
         ResumePoint { interval: 2, seek_seconds: 6.68, video_seconds: 2.0, audio: vec![track; 3], still: 9 };
-    let plan = Plan::new(&media, &Copyable::default(), &Profile::default());
+    let plan = Plan::new(&media, &regular(), &Profile::default());
     insta::assert_snapshot!("resumed_encoded", lines_from(&plan, Some(&resume_point)));
 
     let keyframe = |at_seconds, before_seconds| FrameTime { at_seconds, before_seconds };
     let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
     let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
     let video = CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
-    let copyable = Copyable { video: Some(video), audio: vec![1] };
+    let copyable = Copyable { video: Some(video), audio: vec![1], ..regular() };
     let plan = Plan::new(&media, &copyable, &Profile::default());
     insta::assert_snapshot!("resumed_copied", lines_from(&plan, Some(&resume_point)));
 }
@@ -127,12 +149,12 @@ fn a_resumed_track_is_silent_before_its_start_and_after_its_end() {
 fn other_codecs_share_the_scaled_frames() {
     let rung = |codec: &str| format!("[[rung]]\nsize = 360\ncodec = \"{codec}\"\ncrf = 30\nmax_kbps = 900\n");
     let profile: Profile = toml::from_str(&["h264", "hevc", "av1"].map(rung).concat()).unwrap();
-    insta::assert_snapshot!(lines(&Plan::new(&media(), &Copyable::default(), &profile)));
+    insta::assert_snapshot!(lines(&Plan::new(&media(), &regular(), &profile)));
 }
 
 #[test]
 fn audio_alone_has_no_filter_graph() {
-    let plan = Plan::new(&Media { video: None, ..media() }, &Copyable::default(), &Profile::default());
+    let plan = Plan::new(&Media { video: None, ..media() }, &regular(), &Profile::default());
     let processes = processes(&plan, None);
     let [process] = processes.as_slice() else { panic!("{processes:?}") };
     assert_eq!(process.pipes, [Pipe::Progress, Pipe::Audio(0)]);
@@ -146,7 +168,7 @@ fn stills_have_the_size_of_the_largest_encoded_rung_up_to_720p() {
         if let Some(video) = &mut media.video {
             (video.width, video.height) = (width, height);
         }
-        Plan::new(&media, &Copyable::default(), &Profile::default())
+        Plan::new(&media, &regular(), &Profile::default())
     };
     assert_eq!(still_size(&plan(3840, 2160).rungs), (1280, 720));
     assert_eq!(still_size(&plan(1080, 1920).rungs), (720, 1280));

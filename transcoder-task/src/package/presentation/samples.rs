@@ -11,7 +11,15 @@ pub(crate) fn timeline(timescale: u32, start_ticks: u64, lengths: &[u64]) -> Tim
         let start_ticks = next;
         next += duration_ticks;
         let bytes = duration_ticks * 10;
-        Published { start_ticks, duration_ticks, samples: 96, bytes, key_bytes: bytes / 10 }
+        Published {
+            start_ticks,
+            duration_ticks,
+            samples: 96,
+            repeats: 0,
+            repeated_ticks: 0,
+            bytes,
+            key_bytes: bytes / 10,
+        }
     });
     Timeline { timescale, segments: segments.collect() }
 }
@@ -99,7 +107,7 @@ prop_compose! {
             let duration_ticks = hundredths * hundredth;
             next = start_ticks + duration_ticks;
             let bytes = 1000 + gap * 10_000;
-            Published { start_ticks, duration_ticks, samples: 1, bytes, key_bytes: 500 }
+            Published { start_ticks, duration_ticks, samples: 1, repeats: 0, repeated_ticks: 0, bytes, key_bytes: 500 }
         });
         Timeline { timescale, segments: segments.collect() }
     }

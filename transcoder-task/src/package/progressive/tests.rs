@@ -7,7 +7,7 @@ use vidstreamx_isobmff::fragment::IS_NON_SYNC;
 use super::*;
 use crate::{
     fixtures::{ffmpeg, folder_store, run},
-    package::segmenter::{self, Output},
+    package::segmenter::{self, Output, SegmentationRules},
     plan::segmentation::Boundaries,
 };
 
@@ -18,8 +18,8 @@ const FRAGMENTS: &str = "-movflags +empty_moov+default_base_moof+skip_sidx+frag_
 async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments: &str) -> Part {
     let fragments = ffmpeg(&format!("{arguments} {FRAGMENTS}"));
     let boundaries = Boundaries::every(1.0, 25.0);
-    let outputs: Vec<_> =
-        segmenter::outputs(fragments.as_slice(), boundaries, 0).try_collect().await.unwrap();
+    let rules = SegmentationRules { boundaries, end_seconds: 0.0, repeats_at_odd_ticks: false };
+    let outputs: Vec<_> = segmenter::outputs(fragments.as_slice(), rules, 0).try_collect().await.unwrap();
     let segments = outputs.len() - 1;
     for output in outputs {
         let (name, bytes) = match output {

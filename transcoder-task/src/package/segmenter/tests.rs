@@ -5,14 +5,17 @@ use crate::{fixtures::ffmpeg, package::splice::outputs_after_prefix};
 
 use super::*;
 
-const BOUNDARIES: Boundaries =
-    Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02, frame_seconds: 0.04 };
+const RULES: SegmentationRules = SegmentationRules {
+    boundaries: Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02 },
+    end_seconds: 0.0,
+    repeats_at_odd_ticks: false,
+};
 
 /// The interval that begins at two seconds. The first intervals are shorter than a second.
 const TWO_SECONDS: i64 = 5;
 
 async fn outputs_of(arguments: &str) -> Vec<Output> {
-    outputs(fragmented_mp4(arguments).as_slice(), BOUNDARIES, 0).try_collect().await.unwrap()
+    outputs(fragmented_mp4(arguments).as_slice(), RULES, 0).try_collect().await.unwrap()
 }
 
 fn fragmented_mp4(arguments: &str) -> Vec<u8> {
@@ -68,7 +71,7 @@ fn prefix_and_rest(prefix_arguments: &str) -> (Vec<u8>, Vec<u8>) {
 }
 
 async fn joined(encoded_prefix: &[u8], until: i64, rest: &[u8]) -> Result<Vec<Output>, CmafError> {
-    outputs_after_prefix(encoded_prefix, until, rest, BOUNDARIES, 0).try_collect().await
+    outputs_after_prefix(encoded_prefix, until, rest, RULES, 0).try_collect().await
 }
 
 #[tokio::test]
@@ -89,7 +92,7 @@ async fn an_encoded_prefix_and_a_copied_rest_make_one_rendition() {
         assert!(pixels.iter().all(|pixel| (*pixel > 128) == is_white), "segment {}", segment.number);
     }
     // An attempt that resumes after the encoded prefix gets only the rest.
-    let (alone, _) = split(outputs(rest.as_slice(), BOUNDARIES, 0).try_collect().await.unwrap());
+    let (alone, _) = split(outputs(rest.as_slice(), RULES, 0).try_collect().await.unwrap());
     assert_ne!(alone, init);
     assert_eq!(alone.with_parameter_sets_of(&init).unwrap(), init);
 }
@@ -154,6 +157,72 @@ async fn variable_frame_rate_decodes_in_presentation_order() {
     assert_eq!(frames.lines().filter(|line| !line.starts_with('#')).count(), 27);
 }
 
+/// The start of a segment, its end by its samples' durations, and its last presented sample, in ticks.
+fn span(segment: &Segment) -> (u64, u64, u64) {
+    let (mut start, mut end, mut last) = (u64::MAX, 0, 0);
+    let mut rest = &segment.bytes[..];
+    while !rest.is_empty() {
+        let moof = Moof::decode(&mut rest).unwrap();
+        let (traf, decoded) = track_fragment(&moof).unwrap();
+        for sample in samples(traf, decoded, SampleDefaults::default()) {
+            start = start.min(sample.presented());
+            last = last.max(sample.presented());
+            end = sample.decoded + u64::from(sample.duration);
+        }
+        let mdat = BoxHeader::parse(rest).unwrap();
+        rest = &rest[BoxHeader::SHORT + mdat.body.unwrap()..];
+    }
+    (start, end, last)
+}
+
+/// Bursts of 0.8 s of reordered frames every two seconds, up to 6.76 s, at 1000 ticks per second.
+const BURSTS: &str = "-f lavfi -i testsrc2=size=64x64:rate=25:duration=8 -vf select='lt(mod(n,50),20)' \
+                      -fps_mode vfr -enc_time_base 1:1000 -video_track_timescale 1000 -c:v libx264 -bf 3 \
+                      -b_strategy 0 -g 1000 -force_key_frames expr:gte(t,n_forced*2) -avoid_negative_ts disabled \
+                      -movflags +frag_keyframe+dash+empty_moov+default_base_moof+frag_discont+negative_cts_offsets";
+
+#[tokio::test]
+async fn samples_last_until_the_next_segment() {
+    let (_, segments) = split(outputs_of(BURSTS).await);
+    let spans: Vec<_> = segments.iter().map(span).collect();
+    let expected = [(0, 2000, 760), (2000, 4000, 2760), (4000, 6000, 4760)];
+    assert_eq!(spans[..3], expected);
+    assert_eq!(segments.iter().map(|segment| segment.duration_ticks).take(3).collect::<Vec<_>>(), [2000; 3]);
+}
+
+#[tokio::test]
+async fn the_last_frame_of_a_rung_ends_with_the_stream() {
+    for (end_seconds, expected) in [(7.5, 7500), (6.78, 6780), (6.5, 6800), (0.0, 6800), (9.0, 6800)] {
+        let rules = SegmentationRules { end_seconds, ..RULES };
+        let file = fragmented_mp4(BURSTS);
+        let (init, segments) = split(outputs(file.as_slice(), rules, 0).try_collect().await.unwrap());
+        let last = segments.last().unwrap();
+        let (start, end, _) = span(last);
+        assert_eq!((start, end), (6000, expected), "{end_seconds}");
+        assert_eq!(last.duration_ticks, expected - 6000);
+        assert!(last.is_last);
+        // The offsets of the samples are right.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("last.mp4");
+        std::fs::write(&path, [&init.bytes[..], &last.bytes].concat()).unwrap();
+        ffmpeg(&format!("-xerror -i {} -f null -", path.display()));
+    }
+}
+
+#[tokio::test]
+async fn frames_at_odd_ticks_are_repeats() {
+    let video = "-f lavfi -i testsrc2=size=64x64:rate=25:duration=1 -vf settb=1/1000,setpts='PTS+eq(mod(N,5),4)+gte(N,23)*eq(mod(N,5),3)' \
+                 -fps_mode vfr -enc_time_base 1:1000 -video_track_timescale 1000 -c:v libx264 -g 100 \
+                 -movflags +frag_keyframe+dash+empty_moov+default_base_moof";
+    for (repeats_at_odd_ticks, expected) in [(true, (6, 80)), (false, (0, 0))] {
+        let rules = SegmentationRules { repeats_at_odd_ticks, ..RULES };
+        let file = fragmented_mp4(video);
+        let (_, segments) = split(outputs(file.as_slice(), rules, 0).try_collect().await.unwrap());
+        let segment = &segments[0];
+        assert_eq!((segment.samples, (segment.repeats, segment.repeated_ticks)), (25, expected));
+    }
+}
+
 #[tokio::test]
 async fn audio_fragments_are_grouped_by_boundaries() {
     let (init, segments) = split(
@@ -182,7 +251,7 @@ async fn a_segment_closes_with_its_last_fragment() {
     let second_moof = file.windows(4).enumerate().filter(|(_, four)| four == b"moof").nth(1).unwrap().0;
     writer.write_all(&file[..second_moof - 4]).await.unwrap();
     // The pipe stays open, and has no byte of the second segment.
-    let mut outputs = std::pin::pin!(outputs(reader, BOUNDARIES, 0));
+    let mut outputs = std::pin::pin!(outputs(reader, RULES, 0));
     assert!(matches!(outputs.try_next().await, Ok(Some(Output::Init(_)))));
     let Ok(Some(Output::Segment(segment))) = outputs.try_next().await else { panic!("no segment") };
     assert_eq!((segment.number, segment.samples), (0, 25));
@@ -191,7 +260,7 @@ async fn a_segment_closes_with_its_last_fragment() {
 #[tokio::test]
 async fn invalid_bytes_and_broken_pipes_are_errors() {
     for rubbish in [&b"rubbish rubbish rubbish"[..], &[0, 0, 0, 9], &[0, 0, 0, 0, b'm', b'o', b'o', b'f']] {
-        let result: Result<Vec<_>, _> = outputs(rubbish, BOUNDARIES, 0).try_collect().await;
+        let result: Result<Vec<_>, _> = outputs(rubbish, RULES, 0).try_collect().await;
         assert!(result.is_err());
     }
 }
