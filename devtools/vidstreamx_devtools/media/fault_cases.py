@@ -121,6 +121,25 @@ _GENERATED: list[tuple[str, str, Expected]] = [
         "C",
         Expected(6, (640, 480), (480, 360, 240), (0, 6), bars=(Bars(1, 0), Bars(5, _TURNED_BARS))),
     ),
+    (
+        "mirrored.mp4",
+        "D",
+        Expected(
+            6,
+            _SD,
+            _SD_RUNGS,
+            (0, 6),
+            points=tuple(
+                Point(time, x, 0.5, rgb) for time in (0.5, 3, 5.5) for x, rgb in ((0.25, BLUE), (0.75, RED))
+            ),
+        ),
+    ),
+    ("interlaced-later.mkv", "E", Expected(6, (600, 480), (480, 360, 240), combing=4)),
+    (
+        "display-p3.mp4",
+        "G",
+        Expected(2, _SD, _SD_RUNGS, points=(Point(1, 0.25, 0.5, RED), Point(1, 0.75, 0.5, BLUE))),
+    ),
 ]
 
 _FAULTS: list[tuple[str, str, Expected]] = [
@@ -128,6 +147,49 @@ _FAULTS: list[tuple[str, str, Expected]] = [
         "webrtc_turned.webm",
         "C",
         Expected(10, (640, 480), (480, 360, 240), (0, 10), bars=(Bars(2, 0), Bars(8, _TURNED_BARS))),
+    ),
+    (
+        "sizes_grow.mp4",
+        "C",
+        Expected(12, _HD, _HD_RUNGS, (0, 12), bars=(Bars(1, 0), Bars(6, 0), Bars(10, 0)), is_copied=False),
+    ),
+    ("rot45.mp4", "D", Expected(8, _SD, _SD_RUNGS, (0, 8), like_source=(0.5, 3, 7.5))),
+    (
+        "sei_orientation_90.mp4",
+        "D",
+        Expected(8, _SD, _SD_RUNGS, (0, 8), like_source=(0.5, 3, 7.5), may_be_turned=True),
+    ),
+    (
+        "frame_size_change.webm",
+        "C",
+        Expected(
+            10,
+            (1920, 1080),
+            (1080, 720, 480, 360, 240),
+            bars=(Bars(0.05, 0), Bars(0.15, 0.125), Bars(7.25, 0), Bars(9.75, 0.125)),
+        ),
+    ),
+    ("dv_pal_nofiel.mov", "E", Expected(0.24, (640, 480), (480, 360, 240), combing=4)),
+    ("progressive_then_interlaced.mkv", "E", Expected(6, (600, 480), (480, 360, 240), combing=4)),
+    (
+        "interlaced_later_copyable.mp4",
+        "E",
+        Expected(10, (640, 480), (480, 360, 240), combing=4, is_copied=False),
+    ),
+    (
+        "p3_srgb_red_blue.mp4",
+        "G",
+        Expected(2, _SD, _SD_RUNGS, points=(Point(1, 0.25, 0.5, RED), Point(1, 0.75, 0.5, BLUE))),
+    ),
+    (
+        "ycgco.mp4",
+        "G",
+        Expected(1, _SD, _SD_RUNGS, points=_bars(0.1, True, 12), may_reject=True),
+    ),
+    (
+        "prores_alpha.mov",
+        "G",
+        Expected(0.32, (320, 180), (180,), points=(Point(0.1, 0.25, 0.5, RED), Point(0.1, 0.75, 0.5, BLACK))),
     ),
 ]
 
