@@ -539,3 +539,47 @@ fn termination_stops_ffmpeg_and_exits_with_143() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn a_source_that_changes_between_the_checked_keyframes_is_encoded() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = |name: &str, size: &str, frames: u32| {
+        let file = folder.path().join(name);
+        let source = format!("-f lavfi -i color=gray:size={size}:rate=25 -frames:v {frames}");
+        generate(&file, &format!("{source} -c:v libx264 -preset ultrafast -g 1 -pix_fmt yuv420p"));
+        file.display().to_string()
+    };
+    // Every second keyframe of these 103 is checked before the plan.
+    let (many, one) = (part("many.ts", "426x240", 51), part("one.ts", "240x426", 1));
+    let run = Run::new(&clip(&folder, &format!("-i concat:{many}|{one}|{many} -c copy"))).complete();
+    assert!(run.log.contains("cannot be copied and is encoded instead"), "{}", run.log);
+    let rung = run.file("video/240p/index.m3u8");
+    assert_eq!(probe(&rung, "v", "stream=width,height,nb_read_frames"), ["426,240,103"]);
+}
+
+#[test]
+fn a_turned_phone_gets_bars() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = |name: &str, size: &str| {
+        let file = folder.path().join(name);
+        let source = format!("-f lavfi -i color=white:size={size}:rate=25:duration=2");
+        generate(&file, &format!("{source} -c:v libvpx -deadline realtime -g 25"));
+        file
+    };
+    let (upright, turned) = (part("0.webm", "240x320"), part("1.webm", "320x240"));
+    let list = folder.path().join("list.txt");
+    fs::write(&list, format!("file '{}'\nfile '{}'\n", upright.display(), turned.display())).unwrap();
+    let source = folder.path().join("call.webm");
+    generate(&source, &format!("-f concat -safe 0 -i {} -c copy", list.display()));
+    let run = Run::new(&source).complete();
+    assert_eq!(run.stream.rungs(), ["240p"]);
+    let rung = run.file("video/240p/index.m3u8");
+    assert_eq!(probe(&rung, "v", "stream=width,height"), ["240,320"]);
+    // The luma of the picture's top: white, and then a bar.
+    let tops = |frame: u32| {
+        let select = format!("select=eq(n\\,{frame}),format=gray,crop=2:2:120:20");
+        let output = ["-v", "error", "-i", rung.to_str().unwrap(), "-vf", &select, "-frames:v", "1"];
+        execute("ffmpeg", output.into_iter().chain(["-f", "rawvideo", "-"])).stdout[0]
+    };
+    assert!(tops(10) > 230 && tops(80) < 25, "{} {}", tops(10), tops(80));
+}

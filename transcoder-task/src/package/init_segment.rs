@@ -1,7 +1,7 @@
 //! Init segments: codec string, clock and sample defaults of a rendition.
 
 use bytes::Bytes;
-use mp4_atom::{Avc1, Codec, Decode, Encode, Moov};
+use mp4_atom::{Avc1, Avcc, Codec, Decode, Encode, Moov};
 use vidstreamx_isobmff::{
     boxes::{BoxError, BoxHeader, all_boxes, offset_of},
     codecs::codec_string,
@@ -25,6 +25,9 @@ pub(crate) enum CmafError {
     /// A box that FFmpeg never writes, or never in this place.
     #[error("{0}")]
     Unexpected(&'static str),
+    /// A copied track changes after its first frames.
+    #[error("the track {0}")]
+    Departure(&'static str),
     /// An encoded prefix and the copied rest do not fit together.
     #[error("the encoded prefix and the copied rest do not fit together: {0}")]
     Splice(&'static str),
@@ -88,6 +91,12 @@ impl Init {
     /// As for [`Init::with_track`].
     pub(crate) fn parse(bytes: Bytes) -> Result<Self, CmafError> {
         Ok(Self::with_track(bytes)?.0)
+    }
+
+    /// H.264's configuration, if the rendition has that codec.
+    pub(super) fn avcc(&self) -> Option<Avcc> {
+        let (_, mut moov) = decode_moov(&self.bytes).ok()?;
+        Some(avc1(&mut moov).ok()?.avcc.clone())
     }
 
     /// This init segment with the parameter sets of `other` added, for an H.264 rendition that has segments

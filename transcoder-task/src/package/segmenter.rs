@@ -16,7 +16,7 @@ use std::{collections::VecDeque, ops::Range};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
-use mp4_atom::{Decode, Encode, Moof, Sidx, Traf, TrunEntry};
+use mp4_atom::{Avcc, Decode, Encode, Moof, Sidx, Traf, TrunEntry};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use vidstreamx_isobmff::{
     BoxType,
@@ -24,7 +24,10 @@ use vidstreamx_isobmff::{
     fragment::{Sample, SampleDefaults, samples, track_fragment},
 };
 
-use crate::plan::{model::Plan, segmentation::Boundaries};
+use crate::{
+    analysis::h264::departure,
+    plan::{model::Plan, segmentation::Boundaries},
+};
 
 use super::init_segment::{CmafError, Init, TrackHeader};
 
@@ -106,6 +109,8 @@ pub(super) struct Segmenter<R> {
     track: Option<TrackHeader>,
     /// End of the next fragment in ticks, if a `sidx` box states it.
     fragment_end: Option<u64>,
+    /// H.264's configuration. All keyframes must agree with it.
+    avcc: Option<Avcc>,
     open: Option<Open>,
     ready: VecDeque<Segment>,
     pub(super) next_number: usize,
@@ -153,6 +158,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
             rules,
             track: None,
             fragment_end: None,
+            avcc: None,
             open: None,
             ready: VecDeque::new(),
             next_number: first_number,
@@ -172,6 +178,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
                     pending.extend_from_slice(&bytes);
                     let (init, track) = Init::with_track(pending.freeze())?;
                     self.track = Some(track);
+                    self.avcc = init.avcc();
                     return Ok(Some(Output::Init(init)));
                 }
                 b"sidx" => self.fragment_end = end_of_subsegment(&bytes)?,
@@ -246,6 +253,15 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         let samples = open.bytes.len();
         open.bytes.resize(samples + mdat.body, 0);
         self.reader.read_exact(&mut open.bytes[samples..]).await?;
+        // The first sample is a keyframe. Only a copied track can depart from its init segment.
+        let keyframe = open.bytes[samples..].get(..fragment.first_size as usize).unwrap_or_default();
+        let departure = self
+            .avcc
+            .as_ref()
+            .and_then(|avcc| departure(keyframe, avcc.length_size, &avcc.sequence_parameter_sets));
+        if let Some(departure) = departure {
+            return Err(CmafError::Departure(departure));
+        }
         if !track.is_audio {
             self.close_if_complete(interval, fragment, track)?;
         }

@@ -59,7 +59,9 @@ impl Uploader<'_> {
     ) -> Result<(), PublishError> {
         let invalid = |error: CmafError| match error {
             // The source does not match its sample index.
-            CmafError::Splice(_) => PublishError::Mismatch(format!("{}: {error}", self.folder)),
+            CmafError::Splice(_) | CmafError::Departure(_) => {
+                PublishError::Mismatch(format!("{}: {error}", self.folder))
+            }
             _ => PublishError::Output { rendition: self.folder.clone(), reason: error.to_string() },
         };
         let outputs = match encoded_prefix.zip(self.prefix_until) {

@@ -1,7 +1,10 @@
 use futures::TryStreamExt;
 use tokio::io::AsyncWriteExt;
 
-use crate::{fixtures::ffmpeg, package::splice::outputs_after_prefix};
+use crate::{
+    fixtures::{clip, ffmpeg},
+    package::splice::outputs_after_prefix,
+};
 
 use super::*;
 
@@ -54,6 +57,25 @@ async fn video_is_segmented_at_keyframes_without_loss() {
         let mdat = segment.bytes.windows(4).position(|four| four == b"mdat").unwrap() as u64 + 4;
         assert!(mdat < segment.key_bytes && segment.key_bytes < segment.bytes.len() as u64);
     }
+}
+
+#[tokio::test]
+async fn a_copied_track_whose_parameter_sets_change_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let part = |name: &str, size: &str| {
+        let source = format!("-f lavfi -i testsrc2=size={size}:rate=25:duration=1");
+        clip(&folder, name, &format!("{source} -c:v libx264 -bf 0 -pix_fmt yuv420p")).display().to_string()
+    };
+    let (small, large) = (part("small.ts", "64x64"), part("large.ts", "128x64"));
+    let flags = "-c copy -movflags +frag_keyframe+empty_moov+default_base_moof";
+    let outputs_of = async |first: &str, second: &str| {
+        let bytes = fragmented_mp4(&format!("-i concat:{first}|{second} {flags}"));
+        outputs(bytes.as_slice(), RULES, 0).try_collect::<Vec<_>>().await
+    };
+    // An init segment and a segment per second.
+    assert_eq!(outputs_of(&small, &small).await.unwrap().len(), 3);
+    let error = outputs_of(&small, &large).await.unwrap_err();
+    assert_eq!(error.to_string(), "the track changes its parameter sets");
 }
 
 /// An encoded prefix of two seconds in black, and a copied rest of three seconds in white.
