@@ -5,14 +5,14 @@ use std::fmt;
 use serde::Deserialize;
 use vidstreamx_job as job;
 
-use super::orientation::Orientation;
+use super::{extents::Claim, orientation::Orientation};
 
 /// A source's usable tracks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Media {
     /// FFmpeg's name of the container format.
     pub(crate) format: String,
-    /// Duration of the longest track; 0 if unknown.
+    /// End of the last video or audio track; 0 if unknown.
     pub(crate) duration_seconds: f64,
     /// Start of the first track on the file's clock. All times here count from it, as in FFmpeg's filters and
     /// encoders.
@@ -25,8 +25,10 @@ pub(crate) struct Media {
     pub(crate) subtitles: Vec<Subtitle>,
     /// In order.
     pub(crate) chapters: Vec<Chapter>,
-    /// Warnings about dropped tracks.
+    /// Warnings about dropped tracks and wrong headers.
     pub(crate) warnings: Vec<String>,
+    /// Durations in the tags of tracks.
+    pub(crate) claims: Vec<Claim>,
 }
 
 /// A video track as it is stored.
@@ -170,6 +172,8 @@ pub(crate) struct Audio {
     pub(crate) start_seconds: f64,
     /// Duration; 0 if unknown.
     pub(crate) duration_seconds: f64,
+    /// True if the duration comes from the track's samples and not from a header.
+    pub(crate) is_measured: bool,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]

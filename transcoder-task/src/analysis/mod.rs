@@ -1,21 +1,26 @@
 //! Analysis of the source.
 //!
 //! [`ffprobe`] runs ffprobe and parses its output ([`ffprobe_json`]); [`tracks`] builds the [`media`] model
-//! from it, with the [`orientation`] of the picture, and [`frames`] corrects it. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has the limits on uploads.
-//! [`sample_index`] reads an MP4's movie header. From [`sample_table`]s and [`sample_entry`]s it builds the
-//! [`copyable_tracks`], which must pass the checks of [`h264`] and [`aac`]. Each other track gets the reason
-//! why it is [`not_copyable`].
+//! from it, with the [`orientation`] of the picture, and [`frames`] corrects it. An upload that cannot be
+//! transcoded is a [`rejection`]; [`limits`] has the limits on uploads. The true lengths of the tracks are
+//! their [`extents`], from [`table_extent`], [`fragments`] or [`matroska`] (the last two read the [`tail`] of
+//! the file). [`sample_index`] reads an MP4's movie header. From [`sample_table`]s and [`sample_entry`]s it
+//! builds the [`copyable_tracks`], which must pass the checks of [`h264`] and [`aac`]. Each other track gets
+//! the reason why it is [`not_copyable`].
 //!
-//! Other rooms call [`ffprobe`] and [`sample_index`], decide by the [`media`] model, the
-//! [`copyable_tracks`] and the [`limits`], and report a [`rejection`].
+//! Other rooms call [`ffprobe`], [`sample_index`] and [`matroska`], apply the [`extents`], and decide by the
+//! [`media`] model, the [`copyable_tracks`] and the [`limits`], and report a [`rejection`].
 
 mod aac;
 pub(crate) mod copyable_tracks;
+pub(crate) mod extents;
 pub(crate) mod ffprobe;
 mod ffprobe_json;
+mod fragments;
 mod frames;
 pub(crate) mod h264;
 pub(crate) mod limits;
+pub(crate) mod matroska;
 pub(crate) mod media;
 pub(crate) mod not_copyable;
 pub(crate) mod orientation;
@@ -23,4 +28,6 @@ pub(crate) mod rejection;
 mod sample_entry;
 pub(crate) mod sample_index;
 mod sample_table;
+mod table_extent;
+mod tail;
 mod tracks;

@@ -12,7 +12,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use mp4_atom::{Mvhd, Tkhd};
+use mp4_atom::{Mehd, Mvhd, Tkhd};
 use vidstreamx_isobmff::{
     BoxType,
     boxes::{
@@ -25,11 +25,14 @@ use crate::{source::loopback::Input, store::S3Error};
 
 use super::{
     copyable_tracks::{CopyableAudio, CopyableVideo, Movie, audio, video},
-    limits::{MOST_SECONDS, MOST_TRACKS},
+    extents::{Claim, Extents, TrackKey},
+    fragments::{fragment_extents, fragment_tracks},
+    limits::MOST_TRACKS,
     not_copyable::{NotCopyable, why},
     rejection::ENCRYPTED,
     sample_entry::is_encrypted,
     sample_table::{MOST_SAMPLES, Tables},
+    table_extent::table_extent,
 };
 
 /// Bytes of the first read. They hold a small file completely, and usually every box header before `mdat` of
@@ -54,6 +57,8 @@ const PRIMING_TAG: &[u8] = b"iTunSMPB";
 pub(crate) struct Index {
     /// All tracks with an id.
     pub(crate) tracks: Vec<IndexedTrack>,
+    /// The extents of the tracks, as far as they are known.
+    pub(crate) extents: Extents,
     /// The reason to reject the file, for the uploader.
     pub(crate) rejection: Option<String>,
 }
@@ -85,9 +90,15 @@ impl Index {
     /// S3 fails. A local file that cannot be read has no index; FFmpeg will report its error.
     pub(crate) async fn read(input: &Input) -> Result<Option<Self>, S3Error> {
         let Some(size) = input.size().await else { return Ok(None) };
-        let Some(moov) = find_moov(input, size).await? else { return Ok(None) };
+        let Some((moov, moov_end)) = find_moov(input, size).await? else { return Ok(None) };
         let Some(mut index) = Self::of_moov(&moov, size) else { return Ok(None) };
+        let fragments = fragment_tracks(&moov);
         drop(moov);
+        if !fragments.is_empty() {
+            let extents = fragment_extents(input, &fragments, moov_end, size).await?;
+            let keys = fragments.iter().map(|track| TrackKey::Id(track.id));
+            keys.zip(extents).for_each(|(key, extent)| index.extents.add(key, extent));
+        }
         for track in &mut index.tracks {
             let Content::Video(content) = &mut track.content else { continue };
             let Ok(video) = content else { continue };
@@ -135,18 +146,32 @@ impl Index {
             }
             tracks.push(track);
         }
-        Some(Self { tracks, rejection: rejection(moov, &mvhd) })
+        Some(Self { tracks, extents: extents(moov, &mvhd, file_size), rejection: rejection(moov) })
     }
 }
 
-/// The reason to reject a header that no real video has, and that would occupy FFmpeg for hours.
-fn rejection(moov: &[u8], mvhd: &Mvhd) -> Option<String> {
-    let hours = mvhd.duration as f64 / f64::from(mvhd.timescale.max(1)) / 3600.0;
+/// The extents of the tracks by their sample tables.
+fn extents(moov: &[u8], mvhd: &Mvhd, file_size: u64) -> Extents {
+    let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS);
+    let tracks = traks.filter_map(|(_, trak)| {
+        let id = decode_optional::<Tkhd>(trak).ok()??.track_id;
+        Some((TrackKey::Id(id), table_extent(trak, mvhd.timescale, file_size)?))
+    });
+    let mehd =
+        find(moov, *b"mvex").ok().flatten().and_then(|mvex| decode_optional::<Mehd>(mvex).ok().flatten());
+    let claim = |header: &str, ticks: u64| Claim {
+        header: header.to_owned(),
+        seconds: ticks as f64 / f64::from(mvhd.timescale.max(1)),
+    };
     // All ones means an unknown duration.
-    if !matches!(mvhd.duration, u64::MAX | 0xffff_ffff) && hours * 3600.0 > MOST_SECONDS {
-        let most = MOST_SECONDS / 3600.0;
-        return Some(format!("the file claims to last {hours:.0} hours; the limit is {most:.0} hours"));
-    }
+    let movie = Some(mvhd.duration).filter(|ticks| !matches!(*ticks, u64::MAX | 0xffff_ffff));
+    let movie = movie.map(|ticks| claim("movie header (mvhd)", ticks));
+    let fragments = mehd.map(|mehd| claim("movie header (mehd)", mehd.fragment_duration));
+    Extents { tracks: tracks.collect(), claims: movie.into_iter().chain(fragments).collect() }
+}
+
+/// The reason to reject a header that no real video has, and that would occupy FFmpeg for hours.
+fn rejection(moov: &[u8]) -> Option<String> {
     let edits = |trak: &[u8]| {
         let elst = find(find(trak, *b"edts").ok()??, *b"elst").ok()??;
         Some(u32::from_be_bytes(elst.get(4..8)?.try_into().ok()?))
@@ -168,8 +193,8 @@ impl IndexedTrack {
     }
 }
 
-/// The body of the first `moov` box.
-async fn find_moov(input: &Input, size: u64) -> Result<Option<Bytes>, S3Error> {
+/// The body of the first `moov` box, and its end in the file.
+async fn find_moov(input: &Input, size: u64) -> Result<Option<(Bytes, u64)>, S3Error> {
     let Some(head) = input.bytes(0, FIRST_READ).await? else { return Ok(None) };
     let mut windows = Windows::new();
     windows.add(0, head.clone());
@@ -178,10 +203,11 @@ async fn find_moov(input: &Input, size: u64) -> Result<Option<Bytes>, S3Error> {
         match top_level_moov(&windows, size) {
             Ok(Some(body)) if body.end - body.start > LARGEST_MOOV => return Ok(None),
             Ok(Some(body)) => {
-                return match (usize::try_from(body.start), usize::try_from(body.end)) {
-                    (Ok(start), Ok(end)) if end <= head.len() => Ok(Some(head.slice(start..end))),
-                    _ => input.bytes(body.start, body.end).await,
+                let moov = match (usize::try_from(body.start), usize::try_from(body.end)) {
+                    (Ok(start), Ok(end)) if end <= head.len() => Some(head.slice(start..end)),
+                    _ => input.bytes(body.start, body.end).await?,
                 };
+                return Ok(moov.map(|moov| (moov, body.end)));
             }
             Err(Missing::At(offset)) => {
                 let end = size.min(offset.saturating_add(BoxHeader::LONG as u64));

@@ -11,7 +11,7 @@ use super::not_copyable::{NotCopyable, why};
 /// Most samples of a track: 24 hours at 60 frames per second are 5.2 million.
 pub(super) const MOST_SAMPLES: u32 = 6_000_000;
 /// Largest composition offset in ticks. FFmpeg treats larger ones as damage and ignores all offsets.
-const LARGEST_OFFSET: i64 = 1 << 28;
+pub(super) const LARGEST_OFFSET: i64 = 1 << 28;
 
 /// A track's sample tables, checked to agree on the number of samples.
 pub(super) struct Tables {

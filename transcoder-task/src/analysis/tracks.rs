@@ -2,10 +2,10 @@
 //! decoded.
 
 use super::{
+    extents::Claim,
     ffprobe_json::{ChapterMark, MetadataTags, ProbeOutput, Stream, ratio},
     limits::{
-        LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_PIXELS, MOST_SECONDS, MOST_TRACKS,
-        SAMPLE_RATES,
+        LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_PIXELS, MOST_TRACKS, SAMPLE_RATES,
     },
     media::{Audio, Chapter, ColourDescription, Media, Subtitle, Video},
     orientation::DisplayMatrix,
@@ -30,18 +30,6 @@ pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
     }
     let start_seconds = number(output.format.start_time.as_deref());
     let duration_seconds = seconds(output.format.duration.as_deref());
-    let ends = output
-        .streams
-        .iter()
-        .map(|stream| (number(stream.start_time.as_deref()) - start_seconds).max(0.0) + duration(stream));
-    let claimed = ends.fold(duration_seconds, f64::max);
-    if claimed > MOST_SECONDS {
-        return Err(unusable(format!(
-            "the file claims to last {:.0} hours; the limit is {:.0} hours",
-            claimed / 3600.0,
-            MOST_SECONDS / 3600.0
-        )));
-    }
     let mut warnings = Vec::new();
 
     let readable = |stream: &&&Stream| codec(stream).is_some() && stream.width > 0 && stream.height > 0;
@@ -104,6 +92,7 @@ pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
         subtitles,
         chapters,
         warnings,
+        claims: output.streams.iter().filter_map(claim).collect(),
     })
 }
 
@@ -161,19 +150,25 @@ fn check_subtitles(stream: &Stream) -> Result<(), String> {
     }
 }
 
-/// Duration of a track in seconds; 0 if unknown. The file's duration cannot replace it, because it is that of
-/// the longest track.
+/// Duration of a track in seconds by its header; 0 if unknown. The file's duration cannot replace it, because
+/// it is that of the longest track.
 fn duration(stream: &Stream) -> f64 {
-    let tagged = || {
-        let mut parts = stream.tags.duration.as_deref()?.splitn(3, ':').map(|part| part.parse::<f64>().ok());
-        let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
-        Some(hours * 3600.0 + minutes * 60.0 + seconds)
-            .filter(|seconds| seconds.is_finite() && *seconds > 0.0)
-    };
-    match seconds(stream.duration.as_deref()) {
-        own if own > 0.0 => own,
-        _ => tagged().unwrap_or(0.0),
+    match tagged_end(stream) {
+        // FFmpeg states the file's duration for a track that begins late.
+        Some(end) => (end - number(stream.start_time.as_deref())).max(0.0),
+        None => seconds(stream.duration.as_deref()),
     }
+}
+
+/// Matroska's duration tag in seconds. It is the end of the track.
+fn tagged_end(stream: &Stream) -> Option<f64> {
+    let mut parts = stream.tags.duration.as_deref()?.splitn(3, ':').map(|part| part.parse::<f64>().ok());
+    let (hours, minutes, seconds) = (parts.next()??, parts.next()??, parts.next()??);
+    Some(hours * 3600.0 + minutes * 60.0 + seconds).filter(|seconds| seconds.is_finite() && *seconds > 0.0)
+}
+
+fn claim(stream: &Stream) -> Option<Claim> {
+    Some(Claim { header: format!("duration tag of track {}", stream.index), seconds: tagged_end(stream)? })
 }
 
 fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
@@ -282,6 +277,7 @@ fn audio(stream: &Stream, start_seconds: f64) -> Audio {
         role: stream.disposition.role,
         start_seconds: number(stream.start_time.as_deref()) - start_seconds,
         duration_seconds: duration(stream),
+        is_measured: false,
     }
 }
 

@@ -477,9 +477,9 @@ fn audio(
             args.pair("-c:a", "aac");
             args.pair("-b:a", format!("{}k", track.kbps));
             // Silence fills the gaps in a damaged source. Without it, all later audio would play too early.
-            // It also extends the track to the start and end of the video, because some players (Shaka
+            // It also extends the track to the start and end of the stream, because some players (Shaka
             // Player, for example) end a stream with its shortest track. `first_pts` is set only if the track
-            // begins late, because FFmpeg applies it again whenever the number of channels changes.
+            // begins late, because FFmpeg applies it again whenever channels or sample rate change.
             let mut filters = Vec::new();
             match resume_point {
                 // `first_pts` counts samples at the input's rate, so the first `aresample` converts the rate.
@@ -499,7 +499,15 @@ fn audio(
                     .push(format!("aformat=sample_rates={rate},atrim=start_pts={}", resume_point.fed_ticks));
             }
             if track.at_least_seconds > fed_seconds {
-                filters.push(format!("apad=whole_dur={:.3}", track.at_least_seconds - fed_seconds));
+                filters.push(match track.end_seconds {
+                    // The stream may end before the track, so nothing may be cut.
+                    unknown if unknown <= 0.0 => {
+                        format!("apad=whole_dur={:.3}", track.at_least_seconds - fed_seconds)
+                    }
+                    // A limit of `apad` counts from the last change of channels or sample rate, because
+                    // FFmpeg builds the filters anew for each. Times do not.
+                    _ => format!("apad,atrim=end={:.6}", track.at_least_seconds),
+                });
             }
             args.pair("-af", filters.join(","));
             args.pair("-ar", rate.to_string());
@@ -507,17 +515,18 @@ fn audio(
     }
     // The encoder's priming packet lies before time 0. Fragmented MP4 could express that only with an edit
     // list, which not all players treat in the same way. Without the packet, audio stays exactly on time.
-    args.pair(
-        "-bsf:a",
-        match resume_point {
-            None => "noise=drop='lt(pts,0)'".to_owned(),
-            // The limit lies half a packet before the first packet to publish, as a margin for rounding.
-            Some(resume_point) => {
-                let first_seconds = (resume_point.first_ticks as f64 - 512.0) / f64::from(rate);
-                format!("noise=drop='lt(pts*tb,{first_seconds:.6})'")
-            }
-        },
-    );
+    let early = match resume_point {
+        None => "lt(pts,0)".to_owned(),
+        // The limit lies half a packet before the first packet to publish, as a margin for rounding.
+        Some(resume_point) => {
+            let first_seconds = (resume_point.first_ticks as f64 - 512.0) / f64::from(rate);
+            format!("lt(pts*tb,{first_seconds:.6})")
+        }
+    };
+    // Packets that go back in time are dropped, too: whenever channels or sample rate change, `first_pts`
+    // adds silence from the start again, and FFmpeg 5 states a wrong time for one frame.
+    let dropped = format!("if({early}+lt(pts,ld(0)),1,0*st(0,pts+1))");
+    args.pair("-bsf:a", format!("noise=drop='{dropped}'"));
 }
 
 /// The options for fragmented MP4 that is written to a pipe.

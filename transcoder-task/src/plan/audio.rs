@@ -6,7 +6,7 @@ use super::{language, model::AudioRendition};
 
 /// Highest bit rate of a copied stereo track: encoders' highest settings.
 const COPY_STEREO_KBPS: u64 = 260;
-/// Longest gap in the audio, in seconds at the start or end of the video, that is not filled with silence.
+/// Longest gap in the audio, in seconds at the start or end of the stream, that is not filled with silence.
 /// Players do not stop at shorter gaps.
 pub(super) const MAX_GAP_SECONDS: f64 = 0.1;
 
@@ -15,22 +15,19 @@ pub(super) const MAX_GAP_SECONDS: f64 = 0.1;
 #[must_use]
 pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec<AudioRendition> {
     let tracks = &media.audio;
-    let has_tables = media.format.starts_with("mov");
-    let picture = media.video.as_ref().filter(|video| video.duration_seconds > 0.0);
-    // Some files count the time before the first frame in the track's duration.
-    let at_least_seconds = picture
-        .map_or(0.0, |video| (video.start_seconds + video.duration_seconds).min(media.duration_seconds));
+    // Every rendition lasts to the end of the stream.
+    let at_least_seconds = media.duration_seconds;
     let mut renditions: Vec<AudioRendition> = Vec::with_capacity(tracks.len());
     let described: Vec<_> =
         tracks.iter().map(|track| (track.language.as_deref(), track.title.as_deref())).collect();
     for (track, label) in tracks.iter().zip(language::labels(&described, "Audio")) {
         let end_seconds = track.start_seconds + track.duration_seconds;
-        let covers_the_picture =
+        let covers_the_stream =
             track.start_seconds <= MAX_GAP_SECONDS && end_seconds >= at_least_seconds - MAX_GAP_SECONDS;
         // Copied only if nothing must change, and if all players decode it.
         let copied = |most_kbps: u64| {
             profile.loudness.is_none()
-                && covers_the_picture
+                && covers_the_stream
                 && copyable.contains(&track.index)
                 // FFmpeg takes the profile from the frames. The header may not reveal HE-AAC.
                 && track.profile.as_deref() == Some("LC")
@@ -62,7 +59,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             duration_seconds: track.duration_seconds,
             begins_late: track.start_seconds > MAX_GAP_SECONDS,
             start_seconds: track.start_seconds,
-            end_seconds: if has_tables && track.duration_seconds > 0.0 { end_seconds } else { 0.0 },
+            end_seconds: if track.is_measured { end_seconds } else { 0.0 },
             at_least_seconds,
         };
         let surround = surround(track.channel_layout.as_deref()).map(|(layout, channels, pairs)| {

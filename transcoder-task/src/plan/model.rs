@@ -144,10 +144,10 @@ pub(crate) struct AudioRendition {
     pub(crate) begins_late: bool,
     /// Start time of the source's track in seconds.
     pub(crate) start_seconds: f64,
-    /// End time of the source's track in seconds; 0 without a sample table (Matroska's duration tag is not
+    /// End time of the source's track in seconds; 0 unless it comes from the samples (headers and tags are not
     /// reliable).
     pub(crate) end_seconds: f64,
-    /// End time of the video in seconds; silence fills the track up to it. 0 without video.
+    /// End time of the stream in seconds; silence fills the track up to it. 0 if unknown.
     pub(crate) at_least_seconds: f64,
 }
 

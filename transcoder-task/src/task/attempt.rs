@@ -7,7 +7,9 @@ use vidstreamx_job::Stage;
 
 use crate::{
     analysis::{
+        extents::check_stated,
         ffprobe::{look, probe},
+        matroska::matroska_extents,
         media::Media,
         sample_index::Index,
     },
@@ -57,13 +59,20 @@ impl Attempt<'_> {
         draft: &mut ReportDraft,
     ) -> Result<(), TaskError> {
         let started = Instant::now();
-        let analysis = async { tokio::join!(probe(input), Index::read(input), process::version()) };
-        let (media, index, ffmpeg_version) = self.unless_stopped(async { Ok(analysis.await) }).await?;
-        let index = index?;
+        let analysis = async {
+            tokio::join!(probe(input), Index::read(input), matroska_extents(input), process::version())
+        };
+        let (media, index, extents, ffmpeg_version) =
+            self.unless_stopped(async { Ok(analysis.await) }).await?;
+        let (index, extents) = (index?, extents?);
         if let Some(reason) = index.as_ref().and_then(Index::rejection_reason) {
             return Err(TaskError::Unusable(reason));
         }
         let (mut media, ffmpeg_version) = (media?, ffmpeg_version?);
+        match index.as_ref().map(|index| &index.extents).or(extents.as_ref()) {
+            Some(extents) => extents.apply(&mut media)?,
+            None => check_stated(&media)?,
+        }
         let look = async { Ok(look(input, &mut media, index.as_ref()).await?) };
         self.unless_stopped(look).await?;
         draft.probe_seconds = Some(started.elapsed().as_secs_f64());

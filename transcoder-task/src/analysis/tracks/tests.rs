@@ -5,6 +5,7 @@ use vidstreamx_job::Exit;
 use crate::{fixtures::clip, source::loopback::Input};
 
 use super::super::{
+    extents::check_stated,
     ffprobe::{failure, probe, too_large},
     ffprobe_json::*,
     media::*,
@@ -257,8 +258,8 @@ fn implausible_files_are_rejected_with_a_reason() {
         (vec![stream(16); 101], "1", "101 tracks"),
         (vec![stream(16)], "315360000", "87600 hours"),
     ] {
-        let error =
-            of(serde_json::json!({"format": {"duration": duration}, "streams": streams})).unwrap_err();
+        let media = of(serde_json::json!({"format": {"duration": duration}, "streams": streams}));
+        let error = media.and_then(|media| check_stated(&media)).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
     }
 }

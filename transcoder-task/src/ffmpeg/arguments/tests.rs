@@ -29,6 +29,7 @@ fn media() -> Media {
             sample_rate: 44_100,
             bit_rate: 128_000,
             duration_seconds: 11.4,
+            is_measured: true,
             ..Audio::default()
         }],
         ..Media::default()
