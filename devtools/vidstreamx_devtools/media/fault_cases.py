@@ -117,6 +117,50 @@ def _bars(time: float, is_hd: bool, tolerance: float) -> tuple[Point, ...]:
 
 _GENERATED: list[tuple[str, str, Expected]] = [
     (
+        "still-with-sound.mp4",
+        "A1",
+        Expected(
+            12,
+            _SD,
+            _SD_RUNGS,
+            (0, 12),
+            held=((0.5, 11.5),),
+            frame_distance=_SLOW,
+            is_copied=False,
+        ),
+    ),
+    (
+        "still-end.webm",
+        "A1",
+        Expected(14, _HD, _HD_RUNGS, (0, 14), held=((4, 13),), frame_distance=_SLOW, is_played=True),
+    ),
+    (
+        "few-frames.mp4",
+        "A3",
+        Expected(
+            24,
+            _SD,
+            _SD_RUNGS,
+            held=((0.5, 3.5), (20.5, 23.5)),
+            frame_distance=_SLOW,
+            is_copied=False,
+        ),
+    ),
+    (
+        "bursts-of-frames.mp4",
+        "A4",
+        Expected(
+            15,
+            _SD,
+            _SD_RUNGS,
+            (0, 15),
+            held=((1.5, 4.5), (11.5, 14.5)),
+            frame_distance=_SLOW,
+            is_copied=False,
+            is_played=True,
+        ),
+    ),
+    (
         "turned-call.webm",
         "C",
         Expected(6, (640, 480), (480, 360, 240), (0, 6), bars=(Bars(1, 0), Bars(5, _TURNED_BARS))),
@@ -143,6 +187,19 @@ _GENERATED: list[tuple[str, str, Expected]] = [
 ]
 
 _FAULTS: list[tuple[str, str, Expected]] = [
+    (
+        "camera_late.mp4",
+        "A1",
+        Expected(
+            20,
+            _SD,
+            _SD_RUNGS,
+            (0, 20),
+            points=(Point(6, 0.5, 0.5, BLACK),),
+            held=((1, 11),),
+            frame_distance=_SLOW,
+        ),
+    ),
     (
         "webrtc_turned.webm",
         "C",

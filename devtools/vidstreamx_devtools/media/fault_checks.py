@@ -297,7 +297,7 @@ def _check_cues(stream: Stream, expected: tuple[str, ...], findings: Findings) -
 
 def _check_ffmpeg_pass(folder: Path, findings: Findings) -> None:
     """Players that use FFmpeg get packets and frames in order."""
-    decoded = ["-map", "0", "-fps_mode", "passthrough", "-f", "null", "-"]
+    decoded = ["-map", "0", "-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "null", "-"]
     copied = ["-map", "0", "-c", "copy", "-f", "null", "-"]
     command = ["ffmpeg", "-nostdin", "-v", "warning", "-i", str(folder / "master.m3u8"), *decoded, *copied]
     messages = subprocess.run(command, capture_output=True, text=True, timeout=120).stderr
