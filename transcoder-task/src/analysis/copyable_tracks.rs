@@ -10,7 +10,8 @@ use crate::{source::loopback::Input, store::S3Error};
 
 use super::{
     aac::aac_lc,
-    h264::{accepts_encoded_prefix, check_avcc, departure, refreshes},
+    h264::{accepts_encoded_prefix, check_avcc, departure, refreshes, repeats_parameter_sets},
+    h264_level::{Demand, lower_level},
     limits::SMALL_FILE,
     not_copyable::{NotCopyable, why},
     sample_entry::entry,
@@ -65,6 +66,8 @@ pub(crate) struct CopyableVideo {
     pub(crate) profile: u8,
     /// `level_idc`: 41 is level 4.1.
     pub(crate) level: u8,
+    /// The level to state instead, if it is lower and devices may refuse the track's own.
+    pub(crate) lower_level: Option<u8>,
     /// Bytes of the length field before each NAL unit.
     pub(crate) nal_length_size: u8,
     /// The sample entry's sequence parameter sets.
@@ -225,8 +228,15 @@ impl CopyableVideo {
             let bytes = bytes.unwrap_or_default();
             match departure(&bytes, self.nal_length_size, &self.sequence_parameter_sets) {
                 Some(reason) => why(format!("it {reason}")),
-                None if refreshes(&bytes, self.nal_length_size) => Ok(()),
-                None => why("its keyframes depend on earlier frames"),
+                None if !refreshes(&bytes, self.nal_length_size) => {
+                    why("its keyframes depend on earlier frames")
+                }
+                None if self.lower_level.is_some()
+                    && repeats_parameter_sets(&bytes, self.nal_length_size) =>
+                {
+                    why("it states a level that devices refuse, in its keyframes too")
+                }
+                None => Ok(()),
             }
         });
         let all: Vec<_> = checks.try_collect().await?;
@@ -300,6 +310,7 @@ pub(super) fn video(
     if keyframes.first().is_none_or(|first| first.bytes_before > 0 || !first.closed) {
         return why("its first frame is not a closed keyframe");
     }
+    let reordered = reordered(&times);
     times.sort_unstable();
     if times.windows(2).any(|pair| pair[0] == pair[1]) {
         return why("two of its frames are shown at the same time");
@@ -317,11 +328,13 @@ pub(super) fn video(
         keyframe.at += shift;
         keyframe.before += shift;
     }
+    let frames_per_second = most_within(&times, i64::from(tables.timescale));
     let opening_ticks = (OPENING_SECONDS * f64::from(tables.timescale)) as i64;
     times.truncate(times.partition_point(|at| at - first < opening_ticks));
     times.iter_mut().for_each(|at| *at += shift);
     times.shrink_to_fit();
-    Ok(CopyableVideo {
+    let mut copyable = CopyableVideo {
+        lower_level: None,
         profile: avcc.avc_profile_indication,
         level: avcc.avc_level_indication,
         nal_length_size: avcc.length_size,
@@ -335,7 +348,38 @@ pub(super) fn video(
         longest_frame,
         keyframes,
         opening: times,
-    })
+    };
+    let demand = Demand { frames_per_second, bitrate: copyable.peak_bitrate(), reordered };
+    copyable.lower_level = lower_level(&avcc, demand);
+    Ok(copyable)
+}
+
+/// Most times within a span, for times in order.
+fn most_within(times: &[i64], span: i64) -> u64 {
+    let mut end = 0;
+    let counts = times.iter().enumerate().map(|(first, start)| {
+        while times.get(end).is_some_and(|time| time - start < span) {
+            end += 1;
+        }
+        end - first
+    });
+    counts.max().unwrap_or(0) as u64
+}
+
+/// Most frames that precede a frame in the file and follow it in presentation order, up to the 16 that a decoder
+/// can hold.
+fn reordered(times: &[i64]) -> u32 {
+    const MOST: usize = 16;
+    // The latest frames before the current one, the latest first.
+    let mut latest: Vec<i64> = Vec::with_capacity(MOST + 1);
+    let mut most = 0;
+    for time in times {
+        let position = latest.iter().position(|other| other < time).unwrap_or(latest.len());
+        most = most.max(position);
+        latest.insert(position, *time);
+        latest.truncate(MOST);
+    }
+    most as u32
 }
 
 pub(super) fn audio(
@@ -398,4 +442,19 @@ pub(super) fn audio(
         primed_samples: u64::try_from(edit.from * i64::from(sample_rate) / timescale).unwrap_or(0),
         average_bitrate: bitrate(bytes, seconds(end)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_demand_of_frames() {
+        assert_eq!(most_within(&[0, 10, 20, 100, 101, 102, 103], 20), 4);
+        assert_eq!(most_within(&[], 20), 0);
+        assert_eq!(reordered(&[0, 1, 2, 3]), 0);
+        assert_eq!(reordered(&[0, 3, 1, 2, 6, 4, 5]), 1);
+        assert_eq!(reordered(&[0, 4, 2, 1, 3]), 2);
+        assert_eq!(reordered(&(0..100).rev().collect::<Vec<_>>()), 16);
+    }
 }

@@ -79,6 +79,8 @@ pub(super) struct Disposition {
     pub(super) attached_pic: bool,
     #[serde(default, deserialize_with = "flag")]
     pub(super) timed_thumbnails: bool,
+    #[serde(default, deserialize_with = "flag")]
+    pub(super) still_image: bool,
     #[serde(flatten)]
     pub(super) role: Role,
 }

@@ -2,7 +2,10 @@
 
 use mp4_atom::{Atom, Avcc};
 
-use super::not_copyable::{NotCopyable, why};
+use super::{
+    h264_set::{SequenceSet, unescaped},
+    not_copyable::{NotCopyable, why},
+};
 
 /// The id of the parameter sets of an encoded prefix. It must differ from all ids of the source. Encoders
 /// count from 0, so this is the highest possible id of a sequence parameter set.
@@ -70,6 +73,13 @@ fn nal_units(mut sample: &[u8], nal_length_size: u8) -> impl Iterator<Item = &[u
     })
 }
 
+/// Returns true if a sample has sequence parameter sets before its first slice.
+#[must_use]
+pub(super) fn repeats_parameter_sets(sample: &[u8], nal_length_size: u8) -> bool {
+    let kinds = nal_units(sample, nal_length_size).map_while(|nal| Some(nal.first()? & 0x1f));
+    kinds.take_while(|kind| *kind > 5).any(|kind| kind == 7)
+}
+
 /// Returns true if the first slice of a sample belongs to an instantaneous decoder refresh (IDR).
 #[must_use]
 pub(super) fn refreshes(sample: &[u8], nal_length_size: u8) -> bool {
@@ -128,47 +138,7 @@ fn turns(nal: &[u8]) -> bool {
 /// (`frame_mbs_only_flag`); `None` if it cannot be read.
 #[must_use]
 pub(super) fn is_progressive(set: &[u8]) -> Option<bool> {
-    let bytes = unescaped(set);
-    let profile = *bytes.get(1)?;
-    // The header, profile, constraints and level take four bytes.
-    let mut bits = Bits { bytes: bytes.get(4..)?, at: 0 };
-    bits.ue()?;
-    if matches!(profile, 100 | 110 | 122 | 244 | 44 | 83 | 86 | 118 | 128 | 138 | 139 | 134 | 135) {
-        let chroma_format = bits.ue()?;
-        if chroma_format == 3 {
-            bits.bit()?;
-        }
-        bits.ue()?;
-        bits.ue()?;
-        bits.bit()?;
-        if bits.bit()? {
-            for list in 0..if chroma_format == 3 { 12 } else { 8 } {
-                if bits.bit()? {
-                    bits.scaling_list(if list < 6 { 16 } else { 64 })?;
-                }
-            }
-        }
-    }
-    bits.ue()?;
-    match bits.ue()? {
-        0 => {
-            bits.ue()?;
-        }
-        1 => {
-            bits.bit()?;
-            bits.ue()?;
-            bits.ue()?;
-            for _ in 0..bits.ue()?.min(255) {
-                bits.ue()?;
-            }
-        }
-        _ => {}
-    }
-    bits.ue()?;
-    bits.bit()?;
-    bits.ue()?;
-    bits.ue()?;
-    bits.bit()
+    SequenceSet::parse(set).map(|set| set.only_frames)
 }
 
 /// The sequence parameter sets of a codec configuration: `avcC`'s, or NAL units after start codes.
@@ -192,62 +162,6 @@ fn split_at_start_codes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let starts: Vec<_> = starts.collect();
     let ends: Vec<_> = starts.iter().skip(1).map(|start| start - 3).chain([bytes.len()]).collect();
     starts.into_iter().zip(ends).filter_map(|(start, end)| bytes.get(start..end))
-}
-
-/// A NAL unit without its emulation prevention bytes (7.4.1).
-fn unescaped(nal: &[u8]) -> Vec<u8> {
-    let mut zeros = 0;
-    let keep = |byte: &u8| {
-        let escape = zeros >= 2 && *byte == 3;
-        zeros = if *byte == 0 { zeros + 1 } else { 0 };
-        !escape
-    };
-    nal.iter().copied().filter(keep).collect()
-}
-
-/// Reads bits, the highest of each byte first.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Bits<'_> {
-    fn bit(&mut self) -> Option<bool> {
-        let byte = self.bytes.get(self.at / 8)?;
-        let bit = byte >> (7 - self.at % 8) & 1 == 1;
-        self.at += 1;
-        Some(bit)
-    }
-
-    /// An unsigned Exp-Golomb code. A signed code has the same length.
-    fn ue(&mut self) -> Option<u32> {
-        let mut zeros = 0;
-        while !self.bit()? {
-            zeros += 1;
-            if zeros > 31 {
-                return None;
-            }
-        }
-        let mut code = 1_u32;
-        for _ in 0..zeros {
-            code = code.checked_mul(2)? + u32::from(self.bit()?);
-        }
-        Some(code - 1)
-    }
-
-    /// Skips a scaling list (7.3.2.1.1.1).
-    fn scaling_list(&mut self, size: u32) -> Option<()> {
-        let (mut last, mut next) = (8_i64, 8_i64);
-        for _ in 0..size {
-            if next != 0 {
-                let code = i64::from(self.ue()?);
-                let delta = if code % 2 == 1 { (code + 1) / 2 } else { -(code / 2) };
-                next = (last + delta).rem_euclid(256);
-            }
-            last = if next == 0 { last } else { next };
-        }
-        Some(())
-    }
 }
 
 #[cfg(test)]
@@ -318,6 +232,16 @@ mod tests {
         for cut in 0..turned.len() {
             let _ = of(&[&turned[..cut]]);
         }
+    }
+
+    #[test]
+    fn parameter_sets_before_the_first_slice_are_found() {
+        let nal = |header: u8| [0, 0, 0, 2, header, 0];
+        let sample = |headers: &[u8]| headers.iter().flat_map(|header| nal(*header)).collect::<Vec<_>>();
+        assert!(repeats_parameter_sets(&sample(&[0x09, 0x67, 0x68, 0x65]), 4));
+        assert!(!repeats_parameter_sets(&sample(&[0x09, 0x06, 0x65, 0x67]), 4));
+        assert!(!repeats_parameter_sets(&[], 4));
+        assert!(!repeats_parameter_sets(&[0; 64], 4));
     }
 
     #[test]

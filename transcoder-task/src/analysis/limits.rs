@@ -2,14 +2,18 @@
 
 use std::ops::RangeInclusive;
 
-/// Most tracks; more than any real video has.
+/// Most audio, video and subtitle tracks; more than any real video has. Attachments and data do not count.
 pub(crate) const MOST_TRACKS: usize = 100;
+/// Most tracks of all kinds in a movie header. FFmpeg refuses files with more.
+pub(crate) const MOST_INDEXED_TRACKS: usize = 1000;
 /// Most chapters; a film has about 30, an audio book some hundreds.
 pub(crate) const MOST_CHAPTERS: usize = 1000;
 /// Most characters of a title.
 pub(crate) const LONGEST_TITLE: usize = 200;
+/// Most channels of a track: the limit of FFmpeg's `pan` filter.
+pub(crate) const MOST_CHANNELS: u32 = 64;
 /// Most channels that FFmpeg can mix to stereo.
-pub(crate) const MOST_CHANNELS: u32 = 8;
+pub(crate) const MOST_MIXED_CHANNELS: u32 = 8;
 /// Sample rates in Hz, from below telephone quality to the fastest converters.
 pub(crate) const SAMPLE_RATES: RangeInclusive<u32> = 1_000..=768_000;
 /// Longest side in pixels. FFmpeg's memory per frame is proportional to the area.

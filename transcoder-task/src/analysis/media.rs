@@ -17,7 +17,7 @@ pub(crate) struct Media {
     /// Start of the first track on the file's clock. All times here count from it, as in FFmpeg's filters and
     /// encoders.
     pub(crate) start_seconds: f64,
-    /// The first video track that is not cover art.
+    /// The video track to publish.
     pub(crate) video: Option<Video>,
     /// All audio tracks that can be decoded.
     pub(crate) audio: Vec<Audio>,
@@ -163,11 +163,15 @@ pub(crate) struct Audio {
     pub(crate) sample_rate: u32,
     /// In bits per second; 0 if unknown.
     pub(crate) bit_rate: u64,
-    /// ISO 639-2 code, unless undetermined.
+    /// ISO 639 code or RFC 5646 tag, unless undetermined (see [`super::language_code::canonical`]).
     pub(crate) language: Option<String>,
     /// The track's own title.
     pub(crate) title: Option<String>,
     pub(crate) role: Role,
+    /// FFmpeg's stream index of the mono track that is the right channel, if this mono track is the left one.
+    /// `channels` counts both.
+    pub(crate) right: Option<usize>,
+    pub(crate) downmix: Downmix,
     /// Start of the first sample, counted from [`Media::start_seconds`].
     pub(crate) start_seconds: f64,
     /// Duration; 0 if unknown.
@@ -184,11 +188,23 @@ pub(crate) struct Subtitle {
     pub(crate) id: Option<u32>,
     /// FFmpeg's name.
     pub(crate) codec: String,
-    /// ISO 639-2 code, unless undetermined.
+    /// ISO 639 code or RFC 5646 tag, unless undetermined (see [`super::language_code::canonical`]).
     pub(crate) language: Option<String>,
     /// The track's own title.
     pub(crate) title: Option<String>,
     pub(crate) role: Role,
+}
+
+/// The way to two channels (or one).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Downmix {
+    /// FFmpeg mixes the layout, or guesses it by the number of channels.
+    #[default]
+    Standard,
+    /// Three channels without a layout: left, right and centre. FFmpeg would guess 2.1 and drop the third one.
+    FrontThree,
+    /// FFmpeg cannot mix the layout. The first two channels are the main ones by convention.
+    FirstTwo,
 }
 
 /// The role of a track, by its flags.
@@ -201,6 +217,9 @@ pub(crate) struct Role {
     /// The original language.
     #[serde(deserialize_with = "flag")]
     pub(crate) original: bool,
+    /// A translation.
+    #[serde(deserialize_with = "flag")]
+    pub(crate) dub: bool,
     /// A commentary.
     #[serde(deserialize_with = "flag")]
     pub(crate) comment: bool,
@@ -210,9 +229,29 @@ pub(crate) struct Role {
     /// For viewers with impaired hearing.
     #[serde(deserialize_with = "flag")]
     pub(crate) hearing_impaired: bool,
+    /// The same in MP4 files and WebM's track kinds.
+    #[serde(deserialize_with = "flag")]
+    pub(crate) captions: bool,
     /// For viewers with impaired vision.
     #[serde(deserialize_with = "flag")]
     pub(crate) visual_impaired: bool,
+    /// The same in WebM's track kinds.
+    #[serde(deserialize_with = "flag")]
+    pub(crate) descriptions: bool,
+}
+
+impl Role {
+    /// Returns true for an audio description: a voice tells what the picture shows.
+    #[must_use]
+    pub(crate) fn describes_video(self) -> bool {
+        self.visual_impaired || self.descriptions
+    }
+
+    /// Returns true for subtitles that also describe music and sounds.
+    #[must_use]
+    pub(crate) fn describes_sound(self) -> bool {
+        self.hearing_impaired || self.captions
+    }
 }
 
 #[derive(Debug, Clone, PartialEq)]

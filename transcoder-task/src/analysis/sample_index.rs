@@ -27,7 +27,7 @@ use super::{
     copyable_tracks::{CopyableAudio, CopyableVideo, Movie, audio, video},
     extents::{Claim, Extents, TrackKey},
     fragments::{fragment_extents, fragment_tracks},
-    limits::MOST_TRACKS,
+    limits::MOST_INDEXED_TRACKS,
     not_copyable::{NotCopyable, why},
     rejection::ENCRYPTED,
     sample_entry::is_encrypted,
@@ -138,7 +138,7 @@ impl Index {
         };
         let mut budget = MOST_SAMPLES_OF_ALL;
         let mut tracks: Vec<IndexedTrack> = Vec::new();
-        for (_, trak) in boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS) {
+        for (_, trak) in boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_INDEXED_TRACKS) {
             let Some(mut track) = track(trak, &movie, &mut budget) else { continue };
             // Only one copyable video track is kept, because the tables of a hundred would need much memory.
             if track.is_copyable_video() && tracks.iter().any(IndexedTrack::is_copyable_video) {
@@ -152,7 +152,7 @@ impl Index {
 
 /// The extents of the tracks by their sample tables.
 fn extents(moov: &[u8], mvhd: &Mvhd, file_size: u64) -> Extents {
-    let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS);
+    let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_INDEXED_TRACKS);
     let tracks = traks.filter_map(|(_, trak)| {
         let id = decode_optional::<Tkhd>(trak).ok()??.track_id;
         Some((TrackKey::Id(id), table_extent(trak, mvhd.timescale, file_size)?))
@@ -176,7 +176,7 @@ fn rejection(moov: &[u8]) -> Option<String> {
         let elst = find(find(trak, *b"edts").ok()??, *b"elst").ok()??;
         Some(u32::from_be_bytes(elst.get(4..8)?.try_into().ok()?))
     };
-    let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_TRACKS);
+    let traks = boxes(moov).filter(|(kind, _)| kind == b"trak").take(MOST_INDEXED_TRACKS);
     let most = traks.filter_map(|(_, trak)| edits(trak)).max().unwrap_or(0);
     (most > MOST_EDITS)
         .then(|| format!("an edit list of the file has {most} parts; the limit is {MOST_EDITS}"))

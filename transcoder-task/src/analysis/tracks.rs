@@ -2,29 +2,33 @@
 //! decoded.
 
 use super::{
+    choice::{film, join_mono_pairs},
     extents::Claim,
     ffprobe_json::{ChapterMark, MetadataTags, ProbeOutput, Stream, ratio},
+    language_code::canonical,
     limits::{
-        LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_PIXELS, MOST_TRACKS, SAMPLE_RATES,
+        LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_MIXED_CHANNELS, MOST_PIXELS,
+        MOST_TRACKS, SAMPLE_RATES,
     },
-    media::{Audio, Chapter, ColourDescription, Media, Subtitle, Video},
+    media::{Audio, Chapter, ColourDescription, Downmix, Media, Subtitle, Video},
     orientation::DisplayMatrix,
     rejection::{ENCRYPTED, ProbeError, oversize, unusable},
 };
 
 pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
-    if output.streams.len() > MOST_TRACKS {
-        return Err(unusable(format!(
-            "the file has {} tracks; the limit is {MOST_TRACKS}",
-            output.streams.len()
-        )));
-    }
     let of_type = |kind: &'static str| {
         output.streams.iter().filter(move |stream| stream.codec_type.as_deref() == Some(kind))
     };
     let pictures: Vec<_> = of_type("video")
-        .filter(|stream| !stream.disposition.attached_pic && !stream.disposition.timed_thumbnails)
+        .filter(|Stream { disposition, .. }| {
+            !disposition.attached_pic && !disposition.timed_thumbnails && !disposition.still_image
+        })
         .collect();
+    // Attachments (fonts, cover art) and data are no tracks that viewers could choose.
+    let tracks = pictures.len() + of_type("audio").count() + of_type("subtitle").count();
+    if tracks > MOST_TRACKS {
+        return Err(unusable(format!("the file has {tracks} tracks; the limit is {MOST_TRACKS}")));
+    }
     if encrypted(&output) {
         return Err(unusable(ENCRYPTED));
     }
@@ -32,8 +36,9 @@ pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
     let duration_seconds = seconds(output.format.duration.as_deref());
     let mut warnings = Vec::new();
 
-    let readable = |stream: &&&Stream| codec(stream).is_some() && stream.width > 0 && stream.height > 0;
-    let video = match (pictures.iter().find(readable), pictures.first()) {
+    let readable = |stream: &&Stream| codec(stream).is_some() && stream.width > 0 && stream.height > 0;
+    let readable: Vec<_> = pictures.iter().copied().filter(readable).collect();
+    let video = match (film(&readable), pictures.first()) {
         (Some(stream), _) => Some(video(stream, start_seconds)?),
         (None, Some(stream)) if codec(stream).is_none() => {
             return Err(unusable(format!("the video is {}", unreadable(stream))));
@@ -47,7 +52,16 @@ pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
     let mut audio = Vec::new();
     for stream in of_type("audio") {
         match check_audio(stream) {
-            Ok(()) => audio.push(self::audio(stream, start_seconds)),
+            Ok(()) => {
+                let track = self::audio(stream, start_seconds);
+                if track.downmix == Downmix::FirstTwo {
+                    warnings.push(format!(
+                        "audio track {} has {} channels that cannot be mixed: the first two were published",
+                        stream.index, stream.channels
+                    ));
+                }
+                audio.push(track);
+            }
             Err(reason) => {
                 warnings.push(format!("audio track {} is {reason} and was left out", stream.index))
             }
@@ -59,6 +73,7 @@ pub(super) fn media(output: ProbeOutput) -> Result<Media, ProbeError> {
             _ => "the file has no video or audio that can be played".into(),
         }));
     }
+    join_mono_pairs(&mut audio);
     let mut subtitles = Vec::new();
     for stream in of_type("subtitle") {
         match check_subtitles(stream) {
@@ -275,6 +290,8 @@ fn audio(stream: &Stream, start_seconds: f64) -> Audio {
         language: language(stream),
         title: title(&stream.tags),
         role: stream.disposition.role,
+        right: None,
+        downmix: downmix(stream.channels, stream.channel_layout.as_deref()),
         start_seconds: number(stream.start_time.as_deref()) - start_seconds,
         duration_seconds: duration(stream),
         is_measured: false,
@@ -300,9 +317,36 @@ fn bit_rate(stream: &Stream) -> u64 {
 }
 
 fn language(stream: &Stream) -> Option<String> {
-    let code = stream.tags.language.as_deref()?;
-    let valid = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_lowercase());
-    (valid && code != "und").then(|| code.to_owned())
+    canonical(stream.tags.language.as_deref()?)
+}
+
+/// The way to stereo for a layout by FFmpeg's name, or for a number of channels without a layout.
+fn downmix(channels: u32, layout: Option<&str>) -> Downmix {
+    // A layout without a name of its own: `3 channels (FL+FC+LFE)`. FFmpeg mixes it if its pairs are complete.
+    let speakers = layout.and_then(|layout| layout.split_once(" channels (")?.1.strip_suffix(')'));
+    match (channels, layout, speakers) {
+        (..=1, _, _) => Downmix::Standard,
+        (channels, _, _) if channels > MOST_MIXED_CHANNELS => Downmix::FirstTwo,
+        (_, Some(layout), None) if layout.starts_with("ambisonic") || layout.ends_with(" channels") => {
+            Downmix::FirstTwo
+        }
+        (3, None, None) => Downmix::FrontThree,
+        (_, _, Some(speakers)) if !can_be_mixed(&speakers.split('+').collect::<Vec<_>>()) => {
+            Downmix::FirstTwo
+        }
+        _ => Downmix::Standard,
+    }
+}
+
+/// Returns true if FFmpeg's mixer (`sane_layout` in libswresample) accepts these speakers.
+fn can_be_mixed(speakers: &[&str]) -> bool {
+    const PAIRS: [[&str; 2]; 4] = [["FL", "FR"], ["SL", "SR"], ["BL", "BR"], ["FLC", "FRC"]];
+    const SINGLE: [&str; 3] = ["FC", "BC", "LFE"];
+    let count = |speaker: &str| speakers.iter().filter(|other| **other == speaker).count();
+    let known = |speaker: &&str| SINGLE.contains(speaker) || PAIRS.as_flattened().contains(speaker);
+    speakers.iter().all(|speaker| known(speaker) && count(speaker) == 1)
+        && PAIRS.iter().all(|[left, right]| count(left) == count(right))
+        && count("FL") + count("FC") > 0
 }
 
 /// A track's title. MP4 stores it in the handler name, where programs also write their own names.

@@ -15,6 +15,7 @@ use crate::{
 };
 
 use super::{
+    audio_input::mapped,
     colour,
     framing::{self, Framing},
     hold,
@@ -201,8 +202,15 @@ fn seek(args: &mut Arguments, resume_point: &ResumePoint) {
 
 fn subtitles(args: &mut Arguments, track: &SubtitleRendition, fd: RawFd) {
     args.pair("-map", format!("0:{}", track.stream));
-    args.pair("-c:s", "webvtt");
-    args.pair("-f", "webvtt");
+    if track.is_ass {
+        args.pair("-c:s", "copy");
+        args.pair("-f", "ass");
+        // The muxer would wait for missing numbers and keep all later events in memory.
+        args.pair("-ignore_readorder", "1");
+    } else {
+        args.pair("-c:s", "webvtt");
+        args.pair("-f", "webvtt");
+    }
     args.flag(format!("pipe:{fd}"));
 }
 
@@ -473,26 +481,21 @@ fn audio(
             args.pair("-ar", rate.to_string());
         }
         Some(layout) => {
-            args.pair("-map", format!("0:{}", track.stream));
-            args.pair("-c:a", "aac");
-            args.pair("-b:a", format!("{}k", track.kbps));
             // Silence fills the gaps in a damaged source. Without it, all later audio would play too early.
             // It also extends the track to the start and end of the stream, because some players (Shaka
             // Player, for example) end a stream with its shortest track. `first_pts` is set only if the track
             // begins late, because FFmpeg applies it again whenever channels or sample rate change.
-            let mut filters = Vec::new();
-            match resume_point {
+            // The two tracks of a pair also need it, to begin together.
+            let is_pair = track.right.is_some();
+            let align = match resume_point {
                 // `first_pts` counts samples at the input's rate, so the first `aresample` converts the rate.
-                Some(resume_point) if track.begins_late && fed_seconds < track.start_seconds => {
-                    filters.push(format!(
-                        "aresample={rate},aresample=async=1:first_pts={}",
-                        resume_point.fed_ticks
-                    ));
+                Some(resume_point) if is_pair || (track.begins_late && fed_seconds < track.start_seconds) => {
+                    format!("aresample={rate},aresample=async=1:first_pts={}", resume_point.fed_ticks)
                 }
-                None if track.begins_late => filters.push("aresample=async=1:first_pts=0".to_owned()),
-                _ => filters.push("aresample=async=1".to_owned()),
-            }
-            filters.push(format!("aformat=channel_layouts={layout}"));
+                None if is_pair || track.begins_late => "aresample=async=1:first_pts=0".to_owned(),
+                _ => "aresample=async=1".to_owned(),
+            };
+            let mut filters = vec![format!("aformat=channel_layouts={layout}")];
             filters.extend(track.gain.map(gain_filter));
             if let Some(resume_point) = resume_point {
                 filters
@@ -509,7 +512,11 @@ fn audio(
                     _ => format!("apad,atrim=end={:.6}", track.at_least_seconds),
                 });
             }
-            args.pair("-af", filters.join(","));
+            let [map, filter] = mapped(track, &format!("a{index}"), &align, &filters);
+            args.0.extend(map);
+            args.pair("-c:a", "aac");
+            args.pair("-b:a", format!("{}k", track.kbps));
+            args.0.extend(filter);
             args.pair("-ar", rate.to_string());
         }
     }

@@ -19,6 +19,8 @@ use crate::{
     source::loopback::Input,
 };
 
+use super::audio_input::mapped;
+
 /// Sample rate of the measurement in Hz. Loudness does not depend on it.
 const SAMPLE_RATE: u32 = 48_000;
 
@@ -73,8 +75,8 @@ pub(crate) async fn measure(
     arguments.extend(["-progress".to_owned(), format!("pipe:{FIRST_PIPE_FD}")]);
     for (fd, track) in (FIRST_PIPE_FD + 1..).zip(tracks) {
         let layout = track.layout.unwrap_or("stereo");
-        arguments.extend(["-map".to_owned(), format!("0:{}", track.stream)]);
-        arguments.extend(["-af".to_owned(), format!("aformat=channel_layouts={layout}")]);
+        let layout = format!("aformat=channel_layouts={layout}");
+        arguments.extend(mapped(track, &format!("a{fd}"), "anull", &[layout]).concat());
         arguments.extend(["-ar".to_owned(), SAMPLE_RATE.to_string()]);
         arguments.extend(["-c:a", "pcm_f32le", "-f", "f32le"].map(str::to_owned));
         arguments.push(format!("pipe:{fd}"));

@@ -7,6 +7,7 @@
 //! `task` uses [`arguments`], [`colour::cube`], [`loudness`] and [`plan_id()`].
 
 pub(crate) mod arguments;
+mod audio_input;
 pub(crate) mod colour;
 mod framing;
 mod hold;

@@ -6,20 +6,28 @@
 use std::{io::Write, time::Duration};
 
 use dash_mpd_core::{
-    AdaptationSet, AudioChannelConfiguration, BaseURL, Label, MPD, Period, Representation, Role, S,
-    SegmentTemplate, SegmentTimeline,
+    Accessibility, AdaptationSet, AudioChannelConfiguration, BaseURL, Label, MPD, Period, Representation,
+    Role, S, SegmentTemplate, SegmentTimeline,
 };
 
+use crate::analysis::media;
+
 use super::{
+    captions::Channel,
     file_names::{INIT_NAME, TEXT_NAME},
     presentation::{
         self, AudioLayout, AudioTrack, Presentation, Rendition, TextRendition, Timeline, Variant,
+        common_captions,
     },
 };
 
 const NAMESPACE: &str = "urn:mpeg:dash:schema:mpd:2011";
 const PROFILE: &str = "urn:mpeg:dash:profile:isoff-live:2011";
 const ROLES: &str = "urn:mpeg:dash:role:2011";
+/// TV-Anytime's purposes of audio: 1 for an audio description, 2 for viewers with impaired hearing.
+const AUDIO_PURPOSE: &str = "urn:tva:metadata:cs:AudioPurposeCS:2007";
+const CEA_608: &str = "urn:scte:dash:cc:cea-608:2015";
+const CEA_708: &str = "urn:scte:dash:cc:cea-708:2015";
 /// Coding-independent code points for channel layouts (ISO/IEC 23091-3).
 const CHANNELS: &str = "urn:mpeg:mpegB:cicp:ChannelConfiguration";
 /// `seg-00000.m4s`, as in the playlists.
@@ -84,6 +92,7 @@ fn video_set(rungs: &[&Variant]) -> AdaptationSet {
         maxWidth: rungs.iter().map(|rung| rung.width.into()).max(),
         maxHeight: rungs.iter().map(|rung| rung.height.into()).max(),
         maxFrameRate: fraction(fastest),
+        Accessibility: captions(rungs),
         // No role: with `main` here, Shaka Player would treat every audio track as the main one.
         representations: rungs
             .iter()
@@ -107,7 +116,24 @@ fn audio_set(track: &AudioTrack, layout: &AudioLayout, default: bool) -> Adaptat
         lang: track.language.clone(),
         segmentAlignment: Some(true),
         startWithSAP: Some(1),
-        Role: vec![role(if default { "main" } else { "alternate" })],
+        Role: [
+            Some(if default { "main" } else { "alternate" }),
+            track.role.describes_video().then_some("description"),
+            track.role.comment.then_some("commentary"),
+            track.role.dub.then_some("dub"),
+        ]
+        .into_iter()
+        .flatten()
+        .map(role)
+        .collect(),
+        Accessibility: audio_purpose(track.role)
+            .map(|purpose| Accessibility {
+                schemeIdUri: AUDIO_PURPOSE.into(),
+                value: Some(purpose.into()),
+                id: None,
+            })
+            .into_iter()
+            .collect(),
         Label: vec![label(&track.label)],
         representations: vec![Representation {
             audioSamplingRate: Some(layout.sample_rate.to_string()),
@@ -122,11 +148,50 @@ fn audio_set(track: &AudioTrack, layout: &AudioLayout, default: bool) -> Adaptat
     }
 }
 
-fn text_set(track: &TextRendition) -> AdaptationSet {
-    let mut roles = vec![role(if track.forced { "forced-subtitle" } else { "subtitle" })];
-    if track.default {
-        roles.push(role("main"));
+/// The closed captions that all of these rungs have, in the form of SCTE 214-1. Their language is not in the
+/// stream.
+fn captions(rungs: &[&Variant]) -> Vec<Accessibility> {
+    let (of_608, of_708): (Vec<_>, Vec<_>) =
+        common_captions(rungs).channels().partition(|channel| matches!(channel, Channel::Cc(_)));
+    let list = |channels: Vec<Channel>| -> String {
+        let list = channels.into_iter().map(|channel| match channel {
+            Channel::Cc(number) => format!("CC{number}=und"),
+            Channel::Service1 => "1=lang:und".to_owned(),
+        });
+        list.collect::<Vec<_>>().join(";")
+    };
+    [(CEA_608, of_608), (CEA_708, of_708)]
+        .into_iter()
+        .filter(|(_, channels)| !channels.is_empty())
+        .map(|(scheme, channels)| Accessibility {
+            schemeIdUri: scheme.into(),
+            value: Some(list(channels)),
+            id: None,
+        })
+        .collect()
+}
+
+/// The purpose of an audio track for impaired viewers, in TV-Anytime's terms.
+fn audio_purpose(role: media::Role) -> Option<&'static str> {
+    if role.describes_video() {
+        Some("1")
+    } else if role.hearing_impaired {
+        Some("2")
+    } else {
+        None
     }
+}
+
+fn text_set(track: &TextRendition) -> AdaptationSet {
+    let mut roles = vec![role(if track.role.forced {
+        "forced-subtitle"
+    } else if track.role.describes_sound() {
+        "caption"
+    } else {
+        "subtitle"
+    })];
+    roles.extend(track.role.comment.then(|| role("commentary")));
+    roles.extend(track.role.default.then(|| role("main")));
     AdaptationSet {
         contentType: Some("text".into()),
         mimeType: Some("text/vtt".into()),
@@ -230,6 +295,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::package::captions::Captions;
     use crate::package::presentation::samples::{any_presentation, everything, timeline};
 
     fn read(presentation: &Presentation) -> MPD {
@@ -260,6 +326,41 @@ mod tests {
         insta::assert_snapshot!("everything", lines(&everything()));
         let audio = Presentation { audio: everything().audio, ..Presentation::default() };
         insta::assert_snapshot!("audio_alone", lines(&audio));
+    }
+
+    #[test]
+    fn purposes_and_captions_are_described() {
+        let mut presentation = everything();
+        presentation.audio[0].role.visual_impaired = true;
+        presentation.audio[1].role.comment = true;
+        presentation.subtitles[0].role.captions = true;
+        for rung in &mut presentation.rungs {
+            rung.captions = Captions::of_tests(1);
+        }
+        let sets = read(&presentation).periods.remove(0).adaptations;
+        let described: Vec<String> = sets
+            .iter()
+            .map(|set| {
+                let roles = set.Role.iter().filter_map(|role| role.value.clone());
+                let purposes = set.Accessibility.iter().filter_map(|purpose| {
+                    Some(format!("{}={}", purpose.schemeIdUri.rsplit(':').nth(1)?, purpose.value.as_ref()?))
+                });
+                roles.chain(purposes).collect::<Vec<_>>().join(" ")
+            })
+            .collect();
+        assert_eq!(
+            described,
+            [
+                "cea-608=CC1=und",
+                "cea-608=CC1=und",
+                "cea-608=CC1=und",
+                "main commentary",
+                "alternate description AudioPurposeCS=1",
+                "alternate description AudioPurposeCS=1",
+                "caption",
+                "forced-subtitle main"
+            ]
+        );
     }
 
     #[test]

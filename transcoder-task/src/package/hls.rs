@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 
 use m3u8_rs::{
-    AlternativeMedia, AlternativeMediaType, ByteRange, ClosedCaptionGroupId, Map, MasterPlaylist,
+    AlternativeMedia, AlternativeMediaType, ByteRange, ClosedCaptionGroupId, InstreamId, Map, MasterPlaylist,
     MediaPlaylist, MediaPlaylistType, MediaSegment, QuotedOrUnquoted, Resolution, Start, VariantStream,
 };
 
+use crate::analysis::media::Role;
+
 use super::{
+    captions::{Captions, Channel},
     file_names::{I_FRAMES_NAME, INIT_NAME, MEDIA_NAME, segment_name, text_segment_name},
     presentation::{
-        AudioLayout, AudioTrack, Presentation, Rates, Rendition, TextRendition, Timeline, Variant, text,
+        AudioLayout, AudioTrack, Presentation, Rates, Rendition, TextRendition, Timeline, Variant,
+        common_captions, text,
     },
 };
 
@@ -18,6 +22,7 @@ use super::{
 /// fragmented MP4.
 const VERSION: usize = 7;
 const SUBTITLES_GROUP: &str = "subtitles";
+const CAPTIONS_GROUP: &str = "captions";
 /// The variant whose average rate is nearest to this one is listed first. Players begin with that variant,
 /// and hls.js takes its rate as the initial estimate of the bandwidth. Apple's authoring rules give this
 /// number.
@@ -130,6 +135,7 @@ impl<'a> Group<'a> {
                 name: track.label.clone(),
                 language: track.language.clone(),
                 default: index == 0,
+                characteristics: audio_characteristics(track.role),
                 channels: Some(layout.channels.to_string()),
                 ..AlternativeMedia::default()
             });
@@ -137,11 +143,27 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Sets AUTOSELECT for one member per language: the default one, else the first (RFC 8216 section 4.3.4.1.1).
+/// Media characteristics (RFC 8216 section 4.3.4.1) of an audio track. Devices choose tracks with these by the
+/// viewer's settings for accessibility.
+fn audio_characteristics(role: Role) -> Option<String> {
+    if role.describes_video() {
+        Some("public.accessibility.describes-video".to_owned())
+    } else if role.hearing_impaired {
+        Some("public.accessibility.enhances-speech-intelligibility".to_owned())
+    } else {
+        None
+    }
+}
+
+/// Sets AUTOSELECT for one member per language and characteristics: the default one, else the first (RFC 8216
+/// section 4.3.4.1.1).
 fn autoselected(mut group: Vec<AlternativeMedia>) -> Vec<AlternativeMedia> {
     for index in 0..group.len() {
         let alike = |other: &AlternativeMedia| {
-            group.get(index).is_some_and(|one| (&one.language, one.forced) == (&other.language, other.forced))
+            group.get(index).is_some_and(|one| {
+                (&one.language, one.forced, &one.characteristics)
+                    == (&other.language, other.forced, &other.characteristics)
+            })
         };
         let chosen = group
             .iter()
@@ -155,7 +177,7 @@ fn autoselected(mut group: Vec<AlternativeMedia>) -> Vec<AlternativeMedia> {
 }
 
 fn subtitles_group(subtitles: &[TextRendition]) -> Vec<AlternativeMedia> {
-    let default = subtitles.iter().position(|track| track.default);
+    let default = subtitles.iter().position(|track| track.role.default);
     let members = subtitles.iter().enumerate().map(|(index, track)| AlternativeMedia {
         media_type: AlternativeMediaType::Subtitles,
         group_id: SUBTITLES_GROUP.into(),
@@ -163,10 +185,29 @@ fn subtitles_group(subtitles: &[TextRendition]) -> Vec<AlternativeMedia> {
         name: track.label.clone(),
         language: track.language.clone(),
         default: Some(index) == default,
-        forced: track.forced,
+        forced: track.role.forced,
+        characteristics: track.role.describes_sound().then(|| {
+            "public.accessibility.transcribes-spoken-dialog,public.accessibility.describes-music-and-sound"
+                .to_owned()
+        }),
         ..AlternativeMedia::default()
     });
     autoselected(members.collect())
+}
+
+/// The closed captions. Their language is not in the stream.
+fn captions_group(captions: Captions) -> impl Iterator<Item = AlternativeMedia> {
+    captions.channels().enumerate().map(|(index, channel)| AlternativeMedia {
+        media_type: AlternativeMediaType::ClosedCaptions,
+        group_id: CAPTIONS_GROUP.into(),
+        name: if index == 0 { "Closed captions".into() } else { format!("Closed captions {}", index + 1) },
+        instream_id: Some(match channel {
+            Channel::Cc(number) => InstreamId::CC(number),
+            Channel::Service1 => InstreamId::Service(1),
+        }),
+        autoselect: index == 0,
+        ..AlternativeMedia::default()
+    })
 }
 
 /// The master playlist. Without rungs, the audio tracks are the variants.
@@ -179,19 +220,30 @@ pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
         groups.iter().flat_map(|group| group.members(&audio)).collect();
     let mut variants = Vec::new();
     let rungs = in_playlist_order(presentation);
-    for of_one_codec in rungs.chunk_by(|one, next| one.family() == next.family()) {
+    let families = || rungs.chunk_by(|one, next| one.family() == next.family());
+    // RFC 8216 section 4.3.4.2: NONE must be true of all variants.
+    let captions = families().map(common_captions).fold(Captions::NONE, |mut all, captions| {
+        all |= captions;
+        all
+    });
+    for of_one_codec in families() {
+        let closed_captions = match (captions.is_empty(), common_captions(of_one_codec).is_empty()) {
+            (true, _) => Some(ClosedCaptionGroupId::None),
+            (false, true) => None,
+            (false, false) => Some(ClosedCaptionGroupId::GroupId(CAPTIONS_GROUP.into())),
+        };
         if groups.is_empty() {
-            variants.extend(
-                of_one_codec.iter().map(|rung| VariantStream {
-                    subtitles: subtitles.clone(),
-                    ..rung.stream(&[], text_rates)
-                }),
-            );
+            variants.extend(of_one_codec.iter().map(|rung| VariantStream {
+                subtitles: subtitles.clone(),
+                closed_captions: closed_captions.clone(),
+                ..rung.stream(&[], text_rates)
+            }));
         }
         for group in &groups {
             variants.extend(of_one_codec.iter().map(|rung| VariantStream {
                 audio: Some(group.id.into()),
                 subtitles: subtitles.clone(),
+                closed_captions: closed_captions.clone(),
                 ..rung.stream(&group.codecs, group.rates.plus(text_rates))
             }));
         }
@@ -212,6 +264,7 @@ pub(crate) fn master(presentation: &Presentation) -> Vec<u8> {
         }
     }
     alternatives.extend(subtitles_group(&presentation.subtitles));
+    alternatives.extend(captions_group(captions));
     let playlist = MasterPlaylist {
         version: Some(VERSION),
         independent_segments: true,
@@ -261,7 +314,6 @@ impl Variant {
             [self.rendition.codecs.as_str()].into_iter().chain(other_codecs.iter().copied()).collect();
         VariantStream {
             frame_rate: (self.frame_rate > 0.0).then_some((self.frame_rate * 1000.0).round() / 1000.0),
-            closed_captions: Some(ClosedCaptionGroupId::None),
             ..self.video_stream(self.rendition.playlist(), &codecs, self.rendition.rates.plus(other_rates))
         }
     }

@@ -99,6 +99,27 @@ impl Init {
         Some(avc1(&mut moov).ok()?.avcc.clone())
     }
 
+    /// This init segment of an H.264 rendition, with no higher level than this one in its parameter sets and its
+    /// codec string. Decoders of the samples need nothing else.
+    ///
+    /// # Errors
+    /// [`CmafError::Splice`] if it is not H.264.
+    pub(crate) fn with_level(&self, level: u8) -> Result<Self, CmafError> {
+        /// Byte of `level_idc` in a sequence parameter set, after NAL unit header, profile and constraints.
+        const LEVEL_BYTE: usize = 3;
+        let (front, mut moov) = decode_moov(&self.bytes)?;
+        let avcc = &mut avc1(&mut moov)?.avcc;
+        let levels = avcc.sequence_parameter_sets.iter_mut().filter_map(|set| set.get_mut(LEVEL_BYTE));
+        let lowered = levels.map(|stated| {
+            *stated = level.min(*stated);
+            *stated
+        });
+        avcc.avc_level_indication = lowered.max().unwrap_or(level);
+        let mut bytes = front.to_vec();
+        moov.encode(&mut bytes)?;
+        Self::parse(bytes.into())
+    }
+
     /// This init segment with the parameter sets of `other` added, for an H.264 rendition that has segments
     /// of both.
     ///
@@ -200,5 +221,31 @@ mod tests {
         assert_ne!(matrix(&bytes), matrix(&init.bytes), "FFmpeg removes the matrix by itself");
         assert_eq!(init.bytes.len(), moov);
         assert_eq!(matrix(&init.bytes)[16..20], 65_536_i32.to_be_bytes());
+    }
+
+    #[test]
+    fn a_lower_level_is_stated_everywhere() {
+        let clip = crate::fixtures::ffmpeg(
+            "-f lavfi -i testsrc2=size=640x360:rate=30:duration=0.2 -pix_fmt yuv420p -c:v libx264 -level 6.2 \
+             -movflags empty_moov+default_base_moof+frag_keyframe -f mp4 pipe:1",
+        );
+        let end = offset_of(&clip, *b"moof").unwrap();
+        let init = Init::parse(Bytes::copy_from_slice(&clip[..end])).unwrap();
+        assert_eq!(init.codecs, "avc1.64003e");
+        let lower = init.with_level(30).unwrap();
+        assert_eq!(lower.codecs, "avc1.64001e");
+        let stated = |init: &Init| {
+            let mut moov = decode_moov(&init.bytes).unwrap().1;
+            let avcc = avc1(&mut moov).unwrap().avcc.clone();
+            (avcc.avc_level_indication, avcc.sequence_parameter_sets[0][3])
+        };
+        assert_eq!((stated(&init), stated(&lower)), ((62, 62), (30, 30)));
+        assert_eq!(stated(&lower.with_level(41).unwrap()), (30, 30), "never a higher level");
+        // The samples do not change, and decoders find them.
+        let stream = [&lower.bytes[..], &clip[end..]].concat();
+        let decode = ["-v", "error", "-f", "mp4", "-i", "pipe:0", "-f", "rawvideo", "pipe:1"];
+        let frames = crate::fixtures::run("ffmpeg", &decode, &stream).stdout;
+        assert_eq!(frames, crate::fixtures::run("ffmpeg", &decode, &clip).stdout);
+        assert_eq!(frames.len(), 6 * 640 * 360 * 3 / 2);
     }
 }

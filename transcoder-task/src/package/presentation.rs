@@ -1,6 +1,10 @@
 //! The model of a stream for all manifests: renditions with segments, rates and labels, and the names of
 //! files.
 
+use crate::analysis::media::Role;
+
+use super::captions::Captions;
+
 /// A published segment, with the data that manifests need.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Published {
@@ -155,6 +159,8 @@ pub(crate) struct Variant {
     pub(crate) height: u32,
     /// Average frames per second; 0 if unknown.
     pub(crate) frame_rate: f64,
+    /// Closed captions in its stream.
+    pub(crate) captions: Captions,
     /// Rates of its I-frame playlist, if it exists.
     pub(crate) key_rates: Option<Rates>,
 }
@@ -166,9 +172,7 @@ pub(crate) struct AudioTrack {
     pub(crate) label: String,
     /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// True for a track that plays unless the viewer chooses another. Of several default tracks, the first
-    /// one counts; without a default track, the first track plays.
-    pub(crate) default: bool,
+    pub(crate) role: Role,
     /// Mono or stereo, which every player supports.
     pub(crate) stereo: AudioLayout,
     /// The surround layout, if any.
@@ -194,10 +198,9 @@ pub(crate) struct TextRendition {
     pub(crate) label: String,
     /// RFC 5646 tag.
     pub(crate) language: Option<String>,
-    /// True for a track that is shown unless the viewer turns it off. Only the first default track counts.
-    pub(crate) default: bool,
-    /// True if the track holds only translations that every viewer needs, for example of signs.
-    pub(crate) forced: bool,
+    /// A default track is shown unless the viewer turns it off. Only the first default track counts. A forced
+    /// track holds only translations that every viewer needs, for example of signs.
+    pub(crate) role: Role,
 }
 
 /// Video codecs, the most widely supported first.
@@ -222,6 +225,13 @@ impl Variant {
     }
 }
 
+/// The closed captions that all of these rungs have, so that a player may switch between them.
+#[must_use]
+pub(crate) fn common_captions(rungs: &[&Variant]) -> Captions {
+    let all = rungs.iter().map(|rung| rung.captions).reduce(|all, captions| all & captions);
+    all.unwrap_or(Captions::NONE)
+}
+
 impl Presentation {
     /// The rungs by codec, the most supported first, each from large to small.
     #[must_use]
@@ -234,12 +244,19 @@ impl Presentation {
         rungs
     }
 
-    /// The default track first, then the others in the source's order. Some players ignore the default flag
-    /// and take the first track (Shaka Player 5 does so among tracks with the same number of channels).
+    /// The track that plays unless the viewer chooses another, then the others in the source's order. Some
+    /// players ignore the default flag and take the first track (Shaka Player 5 does so among tracks with the
+    /// same number of channels).
+    ///
+    /// It is the first track with the source's default flag, or else the first track. Audio descriptions and
+    /// commentaries are chosen last: files often flag them, too, but only their own listeners want them.
     #[must_use]
     pub(crate) fn sorted_audio(&self) -> Vec<&AudioTrack> {
         let mut audio: Vec<&AudioTrack> = self.audio.iter().collect();
-        let default = audio.iter().position(|track| track.default).unwrap_or(0);
+        let preference = |(_, track): &(usize, &&AudioTrack)| {
+            (track.role.describes_video(), track.role.comment, !track.role.default)
+        };
+        let default = audio.iter().enumerate().min_by_key(preference).map_or(0, |(index, _)| index);
         if let Some(up_to_default) = audio.get_mut(..=default) {
             up_to_default.rotate_right(1);
         }

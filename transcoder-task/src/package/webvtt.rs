@@ -1,5 +1,5 @@
-//! Subtitles: FFmpeg writes a track as WebVTT to a pipe; this module escapes it and splits it into segments
-//! for HLS.
+//! Subtitles: FFmpeg writes a track as WebVTT (or ASS, if it is that) to a pipe; this module escapes it and splits
+//! it into segments for HLS.
 //!
 //! The parser is written by hand, because FFmpeg's muxer does not write valid WebVTT. It leaves `&`, `<`,
 //! `-->` and blank lines of the upload in a cue's text, which a parser of valid WebVTT would treat as markup
@@ -8,6 +8,8 @@
 use std::fmt::Write;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
+
+use super::ass;
 
 /// Most bytes of a track. A film has about 100 kB; this is a day of dialogue.
 const MAX_BYTES: u64 = 4 << 20;
@@ -40,6 +42,14 @@ pub(crate) struct TextTrack {
     pub(crate) truncated: bool,
 }
 
+/// The format of FFmpeg's output for a track.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Script {
+    WebVtt,
+    /// ASS or SSA, as it is in the source.
+    Ass,
+}
+
 /// An HLS segment of a track.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SubtitleSegment {
@@ -50,16 +60,20 @@ pub(crate) struct SubtitleSegment {
 }
 
 impl TextTrack {
-    /// Reads FFmpeg's WebVTT to the end of the pipe.
+    /// Reads FFmpeg's text to the end of the pipe.
     ///
     /// # Errors
     /// The pipe cannot be read.
-    pub(crate) async fn read(mut pipe: impl AsyncRead + Unpin) -> std::io::Result<Self> {
+    pub(crate) async fn read(mut pipe: impl AsyncRead + Unpin, script: Script) -> std::io::Result<Self> {
         let mut bytes = Vec::new();
         (&mut pipe).take(MAX_BYTES).read_to_end(&mut bytes).await?;
         // The rest must be read too, or FFmpeg would block.
         let rest = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
-        let mut track = Self::parse(&String::from_utf8_lossy(&bytes));
+        let text = String::from_utf8_lossy(&bytes);
+        let mut track = match script {
+            Script::WebVtt => Self::parse(&text),
+            Script::Ass => Self::parse_ass(&text),
+        };
         track.truncated |= rest > 0;
         Ok(track)
     }
@@ -89,7 +103,24 @@ impl TextTrack {
                 after_blank = false;
             }
         }
-        cues.retain(|cue| cue.start < cue.end && !cue.text.is_empty());
+        Self::of_cues(cues, truncated)
+    }
+
+    fn parse_ass(script: &str) -> Self {
+        let mut truncated = false;
+        let cues = ass::dialogue(script).map(|(start, end, text)| {
+            let safe = |character: &char| *character == '\n' || !character.is_control();
+            let mut text: String = text.chars().filter(safe).collect();
+            truncated |= text.len() > MAX_CUE_BYTES;
+            text.truncate(text.floor_char_boundary(MAX_CUE_BYTES));
+            Cue { start, end, text }
+        });
+        let cues = cues.collect();
+        Self::of_cues(cues, truncated)
+    }
+
+    fn of_cues(mut cues: Vec<Cue>, mut truncated: bool) -> Self {
+        cues.retain(|cue| cue.start < cue.end && !cue.text.trim().is_empty());
         cues.sort_by_key(|cue| cue.start);
         let mut ends: Vec<u64> = Vec::new();
         cues.retain_mut(|cue| {
@@ -272,7 +303,7 @@ mod tests {
         let endless = cue("x").repeat(200_000);
         assert!(endless.len() as u64 > MAX_BYTES);
         let mut rest = endless.as_bytes();
-        assert!(TextTrack::read(&mut rest).await.unwrap().truncated);
+        assert!(TextTrack::read(&mut rest, Script::WebVtt).await.unwrap().truncated);
         assert!(rest.is_empty(), "the pipe must be read to its end");
     }
 
@@ -346,6 +377,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn ffmpegs_ass_is_parsed() {
+        let script = "[Script Info]\nScriptType: v4.00+\n\n[V4+ Styles]\n\
+             Format: Name, Fontname, Fontsize, Bold, Italic, Underline\nStyle: Default,Arial,20,0,0,0\n\n\
+             [Events]\nFormat: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text\n\
+             Dialogue: 0,0:00:01.00,0:00:04.00,Default,,0,0,0,,{\\p1}m 0 0 l 100 0 100 100 0 100{\\p0}\n\
+             Dialogue: 0,0:00:00.50,0:00:02.00,Default,,0,0,0,,Plain & {\\i1}line{\\i0}\\Nnext <one>\n";
+        let arguments = ["-loglevel", "error", "-f", "ass", "-i", "pipe:0", "-c:s", "copy", "-f", "ass"];
+        let arguments = arguments.into_iter().chain(["-ignore_readorder", "1", "pipe:1"]);
+        let arguments: Vec<String> = arguments.map(str::to_owned).collect();
+        let input = [Bytes::from(script)];
+        let output = crate::process::convert(&arguments, &input, Duration::from_secs(30)).await.unwrap();
+        let track = TextTrack::read(&output[..], Script::Ass).await.unwrap();
+        assert_eq!(cues(&track), [(500, 2000, "Plain &amp; <i>line</i>\nnext &lt;one&gt;")]);
+    }
+
+    #[tokio::test]
     async fn ffmpegs_webvtt_is_parsed() {
         let srt = "1\n00:00:20,000 --> 00:00:22,500\nlate <i>text</i> & {\\an8}more\n\n\
                    2\n01:00:21,000 --> 01:00:40,000\nline\nline\n\n";
@@ -353,7 +400,7 @@ mod tests {
             ["-loglevel", "error", "-f", "srt", "-i", "pipe:0", "-c:s", "webvtt", "-f", "webvtt", "pipe:1"];
         let (arguments, input) = (arguments.map(str::to_owned), [Bytes::from(srt)]);
         let output = crate::process::convert(&arguments, &input, Duration::from_secs(30)).await.unwrap();
-        let track = TextTrack::read(&output[..]).await.unwrap();
+        let track = TextTrack::read(&output[..], Script::WebVtt).await.unwrap();
         assert_eq!(
             cues(&track),
             [(20_000, 22_500, "late <i>text</i> &amp; more"), (3_621_000, 3_640_000, "line\nline")]

@@ -29,6 +29,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             profile.loudness.is_none()
                 && covers_the_stream
                 && copyable.contains(&track.index)
+                && track.right.is_none()
                 // FFmpeg takes the profile from the frames. The header may not reveal HE-AAC.
                 && track.profile.as_deref() == Some("LC")
                 && (32_000..=48_000).contains(&track.sample_rate)
@@ -50,7 +51,9 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             label,
             language: track.language.clone(),
             stream: track.index,
-            default: track.role.default,
+            right: track.right,
+            downmix: track.downmix,
+            role: track.role,
             sample_rate: sample_rate(is_copied),
             channels,
             layout: (!is_copied).then_some(layout),

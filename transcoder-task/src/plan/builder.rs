@@ -40,6 +40,7 @@ impl Plan {
             (Some(video), Some(copy), Some(top)) if hold.is_none() && fits_rung(video, copy, top) => {
                 let encoded_prefix = copy.encoded_prefix.as_ref().filter(|_| players_would_wait);
                 let peak_kbps = copy.peak_kbps.ceil() as u32;
+                top.level = copy.level;
                 // A rung without an encoding is copied.
                 let encoding = top.encoding.take();
                 top.encoded_prefix = encoding
@@ -121,8 +122,8 @@ fn subtitles(tracks: &[Subtitle]) -> Vec<SubtitleRendition> {
             label,
             language: track.language.clone(),
             stream: track.index,
-            default: track.role.default,
-            forced: track.role.forced,
+            role: track.role,
+            is_ass: matches!(track.codec.as_str(), "ass" | "ssa"),
         });
     }
     renditions

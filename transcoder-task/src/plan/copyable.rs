@@ -42,6 +42,8 @@ pub(crate) struct CopyPlan {
     pub(crate) encoded_prefix: Option<(Boundaries, i64)>,
     pub(crate) average_kbps: f64,
     pub(crate) peak_kbps: f64,
+    /// The H.264 level to state instead of the source's.
+    pub(crate) level: Option<u8>,
 }
 
 impl Copyable {
@@ -80,6 +82,7 @@ impl Copyable {
                         }),
                         average_kbps: copy.average_bitrate() as f64 / 1000.0,
                         peak_kbps: copy.peak_bitrate() as f64 / 1000.0,
+                        level: copy.lower_level,
                     })
                 }
                 Err(reason) => {

@@ -49,6 +49,7 @@ pub(super) fn ladder(video: &Video, profile: &Profile) -> Vec<VideoRendition> {
                     params: rung.params().to_owned(),
                 }),
                 encoded_prefix: None,
+                level: None,
             }
         })
         // Very tall or wide video has the same size in several rungs.

@@ -1,79 +1,71 @@
-//! Languages of tracks: from codes in files (ISO 639-2, both variants) to tags in manifests (RFC 5646) and
+//! Languages of tracks: from codes in files (ISO 639, or RFC 5646 tags) to tags in manifests (RFC 5646) and
 //! names in menus.
 
-use isolang::Language;
+use crate::analysis::language_code::{identifier, known};
 
-/// The bibliographic codes of ISO 639-2 with their terminological equivalents, which ISO 639-3 also has.
-/// Matroska stores the former, MP4 mostly the latter.
-const BIBLIOGRAPHIC: [(&str, &str); 20] = [
-    ("alb", "sqi"),
-    ("arm", "hye"),
-    ("baq", "eus"),
-    ("bur", "mya"),
-    ("chi", "zho"),
-    ("cze", "ces"),
-    ("dut", "nld"),
-    ("fre", "fra"),
-    ("geo", "kat"),
-    ("ger", "deu"),
-    ("gre", "ell"),
-    ("ice", "isl"),
-    ("mac", "mkd"),
-    ("mao", "mri"),
-    ("may", "msa"),
-    ("per", "fas"),
-    ("rum", "ron"),
-    ("slo", "slk"),
-    ("tib", "bod"),
-    ("wel", "cym"),
-];
 /// Longest title in a label, in characters. Titles come from the upload.
 const LONGEST_TITLE: usize = 80;
 
 /// A track's language code and title, as stored in the file.
 pub(crate) type Described<'a> = (Option<&'a str>, Option<&'a str>);
 
-/// The shortest RFC 5646 tag for a file's language code: `en` for `eng`, `de` for `ger`, `pt-BR` for
-/// `por-BR`; `None` if the code names no language.
+/// Names of scripts and regions that distinguish tracks of one language in menus; others are shown as codes.
+const VARIETIES: [(&str, &str); 18] = [
+    ("Hans", "Simplified"),
+    ("Hant", "Traditional"),
+    ("Latn", "Latin"),
+    ("Cyrl", "Cyrillic"),
+    ("419", "Latin America"),
+    ("AT", "Austria"),
+    ("BR", "Brazil"),
+    ("CA", "Canada"),
+    ("CH", "Switzerland"),
+    ("CN", "China"),
+    ("ES", "Spain"),
+    ("FR", "France"),
+    ("GB", "UK"),
+    ("HK", "Hong Kong"),
+    ("MX", "Mexico"),
+    ("PT", "Portugal"),
+    ("TW", "Taiwan"),
+    ("US", "US"),
+];
+
+/// The shortest RFC 5646 tag for a language code or tag of a file: `en` for `eng`, `de` for `ger`, `pt-BR` for
+/// `por_br`; `None` if it names no language. Only language, script and region are kept.
 pub(crate) fn tag(code: &str) -> Option<String> {
-    let mut subtags = code.split(['-', '_']);
-    let language = known(subtags.next()?)?;
-    let mut tag = language.to_639_1().unwrap_or(language.to_639_3()).to_owned();
-    // Script and region. An invalid subtag ends the tag.
-    for subtag in subtags.take_while(|subtag| {
-        (2..=8).contains(&subtag.len()) && subtag.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    }) {
-        tag.push('-');
-        tag.push_str(subtag);
-    }
-    Some(tag)
+    let mut identifier = identifier(code)?;
+    let language = known(identifier.language.as_str())?;
+    let shortest = language.to_639_1().unwrap_or(language.to_639_3());
+    identifier.language = shortest.parse().ok()?;
+    identifier.variants.clear();
+    Some(identifier.to_string())
 }
 
-/// The language of a code; `None` for the codes of undetermined, multiple, absent and uncoded languages.
-fn known(code: &str) -> Option<Language> {
-    let code = code.to_ascii_lowercase();
-    let code = BIBLIOGRAPHIC.iter().find(|(old, _)| *old == code).map_or(code.as_str(), |(_, modern)| modern);
-    if matches!(code, "und" | "mul" | "zxx" | "mis") {
-        return None;
-    }
-    Language::from_639_3(code).or_else(|| Language::from_639_1(code))
+/// Script and region of a code, as words for a menu: `Brazil`, `Simplified, Taiwan`.
+fn variety(code: &str) -> Option<String> {
+    let identifier = identifier(code)?;
+    let script = identifier.script.map(|script| script.to_string());
+    let region = identifier.region.map(|region| region.to_string());
+    let word = |subtag: String| {
+        let known = VARIETIES.iter().find(|(known, _)| *known == subtag);
+        known.map_or(subtag, |(_, word)| (*word).to_owned())
+    };
+    let words: Vec<String> = [script, region].into_iter().flatten().map(word).collect();
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// A unique name for each track in a menu: the English name of its language, followed by the title if several
-/// tracks have that language. Without a language it is the title, else `nameless`.
+/// A unique name for each track in a menu: the English name of its language, followed by script and region. The
+/// title follows if several tracks have that name. Without a language it is the title, else `nameless`.
 pub(crate) fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
-    let described: Vec<(Option<&str>, Option<String>)> = tracks
-        .iter()
-        .map(|(code, title)| {
-            (code.and_then(known).map(|language| language.to_name()), title.and_then(sanitized))
-        })
-        .collect();
+    let described: Vec<(Option<String>, Option<String>)> =
+        tracks.iter().map(|(code, title)| (code.and_then(name), title.and_then(sanitized))).collect();
     let mut labels: Vec<String> = Vec::with_capacity(tracks.len());
     for (name, title) in &described {
         let shared = described.iter().filter(|(other, _)| other == name).count() > 1;
         let label = match (name, title) {
             (Some(name), Some(title)) if shared => format!("{name} ({title})"),
-            (Some(name), _) => (*name).to_owned(),
+            (Some(name), _) => name.clone(),
             (None, Some(title)) => title.clone(),
             (None, None) => nameless.to_owned(),
         };
@@ -86,6 +78,12 @@ pub(crate) fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
         labels.push(unique);
     }
     labels
+}
+
+/// The English name of a code's language, with script and region: `Portuguese (Brazil)`.
+fn name(code: &str) -> Option<String> {
+    let language = known(identifier(code)?.language.as_str())?.to_name();
+    Some(variety(code).map_or(language.to_owned(), |variety| format!("{language} ({variety})")))
 }
 
 /// A title on one line, without the characters that playlists and XML cannot hold; `None` if nothing is left.
@@ -115,6 +113,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::analysis::language_code::canonical;
 
     #[test]
     fn codes_become_the_shortest_tags() {
@@ -126,7 +125,16 @@ mod tests {
             ("en", Some("en")),
             ("haw", Some("haw")),
             ("por-BR", Some("pt-BR")),
+            ("pt_br", Some("pt-BR")),
+            ("es-419", Some("es-419")),
             ("zh_Hant", Some("zh-Hant")),
+            ("zho-hans-cn", Some("zh-Hans-CN")),
+            ("de-CH-1996", Some("de-CH")),
+            ("en-US-u-ca-gregory", Some("en-US")),
+            ("en-x-secret", Some("en")),
+            ("x-secret", None),
+            ("i-klingon", None),
+            ("xx-BR", None),
             ("en-\"x", Some("en")),
             ("und", None),
             ("zxx", None),
@@ -136,10 +144,24 @@ mod tests {
         ] {
             assert_eq!(tag(code).as_deref(), expected, "{code}");
         }
-        for (code, modern) in BIBLIOGRAPHIC {
-            assert_eq!(tag(code).as_deref().map(str::len), Some(2), "{code}");
-            assert_eq!(tag(code), tag(modern));
-        }
+        assert_eq!(tag(&"en-".repeat(1000)), None);
+    }
+
+    #[test]
+    fn labels_name_script_and_region() {
+        let described =
+            ["pt-BR", "pt-PT", "zh-Hans", "zh-Hant-HK", "en-NZ", "en"].map(|code| (Some(code), None));
+        assert_eq!(
+            labels(&described, "Audio"),
+            [
+                "Portuguese (Brazil)",
+                "Portuguese (Portugal)",
+                "Chinese (Simplified)",
+                "Chinese (Traditional, Hong Kong)",
+                "English (NZ)",
+                "English"
+            ]
+        );
     }
 
     #[test]
@@ -171,6 +193,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn tags_of_any_code_are_safe_in_urls_and_manifests(code in "[a-zA-Z]{2,3}([-_][a-zA-Z0-9]{1,8}){0,4}|\\PC{0,40}") {
+            for tag in [tag(&code), canonical(&code)].into_iter().flatten() {
+                prop_assert!(tag.len() <= 12 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-'));
+                prop_assert_eq!(self::tag(&tag), self::tag(&code));
+            }
+        }
+
         #[test]
         fn labels_are_unique_and_fit_into_a_playlist(
             tracks in prop::collection::vec(

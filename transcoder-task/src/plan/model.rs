@@ -1,6 +1,12 @@
 //! The plan: all renditions of a source, and the boundaries of their segments.
 
-use crate::{analysis::orientation::Orientation, config::profile::Codec};
+use crate::{
+    analysis::{
+        media::{Downmix, Role},
+        orientation::Orientation,
+    },
+    config::profile::Codec,
+};
 
 use super::{colour::Colour, gain::Gain, hold::Hold, segmentation::Boundaries};
 
@@ -91,6 +97,8 @@ pub(crate) struct VideoRendition {
     pub(crate) encoding: Option<Encoding>,
     /// The encoded beginning of a copied rung.
     pub(crate) encoded_prefix: Option<EncodedPrefix>,
+    /// The H.264 level to state for a copied rung whose own statement is far too high (`level_idc`).
+    pub(crate) level: Option<u8>,
 }
 
 /// The encoded beginning of a copied rung whose first keyframes are far apart. It gives the rung the same
@@ -121,12 +129,15 @@ pub(crate) struct AudioRendition {
     pub(crate) name: String,
     /// Name in the player's menu.
     pub(crate) label: String,
-    /// ISO 639-2 code.
+    /// ISO 639 code or RFC 5646 tag.
     pub(crate) language: Option<String>,
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
-    /// True if the track plays unless the viewer chooses another.
-    pub(crate) default: bool,
+    /// FFmpeg's stream index of the right channel, if the two channels are mono tracks.
+    pub(crate) right: Option<usize>,
+    /// The way from the source's channels to this layout.
+    pub(crate) downmix: Downmix,
+    pub(crate) role: Role,
     /// In Hz.
     pub(crate) sample_rate: u32,
     /// Number of channels: one, two, or the source's for surround.
@@ -160,7 +171,9 @@ impl AudioRendition {
             label: "Audio".into(),
             language: None,
             stream,
-            default: true,
+            right: None,
+            downmix: Downmix::Standard,
+            role: Role::default(),
             sample_rate: 48_000,
             channels: 2,
             layout: Some("stereo"),
@@ -181,14 +194,13 @@ pub(crate) struct SubtitleRendition {
     pub(crate) name: String,
     /// Name in the player's menu.
     pub(crate) label: String,
-    /// ISO 639-2 code.
+    /// ISO 639 code or RFC 5646 tag.
     pub(crate) language: Option<String>,
     /// FFmpeg's stream index.
     pub(crate) stream: usize,
-    /// True if the track is shown unless the viewer turns it off.
-    pub(crate) default: bool,
-    /// True if the track holds only translations that every viewer needs.
-    pub(crate) forced: bool,
+    pub(crate) role: Role,
+    /// True if the source's format is ASS or SSA.
+    pub(crate) is_ass: bool,
 }
 
 impl VideoRendition {

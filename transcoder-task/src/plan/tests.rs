@@ -130,7 +130,8 @@ fn audio_is_copied_only_if_nothing_must_change() {
 fn copyable(average_kbps: f64) -> Copyable {
     let keyframe = |at_seconds| FrameTime { at_seconds, before_seconds: at_seconds };
     let boundaries = Boundaries::at(vec![keyframe(0.0), keyframe(8.3)], keyframe(10.0), 4.0).unwrap();
-    let video = CopyPlan { boundaries, encoded_prefix: None, average_kbps, peak_kbps: average_kbps };
+    let video =
+        CopyPlan { boundaries, encoded_prefix: None, average_kbps, peak_kbps: average_kbps, level: None };
     Copyable { video: Some(video), audio: Vec::new(), longest_frame_seconds: Some(0.04) }
 }
 

@@ -16,6 +16,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    package::captions::Captions,
     package::file_names,
     package::init_segment::Init,
     package::presentation::Published,
@@ -39,6 +40,7 @@ pub(crate) struct Entry {
     pub(crate) published: Published,
     /// True if its first sample is a sync sample.
     pub(crate) starts_with_keyframe: bool,
+    pub(crate) captions: Captions,
     /// Tag of its content.
     pub(crate) tag: Tag,
 }
@@ -93,9 +95,9 @@ struct CheckpointFile {
 
 /// The fields of an [`Entry`] in this order: interval; start and duration in ticks; number of samples, and of
 /// those that repeat a frame; duration of the repeats at its end; bytes;
-/// bytes to the end of the first sample; whether the first sample is a sync sample; tag.
+/// bytes to the end of the first sample; whether the first sample is a sync sample; captions; tag.
 #[derive(Serialize, Deserialize)]
-struct SegmentRow(i64, u64, u64, usize, usize, u64, u64, u64, bool, Tag);
+struct SegmentRow(i64, u64, u64, usize, usize, u64, u64, u64, bool, Captions, Tag);
 
 impl From<&Entry> for SegmentRow {
     fn from(entry: &Entry) -> Self {
@@ -113,6 +115,7 @@ impl From<&Entry> for SegmentRow {
             bytes,
             key_bytes,
             keyframe,
+            entry.captions,
             tag,
         )
     }
@@ -130,11 +133,12 @@ impl From<SegmentRow> for Entry {
             bytes,
             key_bytes,
             starts_with_keyframe,
+            captions,
             tag,
         ) = row;
         let published =
             Published { start_ticks, duration_ticks, samples, repeats, repeated_ticks, bytes, key_bytes };
-        Self { interval, published, starts_with_keyframe, tag }
+        Self { interval, published, starts_with_keyframe, captions, tag }
     }
 }
 
@@ -419,7 +423,8 @@ mod tests {
             bytes: 20,
             key_bytes: 10,
         };
-        Entry { interval: number as i64, published, starts_with_keyframe: true, tag }
+        let captions = Captions::NONE;
+        Entry { interval: number as i64, published, starts_with_keyframe: true, captions, tag }
     }
 
     fn still(number: u8) -> Bytes {

@@ -79,6 +79,7 @@ pub(super) fn presentation(
                 rendition: track.describe(rating, rung.max_kbps, target),
                 width: rung.width,
                 height: rung.height,
+                captions: track.captions,
                 frame_rate: match rating {
                     Rating::Planned => rung.frame_rate,
                     Rating::Measured => track.frames() as f64 / track.timeline.duration_seconds(),
@@ -91,7 +92,7 @@ pub(super) fn presentation(
             Planned::Audio(audio) if audio.channels <= 2 => presentation.audio.push(AudioTrack {
                 label: audio.label.clone(),
                 language: audio.language.as_deref().and_then(language::tag),
-                default: audio.default,
+                role: audio.role,
                 stereo: track.layout(audio, rating, target),
                 surround: tracks.iter().find_map(|other| match &other.rendition {
                     Planned::Audio(surround) if surround.channels > 2 && surround.stream == audio.stream => {

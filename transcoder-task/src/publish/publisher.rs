@@ -155,6 +155,7 @@ impl Publisher {
                     init: track.init.clone(),
                     lockstep: &lockstep,
                     prefix_until: track.prefix_until(),
+                    level: track.level(),
                     in_lockstep: encoded_prefix.is_some(),
                 };
                 let first = track.timeline.segments.len();

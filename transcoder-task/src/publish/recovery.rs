@@ -144,6 +144,7 @@ mod tests {
                 key_bytes: 10,
             },
             starts_with_keyframe: true,
+            captions: crate::package::captions::Captions::NONE,
             tag: Tag::of(b""),
         });
         let init = Init { bytes: Bytes::new(), codecs: String::new(), timescale: 25 };

@@ -4,6 +4,7 @@ use vidstreamx_job::{self as job, RenditionKind};
 
 use crate::{
     package::{
+        captions::Captions,
         init_segment::Init,
         presentation::{AudioLayout, Published, Rates, Rendition, TextRendition, Timeline},
     },
@@ -35,6 +36,8 @@ pub(crate) struct Track {
     pub(crate) timeline: Timeline,
     /// Number of segments that begin with a keyframe.
     pub(crate) keyframes_at_boundaries: usize,
+    /// Caption channels of all segments.
+    pub(super) captions: Captions,
     /// Number of segments in the growing playlist.
     pub(super) announced: usize,
     /// The init segment of an earlier attempt; `None` once this attempt's first segment is checked and added.
@@ -88,6 +91,7 @@ impl Track {
             init_bytes: 0,
             timeline: Timeline::default(),
             keyframes_at_boundaries: 0,
+            captions: Captions::NONE,
             announced: 0,
             init: None,
             verified: None,
@@ -110,6 +114,7 @@ impl Track {
 
     pub(super) fn add(&mut self, entry: &Entry) {
         self.timeline.segments.push(entry.published);
+        self.captions |= entry.captions;
         self.keyframes_at_boundaries += usize::from(entry.starts_with_keyframe);
     }
 
@@ -209,6 +214,14 @@ impl Track {
         }
     }
 
+    /// The H.264 level to state for a copied rung.
+    pub(super) fn level(&self) -> Option<u8> {
+        match &self.rendition {
+            Planned::Video(rung) => rung.level,
+            Planned::Audio(_) => None,
+        }
+    }
+
     /// Number of frames.
     #[must_use]
     pub(crate) fn frames(&self) -> usize {
@@ -228,8 +241,7 @@ impl SubtitleTrack {
             },
             label: self.rendition.label.clone(),
             language: self.rendition.language.as_deref().and_then(language::tag),
-            default: self.rendition.default,
-            forced: self.rendition.forced,
+            role: self.rendition.role,
         }
     }
 

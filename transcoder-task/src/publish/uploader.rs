@@ -6,6 +6,7 @@ use tokio::{net::unix::pipe, sync::mpsc};
 
 use crate::{
     package::{
+        captions::Captions,
         file_names,
         init_segment::{CmafError, Init},
         presentation::Published,
@@ -38,6 +39,8 @@ pub(super) struct Uploader<'a> {
     /// The interval that follows the encoded prefix, if the rung has one. An earlier attempt may have encoded
     /// it.
     pub(super) prefix_until: Option<i64>,
+    /// The H.264 level to state for a copied rung.
+    pub(super) level: Option<u8>,
     /// True for a copied rung, whose FFmpeg process must not run ahead of the others.
     pub(super) in_lockstep: bool,
 }
@@ -57,13 +60,6 @@ impl Uploader<'_> {
         first_number: usize,
         events: mpsc::Sender<Event>,
     ) -> Result<(), PublishError> {
-        let invalid = |error: CmafError| match error {
-            // The source does not match its sample index.
-            CmafError::Splice(_) | CmafError::Departure(_) => {
-                PublishError::Mismatch(format!("{}: {error}", self.folder))
-            }
-            _ => PublishError::Output { rendition: self.folder.clone(), reason: error.to_string() },
-        };
         let outputs = match encoded_prefix.zip(self.prefix_until) {
             None => segmenter::outputs(pipe, rules, first_number).left_stream(),
             Some((encoded_prefix, until)) => {
@@ -71,7 +67,7 @@ impl Uploader<'_> {
             }
         };
         outputs
-            .map_err(invalid)
+            .map_err(|error| self.invalid(&error))
             .map_ok(|output| self.upload(output))
             .try_buffered(if self.in_lockstep { UPLOADS_IN_STEP } else { UPLOADS_PER_RENDITION })
             .try_for_each(|event| async {
@@ -84,9 +80,22 @@ impl Uploader<'_> {
         Ok(())
     }
 
+    fn invalid(&self, error: &CmafError) -> PublishError {
+        match error {
+            // The source does not match its sample index.
+            CmafError::Splice(_) | CmafError::Departure(_) => {
+                PublishError::Mismatch(format!("{}: {error}", self.folder))
+            }
+            _ => PublishError::Output { rendition: self.folder.clone(), reason: error.to_string() },
+        }
+    }
+
     async fn upload(&self, output: Output) -> Result<Event, PublishError> {
         match output {
-            Output::Init(init) => {
+            Output::Init(mut init) => {
+                if let Some(level) = self.level {
+                    init = init.with_level(level).map_err(|error| self.invalid(&error))?;
+                }
                 let Some(published) = &self.init else {
                     self.put(file_names::INIT_NAME, init.bytes.clone()).await?;
                     return Ok(Event::Init { track: self.track, init });
@@ -116,10 +125,11 @@ impl Uploader<'_> {
                     bytes: segment.bytes.len() as u64,
                     key_bytes: segment.key_bytes,
                 };
+                let captions = Captions::of_segment(&segment.bytes);
                 let tag = self.put(&file_names::segment_name(segment.number), segment.bytes.clone()).await?;
                 let Segment { interval, starts_with_keyframe, is_last, .. } = segment;
                 self.lockstep.reach(self.track, interval);
-                let entry = Entry { interval, published, starts_with_keyframe, tag };
+                let entry = Entry { interval, published, starts_with_keyframe, captions, tag };
                 Ok(Event::Segment { track: self.track, entry, is_last })
             }
         }

@@ -328,6 +328,7 @@ mod tests {
             max_kbps: 100,
             encoding,
             encoded_prefix: None,
+            level: None,
         });
         let keyframes = timeline.segments.len();
         Track::of_tests("video/240p", rendition, timeline, keyframes)

@@ -84,7 +84,7 @@ pub(super) async fn encode(pass: &Pass<'_>, publisher: &mut Publisher) -> Result
         tokio::try_join!(
             publisher.stream(renditions, stills_receiver, progress_state, stop).err_into(),
             read_stills(stills_pipe, earlier_stills, stills_sender).err_into(),
-            read_subtitles(subtitle_pipes).err_into(),
+            read_subtitles(subtitle_pipes, plan).err_into(),
             follow_progress
         )
     };
@@ -152,10 +152,16 @@ async fn read_stills(
 
 /// # Errors
 /// One of FFmpeg's pipes cannot be read.
-async fn read_subtitles(pipes: Vec<pipe::Receiver>) -> Result<Vec<webvtt::TextTrack>, PublishError> {
+async fn read_subtitles(
+    pipes: Vec<pipe::Receiver>,
+    plan: &Plan,
+) -> Result<Vec<webvtt::TextTrack>, PublishError> {
     let failed = |error: std::io::Error| PublishError::Output {
         rendition: "subtitles".into(),
         reason: error.to_string(),
     };
-    try_join_all(pipes.into_iter().map(webvtt::TextTrack::read)).await.map_err(failed)
+    let script = |is_ass: bool| if is_ass { webvtt::Script::Ass } else { webvtt::Script::WebVtt };
+    let tracks = pipes.into_iter().zip(&plan.subtitles);
+    let tracks = tracks.map(|(pipe, track)| webvtt::TextTrack::read(pipe, script(track.is_ass)));
+    try_join_all(tracks).await.map_err(failed)
 }

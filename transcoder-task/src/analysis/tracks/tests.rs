@@ -231,11 +231,61 @@ fn an_unknown_audio_track_is_dropped_with_a_warning() {
     assert_eq!(media.audio.iter().map(|audio| audio.index).collect::<Vec<_>>(), [1]);
     let expected = [
         "audio track 2 is in a format (apac) that this service cannot read and was left out",
-        "audio track 3 is declared with 999 channels (the limit is 8) and was left out",
+        "audio track 3 is declared with 999 channels (the limit is 64) and was left out",
         "subtitle track 4 is in a picture format instead of text and was left out",
     ];
     assert_eq!(media.warnings, expected);
     assert_eq!(media.video.unwrap().duration_seconds, 0.0, "the 4 s may be the audio's");
+}
+
+#[test]
+fn attachments_and_data_are_not_counted_as_tracks() {
+    let video = serde_json::json!(
+        {"index": 0, "codec_type": "video", "codec_name": "h264", "width": 64, "height": 64});
+    let others = (1..900).map(|index| match index % 3 {
+        0 => serde_json::json!({"index": index, "codec_type": "attachment", "codec_name": "ttf"}),
+        1 => serde_json::json!({"index": index, "codec_type": "data"}),
+        _ => serde_json::json!({"index": index, "codec_type": "video", "codec_name": "png",
+                "disposition": {"attached_pic": 1}}),
+    });
+    let streams: Vec<_> = [video].into_iter().chain(others).collect();
+    assert_eq!(of(serde_json::json!({"format": {}, "streams": streams})).unwrap().video.unwrap().index, 0);
+}
+
+#[test]
+fn channels_that_ffmpeg_cannot_mix() {
+    use Downmix::{FirstTwo, FrontThree, Standard};
+    for (channels, layout, expected) in [
+        (1, None, Standard),
+        (1, Some("1 channels (FR)"), Standard),
+        (2, Some("stereo"), Standard),
+        (2, Some("2 channels (FL+FC)"), FirstTwo),
+        (3, None, FrontThree),
+        (3, Some("3.0"), Standard),
+        (4, None, Standard),
+        (4, Some("4 channels (FL+FR+FL+FR)"), FirstTwo),
+        (4, Some("ambisonic 1"), FirstTwo),
+        (5, Some("5 channels (FL+FR+LFE+SL+SR)"), Standard),
+        (6, Some("5.1(side)"), Standard),
+        (8, Some("8 channels"), FirstTwo),
+        (8, Some("7.1"), Standard),
+        (16, Some("hexadecagonal"), FirstTwo),
+        (64, None, FirstTwo),
+    ] {
+        assert_eq!(downmix(channels, layout), expected, "{channels} {layout:?}");
+    }
+}
+
+#[test]
+fn languages_are_kept_if_they_are_well_formed() {
+    for (tag, expected) in
+        [("en", Some("en")), ("eng", Some("eng")), ("pt-BR", Some("pt-BR")), ("und", None), ("\"/..", None)]
+    {
+        let media = of(serde_json::json!({"format": {}, "streams": [
+            {"index": 0, "codec_type": "audio", "codec_name": "aac", "channels": 2, "sample_rate": "48000",
+             "tags": {"language": tag}}]}));
+        assert_eq!(media.unwrap().audio[0].language.as_deref(), expected, "{tag}");
+    }
 }
 
 #[test]

@@ -87,7 +87,8 @@ fn copied_and_encoded_prefix() {
     let keyframe = |at_seconds, before_seconds| FrameTime { at_seconds, before_seconds };
     let keyframes = vec![keyframe(0.0, 0.0), keyframe(1.5, 1.466_667), keyframe(8.3, 8.266_667)];
     let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
-    let mut video = CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
+    let mut video =
+        CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0, level: None };
     let plan = |video: &CopyPlan| {
         let copyable = Copyable { video: Some(video.clone()), audio: vec![1], ..regular() };
         Plan::new(&media(), &copyable, &Profile::default())
@@ -114,7 +115,8 @@ fn a_resumed_attempt_seeks_early_and_drops_published_frames() {
     let keyframe = |at_seconds, before_seconds| FrameTime { at_seconds, before_seconds };
     let keyframes = vec![keyframe(0.0, 0.0), keyframe(4.0, 3.96), keyframe(8.3, 8.266_667)];
     let boundaries = Boundaries::at(keyframes, keyframe(11.4, 11.366_667), 4.0).unwrap();
-    let video = CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0 };
+    let video =
+        CopyPlan { boundaries, encoded_prefix: None, average_kbps: 2000.0, peak_kbps: 2500.0, level: None };
     let copyable = Copyable { video: Some(video), audio: vec![1], ..regular() };
     let plan = Plan::new(&media, &copyable, &Profile::default());
     insta::assert_snapshot!("resumed_copied", lines_from(&plan, Some(&resume_point)));

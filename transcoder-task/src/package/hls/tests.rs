@@ -98,10 +98,58 @@ fn the_first_variant_is_h264_of_about_two_megabits() {
 #[test]
 fn the_default_audio_comes_first() {
     let mut presentation = everything();
-    presentation.audio[1].default = true;
+    presentation.audio[1].role.default = true;
     let members = read_master(&presentation).alternatives;
     let names: Vec<_> = members.iter().map(|member| (member.name.as_str(), member.default)).collect();
     assert_eq!(names[..4], [("German", true), ("English", false), ("German", true), ("English", false)]);
+}
+
+#[test]
+fn an_audio_description_is_marked_and_never_the_default() {
+    let mut presentation = everything();
+    presentation.audio[0].role = Role { default: true, visual_impaired: true, ..Role::default() };
+    presentation.audio[1].language = Some("en".into());
+    presentation.subtitles[0].role.hearing_impaired = true;
+    let members = read_master(&presentation).alternatives;
+    let description = Some("public.accessibility.describes-video".to_owned());
+    let found: Vec<_> = members[..2]
+        .iter()
+        .map(|member| {
+            (member.name.as_str(), member.default, member.autoselect, member.characteristics.clone())
+        })
+        .collect();
+    assert_eq!(found, [("German", true, true, None), ("English", false, true, description.clone())]);
+    let subtitles = members.iter().find(|member| member.name == "German" && member.characteristics.is_some());
+    assert!(subtitles.unwrap().characteristics.as_ref().unwrap().contains("describes-music-and-sound"));
+    // A commentary with the default flag is not the default either; the only track is, whatever it is.
+    presentation.audio[0].role = Role { default: true, comment: true, ..Role::default() };
+    assert!(!read_master(&presentation).alternatives[1].default);
+    presentation.audio.truncate(1);
+    presentation.audio[0].role.descriptions = true;
+    let only = &read_master(&presentation).alternatives[0];
+    assert_eq!((only.default, &only.characteristics), (true, &description));
+}
+
+#[test]
+fn captions_are_announced_if_all_rungs_of_a_codec_have_them() {
+    let mut presentation = everything();
+    let captions = |presentation: &Presentation| -> Vec<Option<ClosedCaptionGroupId>> {
+        let variants = read_master(presentation).variants.into_iter().filter(|stream| !stream.is_i_frame);
+        variants.map(|stream| stream.closed_captions).collect()
+    };
+    assert!(captions(&presentation).iter().all(|group| *group == Some(ClosedCaptionGroupId::None)));
+    let h264 = presentation.rungs.iter_mut().filter(|rung| rung.family() == Family::H264);
+    h264.for_each(|rung| rung.captions = Captions::of_tests(1));
+    let group = Some(ClosedCaptionGroupId::GroupId("captions".into()));
+    let found = captions(&presentation);
+    assert_eq!(found[..3], [group.clone(), group.clone(), group]);
+    assert!(found.ends_with(&[None, None]), "NONE would have to be true of all variants");
+    let text = string(master(&presentation));
+    let line = "#EXT-X-MEDIA:TYPE=CLOSED-CAPTIONS,GROUP-ID=\"captions\",NAME=\"Closed captions\",\
+                AUTOSELECT=YES,INSTREAM-ID=\"CC1\"";
+    assert!(text.contains(line), "{text}");
+    presentation.rungs[1].captions = Captions::of_tests(3);
+    assert!(captions(&presentation).iter().all(|group| *group == Some(ClosedCaptionGroupId::None)));
 }
 
 #[test]

@@ -37,6 +37,7 @@ fn rung(name: &str, codecs: &str, (width, height): (u32, u32), average: u64) -> 
         width,
         height,
         frame_rate: 29.97003,
+        captions: Captions::NONE,
         key_rates: Some(Rates { peak: average / 5, average: average / 8 }),
     }
 }
@@ -57,7 +58,7 @@ pub(crate) fn everything() -> Presentation {
     let audio_track = |label: &str, language: &str, stereo, surround| AudioTrack {
         label: label.into(),
         language: Some(language.into()),
-        default: false,
+        role: Role::default(),
         stereo,
         surround,
     };
@@ -70,8 +71,7 @@ pub(crate) fn everything() -> Presentation {
         ),
         label: label.into(),
         language: Some("de".into()),
-        default: forced,
-        forced,
+        role: Role { default: forced, forced, ..Role::default() },
     };
     Presentation {
         rungs: vec![
@@ -143,6 +143,7 @@ prop_compose! {
                 width: 320 + 2 * number as u32,
                 height: 180,
                 frame_rate: number as f64 * 9.99,
+                captions: Captions::NONE,
             }).collect(),
             audio: audio.into_iter().enumerate().map(|(number, (timeline, language, default, surround))| {
                 let layout = |kind, channels, timeline| AudioLayout {
@@ -153,7 +154,7 @@ prop_compose! {
                 AudioTrack {
                     label: label(number),
                     language,
-                    default,
+                    role: Role { default, ..Role::default() },
                     stereo: layout("audio", 2, timeline),
                     surround: surround.map(|timeline| layout("surround", 6, timeline)),
                 }
@@ -164,8 +165,7 @@ prop_compose! {
                     rendition: of("subtitles", number, "", timeline),
                     label: label(number),
                     language,
-                    default,
-                    forced,
+                    role: Role { default, forced, ..Role::default() },
                 }
             }).collect(),
         }
