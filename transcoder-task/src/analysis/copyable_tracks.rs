@@ -366,8 +366,8 @@ fn most_within(times: &[i64], span: i64) -> u64 {
     counts.max().unwrap_or(0) as u64
 }
 
-/// Most frames that precede a frame in the file and follow it in presentation order, up to the 16 that a decoder
-/// can hold.
+/// Most frames that precede a frame in the file and follow it in presentation order, up to the 16 that a
+/// decoder can hold.
 fn reordered(times: &[i64]) -> u32 {
     const MOST: usize = 16;
     // The latest frames before the current one, the latest first.

@@ -11,8 +11,8 @@ use super::{
 /// count from 0, so this is the highest possible id of a sequence parameter set.
 pub(crate) const PREFIX_PARAMETER_SETS: u32 = 31;
 
-/// Checks that the video is progressive 4:2:0 with 8 bits. The profiles Baseline, Main and High always have both, except
-/// for rare grey video.
+/// Checks that the video is progressive 4:2:0 with 8 bits. The profiles Baseline, Main and High always have
+/// both, except for rare grey video.
 ///
 /// # Errors
 /// The video has another profile, bit depth or chroma format, no parameter sets, or may be interlaced.

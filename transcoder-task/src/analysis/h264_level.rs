@@ -1,13 +1,14 @@
 //! The H.264 level that a track needs.
 //!
-//! Some encoders state a level far above the one that the track needs: 6.2 for 640 × 360. Decoders of phones and
-//! televisions refuse a track by its stated level.
+//! Some encoders state a level far above the one that the track needs: 6.2 for 640 × 360. Decoders of phones
+//! and televisions refuse a track by its stated level.
 
 use mp4_atom::Avcc;
 
 use super::h264_set::SequenceSet;
 
-/// The highest level that practically all devices decode: 1080p. Lower statements stay, even if they are too high.
+/// The highest level that practically all devices decode: 1080p. Lower statements stay, even if they are too
+/// high.
 const EVERYWHERE: u8 = 41;
 /// Most frames in a decoder's buffer (ITU-T H.264, A.3.1).
 const MOST_BUFFERED: u32 = 16;
@@ -66,8 +67,8 @@ pub(super) struct Demand {
     pub(super) reordered: u32,
 }
 
-/// The level to state instead of the track's own; `None` if its own one is right or accepted everywhere, or if
-/// its parameter sets cannot be read.
+/// The level to state instead of the track's own; `None` if its own one is right or accepted everywhere, or
+/// if its parameter sets cannot be read.
 #[must_use]
 pub(super) fn lower_level(avcc: &Avcc, demand: Demand) -> Option<u8> {
     let sets: Vec<SequenceSet> =
@@ -85,7 +86,8 @@ pub(super) fn lower_level(avcc: &Avcc, demand: Demand) -> Option<u8> {
 fn needed_level(set: &SequenceSet, demand: Demand) -> Option<u8> {
     let (width, height) = (u64::from(set.width_macroblocks), u64::from(set.height_macroblocks));
     let macroblocks = width.checked_mul(height)?;
-    // Without a statement, the decoder's buffer must hold all references and all frames that wait to be shown.
+    // Without a statement, the decoder's buffer must hold all references and all frames that wait to be
+    // shown.
     let unstated = set.reference_frames.saturating_add(demand.reordered).min(MOST_BUFFERED);
     let buffered = set.buffered_frames.unwrap_or(unstated).max(set.reference_frames).max(1);
     let is_high = set.profile >= 100;

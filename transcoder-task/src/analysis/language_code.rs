@@ -29,9 +29,9 @@ const BIBLIOGRAPHIC: [(&str, &str); 20] = [
 ];
 /// Longest language tag that is read, in bytes (RFC 5646, 4.4.1).
 const LONGEST_TAG: usize = 35;
-/// A language code or tag in its usual spelling, without variants and extensions (`GER` becomes `ger`, `pt_br`
-/// becomes `pt-BR`), for names of tracks and the report; `None` if it names no language. Codes come from the
-/// upload, so all else is left out.
+/// A language code or tag in its usual spelling, without variants and extensions (`GER` becomes `ger`,
+/// `pt_br` becomes `pt-BR`), for names of tracks and the report; `None` if it names no language. Codes come
+/// from the upload, so all else is left out.
 pub(crate) fn canonical(code: &str) -> Option<String> {
     let mut identifier = identifier(code)?;
     known(identifier.language.as_str())?;

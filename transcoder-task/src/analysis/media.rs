@@ -201,7 +201,8 @@ pub(crate) enum Downmix {
     /// FFmpeg mixes the layout, or guesses it by the number of channels.
     #[default]
     Standard,
-    /// Three channels without a layout: left, right and centre. FFmpeg would guess 2.1 and drop the third one.
+    /// Three channels without a layout: left, right and centre. FFmpeg would guess 2.1 and drop the third
+    /// one.
     FrontThree,
     /// FFmpeg cannot mix the layout. The first two channels are the main ones by convention.
     FirstTwo,

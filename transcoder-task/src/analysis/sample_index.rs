@@ -27,11 +27,14 @@ use super::{
     copyable_tracks::{CopyableAudio, CopyableVideo, Movie, audio, video},
     extents::{Claim, Extents, TrackKey},
     fragments::{fragment_extents, fragment_tracks},
+    language_code::canonical,
     limits::MOST_INDEXED_TRACKS,
+    media::Media,
     not_copyable::{NotCopyable, why},
     rejection::ENCRYPTED,
     sample_entry::is_encrypted,
     sample_table::{MOST_SAMPLES, Tables},
+    speed_edits::SpeedEdits,
     table_extent::table_extent,
 };
 
@@ -70,6 +73,9 @@ pub(crate) struct IndexedTrack {
     pub(crate) id: u32,
     /// True if the track is encrypted, so that it cannot be decoded.
     pub(crate) encrypted: bool,
+    /// Its extended language tag (`elng`), which FFmpeg does not read.
+    language: Option<String>,
+    speed: SpeedEdits,
     /// Its kind, with its samples if it can be copied.
     pub(crate) content: Content,
 }
@@ -116,6 +122,24 @@ impl Index {
             return Some(ENCRYPTED.to_owned());
         }
         self.rejection.clone()
+    }
+
+    /// Adds to the model what ffprobe does not print: extended language tags, and warnings about edits of
+    /// another speed.
+    pub(crate) fn describe(&self, media: &mut Media) {
+        let track = |id: Option<u32>| id.and_then(|id| self.track(id));
+        let language = |id, language: &mut Option<String>| {
+            if let Some(tag) = track(id).and_then(|track| track.language.clone()) {
+                *language = Some(tag);
+            }
+        };
+        media.audio.iter_mut().for_each(|audio| language(audio.id, &mut audio.language));
+        media.subtitles.iter_mut().for_each(|subtitle| language(subtitle.id, &mut subtitle.language));
+        let video = media.video.iter().map(|video| (video.id, "the video".to_owned()));
+        let audio = media.audio.iter().map(|audio| (audio.id, format!("audio track {}", audio.index)));
+        let edited = video.chain(audio).filter_map(|(id, name)| Some((track(id)?.speed, name)));
+        let warnings: Vec<String> = edited.flat_map(|(speed, name)| speed.warnings(&name)).collect();
+        media.warnings.extend(warnings);
     }
 
     /// The track with this id, unless several have it.
@@ -258,7 +282,20 @@ fn track(trak: &[u8], movie: &Movie, budget: &mut u32) -> Option<IndexedTrack> {
         Some(AUDIO) => Content::Audio(audio(entries, tables, movie)),
         _ => Content::Other,
     };
-    Some(IndexedTrack { id, encrypted, content })
+    let elst = find(trak, *b"edts").ok().flatten().and_then(|edts| find(edts, *b"elst").ok().flatten());
+    Some(IndexedTrack {
+        id,
+        encrypted,
+        language: find(mdia, *b"elng").ok().flatten().and_then(extended_language),
+        speed: elst.map_or_else(SpeedEdits::default, |elst| SpeedEdits::parse(elst, movie.timescale)),
+        content,
+    })
+}
+
+/// The tag in the body of an `elng` box (ISO/IEC 14496-12, 8.4.6): text with a zero byte at its end.
+fn extended_language(elng: &[u8]) -> Option<String> {
+    let text = elng.get(4..)?.split(|byte| *byte == 0).next()?;
+    canonical(std::str::from_utf8(text).ok()?)
 }
 
 #[cfg(test)]

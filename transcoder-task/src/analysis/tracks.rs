@@ -227,8 +227,8 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
     })
 }
 
-/// Returns true if any frame of this codec may consist of two fields, whatever the header says. The decoders of
-/// these codecs mark such frames. H.264 is not among them: see [`super::frames`].
+/// Returns true if any frame of this codec may consist of two fields, whatever the header says. The decoders
+/// of these codecs mark such frames. H.264 is not among them: see [`super::frames`].
 fn has_fields(codec: &str) -> bool {
     matches!(
         codec,
@@ -322,7 +322,8 @@ fn language(stream: &Stream) -> Option<String> {
 
 /// The way to stereo for a layout by FFmpeg's name, or for a number of channels without a layout.
 fn downmix(channels: u32, layout: Option<&str>) -> Downmix {
-    // A layout without a name of its own: `3 channels (FL+FC+LFE)`. FFmpeg mixes it if its pairs are complete.
+    // A layout without a name of its own: `3 channels (FL+FC+LFE)`. FFmpeg mixes it if its pairs are
+    // complete.
     let speakers = layout.and_then(|layout| layout.split_once(" channels (")?.1.strip_suffix(')'));
     match (channels, layout, speakers) {
         (..=1, _, _) => Downmix::Standard,

@@ -110,8 +110,8 @@ pub(crate) fn arguments(
     if let Some(resume_point) = resume_point {
         seek(&mut args, resume_point);
     }
-    // The filters adapt to frames that change, and turn them by the plan (see `framing`). FFmpeg would rebuild
-    // the graph for each change, and its versions differ in how they turn frames.
+    // The filters adapt to frames that change, and turn them by the plan (see `framing`). FFmpeg would
+    // rebuild the graph for each change, and its versions differ in how they turn frames.
     args.pair("-reinit_filter:v", "0");
     args.flag("-noautorotate");
     args.0.extend(input.iter().cloned());

@@ -2,8 +2,8 @@
 
 use crate::{analysis::media::Downmix, plan::model::AudioRendition};
 
-/// The arguments for one output that select the rendition's source, and those that filter it: its alignment with
-/// time (`align`), then `filters`. `label` is the name of the output in the filter graph.
+/// The arguments for one output that select the rendition's source, and those that filter it: its alignment
+/// with time (`align`), then `filters`. `label` is the name of the output in the filter graph.
 #[must_use]
 pub(super) fn mapped(
     track: &AudioRendition,
@@ -69,7 +69,8 @@ mod tests {
         );
     }
 
-    /// Loudness of the two channels that FFmpeg makes of a clip: the root of the mean square of 16-bit samples.
+    /// Loudness of the two channels that FFmpeg makes of a clip: the root of the mean square of 16-bit
+    /// samples.
     fn channels(track: &AudioRendition, clip: &str) -> [f64; 2] {
         let folder = tempfile::tempdir().unwrap();
         let picture = "-f lavfi -i testsrc2=size=64x36:rate=25:duration=1";

@@ -1,7 +1,7 @@
 //! Subtitles in ASS and SSA: from their script to the text of cues.
 //!
-//! FFmpeg's own conversion to WebVTT drops override tags, also the one that turns text into a drawing, so that
-//! the drawing's coordinates would be shown.
+//! FFmpeg's own conversion to WebVTT drops override tags, also the one that turns text into a drawing, so
+//! that the drawing's coordinates would be shown.
 
 use std::collections::HashMap;
 
@@ -11,8 +11,8 @@ const TAGS: [char; 3] = ['b', 'i', 'u'];
 /// Fields before the text of an event: layer, start, end, style, name, three margins, effect.
 const FIELDS: usize = 9;
 
-/// The lines of dialogue: start and end in milliseconds, and text. The text has line breaks, and WebVTT's tags for
-/// its styles; it is not escaped.
+/// The lines of dialogue: start and end in milliseconds, and text. The text has line breaks, and WebVTT's
+/// tags for its styles; it is not escaped.
 pub(super) fn dialogue(script: &str) -> impl Iterator<Item = (u64, u64, String)> {
     let styles = styles(script);
     script.lines().filter_map(move |line| {
@@ -89,8 +89,8 @@ fn plain(text: &str, style: Styles) -> String {
     lines.join("\n")
 }
 
-/// Follows an override tag without its backslash: `p1` begins a drawing, `b1`, `i1` and `u1` begin a style, and
-/// `r` returns to the event's style.
+/// Follows an override tag without its backslash: `p1` begins a drawing, `b1`, `i1` and `u1` begin a style,
+/// and `r` returns to the event's style.
 fn override_tag(tag: &str, style: Styles, wanted: &mut Styles, is_drawing: &mut bool) {
     let number = |letter: char| {
         let digits = tag.strip_prefix(letter)?;

@@ -8,8 +8,8 @@ use std::ops::{BitAnd, BitOrAssign};
 use memchr::memmem;
 use serde::{Deserialize, Serialize};
 
-/// Beginning of the user data that carries captions: country (USA), provider (ATSC), format, and type (3). The
-/// same in H.264, HEVC and AV1. None of these bytes needs an emulation prevention byte.
+/// Beginning of the user data that carries captions: country (USA), provider (ATSC), format, and type (3).
+/// The same in H.264, HEVC and AV1. None of these bytes needs an emulation prevention byte.
 const MARKER: [u8; 8] = [0xb5, 0x00, 0x31, b'G', b'A', b'9', b'4', 0x03];
 
 /// A set of caption channels.

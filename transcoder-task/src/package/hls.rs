@@ -143,8 +143,8 @@ impl<'a> Group<'a> {
     }
 }
 
-/// Media characteristics (RFC 8216 section 4.3.4.1) of an audio track. Devices choose tracks with these by the
-/// viewer's settings for accessibility.
+/// Media characteristics (RFC 8216 section 4.3.4.1) of an audio track. Devices choose tracks with these by
+/// the viewer's settings for accessibility.
 fn audio_characteristics(role: Role) -> Option<String> {
     if role.describes_video() {
         Some("public.accessibility.describes-video".to_owned())

@@ -99,8 +99,8 @@ impl Init {
         Some(avc1(&mut moov).ok()?.avcc.clone())
     }
 
-    /// This init segment of an H.264 rendition, with no higher level than this one in its parameter sets and its
-    /// codec string. Decoders of the samples need nothing else.
+    /// This init segment of an H.264 rendition, with no higher level than this one in its parameter sets and
+    /// its codec string. Decoders of the samples need nothing else.
     ///
     /// # Errors
     /// [`CmafError::Splice`] if it is not H.264.
@@ -149,8 +149,8 @@ impl Init {
     }
 }
 
-/// The init segment with the identity as the display matrix of its track. FFmpeg copies the source's matrix to
-/// its output even if a filter has already turned the frames.
+/// The init segment with the identity as the display matrix of its track. FFmpeg copies the source's matrix
+/// to its output even if a filter has already turned the frames.
 fn upright(bytes: Bytes) -> Bytes {
     const IDENTITY: [u32; 9] = [1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30];
     let Some(at) = matrix_offset(&bytes) else { return bytes };
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_lower_level_is_stated_everywhere() {
-        let clip = crate::fixtures::ffmpeg(
+        let clip = ffmpeg(
             "-f lavfi -i testsrc2=size=640x360:rate=30:duration=0.2 -pix_fmt yuv420p -c:v libx264 -level 6.2 \
              -movflags empty_moov+default_base_moof+frag_keyframe -f mp4 pipe:1",
         );

@@ -2,9 +2,9 @@
 //!
 //! The [`segmenter`] splits FFmpeg's fragmented MP4 into an [`init_segment`] and media segments; [`splice`]
 //! joins an encoded prefix and a copied rest. The [`presentation`] is the model of a stream, which [`hls`]
-//! and [`dash`] write as manifests with these [`file_names`]. [`captions`] finds closed captions in segments. [`webvtt`] makes subtitles, also from
-//! [`ass`], [`storyboard`]
-//! makes poster and storyboard from the [`stills`], and [`progressive`] makes MP4 files from the segments.
+//! and [`dash`] write as manifests with these [`file_names`]. [`captions`] finds closed captions in segments.
+//! [`webvtt`] makes subtitles, also from [`ass`], [`storyboard`] makes poster and storyboard from the
+//! [`stills`], and [`progressive`] makes MP4 files from the segments.
 //!
 //! `task` collects stills and subtitles, `publish` calls the rest. No module here makes planning decisions.
 //! Only `progressive` uses the store, and only `storyboard` runs FFmpeg.

@@ -1,5 +1,5 @@
-//! Subtitles: FFmpeg writes a track as WebVTT (or ASS, if it is that) to a pipe; this module escapes it and splits
-//! it into segments for HLS.
+//! Subtitles: FFmpeg writes a track as WebVTT (or ASS, if it is that) to a pipe; this module escapes it and
+//! splits it into segments for HLS.
 //!
 //! The parser is written by hand, because FFmpeg's muxer does not write valid WebVTT. It leaves `&`, `<`,
 //! `-->` and blank lines of the upload in a cue's text, which a parser of valid WebVTT would treat as markup

@@ -31,8 +31,8 @@ const VARIETIES: [(&str, &str); 18] = [
     ("US", "US"),
 ];
 
-/// The shortest RFC 5646 tag for a language code or tag of a file: `en` for `eng`, `de` for `ger`, `pt-BR` for
-/// `por_br`; `None` if it names no language. Only language, script and region are kept.
+/// The shortest RFC 5646 tag for a language code or tag of a file: `en` for `eng`, `de` for `ger`, `pt-BR`
+/// for `por_br`; `None` if it names no language. Only language, script and region are kept.
 pub(crate) fn tag(code: &str) -> Option<String> {
     let mut identifier = identifier(code)?;
     let language = known(identifier.language.as_str())?;
@@ -55,8 +55,8 @@ fn variety(code: &str) -> Option<String> {
     (!words.is_empty()).then(|| words.join(", "))
 }
 
-/// A unique name for each track in a menu: the English name of its language, followed by script and region. The
-/// title follows if several tracks have that name. Without a language it is the title, else `nameless`.
+/// A unique name for each track in a menu: the English name of its language, followed by script and region.
+/// The title follows if several tracks have that name. Without a language it is the title, else `nameless`.
 pub(crate) fn labels(tracks: &[Described], nameless: &str) -> Vec<String> {
     let described: Vec<(Option<String>, Option<String>)> =
         tracks.iter().map(|(code, title)| (code.and_then(name), title.and_then(sanitized))).collect();

@@ -9,7 +9,9 @@ use crate::{
     analysis::{
         extents::check_stated,
         ffprobe::{look, probe},
+        joined::{self, second_recording},
         matroska::matroska_extents,
+        matroska_languages::TrackLanguages,
         media::Media,
         sample_index::Index,
     },
@@ -60,9 +62,15 @@ impl Attempt<'_> {
     ) -> Result<(), TaskError> {
         let started = Instant::now();
         let analysis = async {
-            tokio::join!(probe(input), Index::read(input), matroska_extents(input), process::version())
+            tokio::join!(
+                probe(input),
+                Index::read(input),
+                matroska_extents(input),
+                TrackLanguages::read(input),
+                process::version()
+            )
         };
-        let (media, index, extents, ffmpeg_version) =
+        let (media, index, extents, languages, ffmpeg_version) =
             self.unless_stopped(async { Ok(analysis.await) }).await?;
         let (index, extents) = (index?, extents?);
         if let Some(reason) = index.as_ref().and_then(Index::rejection_reason) {
@@ -73,18 +81,42 @@ impl Attempt<'_> {
             Some(extents) => extents.apply(&mut media)?,
             None => check_stated(&media)?,
         }
+        languages?.describe(&mut media);
+        if let Some(index) = &index {
+            index.describe(&mut media);
+        }
         let look = async { Ok(look(input, &mut media, index.as_ref()).await?) };
         self.unless_stopped(look).await?;
         draft.probe_seconds = Some(started.elapsed().as_secs_f64());
         draft.probe = Some((&media).into());
 
-        let mut copyable = index.map_or_else(Copyable::default, |index| {
+        let copyable = index.map_or_else(Copyable::default, |index| {
             Copyable::new(&index, &media, self.profile.segment_seconds)
         });
+        // The search may read the whole file, so it runs beside the encoding.
+        let search = async { Ok(second_recording(input).await) };
+        let publishing = self.publish_plans(&media, copyable, &ffmpeg_version, input, object.as_ref(), draft);
+        let ((), second) = tokio::try_join!(publishing, search)?;
+        if let (Some(second), Some(size)) = (second, input.size().await) {
+            draft.warnings.push(joined::warning(second, size));
+        }
+        Ok(())
+    }
+
+    /// Publishes the stream: copied if possible, else encoded.
+    async fn publish_plans(
+        &self,
+        media: &Media,
+        mut copyable: Copyable,
+        ffmpeg_version: &str,
+        input: &Input,
+        object: Option<&PinnedObject>,
+        draft: &mut ReportDraft,
+    ) -> Result<(), TaskError> {
         loop {
-            let plan = self.unless_stopped(self.plan(input, &media, &copyable)).await?;
-            draft.warnings = media.warnings.clone();
-            match self.publish(&plan, &ffmpeg_version, input, object.as_ref(), draft).await {
+            let plan = self.unless_stopped(self.plan(input, media, &copyable)).await?;
+            draft.warnings.clone_from(&media.warnings);
+            match self.publish(&plan, ffmpeg_version, input, object, draft).await {
                 // The source does not match its sample index. Encode all rungs, because encoding does not use
                 // the index.
                 Err(TaskError::Publish(PublishError::Mismatch(reason))) if plan.copies() => {

@@ -131,3 +131,29 @@ fn peak_bitrate_covers_two_seconds_and_average_all() {
     // A track of less than two seconds.
     assert_eq!(TestTrack::new(25).video().unwrap().peak_bitrate(), 200);
 }
+
+#[test]
+fn languages_and_speeds_are_added_to_the_model() {
+    let mut moov = TestTrack { edits: vec![(2000, Some(0))], ..TestTrack::new(3) }.moov();
+    let elst = moov.windows(4).position(|kind| kind == b"elst").unwrap();
+    // The rate is the last field of the only entry: half speed.
+    let size = u32::from_be_bytes(moov[elst - 4..elst].try_into().unwrap()) as usize;
+    moov[elst - 4 + size - 4..elst - 4 + size].copy_from_slice(&[0, 0, 0x80, 0]);
+    let mut index = Index::of_moov(&moov, 1000).unwrap();
+    let Content::Video(Err(reason)) = &index.tracks[0].content else { panic!("{index:?}") };
+    assert_eq!(reason.to_string(), "its edit list changes its speed");
+    index.tracks[0].language = extended_language(b"\0\0\0\0pt-BR\0");
+    let mut media = Media::default();
+    media.audio.push(crate::analysis::media::Audio { index: 3, id: Some(7), ..Default::default() });
+    index.describe(&mut media);
+    assert_eq!(media.audio[0].language.as_deref(), Some("pt-BR"));
+    assert_eq!(
+        media.warnings,
+        [
+            "the edit list plays 2.0 s of audio track 3 at 0.50 times its speed; it was published at normal speed"
+        ]
+    );
+    for damaged in [&b"\0\0\0\0\"><\0"[..], b"\0\0\0\0\xff\xfe", b"\0\0", b""] {
+        assert_eq!(extended_language(damaged), None);
+    }
+}
