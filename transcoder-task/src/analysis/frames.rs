@@ -3,8 +3,8 @@
 //! A header describes the first frames. Later frames may be larger, have another shape, or consist of two
 //! fields: the phone was turned, a call got more bandwidth, recordings were joined. The ladder needs the
 //! largest frames. The look is a sample: keyframes in a small file, and a few places in a large one. Frames
-//! that it misses are fitted into the plan's shape, and a deinterlacer takes care of fields wherever the codec
-//! allows them.
+//! that it misses are fitted into the plan's shape, and a deinterlacer takes care of fields wherever the
+//! codec allows them.
 
 use super::{
     ffprobe_json::{Extradata, Frame},

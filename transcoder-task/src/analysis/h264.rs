@@ -88,8 +88,8 @@ pub(super) fn refreshes(sample: &[u8], nal_length_size: u8) -> bool {
 }
 
 /// The reason why frames from this keyframe on may look different from what the sample entry says, worded to
-/// follow the track's name; `None` if they do not. `sets` are the sample entry's sequence parameter sets. Bytes
-/// after the sample's first slice may belong to other samples and are not read.
+/// follow the track's name; `None` if they do not. `sets` are the sample entry's sequence parameter sets.
+/// Bytes after the sample's first slice may belong to other samples and are not read.
 #[must_use]
 pub(crate) fn departure(sample: &[u8], nal_length_size: u8, sets: &[Vec<u8>]) -> Option<&'static str> {
     let kind = |nal: &[u8]| nal.first().map_or(0, |header| header & 0x1f);

@@ -5,11 +5,11 @@
 //! corrects it. An upload that cannot be transcoded is a [`rejection`]; [`limits`] has the limits on uploads.
 //! The true lengths of the tracks are their [`extents`], from [`table_extent`], [`fragments`] or [`matroska`]
 //! (the last two read the [`tail`] of the file). [`language_code`] parses the languages of tracks;
-//! [`matroska_languages`] come from the file's [`ebml`] elements. [`sample_index`] reads an MP4's movie header.
-//! From [`sample_table`]s and [`sample_entry`]s it builds the [`copyable_tracks`], which must pass the checks of
-//! [`h264`] and [`aac`]; [`h264_level`] finds the level that an [`h264_set`] needs. Each other track gets the
-//! reason why it is [`not_copyable`]. [`speed_edits`] are lost, and become warnings, and so do recordings that
-//! are [`joined`].
+//! [`matroska_languages`] come from the file's [`ebml`] elements. [`sample_index`] reads an MP4's movie
+//! header. From [`sample_table`]s and [`sample_entry`]s it builds the [`copyable_tracks`], which must pass
+//! the checks of [`h264`] and [`aac`]; [`h264_level`] finds the level that an [`h264_set`] needs. Each other
+//! track gets the reason why it is [`not_copyable`]. [`speed_edits`] are lost, and become warnings, and so do
+//! recordings that are [`joined`].
 //!
 //! Other rooms call [`ffprobe`], [`sample_index`] and [`matroska`], apply the [`extents`], and decide by the
 //! [`media`] model, the [`copyable_tracks`] and the [`limits`], and report a [`rejection`].

@@ -9,8 +9,8 @@ pub(crate) struct Orientation {
 }
 
 impl Orientation {
-    /// The orientation that is nearest to a matrix, whatever its scale and shear. A turn that lies in the middle
-    /// between two is the smaller one. Browsers and players show only such turns, too.
+    /// The orientation that is nearest to a matrix, whatever its scale and shear. A turn that lies in the
+    /// middle between two is the smaller one. Browsers and players show only such turns, too.
     fn nearest(matrix: [f64; 4]) -> Self {
         // A point (x, y), with y downwards, is shown at (a x + c y, b x + d y).
         let [a, b, c, d] = matrix;

@@ -263,7 +263,8 @@ mod tests {
             let all = |runs: &[(u32, i64)]| -> Vec<i64> {
                 runs.iter().flat_map(|(count, value)| std::iter::repeat_n(*value, *count as usize)).collect()
             };
-            let deltas = all(&times.iter().map(|(count, delta)| (*count, i64::from(*delta))).collect::<Vec<_>>());
+            let signed = times.iter().map(|(count, delta)| (*count, i64::from(*delta)));
+            let deltas = all(&signed.collect::<Vec<_>>());
             let shifts = all(&offsets);
             let (mut decoded, mut expected) = (0, Span { first: i64::MAX, end: i64::MIN });
             for sample in 0..samples as usize {

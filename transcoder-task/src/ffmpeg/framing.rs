@@ -1,15 +1,15 @@
 //! Filters that fit frames of any size and shape into one frame size, and turn them for display.
 //!
 //! A recording may change its size and shape at any frame: a phone is turned, a call gets more bandwidth.
-//! FFmpeg would rebuild the whole filter graph then, and filters would lose their state. The task forbids this
-//! (`-reinit_filter 0`), so the first filter of a graph that depends on the frame's size or pixel format must be
-//! `scale`, which adapts itself to each frame. All later filters get frames of one size and format.
+//! FFmpeg would rebuild the whole filter graph then, and filters would lose their state. The task forbids
+//! this (`-reinit_filter 0`), so the first filter of a graph that depends on the frame's size or pixel format
+//! must be `scale`, which adapts itself to each frame. All later filters get frames of one size and format.
 
 use crate::{analysis::orientation::Orientation, plan::model::FrameShape};
 
 /// Frames whose shape differs by less than this share from that of the largest frames fill the whole picture.
-/// Sizes are rounded to multiples of 2, 8 or 16 pixels, and bars of a few pixels would be ugly: 424×240 is 16:9,
-/// too.
+/// Sizes are rounded to multiples of 2, 8 or 16 pixels, and bars of a few pixels would be ugly: 424×240 is
+/// 16:9, too.
 const SAME_SHAPE: f64 = 0.01;
 
 /// A frame size to fit the source's frames into, before the turn for display.
@@ -66,9 +66,9 @@ impl Framing {
     }
 }
 
-/// The filters that give all frames the size, shape and pixel format of the source's largest frames, for filters
-/// that need this and must run before the colour conversion. Such frames are unchanged. Others are scaled, as
-/// fields or as whole frames by their flags, and get bars.
+/// The filters that give all frames the size, shape and pixel format of the source's largest frames, for
+/// filters that need this and must run before the colour conversion. Such frames are unchanged. Others are
+/// scaled, as fields or as whole frames by their flags, and get bars.
 pub(super) fn uniform(shape: &FrameShape, flags: &str) -> String {
     let FrameShape { size: (width, height), pixel_aspect, orientation } = *shape;
     let framing = Framing { width, height, pixel_aspect, aspect: shape.aspect(), orientation };

@@ -1,9 +1,10 @@
 //! The filters that hold the picture: repeat frames in gaps, and extend it to the start and end of the
 //! stream.
 //!
-//! A second, tiny video is the clock. `hstack` places it beside the picture, and so emits a frame at each time
-//! of either of them, also after the end of the picture. `select` drops the frames at times of the clock,
-//! except after a long gap; `crop` removes the clock. The source's frames stay unchanged and keep their times.
+//! A second, tiny video is the clock. `hstack` places it beside the picture, and so emits a frame at each
+//! time of either of them, also after the end of the picture. `select` drops the frames at times of the
+//! clock, except after a long gap; `crop` removes the clock. The source's frames stay unchanged and keep
+//! their times.
 //!
 //! The source's frames are at even ticks and the clock's at odd ticks, so a later reader can tell them apart.
 //! The result depends on the last frame of the source only, so an attempt that starts in the middle of a gap

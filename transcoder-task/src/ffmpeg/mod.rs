@@ -1,8 +1,8 @@
 //! Translates a plan for FFmpeg.
 //!
-//! [`arguments`] builds the command lines, with filters from [`framing`], [`colour`], [`hold`] and [`stills`],
-//! and lookup tables from [`tone_map`]. [`mod@plan_id`] identifies the output that they produce. [`loudness`] measures audio
-//! before the plan is complete.
+//! [`arguments`] builds the command lines, with filters from [`framing`], [`colour`], [`hold`] and
+//! [`stills`], and lookup tables from [`tone_map`]. [`mod@plan_id`] identifies the output that they produce.
+//! [`loudness`] measures audio before the plan is complete.
 //!
 //! `task` uses [`arguments`], [`colour::cube`], [`loudness`] and [`plan_id()`].
 

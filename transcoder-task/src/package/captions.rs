@@ -165,7 +165,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_accepted(before in prop::collection::vec(any::<u8>(), 0..40), after in prop::collection::vec(any::<u8>(), 0..120)) {
+        fn any_bytes_are_accepted(
+            before in prop::collection::vec(any::<u8>(), 0..40),
+            after in prop::collection::vec(any::<u8>(), 0..120),
+        ) {
             let bytes = [&before[..], &MARKER[..], &after].concat();
             let channels = Captions::of_segment(&bytes).channels().count();
             prop_assert!(channels <= 4);

@@ -30,9 +30,9 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    /// The way to hold a video track; `None` if its frames are near enough to each other, and to the start and
-    /// end of the stream. `longest_frame_seconds` is the longest time between two frames, if the file has an
-    /// index. `end_seconds` is the end of the stream; 0 if unknown.
+    /// The way to hold a video track; `None` if its frames are near enough to each other, and to the start
+    /// and end of the stream. `longest_frame_seconds` is the longest time between two frames, if the file has
+    /// an index. `end_seconds` is the end of the stream; 0 if unknown.
     #[must_use]
     pub(super) fn new(video: &Video, longest_frame_seconds: Option<f64>, end_seconds: f64) -> Option<Self> {
         let begins_late = video.start_seconds > MAX_GAP_SECONDS;

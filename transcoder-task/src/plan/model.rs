@@ -155,8 +155,8 @@ pub(crate) struct AudioRendition {
     pub(crate) begins_late: bool,
     /// Start time of the source's track in seconds.
     pub(crate) start_seconds: f64,
-    /// End time of the source's track in seconds; 0 unless it comes from the samples (headers and tags are not
-    /// reliable).
+    /// End time of the source's track in seconds; 0 unless it comes from the samples (headers and tags are
+    /// not reliable).
     pub(crate) end_seconds: f64,
     /// End time of the stream in seconds; silence fills the track up to it. 0 if unknown.
     pub(crate) at_least_seconds: f64,

@@ -110,8 +110,8 @@ impl Boundaries {
         if self.audio_interval(start) < interval { start + NANOSECOND } else { start }
     }
 
-    /// The end of an interval in seconds, if `last_seconds` is the time of the last frame in it. Only the frames
-    /// of a sample index are known in advance.
+    /// The end of an interval in seconds, if `last_seconds` is the time of the last frame in it. Only the
+    /// frames of a sample index are known in advance.
     #[must_use]
     pub(crate) fn end_after(&self, interval: i64, last_seconds: f64) -> Option<f64> {
         let Self::At { starts, end, .. } = self else { return None };

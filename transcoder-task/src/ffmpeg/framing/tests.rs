@@ -5,8 +5,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::fixtures::{ffmpeg, run};
 
-/// Joins MPEG-TS clips of these sizes, pixel formats and colours into an MP4 file with the parameter sets of the
-/// first one. Each lasts five frames.
+/// Joins MPEG-TS clips of these sizes, pixel formats and colours into an MP4 file with the parameter sets of
+/// the first one. Each lasts five frames.
 fn changing(folder: &TempDir, parts: &[(&str, &str, &str)]) -> String {
     let mut joined = Vec::new();
     for (index, (size, format, colour)) in parts.iter().enumerate() {

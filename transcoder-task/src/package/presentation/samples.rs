@@ -107,7 +107,15 @@ prop_compose! {
             let duration_ticks = hundredths * hundredth;
             next = start_ticks + duration_ticks;
             let bytes = 1000 + gap * 10_000;
-            Published { start_ticks, duration_ticks, samples: 1, repeats: 0, repeated_ticks: 0, bytes, key_bytes: 500 }
+            Published {
+                start_ticks,
+                duration_ticks,
+                samples: 1,
+                repeats: 0,
+                repeated_ticks: 0,
+                bytes,
+                key_bytes: 500,
+            }
         });
         Timeline { timescale, segments: segments.collect() }
     }
