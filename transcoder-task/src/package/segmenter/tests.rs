@@ -199,9 +199,9 @@ fn span(segment: &Segment) -> (u64, u64, u64) {
 
 /// Bursts of 0.8 s of reordered frames every two seconds, up to 6.76 s, at 1000 ticks per second.
 const BURSTS: &str = "-f lavfi -i testsrc2=size=64x64:rate=25:duration=8 -vf select='lt(mod(n,50),20)' \
-                      -fps_mode vfr -enc_time_base 1:1000 -video_track_timescale 1000 -c:v libx264 -bf 3 \
-                      -b_strategy 0 -g 1000 -force_key_frames expr:gte(t,n_forced*2) -avoid_negative_ts disabled \
-                      -movflags +frag_keyframe+dash+empty_moov+default_base_moof+frag_discont+negative_cts_offsets";
+    -fps_mode vfr -enc_time_base 1:1000 -video_track_timescale 1000 -c:v libx264 -bf 3 -b_strategy 0 \
+    -g 1000 -force_key_frames expr:gte(t,n_forced*2) -avoid_negative_ts disabled \
+    -movflags +frag_keyframe+dash+empty_moov+default_base_moof+frag_discont+negative_cts_offsets";
 
 #[tokio::test]
 async fn samples_last_until_the_next_segment() {
