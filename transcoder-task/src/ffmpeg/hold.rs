@@ -59,7 +59,12 @@ pub(super) fn chains(
     let gap = SHORTEST_GAP_SECONDS - TOLERANCE_SECONDS;
     let keep =
         format!("not(mod(pts,2))+gte(t-prev_selected_t,if(mod(prev_selected_pts,2),{tick:.3},{gap:.3}))");
-    chains.push(format!("[picture][clock]hstack{mode},select='{keep}',crop=iw-2:ih:0:0{to}"));
+    // Players would show captions again with each repeat.
+    let no_captions = format!("sidedata=mode=delete:type=A53_CC:enable='mod(round(t*{timescale}),2)'");
+    // `hstack` does not keep the colour tags.
+    chains.push(format!(
+        "[picture][clock]hstack{mode},select='{keep}',crop=iw-2:ih:0:0,{TAGS},{no_captions}{to}"
+    ));
     chains
 }
 
