@@ -4,12 +4,26 @@
 pub(super) mod id {
     pub(in crate::analysis) const EBML: u32 = 0x1a45_dfa3;
     pub(in crate::analysis) const SEGMENT: u32 = 0x1853_8067;
+    pub(in crate::analysis) const INFO: u32 = 0x1549_a966;
+    pub(in crate::analysis) const TIMESTAMP_SCALE: u32 = 0x2a_d7b1;
+    pub(in crate::analysis) const DURATION: u32 = 0x4489;
     pub(in crate::analysis) const TRACKS: u32 = 0x1654_ae6b;
     pub(in crate::analysis) const TRACK_ENTRY: u32 = 0xae;
+    pub(in crate::analysis) const TRACK_NUMBER: u32 = 0xd7;
     pub(in crate::analysis) const TRACK_TYPE: u32 = 0x83;
+    pub(in crate::analysis) const DEFAULT_DURATION: u32 = 0x23_e383;
+    pub(in crate::analysis) const CODEC_DELAY: u32 = 0x56aa;
     pub(in crate::analysis) const CODEC_ID: u32 = 0x86;
-    pub(in crate::analysis) const LANGUAGE_BCP47: u32 = 0x22_b59d;
     pub(in crate::analysis) const CLUSTER: u32 = 0x1f43_b675;
+    pub(in crate::analysis) const TIMESTAMP: u32 = 0xe7;
+    pub(in crate::analysis) const POSITION: u32 = 0xa7;
+    pub(in crate::analysis) const PREVIOUS_SIZE: u32 = 0xab;
+    pub(in crate::analysis) const CRC: u32 = 0xbf;
+    pub(in crate::analysis) const SIMPLE_BLOCK: u32 = 0xa3;
+    pub(in crate::analysis) const BLOCK_GROUP: u32 = 0xa0;
+    pub(in crate::analysis) const BLOCK: u32 = 0xa1;
+    pub(in crate::analysis) const BLOCK_DURATION: u32 = 0x9b;
+    pub(in crate::analysis) const LANGUAGE_BCP47: u32 = 0x22_b59d;
 }
 
 /// The header of an element.
@@ -40,7 +54,7 @@ impl Header {
 }
 
 /// A number of one to eight bytes, and its length. The first byte's leading zeros tell the length.
-fn number(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(super) fn number(bytes: &[u8]) -> Option<(u64, usize)> {
     let first = *bytes.first()?;
     let length = first.leading_zeros() as usize + 1;
     if length > 8 {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::{source::loopback::Input, store::S3Error};
 
 use super::{
+    ebml::{Header, elements, id, number},
     extents::{Claim, Extent, Extents, TrackKey, latest_plausible},
     limits::MOST_TRACKS,
     tail::Tail,
@@ -29,82 +30,6 @@ const MOST_CLUSTERS: usize = 100_000;
 /// Longest duration in seconds of a last block that states none. The distance to the block before it may be a
 /// pause.
 const LONGEST_LAST: f64 = 1.0;
-
-/// Element ids, with their length markers.
-mod id {
-    pub(super) const EBML: u32 = 0x1a45_dfa3;
-    pub(super) const SEGMENT: u32 = 0x1853_8067;
-    pub(super) const INFO: u32 = 0x1549_a966;
-    pub(super) const TIMESTAMP_SCALE: u32 = 0x2a_d7b1;
-    pub(super) const DURATION: u32 = 0x4489;
-    pub(super) const TRACKS: u32 = 0x1654_ae6b;
-    pub(super) const TRACK_ENTRY: u32 = 0xae;
-    pub(super) const TRACK_NUMBER: u32 = 0xd7;
-    pub(super) const TRACK_TYPE: u32 = 0x83;
-    pub(super) const DEFAULT_DURATION: u32 = 0x23_e383;
-    pub(super) const CODEC_DELAY: u32 = 0x56aa;
-    pub(super) const CODEC_ID: u32 = 0x86;
-    pub(super) const CLUSTER: u32 = 0x1f43_b675;
-    pub(super) const TIMESTAMP: u32 = 0xe7;
-    pub(super) const POSITION: u32 = 0xa7;
-    pub(super) const PREVIOUS_SIZE: u32 = 0xab;
-    pub(super) const CRC: u32 = 0xbf;
-    pub(super) const SIMPLE_BLOCK: u32 = 0xa3;
-    pub(super) const BLOCK_GROUP: u32 = 0xa0;
-    pub(super) const BLOCK: u32 = 0xa1;
-    pub(super) const BLOCK_DURATION: u32 = 0x9b;
-}
-
-/// The header of an element.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Header {
-    id: u32,
-    /// Bytes of the header.
-    length: usize,
-    /// Bytes of the content; absent if unknown.
-    size: Option<u64>,
-}
-
-impl Header {
-    /// Most bytes of a header.
-    const LONGEST: usize = 12;
-
-    /// Parses the header at the start of `bytes`.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        let id_length = bytes.first()?.leading_zeros() as usize + 1;
-        if id_length > 4 {
-            return None;
-        }
-        let id = bytes.get(..id_length)?.iter().fold(0, |id, byte| id << 8 | u32::from(*byte));
-        let (size, size_length) = number(bytes.get(id_length..)?)?;
-        let unknown = (1 << (7 * size_length)) - 1;
-        Some(Self { id, length: id_length + size_length, size: Some(size).filter(|size| *size != unknown) })
-    }
-}
-
-/// A number of one to eight bytes, and its length. The first byte's leading zeros tell the length.
-fn number(bytes: &[u8]) -> Option<(u64, usize)> {
-    let first = *bytes.first()?;
-    let length = first.leading_zeros() as usize + 1;
-    if length > 8 {
-        return None;
-    }
-    let rest = bytes.get(1..length)?;
-    let start = u64::from(first) & ((1_u64 << (8 - length)) - 1);
-    Some((rest.iter().fold(start, |number, byte| number << 8 | u64::from(*byte)), length))
-}
-
-/// The complete elements in `bytes`: ids and contents.
-fn elements(bytes: &[u8]) -> impl Iterator<Item = (u32, &[u8])> {
-    let mut rest = bytes;
-    std::iter::from_fn(move || {
-        let header = Header::parse(rest)?;
-        let end = header.length.checked_add(usize::try_from(header.size?).ok()?)?;
-        let content = rest.get(header.length..end)?;
-        rest = rest.get(end..)?;
-        Some((header.id, content))
-    })
-}
 
 /// An unsigned integer of at most eight bytes.
 fn unsigned(content: &[u8]) -> Option<u64> {

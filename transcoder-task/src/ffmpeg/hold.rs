@@ -21,7 +21,7 @@ const SHORTEST_GAP_SECONDS: f64 = 0.2;
 const TOLERANCE_SECONDS: f64 = 0.001;
 
 /// The chains of a filter graph that hold the frames of the pad `from`, of this size in pixels, and output
-/// them to the pad `to`. `with_black` adds the black frame before the picture.
+/// them to the pad `to`. Frames before `from_seconds` need not be right.
 pub(super) fn chains(
     hold: &Hold,
     (width, height): (u32, u32),
@@ -59,12 +59,8 @@ pub(super) fn chains(
     let gap = SHORTEST_GAP_SECONDS - TOLERANCE_SECONDS;
     let keep =
         format!("not(mod(pts,2))+gte(t-prev_selected_t,if(mod(prev_selected_pts,2),{tick:.3},{gap:.3}))");
-    // Players would show captions again with each repeat.
-    let no_captions = format!("sidedata=mode=delete:type=A53_CC:enable='mod(round(t*{timescale}),2)'");
-    // `hstack` does not keep the colour tags.
-    chains.push(format!(
-        "[picture][clock]hstack{mode},select='{keep}',crop=iw-2:ih:0:0,{TAGS},{no_captions}{to}"
-    ));
+    // `hstack` does not keep the colour tags, nor side data such as captions.
+    chains.push(format!("[picture][clock]hstack{mode},select='{keep}',crop=iw-2:ih:0:0,{TAGS}{to}"));
     chains
 }
 
