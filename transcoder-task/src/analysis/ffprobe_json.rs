@@ -90,6 +90,8 @@ pub(super) struct MetadataTags {
     pub(super) language: Option<String>,
     pub(super) title: Option<String>,
     pub(super) handler_name: Option<String>,
+    /// `1` if blocks of WebM have an alpha channel beside them.
+    pub(super) alpha_mode: Option<String>,
     /// Matroska's duration: `00:01:02.345000000`.
     #[serde(rename = "DURATION")]
     pub(super) duration: Option<String>,

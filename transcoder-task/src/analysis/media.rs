@@ -64,6 +64,8 @@ pub(crate) struct Video {
     pub(crate) frames: Option<u64>,
     /// Seconds per tick of the track's clock, as `1/15360`.
     pub(crate) time_base: String,
+    /// FFmpeg's name of the decoder to use instead of the default.
+    pub(crate) decoder: Option<&'static str>,
     /// FFmpeg's name.
     pub(crate) pixel_format: String,
     /// Bits per sample of a plane.

@@ -191,7 +191,28 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
     if stream.width.max(stream.height) > LONGEST_SIDE || pixels > MOST_PIXELS {
         return Err(oversize(stream.width, stream.height));
     }
-    let pixel_format = stream.pix_fmt.clone().unwrap_or_default();
+    let colour = colour(stream);
+    // Neither FFmpeg's scaler nor this program converts these matrices, and FFmpeg 7 fails. (Profile 5 of
+    // Dolby Vision is read without regard to the tag.)
+    let unknown =
+        ["ictcp", "smpte2085", "chroma-derived-nc", "chroma-derived-c", "ipt-c2", "ycgco-re", "ycgco-ro"];
+    if let Some(space) = colour.space.as_deref().filter(|space| unknown.contains(space))
+        && !matches!(colour.dolby_vision, Some((5, _) | (10, 0)))
+    {
+        return Err(unusable(format!(
+            "the video's colours are coded as {space}, which this service cannot convert"
+        )));
+    }
+    // FFmpeg's own decoders of VP8 and VP9 ignore the alpha channel.
+    let decoder = match (codec(stream), stream.tags.alpha_mode.as_deref()) {
+        (Some("vp8"), Some("1")) => Some("libvpx"),
+        (Some("vp9"), Some("1")) => Some("libvpx-vp9"),
+        _ => None,
+    };
+    let pixel_format = match (decoder, &stream.pix_fmt) {
+        (Some(_), _) => "yuva420p".to_owned(),
+        (None, format) => format.clone().unwrap_or_default(),
+    };
     let matrix = stream.side_data_list.iter().find_map(|data| data.displaymatrix.as_deref());
     let matrix = matrix.and_then(DisplayMatrix::parse);
     Ok(Video {
@@ -214,9 +235,10 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
             .clone()
             .filter(|text| ratio(Some(text), '/').is_some())
             .unwrap_or_else(|| "1/90000".into()),
+        decoder,
         bits: bits(&pixel_format),
         pixel_format,
-        colour: colour(stream),
+        colour,
         reordered: stream.has_b_frames > 0,
         changes: false,
         interlaced: has_fields(codec(stream).unwrap_or_default())

@@ -114,6 +114,11 @@ pub(crate) fn arguments(
     // rebuild the graph for each change, and its versions differ in how they turn frames.
     args.pair("-reinit_filter:v", "0");
     args.flag("-noautorotate");
+    if let Some((picture, decoder)) =
+        plan.picture.as_ref().and_then(|picture| Some((picture, picture.decoder?)))
+    {
+        args.pair(&format!("-c:{}", picture.stream), decoder);
+    }
     args.0.extend(input.iter().cloned());
     if let Some(picture) = plan.picture.as_ref().filter(|_| process.pipes.contains(&Pipe::Stills)) {
         if plan.rungs.iter().any(|rung| rung.encoding.is_some()) {
@@ -261,10 +266,10 @@ fn sizes(rungs: &[VideoRendition]) -> Vec<(u32, u32)> {
 fn graph(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cube: &str) -> String {
     let mut chains = Vec::new();
     let mut from = format!("[0:{}]", picture.stream);
-    if picture.deinterlace {
-        // Frames that are flagged as progressive stay unchanged.
-        let uniform = framing::uniform(&picture.shape, SCALER);
-        chains.push(format!("{from}{uniform},bwdif=mode=send_frame:deint=interlaced[frames]"));
+    // Frames that are flagged as progressive stay unchanged.
+    let deinterlacer = "bwdif=mode=send_frame:deint=interlaced";
+    if let Some(preparation) = framing::preparation(picture, deinterlacer, SCALER) {
+        chains.push(format!("{from}{preparation}[frames]"));
         from = "[frames]".into();
     }
     let mut select = resume_point.map(|resume_point| selected(picture, plan, resume_point));
@@ -338,10 +343,9 @@ fn stills(picture: &Picture, plan: &Plan, resume_point: Option<&ResumePoint>, cu
     let interval = still_interval::seconds(plan.duration_seconds);
     let colours = colour::filters(picture.colour, &Framing::new(&picture.shape, width, height), SCALER, cube);
     // `bwdif` needs the frames in between; this filter needs none.
-    let deinterlace =
-        format!("{},estdif=mode=frame:deint=interlaced", framing::uniform(&picture.shape, SCALER));
-    let corrections = [picture.deinterlace.then_some(deinterlace.as_str()), Some(colours.as_str())];
-    let corrections: Vec<&str> = corrections.into_iter().flatten().collect();
+    let deinterlacer = "estdif=mode=frame:deint=interlaced";
+    let preparation = framing::preparation(picture, deinterlacer, SCALER);
+    let corrections: Vec<&str> = preparation.iter().map(String::as_str).chain([colours.as_str()]).collect();
     let first = resume_point.map_or(0, |point| point.still);
     let filters = super::stills::filters(interval, first, (width, height), &corrections);
     format!("[0:{}]{filters}[stills]", picture.stream)

@@ -1,9 +1,11 @@
 //! Filters that convert a source's colours to 8-bit 4:2:0 BT.709 in limited range, which every player
 //! decodes, and that tag the result.
 
+use std::fmt::Write;
+
 use crate::plan::colour::{Colour, Matrix, PixelLayout, Signal};
 
-use super::{framing::Framing, tone_map};
+use super::{framing::Framing, tone_map, wide_gamut};
 
 /// Tags of every rung. Players assume BT.601 for small untagged video and BT.709 for large, so without tags
 /// colours would differ between rungs.
@@ -34,7 +36,31 @@ fn colour_space(matrix: Matrix) -> Option<&'static str> {
 /// The text of the lookup table for [`filters`], if the conversion needs one.
 #[must_use]
 pub(crate) fn cube(colour: Colour) -> Option<String> {
-    colour.signal.map(tone_map::cube)
+    match (colour.signal, colour.layout) {
+        (Some(signal), _) => Some(tone_map::cube(signal)),
+        (None, PixelLayout::YCgCo { deep }) => Some(ycgco(deep, colour.full)),
+        (None, _) => None,
+    }
+}
+
+/// The lookup table from YCgCo to full-range R'G'B' (H.273, equations 65 to 70), for planes G, B and R with
+/// Y, Cg and Co. The conversion is linear, so its values at the corners of the cube are enough. Most corners
+/// lie outside of R'G'B'; FFmpeg clips the result only after interpolating.
+fn ycgco(deep: bool, full: bool) -> String {
+    let largest = if deep { 1023.0 } else { 255.0 };
+    let step = if deep { 4.0 } else { 1.0 };
+    let (black, luma, chroma) =
+        if full { (0.0, largest, largest) } else { (16.0 * step, 219.0 * step, 224.0 * step) };
+    let mut text = "LUT_3D_SIZE 2\n".to_owned();
+    for corner in 0..8_u8 {
+        // Red varies fastest.
+        let [co, y, cg] = [0, 1, 2].map(|plane| f64::from(corner >> plane & 1) * largest);
+        let y = (y - black) / luma;
+        let [cg, co] = [cg, co].map(|plane| (plane - 128.0 * step) / chroma);
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:.6} {:.6} {:.6}", y - cg + co, y + cg, y - cg - co);
+    }
+    text
 }
 
 /// The filters that convert decoded, progressive frames to frames of a rung, joined by commas. Bars follow
@@ -48,13 +74,34 @@ pub(super) fn filters(colour: Colour, framing: &Framing, flags: &str, cube: &str
     // and 12 bits.
     let lookup = format!("lut3d=file={cube}");
     let last = format!("scale=flags={flags}:out_color_matrix=bt709:out_range=tv,format=yuv420p");
+    if let Some((gamut, curve)) = colour.wide {
+        let rgb = match colour.layout {
+            PixelLayout::Yuv(matrix) => {
+                let range = if colour.full { "pc" } else { "tv" };
+                format!("{size}:in_color_matrix={}:in_range={range}", matrix_name(matrix))
+            }
+            PixelLayout::Rgb | PixelLayout::Grey | PixelLayout::YCgCo { .. } => size,
+        };
+        let convert = wide_gamut::filters(gamut, curve);
+        return format!("{rgb},format=gbrp16le,{bars},{convert},{last},{TAGS},{turn}");
+    }
+    // FFmpeg 7's scaler refuses matrices that it does not know, even if it does not use them.
+    let raw = format!("setparams=range=pc:colorspace=bt709,{size}:in_range=pc:out_range=pc");
+    let planes = "mergeplanes=map0p=0:map1p=1:map2p=2:format";
     match (colour.signal, colour.layout) {
         // I, P and T are moved unchanged into the planes G, B and R. The explicit ranges keep the scaler from
         // converting them. Bars are Y'CbCr's black of limited range, which is 0.02 cd/m² in I.
         (Some(Signal::DolbyVision5), _) => format!(
-            "{size}:in_range=pc:out_range=pc,format=yuv444p16le,{bars},mergeplanes=map0p=0:map1p=1:map2p=2:format=gbrp16le,\
-                 setparams=range=pc:colorspace=gbr,{lookup},{last},{TAGS},{turn}"
+            "{raw},format=yuv444p16le,{bars},{planes}=gbrp16le,setparams=range=pc:colorspace=gbr,{lookup},{last},\
+                 {TAGS},{turn}"
         ),
+        (None, PixelLayout::YCgCo { deep }) => {
+            let bits = if deep { "10le" } else { "" };
+            format!(
+                "{raw},format=yuv444p{bits},{bars},{planes}=gbrp{bits},setparams=range=pc:colorspace=gbr,{lookup},\
+                     {last},{TAGS},{turn}"
+            )
+        }
         (Some(_), PixelLayout::Yuv(matrix)) => {
             let range = if colour.full { "pc" } else { "tv" };
             let matrix = matrix_name(matrix);
@@ -62,7 +109,7 @@ pub(super) fn filters(colour: Colour, framing: &Framing, flags: &str, cube: &str
                 "{size}:in_color_matrix={matrix}:in_range={range},format=gbrp16le,{bars},{lookup},{last},{TAGS},{turn}"
             )
         }
-        (Some(_), PixelLayout::Rgb | PixelLayout::Grey) => {
+        (Some(_), PixelLayout::Rgb | PixelLayout::Grey | PixelLayout::YCgCo { .. }) => {
             format!("{size},format=gbrp16le,{bars},{lookup},{last},{TAGS},{turn}")
         }
         (None, PixelLayout::Rgb) => {
@@ -139,6 +186,8 @@ mod tests {
             ("grey", Tags { pixel_format: "gray", ..HD }),
             ("PQ", hdr("smpte2084")),
             ("RGB PQ", Tags { pixel_format: "gbrp10le", ..hdr("smpte2084") }),
+            ("P3", Tags { primaries: Some("smpte432"), transfer: Some("iec61966-2-1"), ..HD }),
+            ("YCgCo", Tags { matrix: Some("ycgco"), pixel_format: "yuv420p10le", ..HD }),
             ("Dolby Vision 5", Tags { dolby_vision: Some((5, 0)), ..HD }),
         ];
         let lines = kinds.map(|(kind, tags)| format!("{kind}: {}", filters_of(&tags)));

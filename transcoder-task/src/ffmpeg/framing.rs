@@ -5,7 +5,10 @@
 //! this (`-reinit_filter 0`), so the first filter of a graph that depends on the frame's size or pixel format
 //! must be `scale`, which adapts itself to each frame. All later filters get frames of one size and format.
 
-use crate::{analysis::orientation::Orientation, plan::model::FrameShape};
+use crate::{
+    analysis::orientation::Orientation,
+    plan::model::{FrameShape, Picture},
+};
 
 /// Frames whose shape differs by less than this share from that of the largest frames fill the whole picture.
 /// Sizes are rounded to multiples of 2, 8 or 16 pixels, and bars of a few pixels would be ugly: 424×240 is
@@ -66,13 +69,26 @@ impl Framing {
     }
 }
 
-/// The filters that give all frames the size, shape and pixel format of the source's largest frames, for
-/// filters that need this and must run before the colour conversion. Such frames are unchanged. Others are
-/// scaled, as fields or as whole frames by their flags, and get bars.
-pub(super) fn uniform(shape: &FrameShape, flags: &str) -> String {
+/// The filters that give all frames the size and shape of the source's largest frames and one pixel format,
+/// for filters that need this and must run before the colour conversion. Such frames are unchanged. Others
+/// are scaled, as fields or as whole frames by their flags, and get bars. Without `format`, the pixel format
+/// is that of the first frame.
+fn uniform(shape: &FrameShape, format: Option<&str>, flags: &str) -> String {
     let FrameShape { size: (width, height), pixel_aspect, orientation } = *shape;
     let framing = Framing { width, height, pixel_aspect, aspect: shape.aspect(), orientation };
-    format!("{}:interl=-1,{},setsar={pixel_aspect:.6}", framing.scale(flags), framing.bars())
+    let format = format.map_or_else(String::new, |format| format!("format={format},"));
+    format!("{}:interl=-1,{format}{},setsar={pixel_aspect:.6}", framing.scale(flags), framing.bars())
+}
+
+/// The filters that must run before the colour conversion, if there are any: `deinterlacer`, and those that
+/// put transparent frames over black. The alpha channel is taken for straight, as its coding is nowhere
+/// stated.
+pub(super) fn preparation(picture: &Picture, deinterlacer: &str, flags: &str) -> Option<String> {
+    let over_black = picture.alpha.map(|_| "premultiply=inplace=1");
+    let deinterlacer = picture.deinterlace.then_some(deinterlacer);
+    let filters: Vec<_> = over_black.into_iter().chain(deinterlacer).collect();
+    let uniform = || uniform(&picture.shape, picture.alpha, flags);
+    (!filters.is_empty()).then(|| format!("{},{}", uniform(), filters.join(",")))
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
-//! Tone mapping: a lookup table from high dynamic range or a wide gamut to SDR BT.709.
+//! Tone mapping: a lookup table from high dynamic range to SDR BT.709.
 //!
 //! FFmpeg's own filters (`zscale`, then `tonemap`) take over twice the CPU time, clip colours outside BT.709,
 //! and cannot read Dolby Vision profile 5. A table has the same cost for any mapping.
 
 use std::fmt::Write;
 
-use crate::plan::colour::{Gamut, PQ_PEAK, Signal, USUAL_PEAK, WHITE};
+use crate::plan::colour::{PQ_PEAK, Signal, USUAL_PEAK, WHITE};
+
+use super::primaries::{BT709, BT2020, Matrix3, Rgb, apply, inverse, product, scaled, to_xyz};
 
 /// Points per side of the table. On a scale of 255, the lookup error of random colours is 0.6 on average (1.0
 /// for profile 5), and at most 5 for 99 % of them (6 for profile 5). For greys it is at most 0.5. Twice the
@@ -18,15 +20,6 @@ const SDR_GAMMA: f64 = 2.4;
 const SHOULDER: f64 = 0.8;
 /// Colours beyond this share of the distance from grey to the edge of BT.709 are compressed.
 const KNEE: f64 = 0.8;
-
-type Rgb = [f64; 3];
-type Matrix3 = [[f64; 3]; 3];
-
-/// Chromaticities (x, y) of red, green and blue. White is D65 in all of them.
-const BT709: [[f64; 2]; 3] = [[0.640, 0.330], [0.300, 0.600], [0.150, 0.060]];
-const BT2020: [[f64; 2]; 3] = [[0.708, 0.292], [0.170, 0.797], [0.131, 0.046]];
-const P3: [[f64; 2]; 3] = [[0.680, 0.320], [0.265, 0.690], [0.150, 0.060]];
-const D65: [f64; 2] = [0.3127, 0.3290];
 
 /// BT.2100-2, table 7: linear BT.2020 to LMS, and PQ-coded LMS to ICtCp, both times 4096.
 const LMS: Matrix3 = [[1688.0, 2146.0, 262.0], [683.0, 2951.0, 462.0], [99.0, 309.0, 3688.0]];
@@ -80,8 +73,7 @@ impl Mapper {
         let bt2020 = to_xyz(BT2020);
         let from_xyz = inverse(bt2020);
         let to_bt2020 = match signal {
-            Signal::Pq { .. } | Signal::Hlg | Signal::Wide(Gamut::Bt2020) => product(from_xyz, bt2020),
-            Signal::Wide(Gamut::P3) => product(from_xyz, to_xyz(P3)),
+            Signal::Pq { .. } | Signal::Hlg => product(from_xyz, bt2020),
             Signal::DolbyVision5 => {
                 product(from_xyz, product(inverse(IPT_LMS), scaled(CROSSTALK, 1.0 / 16384.0)))
             }
@@ -89,7 +81,6 @@ impl Mapper {
         let peak = match signal {
             Signal::Pq { peak } => f64::from(peak),
             Signal::Hlg | Signal::DolbyVision5 => f64::from(USUAL_PEAK),
-            Signal::Wide(_) => WHITE,
         };
         let (lms, ictcp) = (scaled(LMS, 1.0 / 4096.0), scaled(ICTCP, 1.0 / 4096.0));
         Self {
@@ -117,7 +108,6 @@ impl Mapper {
             Signal::Pq { .. } => coded.map(nits),
             Signal::Hlg => hlg(coded),
             Signal::DolbyVision5 => ipt(coded).map(nits),
-            Signal::Wide(_) => coded.map(|code| WHITE * code.powf(SDR_GAMMA)),
         }
     }
 
@@ -213,41 +203,6 @@ fn ipt([t, i, p]: Rgb) -> Rgb {
     apply(scaled(IPT, 1.0 / 8192.0), [i, p - 512.0 / 1023.0, t - 512.0 / 1023.0])
 }
 
-/// Linear RGB to XYZ, with white at (1, 1, 1): SMPTE RP 177.
-fn to_xyz(primaries: [[f64; 2]; 3]) -> Matrix3 {
-    let xyz = |[x, y]: [f64; 2]| [x / y, 1.0, (1.0 - x - y) / y];
-    let [red, green, blue] = primaries.map(xyz);
-    let columns = transposed([red, green, blue]);
-    let parts = apply(inverse(columns), xyz(D65));
-    columns.map(|row| [row[0] * parts[0], row[1] * parts[1], row[2] * parts[2]])
-}
-
-fn apply(matrix: Matrix3, vector: Rgb) -> Rgb {
-    matrix.map(|row| row[0] * vector[0] + row[1] * vector[1] + row[2] * vector[2])
-}
-
-fn scaled(matrix: Matrix3, factor: f64) -> Matrix3 {
-    matrix.map(|row| row.map(|entry| entry * factor))
-}
-
-fn transposed([a, b, c]: Matrix3) -> Matrix3 {
-    [[a[0], b[0], c[0]], [a[1], b[1], c[1]], [a[2], b[2], c[2]]]
-}
-
-/// The matrix product, which applies `right` first.
-fn product(left: Matrix3, right: Matrix3) -> Matrix3 {
-    transposed(transposed(right).map(|column| apply(left, column)))
-}
-
-/// The inverse of a regular matrix.
-fn inverse([a, b, c]: Matrix3) -> Matrix3 {
-    let cross =
-        |u: Rgb, v: Rgb| [u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]];
-    let (bc, ca, ab) = (cross(b, c), cross(c, a), cross(a, b));
-    let determinant = a[0] * bc[0] + a[1] * bc[1] + a[2] * bc[2];
-    scaled(transposed([bc, ca, ab]), 1.0 / determinant)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -261,8 +216,6 @@ mod tests {
             Just(Signal::pq(Some(203.0))),
             Just(Signal::Hlg),
             Just(Signal::DolbyVision5),
-            Just(Signal::Wide(Gamut::Bt2020)),
-            Just(Signal::Wide(Gamut::P3)),
         ]
     }
 

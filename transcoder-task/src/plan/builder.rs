@@ -7,7 +7,7 @@ use crate::{
 
 use super::{
     audio::audio,
-    colour::colour,
+    colour::{colour, over_black},
     copyable::{Copyable, fits_rung},
     hold::{Hold, REPEAT_RATE},
     ladder::ladder,
@@ -78,6 +78,8 @@ fn picture(video: &Video, hold: Option<Hold>, stream_seconds: f64) -> Picture {
             orientation: video.orientation,
         },
         deinterlace: video.interlaced,
+        decoder: video.decoder,
+        alpha: over_black(&video.pixel_format),
         colour: colour(video),
         time_base: hold.as_ref().map_or_else(|| refined(&video.time_base), Hold::time_base),
         timescale: video

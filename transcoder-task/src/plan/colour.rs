@@ -45,8 +45,10 @@ pub(crate) struct Tags<'a> {
 pub(crate) struct Colour {
     pub(crate) layout: PixelLayout,
     pub(crate) full: bool,
-    /// The signal to convert by a lookup table; absent if only matrix and range may differ from BT.709.
+    /// High dynamic range.
     pub(crate) signal: Option<Signal>,
+    /// SDR with a wider gamut than BT.709.
+    pub(crate) wide: Option<(Gamut, Curve)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,11 @@ pub(crate) enum PixelLayout {
     Rgb,
     Grey,
     Yuv(Matrix),
+    /// H.273's matrix 8, which FFmpeg's scaler cannot read.
+    YCgCo {
+        /// True if planes have more than 8 bits.
+        deep: bool,
+    },
 }
 
 /// Coefficients of Y'CbCr (ITU-T H.273, table 4).
@@ -66,7 +73,7 @@ pub(crate) enum Matrix {
     Bt2020,
 }
 
-/// A signal that is not SDR BT.709.
+/// A signal that is not SDR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Signal {
     /// BT.2100 PQ in BT.2020 colours: HDR10, HDR10+, Dolby Vision profiles 8.1 and 7.
@@ -78,15 +85,22 @@ pub(crate) enum Signal {
     Hlg,
     /// Dolby Vision profile 5: planes are I, P, T (see `ffmpeg::tone_map`), not Y, Cb, Cr.
     DolbyVision5,
-    /// SDR with a wider gamut than BT.709.
-    Wide(Gamut),
+}
+
+/// The transfer function of an SDR display.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Curve {
+    /// IEC 61966-2-1.
+    Srgb,
+    /// A power function, with its exponent in tenths: 24 is BT.1886.
+    Power(u32),
 }
 
 /// Primaries other than BT.709's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Gamut {
     Bt2020,
-    /// Display P3 (SMPTE EG 432-1).
+    /// Display P3 (SMPTE EG 432-1). Video with the tag of DCI-P3 is almost always this, too.
     P3,
 }
 
@@ -105,23 +119,44 @@ impl Colour {
     #[must_use]
     pub(crate) fn of(tags: &Tags<'_>) -> Self {
         let signal = signal(tags);
+        let wide = if signal.is_none() { wide(tags) } else { None };
         let format = tags.pixel_format;
-        let rgb = ["gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal8"];
+        let rgb = ["gbr", "rgb", "bgr", "argb", "abgr", "0rgb", "0bgr", "pal8", "ya8", "ya16"];
         let layout = if rgb.iter().any(|name| format.starts_with(name)) {
             PixelLayout::Rgb
         } else if format.starts_with("gray") {
             PixelLayout::Grey
+        } else if known(tags.matrix) == Some("ycgco") {
+            PixelLayout::YCgCo { deep: format.ends_with("le") || format.ends_with("be") }
         } else {
-            PixelLayout::Yuv(matrix(tags, signal))
+            PixelLayout::Yuv(matrix(tags, signal, wide))
         };
         let full = tags.full_range || format.starts_with("yuvj");
-        Self { layout, full, signal }
+        Self { layout, full, signal, wide }
     }
 
     /// Returns true if every player displays it correctly without conversion.
     #[must_use]
     pub(crate) fn needs_no_conversion(self) -> bool {
-        self.signal.is_none() && !self.full && matches!(self.layout, PixelLayout::Yuv(_))
+        self.signal.is_none()
+            && self.wide.is_none()
+            && !self.full
+            && matches!(self.layout, PixelLayout::Yuv(_))
+    }
+}
+
+/// The pixel format in which frames of this format are put over black; absent if they have no alpha channel.
+/// It keeps the meaning of their colour values.
+#[must_use]
+pub(super) fn over_black(pixel_format: &str) -> Option<&'static str> {
+    let is = |names: &[&str]| names.iter().any(|name| pixel_format.starts_with(name));
+    let deep = pixel_format.ends_with("le") || pixel_format.ends_with("be");
+    if is(&["yuva", "ayuv", "vuya"]) {
+        Some(if deep { "yuva444p10le" } else { "yuva444p" })
+    } else if is(&["rgba", "bgra", "argb", "abgr", "gbrap", "pal8", "ya8", "ya16"]) {
+        Some(if deep { "gbrap16le" } else { "gbrap" })
+    } else {
+        None
     }
 }
 
@@ -152,23 +187,41 @@ fn signal(tags: &Tags<'_>) -> Option<Signal> {
         Some((_, 4)) => Some("arib-std-b67"),
         _ => None,
     });
-    match (transfer, tags.primaries) {
-        (Some("smpte2084"), _) => Some(Signal::pq(tags.peak)),
-        (Some("arib-std-b67"), _) => Some(Signal::Hlg),
-        (_, Some("bt2020")) => Some(Signal::Wide(Gamut::Bt2020)),
-        (_, Some("smpte432")) => Some(Signal::Wide(Gamut::P3)),
+    match transfer {
+        Some("smpte2084") => Some(Signal::pq(tags.peak)),
+        Some("arib-std-b67") => Some(Signal::Hlg),
         _ => None,
     }
 }
 
-fn matrix(tags: &Tags<'_>, signal: Option<Signal>) -> Matrix {
-    match (known(tags.matrix), signal) {
+/// The gamut and transfer function of SDR video whose gamut is wider than BT.709.
+fn wide(tags: &Tags<'_>) -> Option<(Gamut, Curve)> {
+    let gamut = match tags.primaries {
+        Some("bt2020") => Gamut::Bt2020,
+        Some("smpte431" | "smpte432") => Gamut::P3,
+        _ => return None,
+    };
+    // Camera curves (BT.709, BT.2020) are meant for a display with BT.1886.
+    let curve = match tags.transfer {
+        Some("iec61966-2-1") => Curve::Srgb,
+        Some("gamma22" | "bt470m") => Curve::Power(22),
+        Some("gamma28" | "bt470bg") => Curve::Power(28),
+        Some("smpte428") => Curve::Power(26),
+        _ => Curve::Power(24),
+    };
+    Some((gamut, curve))
+}
+
+fn matrix(tags: &Tags<'_>, signal: Option<Signal>, wide: Option<(Gamut, Curve)>) -> Matrix {
+    let bt2020 =
+        matches!(signal, Some(Signal::Pq { .. } | Signal::Hlg)) || matches!(wide, Some((Gamut::Bt2020, _)));
+    match (known(tags.matrix), bt2020) {
         (Some("bt709"), _) => Matrix::Bt709,
         (Some("smpte170m" | "bt470bg"), _) => Matrix::Bt601,
         (Some("fcc"), _) => Matrix::Fcc,
         (Some("smpte240m"), _) => Matrix::Smpte240m,
         (Some("bt2020nc" | "bt2020c"), _) => Matrix::Bt2020,
-        (_, Some(Signal::Pq { .. } | Signal::Hlg | Signal::Wide(Gamut::Bt2020))) => Matrix::Bt2020,
+        (_, true) => Matrix::Bt2020,
         _ if tags.width >= HD_WIDTH || tags.height > SD_HEIGHT => Matrix::Bt709,
         _ => Matrix::Bt601,
     }
@@ -216,6 +269,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn formats_with_alpha() {
+        for format in ["yuv420p", "gbrp", "rgb24", "gray", "rgb48le", "yuyv422", "0rgb", ""] {
+            assert_eq!(over_black(format), None, "{format}");
+        }
+        assert_eq!(over_black("yuva444p12le"), Some("yuva444p10le"));
+        assert_eq!(over_black("yuva420p"), Some("yuva444p"));
+        assert_eq!(["argb", "rgba64be", "ya8"].map(over_black), ["gbrap", "gbrap16le", "gbrap"].map(Some));
+    }
+
+    #[test]
+    fn ycgco_is_converted() {
+        let colour = |pixel_format| Colour::of(&Tags { pixel_format, matrix: Some("ycgco"), ..HD });
+        assert_eq!(colour("yuv444p").layout, PixelLayout::YCgCo { deep: false });
+        assert_eq!(colour("yuv420p10le").layout, PixelLayout::YCgCo { deep: true });
+        assert!(!colour("yuv420p").needs_no_conversion());
+    }
+
+    #[test]
     fn contradicting_tags_of_a_phone_are_full_range_bt601() {
         let tags = Tags {
             pixel_format: "yuvj420p",
@@ -225,7 +296,8 @@ pub(crate) mod tests {
             full_range: true,
             ..HD
         };
-        let expected = Colour { layout: PixelLayout::Yuv(Matrix::Bt601), full: true, signal: None };
+        let layout = PixelLayout::Yuv(Matrix::Bt601);
+        let expected = Colour { layout, full: true, signal: None, wide: None };
         assert_eq!(Colour::of(&tags), expected);
     }
 
@@ -247,8 +319,17 @@ pub(crate) mod tests {
             assert_eq!(signal(&dolby(5, 0, tags)), Some(Signal::DolbyVision5));
             assert_eq!(signal(&dolby(10, 0, tags)), Some(Signal::DolbyVision5));
         }
-        assert_eq!(signal(&hdr("bt709")), Some(Signal::Wide(Gamut::Bt2020)));
+    }
+
+    #[test]
+    fn wide_gamuts_have_their_own_curve() {
+        let wide = |tags: &Tags<'_>| Colour::of(tags).wide;
+        assert_eq!(wide(&hdr("bt709")), Some((Gamut::Bt2020, Curve::Power(24))));
+        assert_eq!(wide(&hdr("smpte2084")), None);
         let p3 = Tags { primaries: Some("smpte432"), matrix: Some("bt709"), ..HD };
-        assert_eq!(signal(&p3), Some(Signal::Wide(Gamut::P3)));
+        assert_eq!(wide(&p3), Some((Gamut::P3, Curve::Power(24))));
+        assert_eq!(wide(&Tags { transfer: Some("iec61966-2-1"), ..p3 }), Some((Gamut::P3, Curve::Srgb)));
+        assert_eq!(wide(&Tags { primaries: Some("bt709"), ..p3 }), None);
+        assert!(!Colour::of(&p3).needs_no_conversion());
     }
 }

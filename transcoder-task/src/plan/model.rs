@@ -34,6 +34,10 @@ pub(crate) struct Picture {
     pub(crate) shape: FrameShape,
     /// True if frames may be interlaced.
     pub(crate) deinterlace: bool,
+    /// The decoder, if it is not FFmpeg's default.
+    pub(crate) decoder: Option<&'static str>,
+    /// The pixel format in which frames are put over black; absent if they have no alpha channel.
+    pub(crate) alpha: Option<&'static str>,
     /// Meaning of the source's colour values.
     pub(crate) colour: Colour,
     /// Time base of the encoded rungs: the source's, so that frames keep their times, but with ticks short

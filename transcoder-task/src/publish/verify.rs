@@ -287,6 +287,8 @@ mod tests {
                 stream: 0,
                 shape: FrameShape::of_tests(640, 360),
                 deinterlace: false,
+                decoder: None,
+                alpha: None,
                 colour: Colour::of(&Tags::default()),
                 time_base: "1/25".into(),
                 timescale: 25,

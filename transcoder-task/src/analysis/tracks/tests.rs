@@ -313,3 +313,31 @@ fn implausible_files_are_rejected_with_a_reason() {
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
+
+#[test]
+fn colours_that_cannot_be_converted_are_refused() {
+    let probed = |matrix: &str, dolby_vision: u32| {
+        of(serde_json::json!({"streams": [
+            {"index": 0, "codec_type": "video", "codec_name": "hevc", "width": 64, "height": 64,
+             "color_space": matrix, "side_data_list": [{"dv_profile": dolby_vision}]},
+        ]}))
+    };
+    let error = probed("ictcp", 8).unwrap_err().to_string();
+    assert_eq!(error, "the video's colours are coded as ictcp, which this service cannot convert");
+    assert!(probed("ipt-c2", 5).is_ok());
+    assert!(probed("ycgco", 8).is_ok());
+}
+
+#[test]
+fn webm_with_alpha_gets_a_decoder_that_reads_it() {
+    let video = |alpha: &str| {
+        let media = of(serde_json::json!({"streams": [
+            {"index": 0, "codec_type": "video", "codec_name": "vp9", "width": 64, "height": 64,
+             "pix_fmt": "yuv420p", "tags": {"alpha_mode": alpha}},
+        ]}));
+        let video = media.unwrap().video.unwrap();
+        (video.decoder, video.pixel_format)
+    };
+    assert_eq!(video("1"), (Some("libvpx-vp9"), "yuva420p".to_owned()));
+    assert_eq!(video("0"), (None, "yuv420p".to_owned()));
+}

@@ -276,6 +276,81 @@ fn sdr_in_bt2020_becomes_bt709() {
     assert_near(&clip.shown(), &DIM, ROUNDING);
 }
 
+/// BT.709's own corners, and ordinary colours.
+const SATURATED: [Rgb8; 8] = [
+    [255, 0, 0],
+    [0, 255, 0],
+    [0, 0, 255],
+    [255, 255, 0],
+    [0, 255, 255],
+    [255, 0, 255],
+    [255, 255, 255],
+    [200, 150, 120],
+];
+
+/// A lossless 4:4:4 clip of bands with planes of 8 or 10 bits.
+fn planes_444(bands: [[f64; 3]; 8], deep: bool, parameters: &str) -> Clip {
+    let plane = |plane: usize| {
+        let row = bands.iter().flat_map(move |band| [band[plane].round() as u16; BAND_WIDTH]);
+        let bytes = row.flat_map(|value| {
+            let [low, high] = value.to_le_bytes();
+            if deep { vec![low, high] } else { vec![low] }
+        });
+        bytes.collect::<Vec<_>>().repeat(HEIGHT)
+    };
+    let format = if deep { "yuv444p10le" } else { "yuv444p" };
+    let encode = ["-c:v", "libx264", "-qp", "0", "-x264-params", parameters];
+    Clip::new(&["-pix_fmt", format], &[plane(0), plane(1), plane(2)].concat(), &encode)
+}
+
+#[test]
+fn colours_within_bt709_survive_a_wide_gamut() {
+    // Linear BT.709 to Display P3: SMPTE RP 177 with the primaries of both.
+    const P3_OF_709: Matrix3 = [[0.8225, 0.1774, 0.0], [0.0332, 0.9669, 0.0], [0.0171, 0.0724, 0.9108]];
+    let srgb_light =
+        |code: f64| if code <= 0.04045 { code / 12.92 } else { ((code + 0.055) / 1.055).powf(2.4) };
+    let srgb_code =
+        |light: f64| if light <= 0.003_130_8 { light * 12.92 } else { 1.055 * light.powf(1.0 / 2.4) - 0.055 };
+    let coded = |rgb: Rgb8, matrix: Matrix3, light: &dyn Fn(f64) -> f64, code: &dyn Fn(f64) -> f64| {
+        apply(matrix, rgb.map(|value| light(f64::from(value) / 255.0)))
+            .map(|light| code(light.clamp(0.0, 1.0)))
+    };
+    // Limited-range 10-bit Y'CbCr.
+    let yuv = |[r, g, b]: [f64; 3], kr: f64, kb: f64| {
+        let luma = kr * r + (1.0 - kr - kb) * g + kb * b;
+        let (cb, cr) = ((b - luma) / (2.0 - 2.0 * kb), (r - luma) / (2.0 - 2.0 * kr));
+        [64.0 + 876.0 * luma, 512.0 + 896.0 * cb, 512.0 + 896.0 * cr]
+    };
+    let p3 = SATURATED.map(|rgb| yuv(coded(rgb, P3_OF_709, &srgb_light, &srgb_code), 0.2126, 0.0722));
+    let p3 = planes_444(p3, true, "colorprim=smpte432:transfer=iec61966-2-1:colormatrix=bt709");
+    assert_near(&p3.shown(), &SATURATED, ROUNDING);
+    let (light, code) = (|code: f64| code.powf(2.4), |light: f64| light.powf(1.0 / 2.4));
+    let bt2020 = SATURATED.map(|rgb| yuv(coded(rgb, BT2020_OF_709, &light, &code), 0.2627, 0.0593));
+    let bt2020 = planes_444(bt2020, true, "colorprim=bt2020:transfer=bt2020-10:colormatrix=bt2020nc");
+    // A pure power function turns the rounding of other channels into a visible code near black, but not into
+    // visible light.
+    assert_near(&bt2020.shown(), &SATURATED, 2 * ROUNDING);
+}
+
+#[test]
+fn ycgco_keeps_its_colours() {
+    for (deep, full) in [(false, true), (false, false), (true, true), (true, false)] {
+        let step = if deep { 4.0 } else { 1.0 };
+        let largest = if deep { 1023.0 } else { 255.0 };
+        let (black, luma, chroma) =
+            if full { (0.0, largest, largest) } else { (16.0 * step, 219.0 * step, 224.0 * step) };
+        let bands = SATURATED.map(|rgb| {
+            let [r, g, b] = rgb.map(|value| f64::from(value) / 255.0);
+            let (y, cg, co) = (0.5 * g + 0.25 * (r + b), 0.5 * g - 0.25 * (r + b), 0.5 * (r - b));
+            let chroma = |value: f64| (128.0 * step + chroma * value).min(largest);
+            [black + luma * y, chroma(cg), chroma(co)]
+        });
+        let range = if full { "on" } else { "off" };
+        let parameters = format!("colormatrix=YCgCo:colorprim=bt709:transfer=iec61966-2-1:fullrange={range}");
+        assert_near(&planes_444(bands, deep, &parameters).shown(), &SATURATED, ROUNDING);
+    }
+}
+
 #[test]
 fn highlights_stay_grey_and_distinct() {
     let levels = [0.0, 5.0, 50.0, 100.0, 203.0, 400.0, 700.0, 1000.0];

@@ -3,7 +3,14 @@
 use tempfile::TempDir;
 
 use super::*;
-use crate::fixtures::{ffmpeg, run};
+use crate::{
+    analysis::ffprobe::probe,
+    config::profile::Profile,
+    ffmpeg::colour,
+    fixtures::{ffmpeg, run},
+    plan::{copyable::Copyable, model::Plan},
+    source::loopback::Input,
+};
 
 /// Joins MPEG-TS clips of these sizes, pixel formats and colours into an MP4 file with the parameter sets of
 /// the first one. Each lasts five frames.
@@ -22,12 +29,22 @@ fn changing(folder: &TempDir, parts: &[(&str, &str, &str)]) -> String {
 }
 
 /// The frames of a clip after the filters, as RGB.
-fn frames(clip: &str, filters: &str, (width, height): (usize, usize)) -> Vec<Vec<u8>> {
+fn frames(clip: &str, filters: &str, size: (usize, usize)) -> Vec<Vec<u8>> {
+    frames_decoded_by(&[], clip, filters, size)
+}
+
+fn frames_decoded_by(
+    decoder: &[&str],
+    clip: &str,
+    filters: &str,
+    (width, height): (usize, usize),
+) -> Vec<Vec<u8>> {
     let graph = format!("[0:v:0]{filters},format=rgb24[v]");
-    let arguments = ["-nostdin", "-loglevel", "error", "-reinit_filter:v", "0", "-noautorotate", "-i", clip];
+    let arguments = ["-nostdin", "-loglevel", "error", "-reinit_filter:v", "0", "-noautorotate"];
+    let input = ["-i", clip];
     let output =
         ["-filter_complex", &graph, "-map", "[v]", "-fps_mode", "passthrough", "-f", "rawvideo", "-"];
-    let bytes = run("ffmpeg", &[&arguments[..], &output].concat(), b"").stdout;
+    let bytes = run("ffmpeg", &[&arguments[..], decoder, &input, &output].concat(), b"").stdout;
     assert_eq!(bytes.len() % (width * height * 3), 0);
     bytes.chunks(width * height * 3).map(<[u8]>::to_vec).collect()
 }
@@ -90,6 +107,37 @@ fn frames_that_fill_the_picture_are_only_scaled() {
 }
 
 #[test]
+fn transparent_parts_are_black() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "-f lavfi -i color=red:size=160x120:rate=5:duration=0.4";
+    let alpha = "geq=lum=lum(X\\,Y):cb=cb(X\\,Y):cr=cr(X\\,Y):a=if(lt(X\\,80)\\,LARGEST\\,0)";
+    for (name, format, largest, encode) in [
+        ("prores.mov", "yuva444p10le", "1023", "-c:v prores_ks -profile:v 4"),
+        ("qtrle.mov", "yuva444p", "255", "-c:v qtrle -pix_fmt argb"),
+        ("png.mkv", "yuva444p", "255", "-c:v png -pix_fmt rgba"),
+        ("vp8.webm", "yuva420p", "255", "-c:v libvpx -auto-alt-ref 0 -b:v 1M"),
+        ("vp9.webm", "yuva420p", "255", "-c:v libvpx-vp9 -auto-alt-ref 0 -b:v 1M"),
+    ] {
+        let clip = folder.path().join(name).display().to_string();
+        let alpha = alpha.replace("LARGEST", largest);
+        ffmpeg(&format!("{source} -vf format={format},{alpha} {encode} {clip}"));
+        let media =
+            tokio::runtime::Runtime::new().unwrap().block_on(probe(&Input::File(clip.clone().into())));
+        let plan = Plan::new(&media.unwrap(), &Copyable::default(), &Profile::default());
+        let picture = plan.picture.unwrap();
+        let preparation = preparation(&picture, "bwdif=deint=interlaced", "bicubic").unwrap();
+        let framing = Framing::new(&picture.shape, 160, 120);
+        let filters = format!("{preparation},{}", colour::filters(picture.colour, &framing, "bicubic", ""));
+        let decoder = picture.decoder.map_or_else(Vec::new, |decoder| vec!["-c:0", decoder]);
+        let shown = frames_decoded_by(&decoder, &clip, &filters, (160, 120)).remove(0);
+        let [left, right, top, bottom] = extent(&shown, 160);
+        assert!((left, top, bottom) == (0, 0, 119) && right.abs_diff(79) <= 2, "{name}: {right}");
+        let pixel = &shown[(60 * 160 + 40) * 3..][..3];
+        assert!(pixel[0] > 235 && pixel[1].max(pixel[2]) < 40, "{name}: {pixel:?}");
+    }
+}
+
+#[test]
 fn deinterlacers_survive_frames_that_change() {
     let folder = tempfile::tempdir().unwrap();
     let parts = [("160x120", "yuv420p", "red"), ("120x160", "yuv444p", "red"), ("320x240", "yuv420p", "red")];
@@ -97,7 +145,7 @@ fn deinterlacers_survive_frames_that_change() {
     let shape = FrameShape::of_tests(320, 240);
     let fit = fit(&Framing::new(&shape, 160, 120));
     for deinterlacer in ["bwdif=mode=send_frame:deint=all", "estdif=mode=frame:deint=all"] {
-        let filters = format!("{},{deinterlacer},{fit}", uniform(&shape, "bicubic"));
+        let filters = format!("{},{deinterlacer},{fit}", uniform(&shape, None, "bicubic"));
         let shown = frames(&clip, &filters, (160, 120));
         assert_eq!(shown.len(), 15, "{deinterlacer}");
         let [left, right, top, bottom] = extent(&shown[7], 160);
