@@ -20,6 +20,11 @@ pub(crate) const SAMPLE_RATES: RangeInclusive<u32> = 1_000..=768_000;
 pub(crate) const LONGEST_SIDE: u32 = 8192;
 /// Most pixels of a frame: 8K. A frame of 8192 × 8192 pixels of H.264 took FFmpeg 1.3 GB.
 pub(crate) const MOST_PIXELS: u64 = 8192 * 4320;
+/// Most frames of a video whose rate is above [`HIGHEST_FRAME_RATE`].
+pub(crate) const MOST_FAST_FRAMES: u64 = 100_000;
+/// Highest frame rate of a long video. High-speed cameras write more frames, but for playback at normal
+/// rates. Ten million broken frames of a byte took FFmpeg more than three minutes.
+pub(crate) const HIGHEST_FRAME_RATE: f64 = 1000.0;
 /// Longest duration in seconds.
 pub(crate) const MOST_SECONDS: f64 = 24.0 * 3600.0;
 /// Largest size in bytes of a file in which many places are looked at before the plan. It is read from S3

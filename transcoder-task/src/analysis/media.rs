@@ -198,7 +198,7 @@ pub(crate) struct Subtitle {
 }
 
 /// The way to two channels (or one).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Downmix {
     /// FFmpeg mixes the layout, or guesses it by the number of channels.
     #[default]
@@ -206,6 +206,8 @@ pub(crate) enum Downmix {
     /// Three channels without a layout: left, right and centre. FFmpeg would guess 2.1 and drop the third
     /// one.
     FrontThree,
+    /// FFmpeg mixes these channels, but only in this order. Names are FFmpeg's.
+    Reordered(Vec<&'static str>),
     /// FFmpeg cannot mix the layout. The first two channels are the main ones by convention.
     FirstTwo,
 }

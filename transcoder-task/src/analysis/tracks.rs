@@ -7,8 +7,8 @@ use super::{
     ffprobe_json::{ChapterMark, MetadataTags, ProbeOutput, Stream, ratio},
     language_code::canonical,
     limits::{
-        LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_MIXED_CHANNELS, MOST_PIXELS,
-        MOST_TRACKS, SAMPLE_RATES,
+        HIGHEST_FRAME_RATE, LONGEST_SIDE, LONGEST_TITLE, MOST_CHANNELS, MOST_CHAPTERS, MOST_FAST_FRAMES,
+        MOST_MIXED_CHANNELS, MOST_PIXELS, MOST_TRACKS, SAMPLE_RATES,
     },
     media::{Audio, Chapter, ColourDescription, Downmix, Media, Subtitle, Video},
     orientation::DisplayMatrix,
@@ -191,6 +191,15 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
     if stream.width.max(stream.height) > LONGEST_SIDE || pixels > MOST_PIXELS {
         return Err(oversize(stream.width, stream.height));
     }
+    let frames = stream.nb_frames.as_deref().and_then(|count| count.parse().ok());
+    if let Some(frames) = frames.filter(|frames| *frames > MOST_FAST_FRAMES) {
+        let seconds = duration(stream);
+        if frames as f64 > seconds * HIGHEST_FRAME_RATE {
+            return Err(unusable(format!(
+                "the video claims to have {frames} pictures in {seconds:.1} seconds"
+            )));
+        }
+    }
     let colour = colour(stream);
     // Neither FFmpeg's scaler nor this program converts these matrices, and FFmpeg 7 fails. (Profile 5 of
     // Dolby Vision is read without regard to the tag.)
@@ -229,7 +238,7 @@ fn video(stream: &Stream, start_seconds: f64) -> Result<Video, ProbeError> {
         transformed: matrix.is_some_and(|matrix| !matrix.is_identity()),
         frame_rate: ratio(stream.avg_frame_rate.as_deref(), '/').unwrap_or(0.0),
         base_frame_rate: ratio(stream.r_frame_rate.as_deref(), '/').unwrap_or(0.0),
-        frames: stream.nb_frames.as_deref().and_then(|count| count.parse().ok()),
+        frames,
         time_base: stream
             .time_base
             .clone()
@@ -354,22 +363,29 @@ fn downmix(channels: u32, layout: Option<&str>) -> Downmix {
             Downmix::FirstTwo
         }
         (3, None, None) => Downmix::FrontThree,
-        (_, _, Some(speakers)) if !can_be_mixed(&speakers.split('+').collect::<Vec<_>>()) => {
-            Downmix::FirstTwo
+        (_, _, Some(speakers)) => {
+            let speakers: Vec<_> = speakers.split('+').collect();
+            match mixable(&speakers) {
+                None => Downmix::FirstTwo,
+                Some(ordered) if ordered == speakers => Downmix::Standard,
+                Some(ordered) => Downmix::Reordered(ordered),
+            }
         }
         _ => Downmix::Standard,
     }
 }
 
-/// Returns true if FFmpeg's mixer (`sane_layout` in libswresample) accepts these speakers.
-fn can_be_mixed(speakers: &[&str]) -> bool {
-    const PAIRS: [[&str; 2]; 4] = [["FL", "FR"], ["SL", "SR"], ["BL", "BR"], ["FLC", "FRC"]];
-    const SINGLE: [&str; 3] = ["FC", "BC", "LFE"];
+/// These speakers in FFmpeg's own order, or nothing if its mixer (`sane_layout` in libswresample) cannot mix
+/// them. FFmpeg 7 refuses them in another order.
+fn mixable(speakers: &[&str]) -> Option<Vec<&'static str>> {
+    const PAIRS: [[&str; 2]; 4] = [["FL", "FR"], ["BL", "BR"], ["FLC", "FRC"], ["SL", "SR"]];
+    const ORDER: [&str; 11] = ["FL", "FR", "FC", "LFE", "BL", "BR", "FLC", "FRC", "BC", "SL", "SR"];
     let count = |speaker: &str| speakers.iter().filter(|other| **other == speaker).count();
-    let known = |speaker: &&str| SINGLE.contains(speaker) || PAIRS.as_flattened().contains(speaker);
-    speakers.iter().all(|speaker| known(speaker) && count(speaker) == 1)
+    let ordered: Vec<_> = ORDER.into_iter().filter(|speaker| count(speaker) == 1).collect();
+    let is_mixable = ordered.len() == speakers.len()
         && PAIRS.iter().all(|[left, right]| count(left) == count(right))
-        && count("FL") + count("FC") > 0
+        && count("FL") + count("FC") > 0;
+    is_mixable.then_some(ordered)
 }
 
 /// A track's title. MP4 stores it in the handler name, where programs also write their own names.

@@ -17,7 +17,7 @@ pub(super) fn mapped(
     match track.right {
         None => {
             let align =
-                downmix(track.downmix).map_or(align.to_owned(), |downmix| format!("{downmix},{align}"));
+                downmix(&track.downmix).map_or(align.to_owned(), |downmix| format!("{downmix},{align}"));
             let stream = format!("0:{}", track.stream);
             [["-map".into(), stream], ["-af".into(), chain(Some(&align))]]
         }
@@ -35,12 +35,15 @@ pub(super) fn mapped(
 }
 
 /// The filter for a layout that FFmpeg does not mix to stereo, or not in full.
-fn downmix(downmix: Downmix) -> Option<&'static str> {
+fn downmix(downmix: &Downmix) -> Option<String> {
     match downmix {
         Downmix::Standard => None,
         // `<` scales the sum so that it cannot clip.
-        Downmix::FrontThree => Some("pan=stereo|FL<c0+0.707*c2|FR<c1+0.707*c2"),
-        Downmix::FirstTwo => Some("pan=stereo|c0=c0|c1=c1"),
+        Downmix::FrontThree => Some("pan=stereo|FL<c0+0.707*c2|FR<c1+0.707*c2".into()),
+        Downmix::Reordered(order) => {
+            Some(format!("channelmap=map={}:channel_layout={}", order.join("|"), order.join("+")))
+        }
+        Downmix::FirstTwo => Some("pan=stereo|c0=c0|c1=c1".into()),
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) fn audio(media: &Media, copyable: &[usize], profile: &Profile) -> Vec
             language: track.language.clone(),
             stream: track.index,
             right: track.right,
-            downmix: track.downmix,
+            downmix: track.downmix.clone(),
             role: track.role,
             sample_rate: sample_rate(is_copied),
             channels,

@@ -254,7 +254,7 @@ fn attachments_and_data_are_not_counted_as_tracks() {
 
 #[test]
 fn channels_that_ffmpeg_cannot_mix() {
-    use Downmix::{FirstTwo, FrontThree, Standard};
+    use Downmix::{FirstTwo, FrontThree, Reordered, Standard};
     for (channels, layout, expected) in [
         (1, None, Standard),
         (1, Some("1 channels (FR)"), Standard),
@@ -266,6 +266,11 @@ fn channels_that_ffmpeg_cannot_mix() {
         (4, Some("4 channels (FL+FR+FL+FR)"), FirstTwo),
         (4, Some("ambisonic 1"), FirstTwo),
         (5, Some("5 channels (FL+FR+LFE+SL+SR)"), Standard),
+        (
+            7,
+            Some("7 channels (FL+FR+FC+LFE+SL+SR+BC)"),
+            Reordered(vec!["FL", "FR", "FC", "LFE", "BC", "SL", "SR"]),
+        ),
         (6, Some("5.1(side)"), Standard),
         (8, Some("8 channels"), FirstTwo),
         (8, Some("7.1"), Standard),
