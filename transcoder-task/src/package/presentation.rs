@@ -63,6 +63,20 @@ impl Timeline {
         self.seconds(self.segments.last().map_or(0, |last| last.start_ticks + last.duration_ticks))
     }
 
+    /// Frames per second of the segment with the most, as RFC 8216 asks for the highest rate. Not the
+    /// average: the last frame of a segment may last long. Very short segments count only if there is no
+    /// other.
+    #[must_use]
+    pub(crate) fn frame_rate(&self) -> f64 {
+        const SHORTEST_SECONDS: f64 = 0.25;
+        let of = |segment: &Published| segment.samples as f64 / self.seconds(segment.duration_ticks.max(1));
+        let fastest = |least_seconds: f64| {
+            let long = self.segments.iter().filter(|one| self.seconds(one.duration_ticks) >= least_seconds);
+            long.map(of).max_by(f64::total_cmp)
+        };
+        fastest(SHORTEST_SECONDS).or_else(|| fastest(0.0)).unwrap_or(0.0)
+    }
+
     /// Rates of the media playlist.
     #[must_use]
     pub(crate) fn rates(&self, target_seconds: u64) -> Rates {
@@ -274,3 +288,28 @@ pub(crate) fn text(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> V
 
 #[cfg(test)]
 pub(crate) mod samples;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frame_rate_is_that_of_the_fastest_segment() {
+        let rate = |segments: &[(usize, u64)]| {
+            let one = |&(samples, duration_ticks): &(usize, u64)| Published {
+                start_ticks: 0,
+                duration_ticks,
+                samples,
+                repeats: 0,
+                repeated_ticks: 0,
+                bytes: 0,
+                key_bytes: 0,
+            };
+            Timeline { timescale: 1000, segments: segments.iter().map(one).collect() }.frame_rate()
+        };
+        assert_eq!(rate(&[(12, 480), (100, 4000), (10, 600)]), 25.0, "the last frame lasts long");
+        assert_eq!(rate(&[(100, 4000), (1, 1)]), 25.0, "one frame at the end");
+        assert_eq!(rate(&[(2, 100)]), 20.0);
+        assert_eq!(rate(&[]), 0.0);
+    }
+}

@@ -34,8 +34,8 @@ use super::init_segment::{CmafError, Init, TrackHeader};
 /// Largest segment in bytes: 10 seconds at 200 Mbit/s.
 const LARGEST_SEGMENT: usize = 256 << 20;
 
-/// The last sample of a rung is extended or shortened by at most this many seconds to end with the stream.
-const LONGEST_ADJUSTMENT_SECONDS: f64 = 1.0;
+/// The last sample of a rung is extended by at most this many seconds to end with the stream.
+const LONGEST_EXTENSION_SECONDS: f64 = 1.0;
 
 /// The plan's properties that decide how a rendition is segmented.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,6 +122,10 @@ struct Open {
     start_ticks: u64,
     end_ticks: u64,
     duration_ticks: u64,
+    /// Presentation time of the sample that is presented last.
+    last_ticks: u64,
+    /// Sum of the durations of the last fragment's samples.
+    last_duration_ticks: u64,
     samples: usize,
     repeats: usize,
     repeated_ticks: u64,
@@ -227,6 +231,8 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
             start_ticks: fragment.start_ticks,
             end_ticks: fragment.end_ticks,
             duration_ticks: 0,
+            last_ticks: fragment.last_ticks,
+            last_duration_ticks: 0,
             samples: 0,
             repeats: 0,
             repeated_ticks: 0,
@@ -241,6 +247,8 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         }
         open.end_ticks = fragment.end_ticks;
         open.duration_ticks += fragment.duration_ticks;
+        open.last_ticks = fragment.last_ticks;
+        open.last_duration_ticks = fragment.duration_ticks;
         open.samples += fragment.samples;
         if self.rules.repeats_at_odd_ticks && !track.is_audio {
             open.repeats += fragment.at_odd_ticks;
@@ -277,8 +285,7 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
     ) -> Result<(), CmafError> {
         let SegmentationRules { boundaries, end_seconds, .. } = &self.rules;
         // The last frame of the stream gets its end when the pipe ends.
-        if *end_seconds > 0.0 && end_seconds - track.seconds(fragment.end_ticks) < LONGEST_ADJUSTMENT_SECONDS
-        {
+        if *end_seconds > 0.0 && end_seconds - track.seconds(fragment.end_ticks) < LONGEST_EXTENSION_SECONDS {
             return Ok(());
         }
         let of_index = boundaries.end_after(interval, track.seconds(fragment.last_ticks));
@@ -295,12 +302,13 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         Ok(())
     }
 
-    /// Lets the last frame of a rung end with the stream, if both ends are near each other.
+    /// Lets the last frame of a rung end with the stream, unless that is much later. It is never much
+    /// earlier, but encoders state long durations at low rates.
     fn end_with_the_stream(&mut self) -> Result<(), CmafError> {
         let (Some(track), Some(open)) = (self.track, &self.open) else { return Ok(()) };
         let end = self.rules.end_seconds;
         let difference = end - track.seconds(open.end_ticks);
-        if track.is_audio || end <= 0.0 || difference.abs() > LONGEST_ADJUSTMENT_SECONDS {
+        if track.is_audio || end <= 0.0 || difference > LONGEST_EXTENSION_SECONDS {
             return Ok(());
         }
         self.end_at(track.ticks(end))
@@ -310,11 +318,10 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
     /// nothing if that sample starts later.
     fn end_at(&mut self, end_ticks: u64) -> Result<(), CmafError> {
         let (Some(track), Some(open)) = (self.track, &mut self.open) else { return Ok(()) };
-        let moof = Bytes::copy_from_slice(&open.bytes[open.last_moof.clone()]);
-        let before = measure(moof.clone(), track.defaults, None)?;
-        if end_ticks <= before.last_ticks {
+        if end_ticks <= open.last_ticks {
             return Ok(());
         }
+        let moof = Bytes::copy_from_slice(&open.bytes[open.last_moof.clone()]);
         let fragment = measure(moof, track.defaults, Some(end_ticks))?;
         if open.last_moof.start == 0 {
             open.key_bytes += (fragment.moof.len() - open.last_moof.len()) as u64;
@@ -324,10 +331,11 @@ impl<R: AsyncRead + Unpin> Segmenter<R> {
         open.bytes.extend_from_slice(&fragment.moof);
         open.bytes.unsplit(samples);
         if open.repeated_ticks > 0 {
-            open.repeated_ticks = (open.repeated_ticks + fragment.end_ticks).saturating_sub(before.end_ticks);
+            open.repeated_ticks = (open.repeated_ticks + fragment.end_ticks).saturating_sub(open.end_ticks);
         }
         open.end_ticks = fragment.end_ticks;
-        open.duration_ticks = open.duration_ticks + fragment.duration_ticks - before.duration_ticks;
+        open.duration_ticks = open.duration_ticks + fragment.duration_ticks - open.last_duration_ticks;
+        open.last_duration_ticks = fragment.duration_ticks;
         Ok(())
     }
 

@@ -56,7 +56,8 @@ impl Plan {
             }
             _ => None,
         };
-        let grid = || Boundaries::every(profile.segment_seconds, video.map_or(0.0, |video| video.frame_rate));
+        let frame_rate = video.map_or(0.0, |video| video.frame_rate);
+        let grid = || Boundaries::every(profile.segment_seconds, frame_rate, media.duration_seconds);
         Self {
             picture: video.map(|video| picture(video, hold, media.duration_seconds)),
             rungs,

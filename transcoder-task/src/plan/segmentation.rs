@@ -9,8 +9,13 @@ use crate::analysis::copyable_tracks::FrameTime;
 /// Most boundaries in a list. Forced keyframes are one argument, and Linux limits an argument to 128 KiB.
 const LONGEST_LIST: usize = 8_000;
 
-/// Audio may end this many seconds after the video without an extra segment.
-const TAIL_SECONDS: f64 = 0.25;
+/// Audio may end this many seconds after copied video without an extra segment. The segment duration still
+/// rounds to the target duration.
+pub(super) const TAIL_SECONDS: f64 = 0.45;
+
+/// A last segment that would be shorter, in seconds, belongs to the segment before it. hls.js does not find a
+/// segment of a few milliseconds, and so never reaches the end of the stream.
+const SHORTEST_LAST_SECONDS: f64 = 0.25;
 
 /// Clocks of inputs and outputs round times by less than this.
 const ROUNDING_SECONDS: f64 = 0.002;
@@ -29,6 +34,8 @@ pub(crate) enum Boundaries {
         /// A sample at most this much before a boundary belongs to the next segment: FFmpeg forces the
         /// keyframe at the first frame at or after the given time, and times are rounded.
         tolerance_seconds: f64,
+        /// The interval that belongs to the one before it, as the stream ends at its start.
+        merged: Option<i64>,
     },
     /// At keyframes of a copied source, and at other frames in its encoded prefix.
     At {
@@ -42,19 +49,26 @@ pub(crate) enum Boundaries {
 }
 
 impl Boundaries {
-    /// Regular boundaries for video of `frame_rate` frames per second (0 if unknown, or for audio alone).
+    /// Regular boundaries for video of `frame_rate` frames per second (0 if unknown, or for audio alone) in a
+    /// stream that ends at `end_seconds` (0 if unknown).
     #[must_use]
-    pub(crate) fn every(seconds: f64, frame_rate: f64) -> Self {
+    pub(crate) fn every(seconds: f64, frame_rate: f64, end_seconds: f64) -> Self {
         // Half a frame, but at most 1/50 s, so that a slide show's long frames do not move boundaries;
         // rounded to microseconds, as in FFmpeg's arguments.
         let tolerance = if frame_rate > 25.0 { 0.5 / frame_rate } else { 0.02 };
-        Self::Every { seconds, tolerance_seconds: (tolerance * 1e6).round() / 1e6 }
+        let tolerance_seconds = (tolerance * 1e6).round() / 1e6;
+        let regular = Self::Every { seconds, tolerance_seconds, merged: None };
+        let last = regular.interval(end_seconds);
+        let is_short = last > 0 && end_seconds - regular.start_seconds(last) < SHORTEST_LAST_SECONDS;
+        Self::Every { seconds, tolerance_seconds, merged: is_short.then_some(last) }
     }
 
     /// Boundaries at these frames of a video that ends at `end`; `None` if they are too many for an argument
     /// of FFmpeg.
     #[must_use]
-    pub(crate) fn at(starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
+    pub(crate) fn at(mut starts: Vec<FrameTime>, end: FrameTime, step_seconds: f64) -> Option<Self> {
+        let is_near_end = |start: &FrameTime| end.at_seconds - start.at_seconds < SHORTEST_LAST_SECONDS;
+        starts.truncate(starts.partition_point(|start| !is_near_end(start)).max(1));
         (1..=LONGEST_LIST).contains(&starts.len()).then_some(Self::At { starts, end, step_seconds })
     }
 
@@ -62,9 +76,11 @@ impl Boundaries {
     #[must_use]
     pub(crate) fn interval(&self, seconds: f64) -> i64 {
         match self {
-            Self::Every { seconds: step, tolerance_seconds, .. } => {
+            Self::Every { seconds: step, tolerance_seconds, merged } => {
                 let steps = (seconds + tolerance_seconds) / step;
-                (8.0 * steps).floor().min((4.0 * steps).floor() + 1.0).min(steps.floor() + 3.0) as i64
+                let interval =
+                    (8.0 * steps).floor().min((4.0 * steps).floor() + 1.0).min(steps.floor() + 3.0) as i64;
+                if *merged == Some(interval) { interval - 1 } else { interval }
             }
             Self::At { starts, .. } => {
                 starts.partition_point(|start| start.threshold() <= seconds) as i64 - 1
@@ -127,8 +143,8 @@ impl Boundaries {
     #[must_use]
     pub(crate) fn forced_keyframes(&self, first: i64, from_seconds: f64) -> String {
         match self {
-            Self::Every { seconds, tolerance_seconds, .. } => {
-                let interval = |time| expression(time, *seconds, tolerance_seconds + from_seconds);
+            Self::Every { seconds, tolerance_seconds, merged } => {
+                let interval = |time| expression(time, *seconds, tolerance_seconds + from_seconds, *merged);
                 let (now, before) = (interval("t"), interval("prev_forced_t"));
                 format!("expr:if(isnan(prev_forced_t),1,gt({now},{before}))")
             }
@@ -145,8 +161,8 @@ impl Boundaries {
     #[must_use]
     pub(crate) fn not_before(&self, interval: i64) -> String {
         match self {
-            Self::Every { seconds, tolerance_seconds, .. } => {
-                format!("gte({},{interval})", expression("t", *seconds, *tolerance_seconds))
+            Self::Every { seconds, tolerance_seconds, merged } => {
+                format!("gte({},{interval})", expression("t", *seconds, *tolerance_seconds, *merged))
             }
             Self::At { .. } => format!("gte(t,{:.6})", self.start_seconds(interval)),
         }
@@ -167,9 +183,13 @@ impl Boundaries {
 }
 
 /// [`Boundaries::interval`] of [`Boundaries::Every`] as an FFmpeg expression.
-fn expression(time: &str, seconds: f64, tolerance_seconds: f64) -> String {
+fn expression(time: &str, seconds: f64, tolerance_seconds: f64, merged: Option<i64>) -> String {
     let steps = format!("({time}+{tolerance_seconds:.6})/{seconds}");
-    format!("min(min(floor(8*{steps}),floor(4*{steps})+1),floor({steps})+3)")
+    let interval = format!("min(min(floor(8*{steps}),floor(4*{steps})+1),floor({steps})+3)");
+    match merged {
+        Some(merged) => format!("st(0,{interval})-eq(ld(0),{merged})"),
+        None => interval,
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_frame_just_before_a_boundary_belongs_to_the_next_segment() {
-        let grid = Boundaries::every(4.0, 30.0);
+        let grid = Boundaries::every(4.0, 30.0, 0.0);
         assert_eq!([7.95, 7.99, 8.0, 12.1].map(|at| grid.interval(at)), [4, 5, 5, 6]);
         let expression = "expr:if(isnan(prev_forced_t),1,gt(\
                           min(min(floor(8*(t+0.016667)/4),floor(4*(t+0.016667)/4)+1),\
@@ -205,7 +225,7 @@ mod tests {
     #[test]
     fn the_first_segments_are_short() {
         let starts = |seconds: f64| {
-            let grid = Boundaries::every(seconds, 0.0);
+            let grid = Boundaries::every(seconds, 0.0, 0.0);
             [0, 1, 2, 3, 4, 5].map(|interval| grid.start_seconds(interval) + 0.02)
         };
         assert_eq!(starts(4.0), [0.0, 0.5, 1.0, 2.0, 4.0, 8.0]);
@@ -213,10 +233,21 @@ mod tests {
     }
 
     #[test]
+    fn no_segment_begins_just_before_the_end() {
+        let last = |end_seconds: f64, at: f64| Boundaries::every(4.0, 25.0, end_seconds).interval(at);
+        assert_eq!([12.0, 12.2, 12.25, 12.5].map(|end| last(end, end)), [5, 5, 6, 6]);
+        assert_eq!(last(12.1, 16.0), 7, "longer than expected");
+        assert_eq!([0.0, 0.2, 0.6, 0.8].map(|end| last(end, end)), [0, 0, 0, 1]);
+        let listed = at(&[0, 110, 295]);
+        assert_eq!([4.5, 11.9].map(|at| listed.interval(at)), [1, 1]);
+        assert_eq!(at(&[290]).interval(11.9), 0);
+    }
+
+    #[test]
     fn audio_has_regular_segments_before_and_after_the_video() {
         let listed = at(&[75, 175]);
         let of = |seconds: [f64; 7]| seconds.map(|seconds| listed.audio_interval(seconds));
-        assert_eq!(of([0.0, 2.9, 3.0, 7.1, 12.2, 12.3, 16.3]), [-1, -1, 0, 1, 1, 2, 3]);
+        assert_eq!(of([0.0, 2.9, 3.0, 7.1, 12.4, 12.5, 16.5]), [-1, -1, 0, 1, 1, 2, 3]);
     }
 
     #[test]
@@ -233,21 +264,26 @@ mod tests {
         let slides = Boundaries::at(vec![start], end(30.0, 20.0), 4.0).unwrap();
         let of_slide = [19.0, 20.0].map(|last| slides.end_after(0, last));
         assert_eq!(of_slide, [None, Some(30.0)], "however long it is shown");
-        assert_eq!(Boundaries::every(4.0, 25.0).end_after(0, 0.48), None, "frames are not known in advance");
+        assert_eq!(
+            Boundaries::every(4.0, 25.0, 0.0).end_after(0, 0.48),
+            None,
+            "frames are not known in advance"
+        );
     }
 
     #[test]
     fn longest_planned_segment() {
         assert_eq!(at(&[0, 110, 250]).longest_seconds(), 5.6);
         assert_eq!(at(&[0, 50]).longest_seconds(), 10.0);
-        assert_eq!(Boundaries::every(4.0, 25.0).longest_seconds(), 4.0);
+        assert_eq!(Boundaries::every(4.0, 25.0, 0.0).longest_seconds(), 4.0);
     }
 
     #[test]
     fn a_list_too_long_for_an_argument_is_none() {
         // The time with the longest text: 24 hours, with six decimals.
         let keyframe = FrameTime { at_seconds: 86_400.0, before_seconds: 86_400.0 };
-        let listed = |count| Boundaries::at(vec![keyframe; count], keyframe, 4.0);
+        let end = FrameTime { at_seconds: 86_402.0, before_seconds: 86_400.0 };
+        let listed = |count| Boundaries::at(vec![keyframe; count], end, 4.0);
         assert!(listed(8_001).is_none());
         assert!(listed(8_000).unwrap().forced_keyframes(0, 0.0).len() < 128 << 10);
     }
@@ -280,8 +316,9 @@ mod tests {
             seconds in 1.0_f64..10.0,
             frame_rate in prop::sample::select(vec![0.5, 8.0, 12.5, 25.0, 30.0, 50.0, 60.0]),
             kept in 1_u32..=10,
+            end_seconds in prop::sample::select(vec![0.0, 29.0, 30.0]),
         ) {
-            let boundaries = Boundaries::every(seconds, frame_rate);
+            let boundaries = Boundaries::every(seconds, frame_rate, end_seconds);
             // Keeps this many of ten frames, at random.
             let filter = format!("settb=1/90000,select='eq(n,0)+lt(random(0)*10,{kept})'");
             let frames = encoded(frame_rate, &filter, &boundaries);
@@ -296,7 +333,7 @@ mod tests {
 
     fn any_boundaries() -> impl Strategy<Value = Boundaries> {
         let every = (1.0_f64..=10.0, prop::sample::select(vec![0.0, 8.0, 23.976, 25.0, 59.94]));
-        let every = every.prop_map(|(seconds, frame_rate)| Boundaries::every(seconds, frame_rate));
+        let every = every.prop_map(|(seconds, frame_rate)| Boundaries::every(seconds, frame_rate, 0.0));
         let gaps = prop::collection::vec(1_u32..300, 1..50);
         let listed = (gaps, 0_u32..5, 1.0_f64..=10.0).prop_map(|(gaps, first, step)| {
             let starts = gaps.iter().scan(first * 50, |at, gap| Some(std::mem::replace(at, *at + gap)));
@@ -352,7 +389,9 @@ mod tests {
             gaps in prop::collection::vec(1_u32..300, 1..50), frame in 0_u32..10_000,
         ) {
             let gaps = gaps.iter().scan(0, |at, gap| { *at += gap; Some(*at) });
-            let starts: Vec<u32> = [0].into_iter().chain(gaps).collect();
+            let mut starts: Vec<u32> = [0].into_iter().chain(gaps).collect();
+            // Those that are too near to the end, or behind it, are dropped.
+            starts.retain(|start| *start <= 293);
             let interval = at(&starts).interval(f64::from(frame) / 25.0);
             let interval = usize::try_from(interval).unwrap();
             prop_assert!(starts[interval] <= frame);

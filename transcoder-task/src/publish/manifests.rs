@@ -82,7 +82,7 @@ pub(super) fn presentation(
                 captions: track.captions,
                 frame_rate: match rating {
                     Rating::Planned => rung.frame_rate,
-                    Rating::Measured => track.frames() as f64 / track.timeline.duration_seconds(),
+                    Rating::Measured => track.timeline.frame_rate(),
                 },
                 key_rates: match rating {
                     Rating::Planned => None,

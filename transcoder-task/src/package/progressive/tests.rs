@@ -17,7 +17,7 @@ const FRAGMENTS: &str = "-movflags +empty_moov+default_base_moof+skip_sidx+frag_
 /// Runs FFmpeg with the arguments, and publishes its output in segments of a second.
 async fn publish(store: &Store, folder: &str, language: Option<&str>, arguments: &str) -> Part {
     let fragments = ffmpeg(&format!("{arguments} {FRAGMENTS}"));
-    let boundaries = Boundaries::every(1.0, 25.0);
+    let boundaries = Boundaries::every(1.0, 25.0, 0.0);
     let rules = SegmentationRules { boundaries, end_seconds: 0.0, repeats_at_odd_ticks: false };
     let outputs: Vec<_> = segmenter::outputs(fragments.as_slice(), rules, 0).try_collect().await.unwrap();
     let segments = outputs.len() - 1;

@@ -9,7 +9,7 @@ use crate::{
 use super::*;
 
 const RULES: SegmentationRules = SegmentationRules {
-    boundaries: Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02 },
+    boundaries: Boundaries::Every { seconds: 1.0, tolerance_seconds: 0.02, merged: None },
     end_seconds: 0.0,
     repeats_at_odd_ticks: false,
 };
@@ -228,6 +228,20 @@ async fn the_last_frame_of_a_rung_ends_with_the_stream() {
         let path = folder.path().join("last.mp4");
         std::fs::write(&path, [&init.bytes[..], &last.bytes].concat()).unwrap();
         ffmpeg(&format!("-xerror -i {} -f null -", path.display()));
+    }
+}
+
+#[tokio::test]
+async fn the_last_frame_ends_with_the_stream_whatever_durations_the_encoder_states() {
+    // FFmpeg 5 states the duration of a filter's frame rate, here four times the distance of the frames.
+    let video = BURSTS.replace("-vf select='lt(mod(n,50),20)'", "-vf setpts=PTS/4");
+    for end_seconds in [1.98, 2.0, 2.5] {
+        let rules = SegmentationRules { end_seconds, ..RULES };
+        let file = fragmented_mp4(&video);
+        let (_, segments) = split(outputs(file.as_slice(), rules, 0).try_collect().await.unwrap());
+        let last = segments.last().unwrap();
+        let (start, end, _) = span(last);
+        assert_eq!((end, last.duration_ticks), ((end_seconds * 1000.0) as u64, end - start), "{end_seconds}");
     }
 }
 
