@@ -7,6 +7,7 @@ use crate::{
     analysis::limits::{MOST_PIXELS, MOST_SECONDS},
     config::profile::Codec,
     plan::{
+        hold::REPEAT_RATE,
         model::{AudioRendition, EncodedPrefix, Encoding, Picture, Plan, SubtitleRendition, VideoRendition},
         resume_point::{AudioResumePoint, ResumePoint},
         segmentation::Boundaries,
@@ -148,6 +149,11 @@ pub(crate) fn arguments(
                             let rate = picture.hold.is_some().then_some(rung.frame_rate);
                             encoder(&mut args, rung, encoding, encoded_prefix.is_some(), rate);
                             encoded(&mut args, picture, &plan.boundaries, resume_point);
+                            if let Some(hold) = &picture.hold {
+                                // FFmpeg 5 would take it from the source's rate, and refuses hours.
+                                let ticks = hold.timescale / REPEAT_RATE;
+                                args.pair("-bsf:v", format!("setts=pts=PTS:dts=DTS:duration={ticks}"));
+                            }
                         }
                         None => copied(&mut args, picture, plan, resume_point),
                     }
@@ -361,8 +367,8 @@ fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, resume_point: Op
     }
 }
 
-/// The encoder of a rung. `rate` is the frame rate to state, if the filters do not have one. Without it, the
-/// encoder takes the ticks of the clock for frames, and claims an absurd level.
+/// The encoder of a rung. `rate` is the frame rate to state, if the filters have none or the source's. Without
+/// it, the encoder takes the ticks of the clock for frames, and claims an absurd level.
 fn encoder(
     args: &mut Arguments,
     rung: &VideoRendition,

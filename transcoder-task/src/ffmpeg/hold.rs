@@ -1,10 +1,10 @@
 //! The filters that hold the picture: repeat frames in gaps, and extend it to the start and end of the
 //! stream.
 //!
-//! A second, tiny video is the clock. `hstack` places it beside the picture, and so emits a frame at each
-//! time of either of them, also after the end of the picture. `select` drops the frames at times of the
-//! clock, except after a long gap; `crop` removes the clock. The source's frames stay unchanged and keep
-//! their times.
+//! A second video is the clock. `mix` emits a frame at each time of either video, also after the end of the
+//! picture. As it is disabled, it mixes nothing: each frame is the picture's latest one, with its side data.
+//! `select` drops the frames at times of the clock, except after a long gap. The source's frames stay
+//! unchanged and keep their times.
 //!
 //! The source's frames are at even ticks and the clock's at odd ticks, so a later reader can tell them apart.
 //! The result depends on the last frame of the source only, so an attempt that starts in the middle of a gap
@@ -35,32 +35,32 @@ pub(super) fn chains(
     let even = format!("{on_clock},setpts=2*floor(PTS/2)");
     // An even number of ticks, so that all times of the clock are odd.
     let step = (timescale / REPEAT_RATE) & !1;
-    let colour = |size: &str| format!("color=black:size={size}:rate={REPEAT_RATE},format=yuv420p,{TAGS}");
+    let black = format!("color=black:size={width}x{height}:rate={REPEAT_RATE},format=yuv420p,{TAGS}");
     let mut chains = Vec::new();
     let mut picture = from.to_owned();
     if hold.black_until_seconds.is_some_and(|until| from_seconds < until) {
-        let black = colour(&format!("{width}x{height}"));
         chains.push(format!("{black},trim=end_frame=1[black]"));
         // `interleave` changes the clock to microseconds.
         chains.push(format!("{from}[black]interleave[late]"));
         picture = "[late]".into();
     }
     chains.push(format!("{picture}{even}[picture]"));
-    // The clock begins before the picture: `hstack` starts with the later one.
-    let clock = format!("{},{on_clock},setpts=(N-1)*{step}+1", colour(&format!("2x{height}")));
+    // The clock begins before the picture: `mix` starts with the later one.
+    let clock = format!("{black},{on_clock},setpts=(N-1)*{step}+1");
     let (end, mode) = if end_seconds > 0.0 {
         (format!(",trim=end={end_seconds:.6}"), "")
     } else {
         // The end of the stream is unknown, so the stream ends with the picture.
-        (String::new(), "=shortest=1")
+        (String::new(), ":duration=shortest")
     };
     chains.push(format!("{clock}{end}[clock]"));
     let tick = 1.0 / f64::from(REPEAT_RATE) - TOLERANCE_SECONDS;
     let gap = SHORTEST_GAP_SECONDS - TOLERANCE_SECONDS;
     let keep =
         format!("not(mod(pts,2))+gte(t-prev_selected_t,if(mod(prev_selected_pts,2),{tick:.3},{gap:.3}))");
-    // `hstack` does not keep the colour tags, nor side data such as captions.
-    chains.push(format!("[picture][clock]hstack{mode},select='{keep}',crop=iw-2:ih:0:0,{TAGS}{to}"));
+    // Players would show captions again with each repeat.
+    let no_captions = format!("sidedata=mode=delete:type=A53_CC:enable='mod(round(t*{timescale}),2)'");
+    chains.push(format!("[picture][clock]mix=enable=0{mode},select='{keep}',{no_captions}{to}"));
     chains
 }
 
@@ -77,13 +77,18 @@ mod tests {
 
     /// The times in seconds and checksums of the frames of the pad `out`.
     fn frames(graph: &str) -> Vec<(f64, String)> {
+        let frames = frames_in_ticks(graph, TICKS);
+        frames.into_iter().map(|(ticks, checksum)| (ticks as f64 / f64::from(TICKS), checksum)).collect()
+    }
+
+    fn frames_in_ticks(graph: &str, timescale: u32) -> Vec<(u64, String)> {
         let arguments = format!(
-            "-filter_complex {graph} -map [out] -fps_mode vfr -enc_time_base 1:{TICKS} -f framecrc -"
+            "-filter_complex {graph} -map [out] -fps_mode vfr -enc_time_base 1:{timescale} -f framecrc -"
         );
         let text = String::from_utf8(ffmpeg(&arguments)).unwrap();
         let frames = text.lines().filter(|line| !line.starts_with('#')).map(|line| {
             let fields: Vec<_> = line.split(',').map(str::trim).collect();
-            (fields[2].parse::<f64>().unwrap() / f64::from(TICKS), fields[5].to_owned())
+            (fields[2].parse().unwrap(), fields[5].to_owned())
         });
         frames.collect()
     }
@@ -117,6 +122,18 @@ mod tests {
     fn five_frames_per_second_are_left_as_they_are() {
         let five = "testsrc2=size=64x36:rate=5:duration=2";
         assert_eq!(held(five, &hold(None, 2.0), 0.0).len(), 10);
+    }
+
+    #[test]
+    fn the_finest_clock_tells_frames_from_repeats() {
+        let timescale = 499_998;
+        let hold = Hold { timescale, ..hold(None, 4.0) };
+        let chains = chains(&hold, (64, 36), 0.0, "[source]", "[out]");
+        // Frames at odd ticks of a clock that is too fine.
+        let source = format!("{TWO_BURSTS},settb=1/10000000,setpts=PTS+N*3333,format=yuv420p[source]");
+        let frames = frames_in_ticks(&format!("{source};{}", chains.join(";")), timescale);
+        let (of_source, repeats): (Vec<_>, Vec<_>) = frames.iter().partition(|frame| frame.0 % 2 == 0);
+        assert_eq!((of_source.len(), repeats.len()), (20, 15 + 15));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use crate::analysis::media::Video;
 
-use super::audio::MAX_GAP_SECONDS;
+use super::{audio::MAX_GAP_SECONDS, segmentation::TAIL_SECONDS};
 
 /// Longest time in seconds between two frames that is left as it is.
 const LONGEST_FRAME_SECONDS: f64 = 0.5;
@@ -15,6 +15,8 @@ const LONGEST_FRAME_SECONDS: f64 = 0.5;
 const LOWEST_RATE: f64 = 4.0;
 /// Repeated frames per second.
 pub(crate) const REPEAT_RATE: u32 = 10;
+/// Most ticks per second: from 500,000 on, FFmpeg's filters with two inputs count microseconds.
+const MOST_TICKS: u32 = 499_999;
 /// Ticks per second if the source's clock is too fine to be doubled.
 const USUAL_TIMESCALE: u32 = 180_000;
 
@@ -36,7 +38,7 @@ impl Hold {
     #[must_use]
     pub(super) fn new(video: &Video, longest_frame_seconds: Option<f64>, end_seconds: f64) -> Option<Self> {
         let begins_late = video.start_seconds > MAX_GAP_SECONDS;
-        let ends_early = end_seconds - video.start_seconds - video.duration_seconds > LONGEST_FRAME_SECONDS;
+        let ends_early = end_seconds - video.start_seconds - video.duration_seconds > TAIL_SECONDS;
         let is_regular = longest_frame_seconds.is_some_and(|longest| longest <= LONGEST_FRAME_SECONDS);
         if is_regular && video.frame_rate >= LOWEST_RATE && !begins_late && !ends_early {
             return None;
@@ -58,7 +60,7 @@ fn timescale(time_base: &str) -> u32 {
     let ticks = time_base.split_once('/').and_then(|(_, ticks)| ticks.parse::<u32>().ok());
     let refined = ticks.filter(|ticks| *ticks > 0).and_then(|ticks| ticks.checked_mul(LEAST.div_ceil(ticks)));
     let doubled = refined.and_then(|ticks| ticks.checked_mul(2));
-    doubled.filter(|ticks| i32::try_from(*ticks).is_ok()).unwrap_or(USUAL_TIMESCALE)
+    doubled.filter(|ticks| *ticks <= MOST_TICKS).unwrap_or(USUAL_TIMESCALE)
 }
 
 #[cfg(test)]
@@ -91,7 +93,7 @@ mod tests {
     #[test]
     fn the_clock_is_even_and_fine() {
         let cases = ["1/1000", "1/90000", "1001/30000", "1/1", "1/4000000000", "1/10000000", "1/0", ""];
-        let expected = [20_000, 180_000, 60_000, 20_000, 180_000, 20_000_000, 180_000, 180_000];
+        let expected = [20_000, 180_000, 60_000, 20_000, 180_000, 180_000, 180_000, 180_000];
         assert_eq!(cases.map(timescale), expected);
     }
 }

@@ -28,6 +28,9 @@ const LEAST_SHARE: f64 = 0.5;
 /// A warning needs more missing seconds than the first value, and a larger missing share of the duration than
 /// the second, because containers round durations.
 const NOTABLE: (f64, f64) = (0.3, 0.02);
+/// Time in seconds without a new picture that deserves a warning. It is measured in segments, and so found a
+/// few seconds too short.
+const LONG_STANDSTILL_SECONDS: f64 = 50.0;
 /// Longest gap in seconds between two audio segments, or longest overlap. Players do not notice it.
 const MOST_AUDIO_GAP_SECONDS: f64 = 0.05;
 /// Renditions that are read back concurrently.
@@ -50,6 +53,7 @@ pub(crate) fn segments(plan: &Plan, tracks: &[Track]) -> Result<Vec<String>, Pub
     let mut warnings = Vec::new();
     if let (Some(picture), Some(((_, first), _))) = (&plan.picture, rungs.split_first()) {
         warnings.extend(pictures(picture, &plan.boundaries, &first.timeline, &rungs)?);
+        warnings.extend(standstill(&first.timeline));
     } else if audio.iter().all(|(_, track)| track.timeline.segments.is_empty()) {
         return Err(PublishError::Unusable("no audio can be decoded".into()));
     } else if let Some((_, first)) = audio.first() {
@@ -199,6 +203,31 @@ fn missing(what: &str, timeline: &Timeline, expected_seconds: f64) -> Option<Str
     })
 }
 
+/// A warning of the longest time between two frames of the source, if it is long.
+fn standstill(timeline: &Timeline) -> Option<String> {
+    let mut longest = (0.0, 0.0);
+    let mut start = None;
+    for segment in &timeline.segments {
+        if segment.repeats < segment.samples {
+            let end = timeline.seconds(segment.start_ticks);
+            if let Some(start) = start.take().filter(|start| end - start > longest.1 - longest.0) {
+                longest = (start, end);
+            }
+        }
+        if segment.repeated_ticks > 0 && start.is_none() {
+            start = Some(timeline.seconds(
+                segment.start_ticks + segment.duration_ticks.saturating_sub(segment.repeated_ticks),
+            ));
+        }
+    }
+    let (start, end) = longest;
+    (end - start > LONG_STANDSTILL_SECONDS).then(|| {
+        format!(
+            "the source shows nothing new from {start:.0} to {end:.0} s: its last picture stays for this time"
+        )
+    })
+}
+
 /// Reads the first and last segment of every rendition back from the store and probes them, to check that
 /// FFmpeg's output was stored unchanged. Returns results in the tracks' order.
 ///
@@ -301,7 +330,7 @@ mod tests {
             rungs: Vec::new(),
             audio: Vec::new(),
             subtitles: Vec::new(),
-            boundaries: Boundaries::every(4.0, 25.0),
+            boundaries: Boundaries::every(4.0, 25.0, 0.0),
             duration_seconds,
         }
     }
@@ -379,7 +408,7 @@ mod tests {
         let at = |seconds: f64| FrameTime { at_seconds: seconds, before_seconds: (seconds - 0.04).max(0.0) };
         let planned = |count: u32| {
             let boundaries = (0..count).map(|number| at(f64::from(number) * 4.0)).collect();
-            Plan { boundaries: Boundaries::at(boundaries, at(12.0), 4.0).unwrap(), ..plan(12.0) }
+            Plan { boundaries: Boundaries::at(boundaries, at(20.0), 4.0).unwrap(), ..plan(12.0) }
         };
         assert!(segments(&planned(3), &[rung(timeline(3))]).is_ok());
         let error = segments(&planned(4), &[rung(timeline(3))]).unwrap_err();
@@ -426,6 +455,25 @@ mod tests {
             picture.frames = Some(200);
         }
         assert!(segments(&plan, &[rung(repeated(2))]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_long_standstill_between_two_pictures_is_a_warning() {
+        let still = |count: u64, of: std::ops::Range<usize>| {
+            let mut timeline = timeline(count);
+            (timeline.segments[of.start - 1].repeats, timeline.segments[of.start - 1].repeated_ticks) =
+                (25, TICKS);
+            for segment in &mut timeline.segments[of] {
+                (segment.repeats, segment.repeated_ticks) = (100, 4 * TICKS);
+            }
+            segments(&plan(count as f64 * 4.0), &[rung(timeline)]).unwrap().concat()
+        };
+        assert_eq!(
+            still(20, 2..15),
+            "the source shows nothing new from 7 to 60 s: its last picture stays for this time"
+        );
+        assert_eq!(still(20, 2..14), "");
+        assert!(!still(40, 22..40).contains("shows nothing new"), "the end");
     }
 
     #[test]
