@@ -98,6 +98,8 @@ _HD = (1280, 720)
 _SD_RUNGS = (360, 240)
 _HD_RUNGS = (720, 480, 360, 240)
 _TURNED_BARS = 0.219  # 480x640 scaled to 360x480 inside 640x480
+_SMALL = ((320, 180), (180,))
+_CLAIM = "claims?|header|tag"  # of a warning that a header or tag claims another length
 _SLOW = 0.51  # seconds: frames are repeated at least twice a second
 
 
@@ -127,6 +129,21 @@ _GENERATED: list[tuple[str, str, Expected]] = [
             held=((0.5, 11.5),),
             frame_distance=_SLOW,
             is_copied=False,
+            is_played=True,
+        ),
+    ),
+    (
+        "late-camera.mkv",
+        "A1",
+        Expected(
+            10,
+            _SD,
+            _SD_RUNGS,
+            (0, 10),
+            points=(Point(3, 0.5, 0.5, BLACK),),
+            held=((1, 5),),
+            frame_distance=_SLOW,
+            is_played=True,
         ),
     ),
     (
@@ -144,6 +161,7 @@ _GENERATED: list[tuple[str, str, Expected]] = [
             held=((0.5, 3.5), (20.5, 23.5)),
             frame_distance=_SLOW,
             is_copied=False,
+            is_played=True,
         ),
     ),
     (
@@ -160,6 +178,9 @@ _GENERATED: list[tuple[str, str, Expected]] = [
             is_played=True,
         ),
     ),
+    ("late-fragments.mp4", "A2", Expected(5, _SD, _SD_RUNGS, (0, 5))),
+    ("long-header.m4a", "A2", Expected(6, None, (), (0, 6), warning=_CLAIM)),
+    ("sample-rate-changes.mkv", "B", Expected(8, _SD, _SD_RUNGS, (0, 8))),
     (
         "turned-call.webm",
         "C",
@@ -184,7 +205,28 @@ _GENERATED: list[tuple[str, str, Expected]] = [
         "G",
         Expected(2, _SD, _SD_RUNGS, points=(Point(1, 0.25, 0.5, RED), Point(1, 0.75, 0.5, BLUE))),
     ),
+    (
+        "description-first.mkv",
+        "F",
+        Expected(
+            4,
+            *_SMALL,
+            (0, 4),
+            sounds=(Sound("en", False, True), Sound("en", True), Sound("pt-BR", False)),
+        ),
+    ),
+    ("thumbnail-first.mp4", "F", Expected(4, _SD, _SD_RUNGS, (0, 4))),
+    ("high-level.mp4", "H", Expected(6, _SD, _SD_RUNGS, (0, 6), codecs="avc1.64001e")),
+    ("captions.mp4", "H", Expected(4, _SD, _SD_RUNGS, (0, 4), captions=("CC1",))),
+    ("captions.mkv", "H", Expected(4, _SD, _SD_RUNGS, (0, 4), captions=("CC1",))),
+    ("half-speed.mov", "I", Expected(8, _SD, _SD_RUNGS, may_warn_instead="speed")),
 ]
+
+_SLIDES = Expected(
+    90, _HD, _HD_RUNGS, (0, 90), held=((1, 19), (21, 49), (51, 89)), frame_distance=_SLOW, is_played=True
+)
+_STILL_END = Expected(48, _HD, _HD_RUNGS, (0, 48), held=((9, 47),), frame_distance=_SLOW)
+_BURSTS = Expected(30, _HD, _HD_RUNGS, (0, 30), held=((1.5, 5.5), (25.5, 29.5)), frame_distance=_SLOW)
 
 _FAULTS: list[tuple[str, str, Expected]] = [
     (
@@ -200,6 +242,38 @@ _FAULTS: list[tuple[str, str, Expected]] = [
             frame_distance=_SLOW,
         ),
     ),
+    (
+        "camera_late.webm",
+        "A2",
+        Expected(
+            20,
+            _SD,
+            _SD_RUNGS,
+            (0, 20),
+            points=(Point(6, 0.5, 0.5, BLACK),),
+            held=((1, 11),),
+            frame_distance=_SLOW,
+        ),
+    ),
+    ("stale_duration_tag.mkv", "A2", Expected(8, _SD, _SD_RUNGS, (0, 8), warning=_CLAIM)),
+    ("fmp4_epoch_time.mp4", "A2", Expected(6, _SD, _SD_RUNGS, (0, 6))),
+    ("fmp4_5h.mp4", "A2", Expected(6, _SD, _SD_RUNGS, (0, 6))),
+    ("cbcs_audiodec.mp4", "A2", Expected(10, None)),
+    ("m4a_mvhd_60s.m4a", "A2", Expected(8, None, (), (0, 8), warning=_CLAIM)),
+    ("slides.mp4", "A1", _SLIDES),
+    ("slides_last_long.mkv", "A1", _SLIDES),
+    ("screenshare_still_end.webm", "A1", _STILL_END),
+    ("screenshare_live.webm", "A1", _STILL_END),
+    ("bursts.mp4", "A4", _BURSTS),
+    ("bursts.webm", "A4", _BURSTS),
+    ("test7_cut.mkv", "A4", Expected(None, (854, 480), (480, 360, 240), may_be_damaged=True)),
+    (
+        "timelapse_0.2fps.mp4",
+        "A3",
+        Expected(60, _SD, _SD_RUNGS, held=((0.5, 4.5), (55.5, 59.5)), frame_distance=_SLOW),
+    ),
+    ("ac3_51_to_20.mkv", "B", Expected(10, _SD, _SD_RUNGS, (0, 10))),
+    ("mp3_rate_change.mkv", "B", Expected(10, _SD, _SD_RUNGS, (0, 10))),
     (
         "webrtc_turned.webm",
         "C",
@@ -246,16 +320,45 @@ _FAULTS: list[tuple[str, str, Expected]] = [
     (
         "prores_alpha.mov",
         "G",
-        Expected(0.32, (320, 180), (180,), points=(Point(0.1, 0.25, 0.5, RED), Point(0.1, 0.75, 0.5, BLACK))),
+        Expected(0.32, *_SMALL, points=(Point(0.1, 0.25, 0.5, RED), Point(0.1, 0.75, 0.5, BLACK))),
+    ),
+    ("thumbnail_first.mp4", "F", Expected(4, _HD, _HD_RUNGS, (0, 4))),
+    ("pcm_16ch.mov", "F", Expected(0.32, *_SMALL, (0, 0.3))),
+    (
+        "ad_first.mkv",
+        "F",
+        Expected(5, *_SMALL, (0, 5), sounds=(Sound("en", False, True), Sound("en", True))),
+    ),
+    ("105_fonts.mkv", "F", Expected(5, *_SMALL, (0, 5))),
+    (
+        "languages_bcp47.mkv",
+        "F",
+        Expected(
+            5,
+            *_SMALL,
+            (0, 5),
+            sounds=(Sound("en", True), Sound("pt-BR", False), Sound("zh-Hans", False)),
+        ),
+    ),
+    ("ass_drawing.mkv", "H", Expected(5, *_SMALL, cues=("Plain line",))),
+    ("level62.mp4", "H", Expected(8, _SD, _SD_RUNGS, (0, 8), codecs="avc1.64001e")),
+    (
+        "appended.webm",
+        "H",
+        Expected(8, (640, 480), (480, 360, 240), (0, 8), may_warn_instead="joined|second recording"),
     ),
 ]
 
-_SMALL = ((320, 180), (180,))
-_LAYOUTS = ("unknown4", "z_5.0", "z_quad", "z_7.1wide", "z_3.0", "z_11025_u8")
+_LAYOUTS = ("unknown4", "z_5.0", "z_6.1", "z_quad", "z_7.1wide", "z_3.0", "z_11025_u8")
 _PASSING: list[tuple[str, Expected]] = [
     ("all_sync.mp4", Expected(8, _SD, _SD_RUNGS, (0, 8))),
     ("bframes_no_ctts.mp4", Expected(8, _SD, _SD_RUNGS, (0, 8))),
     ("jump_cut.mov", Expected(5, _SD, _SD_RUNGS, (0, 5))),
+    ("h264_opengop_cut.mkv", Expected(None, _SD, _SD_RUNGS, may_be_damaged=True)),
+    ("midgop_start.mkv", Expected(None, _SD, _SD_RUNGS, may_be_damaged=True)),
+    ("midgop_start.mp4", Expected(None, _SD, _SD_RUNGS, may_be_damaged=True)),
+    ("mediarecorder.webm", Expected(6, _HD, _HD_RUNGS, (0, 6))),
+    ("jitter.mkv", Expected(6, _SD, _SD_RUNGS, (0, 6))),
     ("sound_late.mkv", Expected(8, _SD, _SD_RUNGS, (3, 8))),
     *((f"{layout}.mov", Expected(2, *_SMALL, (0, 2))) for layout in _LAYOUTS),
     ("z_192k.mov", Expected(1, *_SMALL, (0, 1))),

@@ -221,6 +221,7 @@ CLIPS: dict[str, Callable[[Path], object]] = {
     "display-p3.mp4": _display_p3,
     "high-level.mp4": _high_level,
     "captions.mp4": _captions,
+    "captions.mkv": _captions,
     "half-speed.mov": _half_speed,
 }
 

@@ -15,4 +15,5 @@ mod damage;
 mod foreign;
 mod headers;
 mod references;
+mod repairs;
 mod tables;

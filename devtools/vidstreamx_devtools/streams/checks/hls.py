@@ -69,11 +69,10 @@ def _audio_group(stream: Stream, variant: m3u8.Playlist) -> list[Rendition]:
 def _check_frame_rate(label: str, video: Rendition, got: float | None, findings: Findings) -> None:
     """RFC 8216 asks for the highest frame rate. For variable frame rates the average is also common."""
     times = video.times
-    span = video.end - float(times[0]) if len(times) else 0.0
     findings.expect(got is not None, f"{label}: FRAME-RATE", "a number", "none")
-    if got is None or span <= 0:
+    if got is None or video.seconds <= 0:
         return
-    average = len(times) / span
+    average = len(times) / video.seconds
     steps = times[1:] - times[:-1]
     highest = 1 / max(float(steps.min()), 1e-3) if len(steps) else average
     findings.expect(
