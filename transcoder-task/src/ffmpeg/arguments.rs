@@ -367,8 +367,8 @@ fn copied(args: &mut Arguments, picture: &Picture, plan: &Plan, resume_point: Op
     }
 }
 
-/// The encoder of a rung. `rate` is the frame rate to state, if the filters have none or the source's. Without
-/// it, the encoder takes the ticks of the clock for frames, and claims an absurd level.
+/// The encoder of a rung. `rate` is the frame rate to state, if the filters have none or the source's.
+/// Without it, the encoder takes the ticks of the clock for frames, and claims an absurd level.
 fn encoder(
     args: &mut Arguments,
     rung: &VideoRendition,

@@ -48,7 +48,9 @@ pub(super) fn chains(
     // The clock begins before the picture: `mix` starts with the later one.
     let clock = format!("{black},{on_clock},setpts=(N-1)*{step}+1");
     let (end, mode) = if end_seconds > 0.0 {
-        (format!(",trim=end={end_seconds:.6}"), "")
+        // A repeat just before the end would last moments.
+        let last = end_seconds - 0.5 / f64::from(REPEAT_RATE);
+        (format!(",trim=end={last:.6}"), "")
     } else {
         // The end of the stream is unknown, so the stream ends with the picture.
         (String::new(), ":duration=shortest")
@@ -133,7 +135,7 @@ mod tests {
         let source = format!("{TWO_BURSTS},settb=1/10000000,setpts=PTS+N*3333,format=yuv420p[source]");
         let frames = frames_in_ticks(&format!("{source};{}", chains.join(";")), timescale);
         let (of_source, repeats): (Vec<_>, Vec<_>) = frames.iter().partition(|frame| frame.0 % 2 == 0);
-        assert_eq!((of_source.len(), repeats.len()), (20, 15 + 15));
+        assert_eq!((of_source.len(), repeats.len()), (20, 15 + 14));
     }
 
     #[test]
