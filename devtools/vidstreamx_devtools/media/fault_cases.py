@@ -222,6 +222,15 @@ _GENERATED: list[tuple[str, str, Expected]] = [
     ("half-speed.mov", "I", Expected(8, _SD, _SD_RUNGS, may_warn_instead="speed")),
 ]
 
+_CAMERA_LATE = Expected(
+    20,
+    _SD,
+    _SD_RUNGS,
+    (0, 20),
+    points=(Point(6, 0.5, 0.5, BLACK),),
+    held=((1, 11),),
+    frame_distance=_SLOW,
+)
 _SLIDES = Expected(
     90, _HD, _HD_RUNGS, (0, 90), held=((1, 19), (21, 49), (51, 89)), frame_distance=_SLOW, is_played=True
 )
@@ -229,32 +238,8 @@ _STILL_END = Expected(48, _HD, _HD_RUNGS, (0, 48), held=((9, 47),), frame_distan
 _BURSTS = Expected(30, _HD, _HD_RUNGS, (0, 30), held=((1.5, 5.5), (25.5, 29.5)), frame_distance=_SLOW)
 
 _FAULTS: list[tuple[str, str, Expected]] = [
-    (
-        "camera_late.mp4",
-        "A1",
-        Expected(
-            20,
-            _SD,
-            _SD_RUNGS,
-            (0, 20),
-            points=(Point(6, 0.5, 0.5, BLACK),),
-            held=((1, 11),),
-            frame_distance=_SLOW,
-        ),
-    ),
-    (
-        "camera_late.webm",
-        "A2",
-        Expected(
-            20,
-            _SD,
-            _SD_RUNGS,
-            (0, 20),
-            points=(Point(6, 0.5, 0.5, BLACK),),
-            held=((1, 11),),
-            frame_distance=_SLOW,
-        ),
-    ),
+    ("camera_late.mp4", "A1", _CAMERA_LATE),
+    ("camera_late.webm", "A2", _CAMERA_LATE),
     ("stale_duration_tag.mkv", "A2", Expected(8, _SD, _SD_RUNGS, (0, 8), warning=_CLAIM)),
     ("fmp4_epoch_time.mp4", "A2", Expected(6, _SD, _SD_RUNGS, (0, 6))),
     ("fmp4_5h.mp4", "A2", Expected(6, _SD, _SD_RUNGS, (0, 6))),
