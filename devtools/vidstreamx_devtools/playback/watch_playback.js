@@ -43,9 +43,29 @@
     playback.requests.push(video.currentTime);
     if (!isHls()) {
       player.selectVariantTrack(level.track, true, segments >= SMOOTH_SEGMENTS ? 1 : 0);
-    } else {
-      player.nextLevel = level.index; // from the next segment, because Chromium shows a group of pictures to its end
+      return;
     }
+    // hls.js switches at the segment that it expects to have loaded in time, by the bandwidth that it has measured.
+    // On a busy machine, that is after the end of a short stream. While the video is paused, hls.js switches at the
+    // next segment. So the video is paused until that segment is buffered.
+    video.pause();
+    awaitedLevel = level.index;
+    roundsWithAll = 0;
+    player.nextLevel = level.index; // from the next segment, because Chromium shows a group of pictures to its end
+  }
+
+  let awaitedLevel = null; // the level of hls.js whose next segment is not buffered yet
+  let roundsWithAll = 0;
+  function continueWhenBuffered() {
+    if (awaitedLevel === null) return;
+    // After the last segment, there is none to wait for.
+    const hasAll = bufferedAhead() >= video.duration - video.currentTime - GAP;
+    roundsWithAll = hasAll ? roundsWithAll + 1 : 0;
+    if (roundsWithAll === STALL) play();
+  }
+  function play() {
+    awaitedLevel = null;
+    video.play();
   }
 
   // Up, down, up, down. Each switch waits until the previous level was shown for HOLD seconds.
@@ -58,12 +78,7 @@
       const [low, high] = [available[0], available[available.length - 1]];
       remaining = available.length < 2 || video.duration < SHORTEST ? [] : [high, low, high, low];
     }
-    if (requested) {
-      if (video.videoHeight !== requested.height) return;
-      shownSince = video.currentTime;
-      requested = null;
-      playback.shown += 1;
-    }
+    if (requested) return;
     const isEnding = video.duration - video.currentTime < ENDING;
     if (remaining.length && !isEnding && video.currentTime >= shownSince + HOLD) {
       const next = remaining.shift();
@@ -99,6 +114,19 @@
     video.requestVideoFrameCallback(onFrame);
   });
 
+  function noteHeight() {
+    if (video.videoHeight && playback.heights[playback.heights.length - 1] !== video.videoHeight) {
+      playback.heights.push(video.videoHeight);
+    }
+    if (requested && video.videoHeight === requested.height) {
+      shownSince = video.currentTime;
+      requested = null;
+      playback.shown += 1;
+    }
+  }
+  // A delayed round could miss a quality that is shown for a short time.
+  video.addEventListener("resize", noteHeight);
+
   let roundsAtEnd = 0;
   let hasSoughtEnd = false;
   let idleRounds = 0;
@@ -114,6 +142,17 @@
     } else if (!isConfigured) {
       player.configure({ streaming: { bufferingGoal: 6, rebufferingGoal: 0.5 } });
     }
+    if (!isConfigured && isHls()) {
+      player.on(Hls.Events.FRAG_BUFFERED, (_, { frag }) => {
+        if (frag.type === "main" && frag.level === awaitedLevel) play();
+      });
+      // hls.js steps over the small hole that a switch can leave where it discards the buffer. A viewer notices only
+      // larger ones. Its message is "fragment loaded with buffer holes, seeking from SECONDS to SECONDS".
+      player.on(Hls.Events.ERROR, (_, { details, reason }) => {
+        const hole = details === "bufferSeekOverHole" && /seeking from ([\d.]+) to ([\d.]+)/.exec(reason);
+        if (hole && hole[2] - hole[1] > GAP) playback.jumps.push(Number(hole[1]));
+      });
+    }
     isConfigured = true;
     // Shaka Player sets the rate to 0 while it buffers; this must not be changed.
     if (video.playbackRate !== rate && video.playbackRate !== 0 && video.currentTime > 0) {
@@ -125,15 +164,13 @@
       if (playback.startedAt === null && video.currentTime > 0) playback.startedAt = video.currentTime;
       lastTime = video.currentTime;
       idleRounds = 0;
-    } else if (!video.ended && playback.startedAt !== null && canContinue) {
+    } else if (!video.ended && awaitedLevel === null && playback.startedAt !== null && canContinue) {
       idleRounds += 1;
       if (idleRounds === STALL) playback.stalls.push(video.currentTime);
     }
     playback.time = video.currentTime;
     playback.duration = video.duration;
-    if (video.videoHeight && playback.heights[playback.heights.length - 1] !== video.videoHeight) {
-      playback.heights.push(video.videoHeight);
-    }
+    noteHeight();
     for (let index = 0; index < video.buffered.length; index += 1) {
       remember(video.buffered.start(index), video.buffered.end(index));
     }
@@ -146,6 +183,7 @@
       if (video.currentTime > START) playback.jumps.push(video.currentTime);
     }
     switchLevels();
+    continueWhenBuffered();
     if (skipTo && !playback.skipped && remaining.length === 0 && video.currentTime > 12) {
       playback.skipped = true;
       video.currentTime = skipTo;
