@@ -10,6 +10,8 @@ pub const RECORDS_PREFIX: &str = ".vidstreamx/";
 /// Maximum bytes of a stem, the first part of a key ([`Layout`]). The rest of the key has room for paths such
 /// as `/<job id>/<plan id>/<kind>/<name>/seg-0000000.m4s`.
 const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
+/// Number of bytes of the hash in a stem.
+const HASH_BYTES: usize = 8;
 
 /// The keys of one job's objects in the output bucket.
 ///
@@ -20,9 +22,11 @@ const LONGEST_STEM: usize = ObjectKey::MAX_BYTES - 160;
 /// .vidstreamx/progress/<job id>.json         the task's progress
 /// ```
 ///
-/// The stem is the source key if that key can begin a URL path. Three kinds of keys cannot: keys near S3's
-/// length limit, keys with empty, `.` or `..` parts (browsers and proxies rewrite them), and keys below
-/// [`RECORDS_PREFIX`]. Their stem is a readable part of the key and a hash of the whole key.
+/// The stem is the source key if that key can begin a URL path and cannot reach the objects of another video.
+/// These keys are different: keys near S3's length limit, keys with empty, `.` or `..` parts (browsers and
+/// proxies rewrite them), keys below [`RECORDS_PREFIX`], keys with a part like a job id (they could be below
+/// another video's folder), and keys that end like a stem with a hash. Their stem is a readable part of the
+/// key and a hash of the whole key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
     stem: String,
@@ -68,20 +72,28 @@ impl Layout {
 }
 
 fn stem(key: &str) -> String {
-    let odd_part = key.split('/').any(|part| matches!(part, "" | "." | ".."));
-    if key.len() <= LONGEST_STEM && !odd_part && !key.starts_with(RECORDS_PREFIX) {
+    let is_odd = |part: &&str| matches!(*part, "" | "." | "..") || part.parse::<JobId>().is_ok();
+    let has_odd_part = key.split('/').any(|part| is_odd(&part));
+    let is_record = |key: &str| key.split('/').next() == Some(RECORDS_PREFIX.trim_end_matches('/'));
+    if key.len() <= LONGEST_STEM && !has_odd_part && !is_record(key) && !ends_like_hashed_stem(key) {
         return key.to_owned();
     }
-    let hash = hex_prefix(Sha256::digest(key), 8);
-    let mut readable =
-        key.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect::<Vec<_>>().join("/");
-    if readable.starts_with(RECORDS_PREFIX) {
+    let hash = hex_prefix(Sha256::digest(key), HASH_BYTES);
+    let mut readable = key.split('/').filter(|part| !is_odd(part)).collect::<Vec<_>>().join("/");
+    if is_record(&readable) {
         readable.insert(0, '_');
     }
     let end = readable.floor_char_boundary(LONGEST_STEM - 1 - hash.len());
     readable.truncate(end);
     let readable = readable.trim_end_matches('/');
     format!("{readable}~{hash}")
+}
+
+/// Whether a key ends with `~` and a hash. The stem of another key could be the same text.
+fn ends_like_hashed_stem(key: &str) -> bool {
+    key.rsplit_once('~').is_some_and(|(_, hash)| {
+        hash.len() == 2 * HASH_BYTES && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+    })
 }
 
 #[cfg(test)]
@@ -116,6 +128,33 @@ mod tests {
         }
         assert_eq!(stems.iter().collect::<std::collections::BTreeSet<_>>().len(), 4);
         assert!(layout(".vidstreamx/jobs/a.mp4").stem().starts_with("_.vidstreamx/jobs/a.mp4~"));
+    }
+
+    /// No uploader reaches the outputs of another video, or the records.
+    #[test]
+    fn no_key_reaches_the_objects_of_another_video_or_the_records() {
+        let job = "0123456789abcdef0123456789abcdef";
+        let shortened = layout("film.mp4/").stem().to_owned();
+        for key in [
+            format!("film.mp4/{job}"),
+            format!("film.mp4/{job}/a.mp4"),
+            format!("film.mp4/{job}/{job}"),
+            job.to_owned(),
+            ".vidstreamx".to_owned(),
+            ".vidstreamx/jobs".to_owned(),
+            format!(".vidstreamx/{job}"),
+            shortened,
+        ] {
+            let stem = layout(&key).stem().to_owned();
+            assert!(stem != key && ends_like_hashed_stem(&stem), "{key}: {stem}");
+            assert!(
+                !stem.starts_with(&format!("film.mp4/{job}")) && !stem.starts_with(".vidstreamx"),
+                "{stem}"
+            );
+        }
+        for ordinary in [".vidstreamx.mp4", "a~b.mp4", "film.mp4/master.m3u8", "master.m3u8"] {
+            assert_eq!(layout(ordinary).stem(), ordinary);
+        }
     }
 
     proptest! {
