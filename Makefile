@@ -51,7 +51,7 @@ fuzz:
 	@VIDSTREAMX_FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-isobmff --test mutations fuzz -- --ignored --nocapture
 
 soak:
-	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --locked --quiet -p vidstreamx-consumer --test random_simulation soak -- --ignored --nocapture
+	@VIDSTREAMX_SOAK_SECONDS=$(or $(SECONDS),600) cargo test --release --locked --quiet -p vidstreamx-consumer --test random_simulation soak -- --ignored --nocapture
 
 bench:
 	@$(local)/setup.sh bench

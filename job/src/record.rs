@@ -23,6 +23,8 @@ pub enum State {
     Obsolete,
     /// All attempts failed.
     Failed,
+    /// An operator stopped the task.
+    Cancelled,
 }
 
 impl State {
@@ -41,6 +43,7 @@ impl State {
             Self::Rejected => "rejected",
             Self::Obsolete => "obsolete",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -71,7 +74,7 @@ pub struct Size {
 pub struct Attempt {
     /// Counts from 1 and continues after a restart.
     pub number: u32,
-    /// Time just before the call of RunTask.
+    /// Time when the attempt began, before its first call of RunTask.
     pub started_at: Timestamp,
     /// The requested capacity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,6 +85,13 @@ pub struct Attempt {
     /// The reason for this size, as a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_reason: Option<String>,
+    /// Number of RunTask calls for this attempt that ECS refused. It is part of the launch token, because ECS
+    /// may answer a repeated token with the first result.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub refusals: u32,
+    /// Number of times that a consumer took over the launch of this attempt.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub takeovers: u32,
     /// The task's ARN; absent until RunTask has responded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_arn: Option<String>,
@@ -108,6 +118,11 @@ pub struct Attempt {
     pub counts: bool,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)] // Serde passes a reference.
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 impl Attempt {
     /// An attempt whose task is not launched yet.
     #[must_use]
@@ -118,6 +133,8 @@ impl Attempt {
             capacity: None,
             size: None,
             size_reason: None,
+            refusals: 0,
+            takeovers: 0,
             task_arn: None,
             ended_at: None,
             billed_seconds: None,
@@ -130,14 +147,15 @@ impl Attempt {
     }
 }
 
-/// A restart of an ended job by an operator.
+/// A restart of an ended job: by an operator, because a message returned from the dead-letter queue, or
+/// because the object is there again. Also a request that a running job fulfils.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
     /// Time of the restart.
     pub at: Timestamp,
     /// Number of the last attempt before the restart; 0 if there was none.
     pub after_attempt: u32,
-    /// The request's id from the message. Each request restarts the job once.
+    /// The request's id. Each request restarts the job once.
     pub request: String,
 }
 
@@ -161,6 +179,9 @@ pub struct Record {
     pub created_at: Timestamp,
     /// Time of the last write of this record.
     pub updated_at: Timestamp,
+    /// Random number of the last write. A consumer recognises its own write by it if the response was lost.
+    #[serde(default)]
+    pub write_id: u64,
     /// All attempts in the order of their numbers.
     pub attempts: Vec<Attempt>,
     /// All restarts in chronological order.
@@ -184,6 +205,7 @@ impl Record {
             reason: None,
             created_at: now,
             updated_at: now,
+            write_id: 0,
             attempts: Vec::new(),
             restarts: Vec::new(),
         }

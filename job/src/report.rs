@@ -44,6 +44,9 @@ pub struct Report {
     pub schema: u32,
     /// The job's id.
     pub job_id: JobId,
+    /// The launch token of the attempt that wrote the report; absent for a run from the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<String>,
     /// The outcome.
     pub outcome: Outcome,
     /// The reason as a sentence; absent if the outcome is complete.

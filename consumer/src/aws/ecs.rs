@@ -1,6 +1,6 @@
 //! Calls to ECS.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aws_sdk_ecs::{
     Client,
@@ -8,6 +8,7 @@ use aws_sdk_ecs::{
     operation::run_task::RunTaskError,
     types::{DesiredStatus, Task},
 };
+use tracing::debug;
 use vidstreamx_job::{JobId, env};
 
 use crate::{
@@ -34,8 +35,10 @@ pub struct Stopped {
 /// The state of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TaskStatus {
-    /// It has not ended.
-    Alive,
+    /// It does not run yet.
+    Starting,
+    /// It runs, or is about to stop.
+    Running,
     /// It has ended.
     Stopped(Stopped),
     /// ECS does not list it: it was just started, or it ended more than an hour ago.
@@ -81,11 +84,11 @@ impl Ecs {
         Self { client, launcher: Client::from_conf(once), placement }
     }
 
-    async fn tasks(&self, arns: impl Iterator<Item = &str>) -> Result<Vec<Task>, CallError> {
+    async fn tasks(&self, cluster: &str, arns: impl Iterator<Item = &str>) -> Result<Vec<Task>, CallError> {
         let answer = self
             .client
             .describe_tasks()
-            .cluster(&self.placement.cluster)
+            .cluster(cluster)
             .set_tasks(Some(arns.map(str::to_owned).collect()))
             .send()
             .await
@@ -114,10 +117,23 @@ impl Tasks for Ecs {
 
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>> {
         Box::pin(async move {
-            // An ARN of another cluster would fail the whole call, so it counts as missing.
-            let cluster = name(&self.placement.cluster);
-            let here: Vec<_> = arns.iter().map(|arn| &**arn).filter(|arn| is_in(arn, cluster)).collect();
-            let tasks = if here.is_empty() { Vec::new() } else { self.tasks(here.into_iter()).await? };
+            // A call describes the tasks of one cluster. Tasks that were launched before a change of the
+            // setting run in another cluster.
+            let own = name(&self.placement.cluster);
+            let mut by_cluster: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+            for arn in arns {
+                by_cluster.entry(cluster_of(arn).unwrap_or(own)).or_default().push(arn);
+            }
+            let mut tasks = Vec::with_capacity(arns.len());
+            for (cluster, arns) in by_cluster {
+                let is_own = cluster == own;
+                let cluster = if is_own { &self.placement.cluster } else { cluster };
+                match self.tasks(cluster, arns.into_iter()).await {
+                    Ok(found) => tasks.extend(found),
+                    Err(error) if is_own => return Err(error),
+                    Err(error) => debug!(%error, cluster, "tasks of another cluster count as missing"),
+                }
+            }
             // ECS lists missing tasks as failures, with the reason MISSING.
             let status = |arn: &Arc<str>| {
                 let task = tasks.iter().find(|task| task.task_arn() == Some(&**arn));
@@ -145,7 +161,7 @@ impl Tasks for Ecs {
                 }
             }
             for page in arns.chunks(BATCH) {
-                let tasks = self.tasks(page.iter().map(String::as_str)).await?;
+                let tasks = self.tasks(&self.placement.cluster, page.iter().map(String::as_str)).await?;
                 if let Some(task) = tasks.into_iter().find(|task| has_token(task, token)) {
                     return Ok(task.task_arn);
                 }
@@ -175,15 +191,16 @@ fn name(cluster: &str) -> &str {
     cluster.rsplit_once('/').map_or(cluster, |(_, name)| name)
 }
 
-/// Whether a task is in a cluster. ARNs end with `task/<cluster>/<id>`; the old form lacks the cluster.
-fn is_in(arn: &str, cluster: &str) -> bool {
-    let mut parts = arn.rsplit('/').skip(1);
-    parts.next().is_none_or(|part| part == cluster || part.ends_with(":task"))
+/// The cluster of a task. ARNs end with `task/<cluster>/<id>`; the old form lacks the cluster.
+fn cluster_of(arn: &str) -> Option<&str> {
+    let cluster = arn.rsplit('/').nth(1)?;
+    (!cluster.ends_with(":task")).then_some(cluster)
 }
 
 fn status(task: &Task, container: &str) -> TaskStatus {
     if task.last_status() != Some("STOPPED") {
-        return TaskStatus::Alive;
+        let has_started = task.started_at().is_some() || task.last_status() == Some("RUNNING");
+        return if has_started { TaskStatus::Running } else { TaskStatus::Starting };
     }
     let container = task.containers().iter().find(|found| found.name() == Some(container));
     let reasons = [task.stopped_reason(), container.and_then(|container| container.reason())];
@@ -286,14 +303,24 @@ mod tests {
             .http_status(400, Some(r#"{"__type":"ThrottlingException","message":"Rate exceeded"}"#.into()))
             .repeatedly()
             .build();
-        assert!(matches!(ecs(&[&throttled]).run(&launch()).await, Err(LaunchError::NotNow(_))));
+        assert!(matches!(ecs(&[&throttled]).run(&launch()).await, Err(LaunchError::Throttled(_))));
         assert_eq!(throttled.num_calls(), 1);
     }
 
     #[tokio::test]
     async fn states_are_in_the_order_of_the_arns() {
-        let asked = ["alive", "missing", "stopped"].map(str::to_owned);
-        let rule = mock!(Client::describe_tasks).match_requests(move |request| request.tasks() == asked);
+        let elsewhere = "arn:aws:ecs:eu-central-1:1:task/elsewhere/1";
+        let asked = ["running", "missing", "stopped", "starting"].map(str::to_owned);
+        let rule = mock!(Client::describe_tasks)
+            .match_requests(move |request| request.tasks() == asked && request.cluster() == Some("videos"));
+        let other = mock!(Client::describe_tasks)
+            .match_requests(move |request| {
+                request.cluster() == Some("elsewhere") && request.tasks() == [elsewhere]
+            })
+            .then_output(move || {
+                let stopped = Task::builder().task_arn(elsewhere).last_status("STOPPED");
+                DescribeTasksOutput::builder().tasks(stopped.build()).build()
+            });
         let rule = rule.then_output(|| {
             let transcoder =
                 Container::builder().name("transcoder").exit_code(137).reason("OutOfMemoryError");
@@ -307,10 +334,13 @@ mod tests {
                 .stopped_at(DateTime::from_millis(190_500))
                 .containers(Container::builder().name("sidecar").exit_code(0).build())
                 .containers(transcoder.build());
-            let alive = Task::builder().task_arn("alive").last_status("DEPROVISIONING");
-            DescribeTasksOutput::builder().tasks(stopped.build()).tasks(alive.build()).build()
+            let running = Task::builder().task_arn("running").last_status("DEPROVISIONING");
+            let running = running.started_at(DateTime::from_secs(120));
+            let starting = Task::builder().task_arn("starting").last_status("PROVISIONING");
+            let output = DescribeTasksOutput::builder().tasks(stopped.build());
+            output.tasks(running.build()).tasks(starting.build()).build()
         });
-        let arns = ["alive", "missing", "stopped", "arn:task/elsewhere/1"].map(Arc::from);
+        let arns = ["running", "missing", "stopped", elsewhere, "starting"].map(Arc::from);
         let stopped = Stopped {
             billed: Some(Duration::from_millis(90_500)),
             exit_code: Some(137),
@@ -318,12 +348,13 @@ mod tests {
             reason: Some("Essential container in task exited: OutOfMemoryError".into()),
         };
         assert_eq!(
-            ecs(&[&rule]).describe(&arns).await,
+            ecs(&[&rule, &other]).describe(&arns).await,
             Ok(vec![
-                TaskStatus::Alive,
+                TaskStatus::Running,
                 TaskStatus::Missing,
                 TaskStatus::Stopped(stopped),
-                TaskStatus::Missing
+                TaskStatus::Stopped(Stopped::default()),
+                TaskStatus::Starting,
             ])
         );
     }

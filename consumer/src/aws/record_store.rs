@@ -9,6 +9,7 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
 };
+use tracing::warn;
 use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError};
 
 use crate::aws::error::{CallError, CallFuture, status};
@@ -66,12 +67,24 @@ pub trait RecordStore: Send + Sync {
     fn save<'a>(&'a self, record: &'a Record, replaced: Option<&'a str>)
     -> CallFuture<'a, String, SaveError>;
 
-    /// The task's report on a job.
+    /// The task's report on a job. A task decodes untrusted files, so a report that is too large or that
+    /// names another job counts as missing.
     ///
     /// # Errors
     /// It cannot be read. `Ok(None)` means that it does not exist.
     fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError>;
+
+    /// Whether the stable address of the job's key shows the stream of another job.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn shows_another<'a>(&'a self, record: &'a Record) -> CallFuture<'a, bool>;
 }
+
+/// Maximum bytes of a report. The largest real ones have some 100 KB.
+const LARGEST_REPORT: i64 = 4 << 20;
+/// The objects at a stable address that point to the stream.
+const POINTERS: [&str; 2] = ["master.m3u8", "manifest.mpd"];
 
 /// Records and reports in S3.
 #[derive(Debug, Clone)]
@@ -87,8 +100,8 @@ impl S3RecordStore {
         Self { client, output }
     }
 
-    /// An object's content and ETag; `None` if there is none.
-    async fn get(&self, key: &str) -> Result<Option<(Vec<u8>, String)>, CallError> {
+    /// An object's content and ETag; `None` if there is none, or if it has more than `largest` bytes.
+    async fn get(&self, key: &str, largest: i64) -> Result<Option<(Vec<u8>, String)>, CallError> {
         let call = "GetObject";
         let answer = match self.client.get_object().bucket(self.output.as_str()).key(key).send().await {
             Ok(answer) => answer,
@@ -98,6 +111,10 @@ impl S3RecordStore {
             Err(error) => return Err(CallError::new(call, &error)),
         };
         let etag = answer.e_tag.unwrap_or_default();
+        if answer.content_length.is_some_and(|length| length > largest) {
+            warn!(s3.key = key, "the object is too large and counts as missing");
+            return Ok(None);
+        }
         let body = answer.body.collect().await;
         let body = body.map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
         Ok(Some((body.to_vec(), etag)))
@@ -112,7 +129,7 @@ impl RecordStore for S3RecordStore {
     fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError> {
         Box::pin(async move {
             let key = Layout::record(job);
-            let Some((json, etag)) = self.get(&key).await? else { return Ok(None) };
+            let Some((json, etag)) = self.get(&key, i64::MAX).await? else { return Ok(None) };
             let record = Record::parse(&json).map_err(self.unreadable(key))?;
             Ok(Some(Stored { record, etag }))
         })
@@ -155,8 +172,22 @@ impl RecordStore for S3RecordStore {
     fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError> {
         Box::pin(async move {
             let key = job.layout().own("job.json");
-            let Some((json, _)) = self.get(&key).await? else { return Ok(None) };
-            Report::parse(&json).map(Some).map_err(self.unreadable(key))
+            let Some((json, _)) = self.get(&key, LARGEST_REPORT).await? else { return Ok(None) };
+            let report = Report::parse(&json).map_err(self.unreadable(key))?;
+            Ok(Some(report).filter(|report| report.job_id == job.id))
+        })
+    }
+
+    fn shows_another<'a>(&'a self, record: &'a Record) -> CallFuture<'a, bool> {
+        Box::pin(async move {
+            let layout = Layout::new(&record.source.key, &record.job_id);
+            for pointer in POINTERS {
+                if let Some((text, _)) = self.get(&layout.stable(pointer), LARGEST_REPORT).await? {
+                    let own_folder = format!("{}/", record.job_id);
+                    return Ok(!String::from_utf8_lossy(&text).contains(&own_folder));
+                }
+            }
+            Ok(false)
         })
     }
 }

@@ -9,7 +9,7 @@ use aws_sdk_ecs::{
 };
 use jiff::Timestamp;
 use serde_json::json;
-use vidstreamx_job::{Attempt, Capacity, Job, Size, env};
+use vidstreamx_job::{Attempt, Capacity, Job, JobId, Size, env};
 
 use crate::aws::task_definition::FREE_STORAGE_GIB;
 
@@ -19,8 +19,8 @@ use crate::aws::task_definition::FREE_STORAGE_GIB;
 pub struct Launch {
     /// `startedBy`: the job's id. ListTasks finds the task by it.
     pub started_by: String,
-    /// `clientToken`: `<job id>-<record's creation in Unix seconds>-<attempt>`. Within 24 hours, a repeated
-    /// request starts no second task. The creation time changes when an operator deletes the record.
+    /// `clientToken`: see [`Launch::token`]. A repeated request starts no second task for 24 hours, or until
+    /// an hour after the task's end if that is earlier.
     pub token: String,
     /// Environment variables of the container: the job.
     pub environment: Vec<(&'static str, String)>,
@@ -37,7 +37,7 @@ impl Launch {
     #[must_use]
     pub fn new(job: &Job, since: Timestamp, attempt: &Attempt) -> Self {
         let number = attempt.number;
-        let token = format!("{}-{}-{number}", job.id, since.as_second());
+        let token = Self::token(&job.id, since, attempt);
         let mut environment = job.to_env();
         environment.push((env::LAUNCH, token.clone()));
         Self {
@@ -53,6 +53,14 @@ impl Launch {
             capacity: attempt.capacity.unwrap_or(Capacity::OnDemand),
             size: attempt.size,
         }
+    }
+
+    /// The client token of an attempt: `<job id>-<record's creation in Unix seconds>-<attempt>`, and
+    /// `.<refusals>` after refused calls. The creation time changes when an operator deletes the record.
+    #[must_use]
+    pub fn token(job: &JobId, since: Timestamp, attempt: &Attempt) -> String {
+        let token = format!("{job}-{}-{}", since.as_second(), attempt.number);
+        if attempt.refusals == 0 { token } else { format!("{token}.{}", attempt.refusals) }
     }
 
     /// Whether the overrides are short enough for ECS. All keys and version ids of S3 fit; an event from
@@ -165,9 +173,12 @@ impl Placement {
 /// A launch that returned no task.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {
-    /// No capacity, a quota, or throttling. No task was started, and other launches would fail, too.
+    /// No capacity, or a quota. No task was started. A smaller task might be.
     #[error("ECS cannot start a task now: {0}")]
     NotNow(String),
+    /// Too many calls. No task was started, and other launches would fail, too.
+    #[error("ECS throttles launches: {0}")]
+    Throttled(String),
     /// A wrong setting or a missing permission. No launch succeeds until an operator corrects it.
     #[error("ECS refuses to start tasks: {0}")]
     Misconfigured(String),
@@ -207,17 +218,18 @@ fn failure_reason(failure: &Failure) -> String {
 #[must_use]
 pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
     match code {
-        Some("ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded") => {
-            LaunchError::NotNow(described)
-        }
         // Exceeded quotas on tasks and vCPUs have the same codes as invalid requests.
         Some(_)
-            if ["limit on the number", "Rate exceeded", "Capacity is unavailable"]
+            if ["limit on the number", "Capacity is unavailable"]
                 .iter()
                 .any(|quota| described.contains(quota)) =>
         {
             LaunchError::NotNow(described)
         }
+        Some("ThrottlingException" | "Throttling" | "TooManyRequestsException" | "RequestLimitExceeded") => {
+            LaunchError::Throttled(described)
+        }
+        Some(_) if described.contains("Rate exceeded") => LaunchError::Throttled(described),
         Some("LimitExceededException") => LaunchError::NotNow(described),
         Some("ClientException" | "InvalidParameterException") if is_about_the_job(&described) => {
             LaunchError::Invalid(described)
@@ -234,7 +246,17 @@ pub fn error_meaning(code: Option<&str>, described: String) -> LaunchError {
             | "UnrecognizedClientException"
             | "UnsupportedFeatureException",
         ) => LaunchError::Misconfigured(described),
-        _ => LaunchError::Unknown(described),
+        // ECS's own errors. Other codes are refusals of the request.
+        Some(
+            "InternalFailure"
+            | "InternalServerError"
+            | "RequestTimeout"
+            | "ServerException"
+            | "ServiceUnavailable"
+            | "ServiceUnavailableException",
+        )
+        | None => LaunchError::Unknown(described),
+        Some(_) => LaunchError::Misconfigured(described),
     }
 }
 
@@ -323,7 +345,8 @@ mod tests {
 
     #[test]
     fn token_and_started_by_are_within_the_limits_of_ecs() {
-        let launch = Launch::new(&job("a.mp4", None), SINCE, &attempt(u32::MAX));
+        let attempt = Attempt { refusals: u32::MAX, ..attempt(99_999) };
+        let launch = Launch::new(&job("a.mp4", None), SINCE, &attempt);
         assert!(launch.token.len() <= 64 && launch.started_by.len() <= 128);
     }
 

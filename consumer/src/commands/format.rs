@@ -5,8 +5,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use vidstreamx_job::State;
 
 /// All states, in the order in which summaries list them.
-pub(crate) const STATES: [State; 5] =
-    [State::Done, State::Running, State::Rejected, State::Obsolete, State::Failed];
+pub(crate) const STATES: [State; 6] =
+    [State::Done, State::Running, State::Rejected, State::Obsolete, State::Cancelled, State::Failed];
 
 /// Formats a text for one line. Keys and reasons come from uploads, so characters that move the cursor or
 /// change the text direction are escaped.

@@ -1,16 +1,14 @@
 //! From the queue to jobs, and back to the queue.
 //!
-//! [`receive_loop`] receives messages. [`visibility`] keeps them invisible, and [`in_flight`] counts their
-//! videos. [`notification`] decodes a message's body, and [`decide`] turns notifications into jobs. When all
-//! jobs of a message have ended, [`settle`] deletes the message or returns it. [`dead_letter`] builds the
-//! messages about failed jobs.
+//! [`receive_loop`] receives messages. [`visibility`] keeps them invisible. [`notification`] decodes a
+//! message's body, and [`decide`] turns notifications into jobs. When all jobs of a message have ended,
+//! [`settle`] deletes the message or returns it. [`dead_letter`] builds the messages about failed jobs.
 //!
 //! The public interface is [`run`] with [`Options`]. The commands read and write [`notification`]s and the
 //! attributes of [`dead_letter`]s.
 
 pub mod dead_letter;
 mod decide;
-mod in_flight;
 pub mod notification;
 mod receive_loop;
 mod settle;

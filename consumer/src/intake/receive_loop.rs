@@ -14,7 +14,6 @@ use vidstreamx_job::{Backoff, Job, jittered};
 use super::{
     dead_letter::DeadLetter,
     decide::{self, Decision, DecisionSettings},
-    in_flight::{InFlight, VideoInFlight},
     message_span,
     notification::ObjectRef,
     settle,
@@ -27,7 +26,7 @@ use crate::{
         sqs_send::BATCH,
     },
     metrics::Metrics,
-    reconcile::{JobOptions, LaunchThrottle, Reconciler, RestartRequest},
+    reconcile::{InFlight, JobOptions, Place, Reconciler, RestartRequest, SharedCauses},
     services::Services,
 };
 
@@ -67,10 +66,10 @@ const POLL_MARGIN: Duration = Duration::from_secs(1);
 /// Runs until `shutdown`, or, when draining, until the queue is empty. At shutdown, running tasks continue
 /// and their messages become visible for the next consumer.
 pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
-    let throttle = Arc::new(LaunchThrottle::new(options.jobs.launches_per_second, services.metrics.clone()));
+    let causes = Arc::new(SharedCauses::new(services.metrics.clone()));
     let visibility = Arc::new(VisibilityKeeper::new(services.queue.clone()));
     let reconciler =
-        Arc::new(Reconciler::new(services.clone(), options.jobs.clone(), throttle.clone(), shutdown.clone()));
+        Arc::new(Reconciler::new(services.clone(), options.jobs.clone(), causes.clone(), shutdown.clone()));
     let watching = AbortOnDropHandle::new(tokio::spawn({
         let reconciler = reconciler.clone();
         async move { reconciler.watch_tasks().await }
@@ -83,7 +82,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
     let mut receive_loop = ReceiveLoop {
         services,
         visibility,
-        throttle,
+        causes,
         reconciler,
         options,
         in_flight,
@@ -115,7 +114,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
 struct ReceiveLoop {
     services: Services,
     visibility: Arc<VisibilityKeeper>,
-    throttle: Arc<LaunchThrottle>,
+    causes: Arc<SharedCauses>,
     reconciler: Arc<Reconciler>,
     options: Options,
     in_flight: InFlight,
@@ -135,9 +134,9 @@ impl ReceiveLoop {
         // While a queue returns full batches, several short polls run concurrently.
         let mut is_full = false;
         loop {
+            self.causes.until_receiving().await;
             let free = self.in_flight.free().await;
-            self.throttle.until_receiving().await;
-            let free = if self.throttle.begin_receive() { 1 } else { free };
+            let free = if self.causes.begin_receive() { 1 } else { free };
             let calls = if is_full { self.concurrent_receives().min(free.div_ceil(BATCH)) } else { 1 };
             let (received, failed) = self.receive(free, calls, if is_full { FULL_POLL } else { poll }).await;
             is_full = received > 0 && received >= (calls * BATCH).min(free);
@@ -261,7 +260,7 @@ impl ReceiveLoop {
     }
 
     /// The jobs of a message, and the dead letters about its records without a job.
-    fn jobs_of(&self, message: &Message) -> (Vec<(Job, VideoInFlight)>, Vec<DeadLetter>) {
+    fn jobs_of(&self, message: &Message) -> (Vec<(Job, Place)>, Vec<DeadLetter>) {
         let mut jobs = Vec::new();
         let mut letters = Vec::new();
         for decision in decide::decide(&message.body, &self.options.decisions) {
@@ -295,16 +294,14 @@ async fn follow(
     reconciler: Arc<Reconciler>,
     message: Message,
     held: HeldMessage,
-    jobs: Vec<(Job, VideoInFlight)>,
+    jobs: Vec<(Job, Place)>,
     letters: Vec<DeadLetter>,
 ) {
     let received = Instant::now();
     let restart = message_span(&message.id).in_scope(|| restart_request(&message));
-    let ends = jobs.into_iter().map(async |(job, in_flight)| {
-        let end = reconciler.follow(&job, restart.as_ref(), received).await;
-        drop(in_flight);
-        end
-    });
+    let ends = jobs
+        .into_iter()
+        .map(async |(job, place)| reconciler.follow(&job, restart.as_ref(), received, place).await);
     let settlement = settle::settlement(letters, join_all(ends).await);
     let letters = Box::pin(
         settle::settle(&*queue, &message.receipt, held, settlement).instrument(message_span(&message.id)),

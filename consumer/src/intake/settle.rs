@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 use tracing::{debug, error, warn};
 
-use super::{dead_letter::DeadLetter, visibility::HeldMessage};
+use super::{dead_letter::DeadLetter, notification, visibility::HeldMessage};
 use crate::{
     aws::sqs::{Queue, Receipt},
     reconcile::JobEnd,
@@ -39,7 +39,11 @@ pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlem
     }
     let failed = ends.into_iter().filter_map(|end| match end {
         JobEnd::Failed(record) => Some(DeadLetter::about(&record)),
-        JobEnd::Settled | JobEnd::Unreadable | JobEnd::Interrupted => None,
+        JobEnd::GivenUp(given_up) => {
+            let (source, reason) = *given_up;
+            Some(DeadLetter { body: notification::about(&source), reason, job: None })
+        }
+        JobEnd::Settled | JobEnd::Obsolete | JobEnd::Unreadable | JobEnd::Interrupted => None,
     });
     Settlement::Delete(letters.into_iter().chain(failed).collect())
 }
@@ -56,6 +60,10 @@ pub(super) async fn settle(
     match settlement {
         Settlement::Return => {
             held.until_returned();
+            0
+        }
+        Settlement::Delete(_) if !held.is_held() => {
+            debug!("a message is settled by its next delivery");
             0
         }
         Settlement::Delete(letters) => {

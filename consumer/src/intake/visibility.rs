@@ -27,6 +27,8 @@ pub(super) const VISIBILITY: Duration = Duration::from_secs(90);
 const EXTEND_EVERY: Duration = Duration::from_secs(25);
 /// Number of concurrent calls: enough to extend 10,000 messages within seconds.
 const CONCURRENT_CALLS: usize = 8;
+/// Number of concurrent calls at shutdown, which must return all messages within a few seconds.
+const CONCURRENT_RETURNS: usize = 64;
 
 /// Keeps the messages of this consumer invisible.
 pub(super) struct VisibilityKeeper {
@@ -54,21 +56,21 @@ impl VisibilityKeeper {
         ticks.tick().await;
         loop {
             ticks.tick().await;
-            self.set_all(VISIBILITY).await;
+            self.set_all(VISIBILITY, CONCURRENT_CALLS).await;
         }
     }
 
     /// Returns all held messages to the queue, where they become visible after `wait`. Returns their number.
     /// Their jobs need not have ended, because the records keep two consumers from taking the same step.
     pub(super) async fn return_all(&self, wait: Duration) -> usize {
-        self.set_all(wait).await;
+        self.set_all(wait, CONCURRENT_RETURNS).await;
         std::mem::take(&mut *self.held()).len()
     }
 
-    async fn set_all(&self, visibility: Duration) {
+    async fn set_all(&self, visibility: Duration, concurrent_calls: usize) {
         let receipts: Vec<_> = self.held().keys().cloned().collect();
         stream::iter(receipts.chunks(BATCH))
-            .for_each_concurrent(CONCURRENT_CALLS, |batch| self.set(batch, visibility))
+            .for_each_concurrent(concurrent_calls, |batch| self.set(batch, visibility))
             .await;
     }
 
@@ -109,6 +111,11 @@ pub(super) struct HeldMessage {
 }
 
 impl HeldMessage {
+    /// Whether the message is still held. If not, it will be received again, and that delivery settles it.
+    pub(super) fn is_held(&self) -> bool {
+        self.keeper.held().contains_key(&self.receipt)
+    }
+
     /// Holds the message until [`VisibilityKeeper::return_all`].
     pub(super) fn until_returned(mut self) {
         self.keep = true;

@@ -26,7 +26,7 @@ pub(super) struct Gauges {
 /// it has values. The gauges are in every line and show that the consumer runs.
 pub(super) fn line(window: Window, gauges: Gauges, cluster: &str, at: Timestamp) -> String {
     let misconfigured = window.misconfigured || gauges.misconfigured;
-    let EndedVideos { done, rejected, obsolete, failed } = window.ended;
+    let EndedVideos { done, rejected, obsolete, failed, cancelled } = window.ended;
     let failure_share = failure_share(window.ended);
     let mut metrics = BTreeMap::from([
         ("InFlight", (json!(gauges.in_flight), "Count")),
@@ -38,6 +38,7 @@ pub(super) fn line(window: Window, gauges: Gauges, cluster: &str, at: Timestamp)
         ("VideosRejected", rejected),
         ("VideosObsolete", obsolete),
         ("VideosFailed", failed),
+        ("VideosCancelled", cancelled),
         ("LaunchesRefused", window.launches_refused),
         ("DeadLettered", window.dead_lettered),
     ] {
@@ -95,7 +96,7 @@ mod tests {
         fn the_average_of_the_failure_share_is_the_share_that_failed(
             done in 0_u64..2000, rejected in 0_u64..50, obsolete in 0_u64..50, failed in 0_u64..2000
         ) {
-            let values = failure_share(EndedVideos { done, rejected, obsolete, failed });
+            let values = failure_share(EndedVideos { done, rejected, obsolete, failed, cancelled: 0 });
             prop_assert!(values.len() <= MOST_VALUES);
             let ended = done + rejected + failed;
             prop_assert_eq!(values.is_empty(), ended == 0);

@@ -109,7 +109,7 @@ impl Metrics {
                 window: Window::default(),
             }),
         };
-        for state in [State::Done, State::Rejected, State::Obsolete, State::Failed] {
+        for state in [State::Done, State::Rejected, State::Obsolete, State::Failed, State::Cancelled] {
             // Creates all series at the start, because a rate cannot be computed from a series' first value.
             drop(metrics.videos.get_or_create(&[("end", state.name())]));
         }

@@ -26,6 +26,7 @@ pub(super) struct EndedVideos {
     pub(super) rejected: u64,
     pub(super) obsolete: u64,
     pub(super) failed: u64,
+    pub(super) cancelled: u64,
 }
 
 impl EndedVideos {
@@ -35,6 +36,7 @@ impl EndedVideos {
             State::Rejected => self.rejected += 1,
             State::Obsolete => self.obsolete += 1,
             State::Failed => self.failed += 1,
+            State::Cancelled => self.cancelled += 1,
             State::Running => {}
         }
     }

@@ -6,8 +6,12 @@ use backon::{ExponentialBuilder, Retryable};
 use tracing::debug;
 use vidstreamx_job::{Job, JobId, Record, Report, Source};
 
-use super::calls::{Calls, ShuttingDown};
+use super::{
+    calls::{CallEnd, Calls, ShuttingDown},
+    shared_causes::Kind,
+};
 use crate::{
+    aws::error::CallError,
     aws::record_store::{LoadError, RecordStore, SaveError, Stored},
     inspect::{Inspection, Presence, Uploads},
 };
@@ -16,17 +20,28 @@ use crate::{
 const INSPECTION_TRIES: usize = 3;
 const INSPECTION_PAUSE: Duration = Duration::from_millis(500);
 
-/// The reason why a job is not followed to its end.
+/// The reason why a step is not completed.
 #[derive(Debug)]
 pub(super) enum GivenUp {
     ShuttingDown,
     /// The record or report cannot be read.
     Unreadable(LoadError),
+    /// Calls of this kind failed repeatedly. The last one may have taken effect.
+    Failing(Kind, CallError),
 }
 
 impl From<ShuttingDown> for GivenUp {
     fn from(_: ShuttingDown) -> Self {
         Self::ShuttingDown
+    }
+}
+
+impl From<CallEnd> for GivenUp {
+    fn from(end: CallEnd) -> Self {
+        match end {
+            CallEnd::ShuttingDown => Self::ShuttingDown,
+            CallEnd::Failed(kind, error) => Self::Failing(kind, error),
+        }
     }
 }
 
@@ -48,9 +63,9 @@ impl JobStore {
     /// The job's record; `None` if there is none.
     ///
     /// # Errors
-    /// The record cannot be read, or the consumer shuts down.
+    /// The calls fail, the record cannot be read, or the consumer shuts down.
     pub(super) async fn load(&self, job: &JobId) -> Result<Option<Stored>, GivenUp> {
-        self.read(|| self.records.load(job)).await
+        self.read(Kind::ReadRecord, || self.records.load(job)).await
     }
 
     /// The job's record as it is now, or `stored` if the record was deleted.
@@ -64,21 +79,22 @@ impl JobStore {
     /// The task's report; `None` if there is none.
     ///
     /// # Errors
-    /// The report cannot be read, or the consumer shuts down.
+    /// As for [`Self::load`].
     pub(super) async fn report(&self, job: &Job) -> Result<Option<Report>, GivenUp> {
-        self.read(|| self.records.report(job)).await
+        self.read(Kind::ReadReport, || self.records.report(job)).await
     }
 
     /// Writes a record in place of the version `replaced`. Returns the stored record, and whether it is
     /// `record`. If another consumer wrote first, its record is read and returned.
     ///
-    /// # Errors
-    /// The consumer shuts down, or another consumer's record cannot be read. `record` may have been written.
+    /// # Errors The calls fail, another consumer's record cannot be read, or the consumer shuts down.
+    /// `record` may have been written.
     pub(super) async fn save(
         &self,
-        record: Record,
+        mut record: Record,
         replaced: Option<String>,
     ) -> Result<(Stored, bool), GivenUp> {
+        record.write_id = fastrand::u64(..);
         let save = || async {
             match self.records.save(&record, replaced.as_deref()).await {
                 Ok(etag) => Ok(Some(etag)),
@@ -86,13 +102,15 @@ impl JobStore {
                 Err(SaveError::Call(error)) => Err(error),
             }
         };
-        if let Some(etag) = self.calls.until_done(save).await? {
+        if let Some(etag) = self.calls.with_retries(Kind::WriteRecord, save).await? {
             return Ok((Stored { record, etag }, true));
         }
         match self.load(&record.job_id).await? {
-            // It can be this consumer's own record, if the response to an earlier try was lost. This cannot
-            // be detected, because two consumers that act at the same time write identical records.
-            Some(stored) => Ok((stored, false)),
+            // The response to an earlier try may have been lost.
+            Some(stored) => {
+                let is_own = stored.record.write_id == record.write_id;
+                Ok((stored, is_own))
+            }
             // An operator deleted the record to restart the job.
             None => Box::pin(self.save(record, None)).await,
         }
@@ -109,18 +127,30 @@ impl JobStore {
         let inspection = (|| self.uploads.inspect(source))
             .retry(retries)
             .notify(|error, _| debug!(%error, "the inspection of the upload failed"));
-        Ok(self.calls.unless_shutdown(inspection).await?.ok())
+        let inspection = self.calls.unless_shutdown(inspection).await?.ok();
+        if inspection.is_some() {
+            self.calls.succeeded(Kind::ReadUpload);
+        }
+        Ok(inspection)
     }
 
     /// Checks whether the upload still exists.
     ///
     /// # Errors
-    /// The consumer shuts down before S3 responds.
-    pub(super) async fn presence(&self, source: &Source) -> Result<Presence, ShuttingDown> {
-        self.calls.until_done(|| self.uploads.presence(source)).await
+    /// The calls fail, or the consumer shuts down.
+    pub(super) async fn presence(&self, source: &Source) -> Result<Presence, CallEnd> {
+        self.calls.with_retries(Kind::ReadUpload, || self.uploads.presence(source)).await
     }
 
-    async fn read<T, F>(&self, read: impl Fn() -> F) -> Result<T, GivenUp>
+    /// Whether the stable address of the job's key shows the stream of another job.
+    ///
+    /// # Errors
+    /// The calls fail, or the consumer shuts down.
+    pub(super) async fn shows_another(&self, record: &Record) -> Result<bool, CallEnd> {
+        self.calls.with_retries(Kind::ReadAddress, || self.records.shows_another(record)).await
+    }
+
+    async fn read<T, F>(&self, kind: Kind, read: impl Fn() -> F) -> Result<T, GivenUp>
     where
         F: Future<Output = Result<T, LoadError>>,
     {
@@ -131,6 +161,6 @@ impl JobStore {
                 Err(unreadable) => Ok(Err(unreadable)),
             }
         };
-        self.calls.until_done(read).await?.map_err(GivenUp::Unreadable)
+        self.calls.with_retries(kind, read).await?.map_err(GivenUp::Unreadable)
     }
 }

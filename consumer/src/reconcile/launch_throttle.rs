@@ -1,245 +1,92 @@
-//! The launch throttle: it limits the rate of launches, and makes all launches back off while ECS refuses
-//! them.
+//! The launch throttle: it limits the rate of launches, and lets one launch at a time through as a trial
+//! while a cause persists that all videos share.
 //!
-//! While ECS refuses launches, the first launch in the queue retries with growing pauses. All others wait
-//! behind it, and no messages are received. The messages of waiting launches stay invisible, so a wait costs
-//! no receive.
-//!
-//! The throttle is written by hand, because all launches share one backoff, and the backoff also stops the
-//! receiving of messages. It uses tokio's clock, which tests pause.
+//! The messages of waiting launches stay invisible, so a wait costs no receive. The throttle is written by
+//! hand, because its pauses depend on the [shared causes](SharedCauses), and because it uses tokio's clock,
+//! which tests pause.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::{
-    sync::{Mutex as Line, MutexGuard as LineGuard, Notify},
+    sync::{Mutex as Line, MutexGuard as LineGuard},
     time::{Instant, sleep_until},
 };
-use tracing::{error, info, warn};
 use vidstreamx_job::Backoff;
 
+use super::shared_causes::{NewUploadWaits, OwnByKind, SharedCauses};
 use crate::metrics::Metrics;
 
 /// Pauses after a refusal for capacity or quotas, which become available within seconds to minutes.
-const REFUSED: Backoff = Backoff { first: Duration::from_secs(2), longest: Duration::from_mins(1) };
+pub(super) const REFUSED: Backoff =
+    Backoff { first: Duration::from_secs(2), longest: Duration::from_mins(1) };
 /// Pauses after a refusal for a wrong setting or a missing permission.
-const MISCONFIGURED: Backoff = Backoff { first: Duration::from_secs(30), longest: Duration::from_mins(5) };
-/// Pauses after tasks that failed for a reason that affects all tasks.
-const TASKS_FAIL: Backoff = Backoff { first: Duration::from_mins(5), longest: Duration::from_mins(30) };
-/// While refused launches wait, one message is received per interval of this length.
-const TRICKLE: Duration = Duration::from_mins(5);
-/// Number of consecutive failed starts that indicate a fault. About 1 % of starts fail without a fault.
-const FAILED_STARTS: u32 = 3;
+pub(super) const MISCONFIGURED: Backoff =
+    Backoff { first: Duration::from_secs(30), longest: Duration::from_mins(5) };
 
-/// Gives permits for launches at the configured rate, while ECS accepts launches.
+/// Maximum delay of a timer.
+const LATE_TIMER: Duration = Duration::from_millis(5);
+
+/// The kind of a launch that waits for a permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// The video was not tried before.
+    NewUpload,
+    /// The video was tried before. No cause was shared when its pause ended.
+    Retry,
+    /// The video was tried before and has claimed a trial.
+    Trial,
+}
+
+/// Gives permits for launches at the configured rate.
 #[derive(Debug)]
 pub(crate) struct LaunchThrottle {
-    state: Mutex<State>,
-    changed: Notify,
-    /// The queue of launches. Holds the time at which the rate allows the next launch.
-    line: Line<Instant>,
+    causes: Arc<SharedCauses>,
+    /// The queue of launches.
+    line: Line<()>,
+    /// Time at which the rate allows the next launch.
+    next: Mutex<Instant>,
     interval: Duration,
     metrics: Arc<Metrics>,
-}
-
-#[derive(Debug)]
-struct State {
-    /// The backoff after refused RunTask calls.
-    launches: BackoffState,
-    /// The backoff after tasks that RunTask started but that failed.
-    tasks: BackoffState,
-    failed_starts: u32,
-    /// Number of launches that wait for a permit or for ECS's response.
-    waiting: usize,
-}
-
-#[derive(Debug, Clone)]
-struct BackoffState {
-    /// Number of consecutive refusals.
-    refusals: u32,
-    until: Instant,
-    /// Time of the last received message, or of the first refusal.
-    last_received: Instant,
-    /// The reason of the latest refusal.
-    reason: String,
-    /// Whether an operator must act.
-    is_configuration: bool,
-}
-
-impl BackoffState {
-    fn none() -> Self {
-        let now = Instant::now();
-        let reason = String::new();
-        Self { refusals: 0, until: now, last_received: now, reason, is_configuration: false }
-    }
-
-    /// Records a refusal and begins the next pause. Returns the pause.
-    fn grow(&mut self, backoff: Backoff, reason: &str, is_configuration: bool) -> Duration {
-        reason.clone_into(&mut self.reason);
-        self.is_configuration = is_configuration;
-        if self.refusals == 0 {
-            self.last_received = Instant::now();
-        }
-        self.refusals += 1;
-        let pause = backoff.pause(self.refusals);
-        self.until = Instant::now() + pause;
-        pause
-    }
 }
 
 impl LaunchThrottle {
     /// A throttle for this many launches per second, at equal intervals.
     #[must_use]
-    pub(crate) fn new(launches_per_second: u32, metrics: Arc<Metrics>) -> Self {
-        let (launches, tasks) = (BackoffState::none(), BackoffState::none());
-        Self {
-            state: Mutex::new(State { launches, tasks, failed_starts: 0, waiting: 0 }),
-            changed: Notify::new(),
-            line: Line::new(Instant::now()),
-            interval: Duration::from_secs(1) / launches_per_second.max(1),
-            metrics,
-        }
+    pub(crate) fn new(launches_per_second: u32, causes: Arc<SharedCauses>, metrics: Arc<Metrics>) -> Self {
+        let interval = Duration::from_secs(1) / launches_per_second.max(1);
+        Self { causes, line: Line::default(), next: Mutex::new(Instant::now()), interval, metrics }
     }
 
     /// Waits for the permit of a launch. The caller reports the result to the permit.
-    pub(super) async fn acquire(&self) -> LaunchPermit<'_> {
-        let waiting = Waiting::new(self);
-        let mut line = self.line.lock().await;
-        let first_in_line = Instant::now();
-        let mut due = first_in_line.max(*line);
-        let refusals = loop {
-            let BackoffState { refusals, until, .. } = self.state().launches.clone();
-            if refusals > 0 {
-                due = due.max(until);
-            }
-            if due <= Instant::now() {
-                break refusals;
-            }
-            sleep_until(due).await;
-        };
-        // Counted from the due time and not from now, so late timers do not lower the rate.
-        *line = due + self.interval;
-        // During a backoff, the permit keeps the queue closed behind the launch that retries.
-        let line = (refusals > 0).then_some(line);
-        LaunchPermit { throttle: self, refusals, _line: line, _waiting: waiting }
+    pub(super) async fn acquire(&self, turn: Turn) -> LaunchPermit<'_> {
+        let waits = (turn == Turn::NewUpload).then(|| self.causes.new_upload_waits());
+        let line = self.line.lock().await;
+        let is_trial = turn == Turn::Trial || self.causes.claim_launch(false).await;
+        self.keep_rate().await;
+        // No other launch begins before the result of a trial is known.
+        let line = is_trial.then_some(line);
+        LaunchPermit { throttle: self, _line: line, _waits: waits }
     }
 
-    /// Waits until more messages may be received.
-    pub(crate) async fn until_receiving(&self) {
-        let mut has_waited = false;
+    /// Waits until the rate allows another launch.
+    async fn keep_rate(&self) {
         loop {
-            let changed = self.changed.notified();
-            let Some((until, reason, is_configuration)) = self.receiving_pause() else { break };
-            has_waited = true;
-            if is_configuration {
-                self.metrics.misconfigured(&reason);
-            } else {
-                self.metrics.paused(&reason);
-            }
-            tokio::select! {
-                biased;
-                () = sleep_until(until) => {}
-                () = changed => {}
-            }
+            let due = {
+                let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+                let now = Instant::now();
+                if *next <= now {
+                    // Counted from the due time and not from now, so late timers do not lower the rate. A
+                    // rate that was not used is not made up for.
+                    *next = (*next).max(now.checked_sub(LATE_TIMER).unwrap_or(now)) + self.interval;
+                    return;
+                }
+                *next
+            };
+            sleep_until(due).await;
         }
-        if has_waited {
-            self.metrics.resumed();
-        }
-    }
-
-    /// The end of the current pause of receiving, its reason, and whether an operator must act.
-    #[must_use]
-    fn receiving_pause(&self) -> Option<(Instant, String, bool)> {
-        let State { launches, tasks, waiting, .. } = &*self.state();
-        let (until, backoff) = if tasks.until > Instant::now() {
-            (tasks.until, tasks)
-        } else if launches.refusals == 0 {
-            return None;
-        } else if *waiting > 0 {
-            // A waiting launch retries and can end the backoff. But ECS may refuse only that launch, for
-            // example because of its size, so another video is received from time to time.
-            (launches.last_received + TRICKLE, launches)
-        } else {
-            // No launch waits, so the next message retries.
-            (launches.until, launches)
-        };
-        (until > Instant::now()).then(|| (until, backoff.reason.clone(), backoff.is_configuration))
-    }
-
-    /// Records that messages are received now. Returns true if ECS refuses launches: then receive only one
-    /// message.
-    #[must_use]
-    pub(crate) fn begin_receive(&self) -> bool {
-        let mut state = self.state();
-        state.launches.last_received = Instant::now();
-        state.launches.refusals > 0
-    }
-
-    /// Records a task that failed to start. Several consecutive failures indicate a fault.
-    pub(super) fn start_failed(&self, reason: &str) {
-        let is_fault = {
-            let mut state = self.state();
-            state.failed_starts += 1;
-            state.failed_starts >= FAILED_STARTS
-        };
-        if is_fault && let Some(pause) = self.tasks_failed(&format!("tasks do not start: {reason}")) {
-            error!(
-                pause_seconds = pause.as_secs(),
-                reason, "tasks do not start: receiving pauses; check image, subnets and roles"
-            );
-        }
-        self.changed.notify_waiters();
-    }
-
-    /// Records a task that ended for wrong settings or permissions.
-    pub(super) fn task_misconfigured(&self, reason: &str) {
-        if let Some(pause) = self.tasks_failed(reason) {
-            error!(
-                pause_seconds = pause.as_secs(),
-                reason, "the task's settings or permissions are wrong (exit code 78): receiving pauses"
-            );
-        }
-        self.changed.notify_waiters();
-    }
-
-    /// Begins a backoff unless one is active, because tasks that fail together have the same fault.
-    #[must_use]
-    fn tasks_failed(&self, reason: &str) -> Option<Duration> {
-        let mut state = self.state();
-        (state.tasks.until <= Instant::now()).then(|| state.tasks.grow(TASKS_FAIL, reason, true))
-    }
-
-    /// Records a task that started and whose settings are right. This ends the backoff after failed tasks.
-    pub(super) fn task_worked(&self) {
-        let mut state = self.state();
-        state.failed_starts = 0;
-        state.tasks = BackoffState::none();
-        drop(state);
-        self.changed.notify_waiters();
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Counts a launch as waiting until it is dropped.
-#[derive(Debug)]
-struct Waiting<'a>(&'a LaunchThrottle);
-
-impl<'a> Waiting<'a> {
-    fn new(throttle: &'a LaunchThrottle) -> Self {
-        throttle.state().waiting += 1;
-        Self(throttle)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.state().waiting -= 1;
-        self.0.changed.notify_waiters();
     }
 }
 
@@ -248,63 +95,60 @@ impl Drop for Waiting<'_> {
 #[must_use]
 pub(super) struct LaunchPermit<'a> {
     throttle: &'a LaunchThrottle,
-    /// Number of refusals when the permit was given. If it has changed since, another launch was refused in
-    /// the meantime, and this refusal does not count again.
-    refusals: u32,
-    _line: Option<LineGuard<'a, Instant>>,
-    _waiting: Waiting<'a>,
+    _line: Option<LineGuard<'a, ()>>,
+    _waits: Option<NewUploadWaits<'a>>,
 }
 
 impl LaunchPermit<'_> {
-    /// Records that ECS accepted the launch.
-    pub(super) fn accepted(self) {
-        let mut state = self.throttle.state();
-        if state.launches.refusals > 0 {
-            info!("ECS starts tasks again");
-        }
-        state.launches.refusals = 0;
-        drop(state);
-        self.throttle.changed.notify_waiters();
+    /// Waits for the rate again, if time has passed since the permit was given.
+    pub(super) async fn keep_rate(&self) {
+        self.throttle.keep_rate().await;
     }
 
-    /// Records that ECS has no capacity, throttles calls, or did not respond.
-    pub(super) fn refused(self, reason: &str) {
-        if let Some(pause) = self.back_off(REFUSED, reason, false) {
-            warn!(
-                pause_seconds = pause.as_secs_f64(),
-                reason, "ECS does not start tasks now: receiving pauses until it does"
-            );
-        }
+    /// Records that ECS accepted the launch with this many CPU units.
+    pub(super) fn accepted(self, cpu: u32) {
+        self.throttle.causes.launch_accepted(cpu);
+    }
+
+    /// Records that ECS has no capacity for this launch, or did not respond.
+    pub(super) fn refused(self, reason: &str, cpu: u32, own: &mut OwnByKind) {
+        self.throttle.metrics.launch_refused();
+        self.throttle.causes.launch_refused(reason, false, REFUSED, cpu, own);
+    }
+
+    /// Records that ECS throttles RunTask, for all launches.
+    pub(super) fn throttled(self, reason: &str) {
+        self.throttle.metrics.launch_refused();
+        self.throttle.causes.launches_throttled(reason, REFUSED);
     }
 
     /// Records that ECS refused the launch because of a setting or permission.
-    pub(super) fn misconfigured(self, reason: &str) {
-        if let Some(pause) = self.back_off(MISCONFIGURED, reason, true) {
-            error!(
-                pause_seconds = pause.as_secs_f64(),
-                reason,
-                "ECS refuses to start tasks: receiving pauses; run `vidstreamx-consumer check` for details"
-            );
-        }
-    }
-
-    #[must_use]
-    fn back_off(&self, backoff: Backoff, reason: &str, is_configuration: bool) -> Option<Duration> {
+    pub(super) fn misconfigured(self, reason: &str, cpu: u32, own: &mut OwnByKind) {
         self.throttle.metrics.launch_refused();
-        let mut state = self.throttle.state();
-        let is_new = state.launches.refusals == self.refusals;
-        is_new.then(|| state.launches.grow(backoff, reason, is_configuration))
+        self.throttle.causes.launch_refused(reason, true, MISCONFIGURED, cpu, own);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use tokio::time::timeout;
 
-    use super::*;
+    use super::{super::shared_causes::Kind, *};
+
+    const CPU: u32 = 4096;
 
     fn throttle(launches_per_second: u32) -> LaunchThrottle {
-        LaunchThrottle::new(launches_per_second, Arc::new(Metrics::new("videos")))
+        let metrics = Arc::new(Metrics::new("videos"));
+        LaunchThrottle::new(launches_per_second, Arc::new(SharedCauses::new(metrics.clone())), metrics)
+    }
+
+    /// Refuses the launches of three videos.
+    async fn refuse_several(throttle: &LaunchThrottle) {
+        for _ in 0..3 {
+            throttle.acquire(Turn::NewUpload).await.refused("no capacity", CPU, &mut OwnByKind::default());
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -312,28 +156,34 @@ mod tests {
         let throttle = throttle(20);
         let start = Instant::now();
         for _ in 0..41 {
-            throttle.acquire().await.accepted();
+            throttle.acquire(Turn::NewUpload).await.accepted(CPU);
         }
         assert_eq!(start.elapsed().as_millis() / 10, 200);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_launch_retries_for_all_until_ecs_accepts_it() {
+    async fn one_launch_is_the_trial_for_all_until_ecs_accepts_it() {
         let throttle = Arc::new(throttle(1000));
-        throttle.acquire().await.refused("no capacity");
         let calls = Arc::new(Mutex::new(Vec::new()));
         let start = Instant::now();
         let launches: Vec<_> = (0..50)
             .map(|_| {
                 let (throttle, calls) = (throttle.clone(), calls.clone());
                 tokio::spawn(async move {
+                    let mut own = OwnByKind::default();
+                    let mut turn = Turn::NewUpload;
                     loop {
-                        let permit = throttle.acquire().await;
+                        let permit = throttle.acquire(turn).await;
                         calls.lock().unwrap().push(start.elapsed());
                         if start.elapsed() < Duration::from_secs(30) {
-                            permit.refused("no capacity");
+                            permit.refused("no capacity", CPU, &mut own);
+                            turn = if throttle.causes.claim_launch(true).await {
+                                Turn::Trial
+                            } else {
+                                Turn::Retry
+                            };
                         } else {
-                            break permit.accepted();
+                            break permit.accepted(CPU);
                         }
                     }
                 })
@@ -344,45 +194,78 @@ mod tests {
         }
         let calls = calls.lock().unwrap();
         let before = calls.iter().filter(|at| at.as_secs() < 30).count();
-        assert!((3..=8).contains(&before), "{before} refused calls in 30 seconds");
+        assert!((5..=12).contains(&before), "{before} refused calls in 30 seconds");
         let after_acceptance = *calls.last().unwrap() - calls[before];
         assert!(after_acceptance < Duration::from_secs(1), "{after_acceptance:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn receiving_pauses_while_launches_wait_but_one_launch_always_retries() {
-        let throttle = throttle(20);
-        throttle.acquire().await.refused("no capacity");
-        let waiting = throttle.acquire();
-        tokio::pin!(waiting);
-        assert!(timeout(Duration::ZERO, &mut waiting).await.is_err());
-        assert!(timeout(Duration::from_mins(4), throttle.until_receiving()).await.is_err());
-        assert_eq!(throttle.metrics.health(), Ok("receiving pauses: no capacity".to_owned()));
-        assert!(timeout(Duration::from_mins(2), throttle.until_receiving()).await.is_ok());
-        assert!(throttle.begin_receive());
-        assert!(timeout(Duration::from_mins(4), throttle.until_receiving()).await.is_err());
-        waiting.await.accepted();
-        assert!(timeout(Duration::ZERO, throttle.until_receiving()).await.is_ok());
-        assert!(!throttle.begin_receive());
-
-        throttle.acquire().await.refused("no capacity");
-        assert!(timeout(Duration::from_secs(3), throttle.until_receiving()).await.is_ok());
+    async fn a_new_upload_is_the_next_trial() {
+        let throttle = throttle(1000);
+        refuse_several(&throttle).await;
+        let order = Mutex::new(Vec::new());
+        let retry = async |name| {
+            assert!(throttle.causes.claim_launch(true).await);
+            order.lock().unwrap().push(name);
+            throttle.acquire(Turn::Trial).await.refused("no capacity", CPU, &mut OwnByKind::default());
+        };
+        let new_upload = async {
+            throttle.acquire(Turn::NewUpload).await.refused("no capacity", CPU, &mut OwnByKind::default());
+            order.lock().unwrap().push("new");
+        };
+        tokio::join!(retry("retry"), retry("retry"), new_upload);
+        assert_eq!(*order.lock().unwrap(), ["new", "retry", "retry"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_three_consecutive_failed_starts_are_a_fault() {
+    async fn one_refused_video_does_not_pause_receiving_but_several_do() {
         let throttle = throttle(20);
+        let mut own = OwnByKind::default();
+        throttle.acquire(Turn::NewUpload).await.refused("too large", CPU, &mut own);
+        throttle.acquire(Turn::Retry).await.refused("too large", CPU, &mut own);
+        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving()).await.is_ok());
+        assert!(!throttle.causes.begin_receive());
+
+        refuse_several(&throttle).await;
+        assert!(timeout(Duration::from_mins(1), throttle.causes.until_receiving()).await.is_err());
+        assert_eq!(throttle.metrics.health(), Ok("receiving pauses: no capacity".to_owned()));
+        // One message is received from time to time, because its launch may be accepted.
+        assert!(timeout(Duration::from_mins(2), throttle.causes.until_receiving()).await.is_ok());
+        assert!(throttle.causes.begin_receive());
+        assert!(timeout(Duration::from_mins(1), throttle.causes.until_receiving()).await.is_err());
+        throttle.acquire(Turn::Retry).await.accepted(CPU);
+        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving()).await.is_ok());
+        assert!(!throttle.causes.begin_receive());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_accepted_launches_of_smaller_tasks_show_that_the_size_is_the_cause() {
+        for (accepted, is_alone) in [(2048, true), (4096, false), (8192, false)] {
+            let throttle = throttle(20);
+            let mut own = OwnByKind::default();
+            for _ in 0..2 {
+                throttle.acquire(Turn::Retry).await.refused("no capacity", CPU, &mut own);
+                throttle.acquire(Turn::NewUpload).await.accepted(accepted);
+            }
+            assert_eq!(own.of(Kind::Launch).is_clear(), is_alone, "{accepted}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_starts_are_a_fault_only_if_no_task_runs_in_between() {
+        let throttle = throttle(20);
+        let fail = |own: &mut OwnByKind| throttle.causes.start_failed("image", own);
         for _ in 0..10 {
-            throttle.start_failed("ENI");
-            throttle.start_failed("ENI");
-            throttle.task_worked();
+            fail(&mut OwnByKind::default());
+            fail(&mut OwnByKind::default());
+            throttle.causes.succeeded(Kind::Start);
         }
-        assert!(timeout(Duration::ZERO, throttle.until_receiving()).await.is_ok());
+        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving()).await.is_ok());
         for _ in 0..3 {
-            throttle.start_failed("image");
+            fail(&mut OwnByKind::default());
         }
-        assert!(timeout(Duration::from_mins(2), throttle.until_receiving()).await.is_err());
+        assert!(timeout(Duration::from_secs(7), throttle.causes.until_receiving()).await.is_err());
         assert!(throttle.metrics.health().unwrap_err().ends_with("tasks do not start: image"));
-        assert!(timeout(Duration::from_mins(4), throttle.until_receiving()).await.is_ok());
+        assert!(timeout(Duration::from_mins(1), throttle.causes.until_receiving()).await.is_ok());
     }
 }

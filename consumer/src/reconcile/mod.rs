@@ -7,31 +7,36 @@
 //! writes the job's objects in S3, [`calls`] retries calls to AWS, and [`attempt_context`] is the state of a
 //! job in this consumer.
 //!
-//! To use this module, create a [`Reconciler`] with its [`LaunchThrottle`], run [`Reconciler::watch_tasks`],
+//! Three modules keep one video's fault from others: [`in_flight`] counts the videos that take a place,
+//! [`evidence`] tells a shared cause from a video's own, and [`shared_causes`] pauses receiving and launches
+//! while a cause is shared.
+//!
+//! To use this module, create a [`Reconciler`] with its [`SharedCauses`], run [`Reconciler::watch_tasks`],
 //! and [`Reconciler::follow`] each job to its [`JobEnd`].
 
 mod admission;
 mod attempt_context;
 mod calls;
+mod evidence;
+mod in_flight;
 mod job_store;
 mod launch_throttle;
 mod launcher;
 mod next_step;
 mod reconciler;
 mod restart;
+mod shared_causes;
 mod task_outcome;
 mod task_watcher;
 
 use std::time::Duration;
 
-pub(crate) use launch_throttle::LaunchThrottle;
+pub(crate) use in_flight::{InFlight, Place};
 pub use next_step::Policy;
 pub use reconciler::JobOptions;
 pub(crate) use reconciler::{JobEnd, Reconciler};
 pub(crate) use restart::RestartRequest;
+pub(crate) use shared_causes::SharedCauses;
 
-/// Maximum difference between the clocks of a consumer, a task and AWS's services. It is less than the time
-/// between the starts of two attempts.
-pub(crate) const CLOCK_SKEW: Duration = Duration::from_secs(5);
 /// Pause before the record or the tasks of a job are read again, while another consumer or ECS is at work.
 const RECHECK_PAUSE: Duration = Duration::from_secs(2);

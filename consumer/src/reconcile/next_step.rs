@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use vidstreamx_job::{Attempt, Capacity, Record, Size, State};
 
-use super::task_outcome::{Cause, Classified, TaskOutcome, stop_outcome};
+use super::task_outcome::{Cause, Classified, TaskOutcome, launch_refused, stop_outcome};
 use crate::{aws::ecs::Stopped, sizing};
 
 /// The policy for a job's attempts.
@@ -18,6 +18,28 @@ pub struct Policy {
     pub max_attempts: u32,
     /// Capacity of the tasks. After repeated interruptions, a job moves from Spot to on-demand.
     pub capacity: Capacity,
+}
+
+/// A job fails if for this long, in at least this many attempts in a row, every task fails to start or ends
+/// with 78.
+const FRUITLESS: (Duration, usize) = (Duration::from_hours(24), 6);
+
+/// An attempt ends if ECS refuses its launches for this long, while it accepts those of others.
+const REFUSED_FOR: Duration = Duration::from_hours(8);
+/// An attempt ends if ECS refuses all launches for this long.
+const ALL_REFUSED_FOR: Duration = Duration::from_hours(24);
+/// Number of refusals of an attempt after which the job tries a smaller size, if its size is the cause.
+pub(super) const REFUSALS_OF_A_SIZE: u32 = 5;
+
+/// The circumstances of a refused launch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Refusal {
+    /// Whether ECS refuses only this size, and has refused it several times.
+    pub(super) is_size_the_cause: bool,
+    /// Whether ECS has accepted launches of others since this attempt became due.
+    pub(super) accepts_others: bool,
+    /// Whether a setting or permission is wrong. Then no attempt ends.
+    pub(super) is_configuration: bool,
 }
 
 /// Number of interruptions after which a job moves to on-demand capacity.
@@ -57,8 +79,15 @@ pub(super) fn next_step(record: &Record) -> NextStep {
 pub(super) fn next_size(record: &Record) -> Option<(Size, String)> {
     let last = record.attempts.last()?;
     let (size, reason) = (last.size?, last.size_reason.clone().unwrap_or_default());
-    if last.ended_at.is_none() || cause_of(last) != Cause::OutOfMemory {
-        return Some((size, reason));
+    match cause_of(last) {
+        _ if last.ended_at.is_none() => return Some((size, reason)),
+        Cause::Refused => {
+            let vcpus = f64::from(size.cpu) / 1024.0;
+            let reason = format!("ECS refused a task with {vcpus} vCPU");
+            return Some((sizing::smaller(size).unwrap_or(size), reason));
+        }
+        Cause::OutOfMemory => {}
+        _ => return Some((size, reason)),
     }
     let reason = format!("out of memory with {} GiB", f64::from(size.memory_mib) / 1024.0);
     Some(match sizing::larger(size) {
@@ -88,8 +117,7 @@ pub(super) fn begin_attempt(
 
 /// Records the end of the attempt, and the end of the job if this was its last attempt.
 pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Timestamp, policy: &Policy) {
-    let Classified { outcome, stopped, reason } = classified;
-    let counts = matches!(outcome, TaskOutcome::Retry(cause) if cause.counts());
+    let Classified { outcome, stopped, reason, counts } = classified;
     if let Some(attempt) = record.attempts.last_mut() {
         attempt.ended_at = Some(now);
         attempt.billed_seconds = stopped.billed.map(|billed| billed.as_secs_f64());
@@ -99,23 +127,58 @@ pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Time
         attempt.counts = counts;
     }
     let counted = record.current_attempts().iter().filter(|attempt| attempt.counts).count();
+    let is_fruitless = is_fruitless(record.current_attempts(), now);
     record.state = match outcome {
         TaskOutcome::Done => State::Done,
         TaskOutcome::Rejected => State::Rejected,
         TaskOutcome::Obsolete => State::Obsolete,
+        TaskOutcome::Cancelled => State::Cancelled,
         TaskOutcome::Retry(_) if counts && counted >= policy.max_attempts as usize => State::Failed,
+        TaskOutcome::Retry(_) if is_fruitless => State::Failed,
         TaskOutcome::Retry(_) => State::Running,
     };
     record.reason = match record.state {
         State::Running | State::Done => None,
         State::Rejected => Some(reason.unwrap_or_else(|| "the input is not a usable video".to_owned())),
         State::Obsolete => Some(reason.unwrap_or_else(|| "the source was deleted or replaced".to_owned())),
+        State::Cancelled => Some(reason.unwrap_or_else(|| "the task was stopped by an operator".to_owned())),
         State::Failed => {
             let last = reason.unwrap_or_else(|| "the task gave no reason".to_owned());
-            Some(format!("all {counted} attempts failed, the last one: {last}"))
+            Some(if counted >= policy.max_attempts as usize {
+                format!("all {counted} attempts failed, the last one: {last}")
+            } else {
+                let hours = FRUITLESS.0.as_secs() / 3600;
+                format!("no task has worked for {hours} hours, the last one: {last}")
+            })
         }
     };
     record.updated_at = now;
+}
+
+/// Whether the latest attempts in a row failed for causes that may be everybody's, for so long that an
+/// operator must look at this video.
+fn is_fruitless(attempts: &[Attempt], now: Timestamp) -> bool {
+    let (time, number) = FRUITLESS;
+    let fails = |attempt: &&Attempt| matches!(cause_of(attempt), Cause::Misconfigured | Cause::NotStarted);
+    let in_a_row = attempts.iter().rev().take_while(fails).count();
+    let first = attempts.get(attempts.len() - in_a_row);
+    let since = first.map(|first| now.duration_since(first.started_at));
+    in_a_row >= number && since.is_some_and(|since| since.unsigned_abs() >= time)
+}
+
+/// The end of an attempt whose launches ECS refuses. If the size is the cause, the next attempt has a smaller
+/// size after a few refusals. Otherwise the attempt ends after hours. `None` if the attempt goes on.
+pub(super) fn refused(
+    attempt: &Attempt,
+    reason: String,
+    refusal: Refusal,
+    now: Timestamp,
+) -> Option<Classified> {
+    let has_smaller = attempt.size.and_then(sizing::smaller).is_some();
+    let limit = if refusal.accepts_others { REFUSED_FOR } else { ALL_REFUSED_FOR };
+    let has_waited = now.duration_since(attempt.started_at).unsigned_abs() >= limit;
+    let is_too_large = has_smaller && refusal.is_size_the_cause;
+    (!refusal.is_configuration && (has_waited || is_too_large)).then(|| launch_refused(reason, has_smaller))
 }
 
 fn next_capacity(record: &Record, policy: &Policy) -> Capacity {
@@ -127,7 +190,11 @@ fn next_capacity(record: &Record, policy: &Policy) -> Capacity {
     }
 }
 
-fn cause_of(attempt: &Attempt) -> Cause {
+/// The cause of an attempt's end.
+pub(super) fn cause_of(attempt: &Attempt) -> Cause {
+    if attempt.task_arn.is_none() && attempt.refusals > 0 && !attempt.counts {
+        return Cause::Refused;
+    }
     let stopped = Stopped {
         billed: None,
         exit_code: attempt.exit_code,
@@ -137,7 +204,9 @@ fn cause_of(attempt: &Attempt) -> Cause {
     match stop_outcome(&stopped) {
         TaskOutcome::Retry(cause) => cause,
         // The exit code is final, but the job continued, so the report contradicted the exit code.
-        TaskOutcome::Done | TaskOutcome::Rejected | TaskOutcome::Obsolete => Cause::Crashed,
+        TaskOutcome::Done | TaskOutcome::Rejected | TaskOutcome::Obsolete | TaskOutcome::Cancelled => {
+            Cause::Crashed
+        }
     }
 }
 
@@ -149,10 +218,11 @@ fn pause(record: &Record) -> Duration {
     let Some(cause) = attempts.last().map(cause_of) else { return Duration::ZERO };
     let in_a_row = attempts.iter().rev().take_while(|attempt| cause_of(attempt) == cause).count();
     let (first, longest) = match cause {
-        Cause::Interrupted | Cause::OutOfMemory => return Duration::ZERO,
+        Cause::Interrupted | Cause::OutOfMemory | Cause::Refused => return Duration::ZERO,
         Cause::Transient | Cause::Crashed => (Duration::from_secs(10), Duration::from_mins(5)),
-        Cause::NotStarted => (Duration::from_secs(15), Duration::from_mins(5)),
-        Cause::Misconfigured => (Duration::from_mins(5), Duration::from_mins(30)),
+        // These pauses end early when the tasks of other videos work again.
+        Cause::NotStarted => (Duration::from_secs(15), Duration::from_mins(30)),
+        Cause::Misconfigured => (Duration::from_mins(5), Duration::from_hours(8)),
     };
     let doublings = u32::try_from(in_a_row.saturating_sub(1)).unwrap_or(u32::MAX).min(16);
     let pause = first.saturating_mul(1 << doublings).min(longest);
@@ -237,17 +307,48 @@ mod tests {
     }
 
     #[test]
-    fn causes_other_than_the_video_lengthen_the_pause_and_never_fail_the_job() {
-        for (exit_code, stop_code, longest) in [(None, "TaskFailedToStart", 5), (Some(78), EXITED, 30)] {
+    fn causes_other_than_the_video_lengthen_the_pause_and_fail_the_job_only_after_a_day() {
+        for (exit_code, stop_code, longest) in [(None, "TaskFailedToStart", 30), (Some(78), EXITED, 480)] {
             let mut record = record();
-            for _ in 0..20 {
+            let mut pauses = Vec::new();
+            while record.state == State::Running {
+                if !record.attempts.is_empty() {
+                    pauses.push(next_pause(&record).as_secs_f64() / 60.0);
+                }
                 begin(&mut record);
-                end(&mut record, exit_code, stop_code, "");
+                end(&mut record, exit_code, stop_code, "wrong role");
             }
-            assert_eq!(record.state, State::Running);
-            let minutes = next_pause(&record).as_secs_f64() / 60.0;
-            assert!((0.8..=1.2).contains(&(minutes / f64::from(longest))), "{minutes}");
+            let longest_pause = pauses.iter().copied().fold(0.0, f64::max);
+            assert!((0.8..=1.2).contains(&(longest_pause / f64::from(longest))), "{pauses:?}");
+            assert!((24.0 * 60.0..40.0 * 60.0).contains(&pauses.iter().sum()), "{pauses:?}");
+            let reason = record.reason.unwrap();
+            assert_eq!(reason, "no task has worked for 24 hours, the last one: wrong role");
         }
+    }
+
+    #[test]
+    fn a_job_that_ecs_refuses_for_its_size_goes_on_with_a_smaller_one() {
+        let mut record = record();
+        let mut sizes = Vec::new();
+        while record.state == State::Running {
+            begin(&mut record);
+            let attempt = record.attempts.last_mut().unwrap();
+            let size = attempt.size.unwrap();
+            sizes.push((size.cpu, size.memory_mib));
+            let mut now = attempt.started_at;
+            let ended = loop {
+                attempt.refusals += 1;
+                let is_size_the_cause = attempt.refusals >= REFUSALS_OF_A_SIZE;
+                let refusal = Refusal { is_size_the_cause, accepts_others: true, is_configuration: false };
+                match refused(attempt, "quota".into(), refusal, now) {
+                    Some(ended) => break ended,
+                    None => now += Duration::from_mins(1),
+                }
+            };
+            end_attempt(&mut record, ended, now, &POLICY);
+        }
+        assert_eq!(sizes, [(4096, 8192), (2048, 8192), (1024, 8192), (1024, 8192), (1024, 8192)]);
+        assert_eq!(record.reason.as_deref(), Some("all 3 attempts failed, the last one: quota"));
     }
 
     #[test]
@@ -292,7 +393,6 @@ mod tests {
             ends in prop::collection::vec(prop_oneof![
                 Just((Some(75), EXITED)), Just((Some(137), EXITED)), Just((Some(143), "SpotInterruption")),
                 Just((None, "TaskFailedToStart")), Just((Some(1), EXITED)),
-                Just((Some(143), "UserInitiated")),
             ], 1..40),
         ) {
             let mut record = record();

@@ -5,7 +5,11 @@
 
 use std::{fmt, str::FromStr};
 
-use vidstreamx_job::{Record, State};
+use jiff::Timestamp;
+use vidstreamx_job::{Record, Restart, State};
+
+/// The request of a restart because the object of an obsolete job is there.
+pub(super) const OBJECT_IS_BACK: &str = "object-is-back";
 
 /// Maximum bytes of a request's id.
 const LONGEST_ID: usize = 64;
@@ -24,8 +28,6 @@ impl RestartRequest {
     /// Whether the job must be restarted, because this request did not restart it before.
     #[must_use]
     pub(crate) fn applies_to(&self, record: &Record) -> bool {
-        let text = self.to_string();
-        let is_fulfilled = record.restarts.iter().any(|restart| restart.request == text);
         let is_meant = match self {
             // If the job failed again after a restart, it has a newer dead letter, and this one does not
             // apply.
@@ -34,7 +36,26 @@ impl RestartRequest {
             }
             Self::Forced { .. } => record.state.is_end(),
         };
-        is_meant && !is_fulfilled
+        is_meant && !self.is_fulfilled(record)
+    }
+
+    fn is_fulfilled(&self, record: &Record) -> bool {
+        let text = self.to_string();
+        record.restarts.iter().any(|restart| restart.request == text)
+    }
+
+    /// Lists a forced restart in the record of a job that runs, because the running attempt fulfils it.
+    /// Returns true if the record was changed. The list keeps the job's current attempts.
+    #[must_use]
+    pub(super) fn note(&self, record: &mut Record, now: Timestamp) -> bool {
+        let notes =
+            matches!(self, Self::Forced { .. }) && !record.state.is_end() && !self.is_fulfilled(record);
+        if notes {
+            let after_attempt = record.restarts.last().map_or(0, |restart| restart.after_attempt);
+            record.restarts.push(Restart { at: now, after_attempt, request: self.to_string() });
+            record.updated_at = now;
+        }
+        notes
     }
 }
 

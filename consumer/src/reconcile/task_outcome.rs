@@ -19,6 +19,8 @@ pub(super) enum TaskOutcome {
     Rejected,
     /// The source was deleted or replaced.
     Obsolete,
+    /// An operator stopped the task with StopTask.
+    Cancelled,
     /// The task has no final result, so the job needs another attempt.
     Retry(Cause),
 }
@@ -28,7 +30,7 @@ pub(super) enum TaskOutcome {
 pub(super) enum Cause {
     /// A temporary failure of storage, network or disk.
     Transient,
-    /// A wrong setting or permission, which affects all jobs.
+    /// A wrong setting or permission.
     Misconfigured,
     /// The task's memory was too small.
     OutOfMemory,
@@ -36,18 +38,21 @@ pub(super) enum Cause {
     Interrupted,
     /// The task did not start, because of its image, network interface or role.
     NotStarted,
-    /// A bug, a crash, or StopTask by an operator.
+    /// ECS refused the launches, perhaps because of the task's size.
+    Refused,
+    /// A bug or a crash.
     Crashed,
 }
 
 impl Cause {
     /// Whether the attempt counts towards the limit of attempts. It counts only if the video may be the
-    /// cause, because a wrong image or a Spot interruption must not fail a good video.
+    /// cause, because a wrong image or a Spot interruption must not fail a good video. A misconfigured task
+    /// counts, too, if other tasks have worked meanwhile.
     #[must_use]
     pub(super) const fn counts(self) -> bool {
         match self {
             Self::Transient | Self::OutOfMemory | Self::Crashed => true,
-            Self::Misconfigured | Self::Interrupted | Self::NotStarted => false,
+            Self::Misconfigured | Self::Interrupted | Self::NotStarted | Self::Refused => false,
         }
     }
 }
@@ -61,6 +66,15 @@ pub(super) struct Classified {
     pub(super) stopped: Stopped,
     /// The reason as a sentence, from the report or else from ECS.
     pub(super) reason: Option<String>,
+    /// Whether the attempt counts towards the limit of attempts.
+    pub(super) counts: bool,
+}
+
+impl Classified {
+    fn new(outcome: TaskOutcome, stopped: Stopped, reason: Option<String>) -> Self {
+        let counts = matches!(outcome, TaskOutcome::Retry(cause) if cause.counts());
+        Self { outcome, stopped, reason, counts }
+    }
 }
 
 /// Classifies a task by its end and its report. A task is done only if its report is complete, too. A task
@@ -83,15 +97,10 @@ pub(super) fn classify(end: TaskEnd, report: Option<&Report>) -> Classified {
                 Some(_) => "ECS no longer lists the task, so its report decides",
                 None => "ECS no longer lists the task, and the task left no report",
             };
-            // After a failed attempt, the report can be that of an earlier attempt.
-            let billed = report
-                .filter(|_| !matches!(outcome, TaskOutcome::Retry(_)))
-                .and_then(|report| Duration::try_from_secs_f64(report.timings.total_seconds).ok());
-            Classified {
-                outcome,
-                stopped: Stopped { billed, ..Stopped::default() },
-                reason: reason.or_else(|| Some(without_reason.to_owned())),
-            }
+            let billed =
+                report.and_then(|report| Duration::try_from_secs_f64(report.timings.total_seconds).ok());
+            let stopped = Stopped { billed, ..Stopped::default() };
+            Classified::new(outcome, stopped, reason.or_else(|| Some(without_reason.to_owned())))
         }
     }
 }
@@ -100,13 +109,13 @@ fn classify_stopped(stopped: Stopped, reported: Option<Outcome>, reason: Option<
     let outcome = stop_outcome(&stopped);
     if outcome == TaskOutcome::Done && reported != Some(Outcome::Complete) {
         let reason = Some("the task ended with exit code 0, but without a complete report".to_owned());
-        return Classified { outcome: TaskOutcome::Retry(Cause::Crashed), stopped, reason };
+        return Classified::new(TaskOutcome::Retry(Cause::Crashed), stopped, reason);
     }
-    // A report whose outcome contradicts the exit code is that of an earlier attempt.
+    // The task writes the report before it exits, and can still end in another way.
     let exit = stopped.exit_code.and_then(Exit::from_code);
     let reason = reason.filter(|_| exit.map(Outcome::from) == reported);
     let reason = reason.or_else(|| stopped.reason.clone());
-    Classified { outcome, stopped, reason }
+    Classified::new(outcome, stopped, reason)
 }
 
 /// The outcome by the task's end in ECS alone. docs/ARCHITECTURE.md has the same table.
@@ -126,9 +135,7 @@ pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
     };
     TaskOutcome::Retry(match stopped.stop_code.as_deref() {
         Some("SpotInterruption" | "TerminationNotice" | "InfrastructureHealth") => Cause::Interrupted,
-        // The exit code is 143, as for an interruption. But the attempt counts, so that an operator can end a
-        // job with StopTask.
-        Some("UserInitiated") => Cause::Crashed,
+        Some("UserInitiated") => return TaskOutcome::Cancelled,
         Some("TaskFailedToStart") => Cause::NotStarted,
         _ => by_exit_code,
     })
@@ -136,8 +143,14 @@ pub(super) fn stop_outcome(stopped: &Stopped) -> TaskOutcome {
 
 /// The outcome of an attempt whose RunTask request ECS refused because of the job's values.
 pub(super) fn launch_invalid(reason: String) -> Classified {
-    let outcome = TaskOutcome::Retry(Cause::Crashed);
-    Classified { outcome, stopped: Stopped::default(), reason: Some(reason) }
+    Classified::new(TaskOutcome::Retry(Cause::Crashed), Stopped::default(), Some(reason))
+}
+
+/// The outcome of an attempt whose launches ECS refuses, while it accepts those of others. The attempt counts
+/// unless the next one has a smaller size.
+pub(super) fn launch_refused(reason: String, has_smaller: bool) -> Classified {
+    let outcome = TaskOutcome::Retry(Cause::Refused);
+    Classified { counts: !has_smaller, ..Classified::new(outcome, Stopped::default(), Some(reason)) }
 }
 
 #[cfg(test)]
@@ -168,7 +181,8 @@ mod tests {
             (Some(143), exited, "", Retry(Interrupted)),
             (Some(143), "TerminationNotice", "", Retry(Interrupted)),
             (None, "InfrastructureHealth", "", Retry(Interrupted)),
-            (Some(143), "UserInitiated", "", Retry(Crashed)),
+            (Some(143), "UserInitiated", "", Cancelled),
+            (Some(0), "UserInitiated", "", Done),
             (None, "TaskFailedToStart", "CannotPullContainerError", Retry(NotStarted)),
             (Some(70), exited, "", Retry(Crashed)),
             (Some(101), exited, "", Retry(Crashed)),

@@ -14,6 +14,7 @@ use tokio::{
 use tracing::{error, info, warn};
 use vidstreamx_job::{Backoff, JobId};
 
+use super::shared_causes::{Kind, SharedCauses};
 use crate::aws::{
     ecs::{BATCH, Stopped, TaskStatus, Tasks},
     error::CallError,
@@ -24,7 +25,7 @@ use crate::aws::{
 pub(super) enum TaskEnd {
     /// ECS describes the stopped task.
     Stopped(Stopped),
-    /// ECS does not list the task, although it was not just started: it ended more than an hour ago.
+    /// ECS does not list the task, and certainly would if it ran or had ended within the last hour.
     Vanished,
 }
 
@@ -32,12 +33,20 @@ pub(super) enum TaskEnd {
 const ROUND_PAUSE: Duration = Duration::from_secs(2);
 /// Pauses between rounds while ECS does not respond.
 const BACKOFF: Backoff = Backoff { first: Duration::from_secs(4), longest: Duration::from_secs(30) };
-/// Time that ECS can take to list a new task.
-const VISIBLE_AFTER: Duration = Duration::from_mins(1);
+/// ECS describes a task for an hour after its end (Amazon ECS API Reference, DescribeTasks). The margin
+/// covers delays of its lists.
+const DESCRIBED_FOR: Duration = Duration::from_mins(65);
+/// Time for which ECS may fail to list a task that runs. A task that this consumer has never seen is
+/// forgotten if it is missing for longer.
+const MISSING_FOR: Duration = Duration::from_mins(15);
+/// The settings and permissions of a task that has run for this long are right. A task with wrong ones ends
+/// within seconds.
+const WORKS_AFTER: Duration = Duration::from_mins(2);
 
 /// Watches tasks until they end.
 pub(super) struct TaskWatcher {
     tasks: Arc<dyn Tasks>,
+    causes: Arc<SharedCauses>,
     watched: Mutex<BTreeMap<Arc<str>, Watched>>,
     added: Notify,
     /// Limits the rate of calls.
@@ -46,15 +55,22 @@ pub(super) struct TaskWatcher {
 
 struct Watched {
     end: oneshot::Sender<TaskEnd>,
+    /// The last time when ECS knew the task, if this consumer has seen it.
+    known_at: Option<Instant>,
+    /// Time of the launch, if this consumer launched the task.
+    launched_at: Option<Instant>,
     missing_since: Option<Instant>,
+    running_since: Option<Instant>,
+    /// Whether the task has shown that its settings are right.
+    works: bool,
 }
 
 impl TaskWatcher {
     /// A watcher without tasks. Run [`Self::run`] in the background.
-    pub(super) fn new(tasks: Arc<dyn Tasks>, calls_per_second: u32) -> Self {
+    pub(super) fn new(tasks: Arc<dyn Tasks>, causes: Arc<SharedCauses>, calls_per_second: u32) -> Self {
         let mut rate = interval(Duration::from_secs(1) / calls_per_second.max(1));
         rate.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { tasks, watched: Mutex::default(), added: Notify::new(), rate: Rate::new(rate) }
+        Self { tasks, causes, watched: Mutex::default(), added: Notify::new(), rate: Rate::new(rate) }
     }
 
     /// The ARN of the job's task with this token, if ECS lists one.
@@ -66,10 +82,19 @@ impl TaskWatcher {
         self.tasks.find(job, token).await
     }
 
-    /// Waits for the end of a task. The task may have ended already.
-    pub(super) async fn end_of(&self, arn: Arc<str>) -> TaskEnd {
+    /// Waits for the end of a task. The task may have ended already. `launched_at` is the time when this
+    /// consumer launched the task, if it did.
+    pub(super) async fn end_of(&self, arn: Arc<str>, launched_at: Option<Instant>) -> TaskEnd {
         let (end, ended) = oneshot::channel();
-        self.watched().insert(arn, Watched { end, missing_since: None });
+        let watched = Watched {
+            end,
+            known_at: launched_at,
+            launched_at,
+            missing_since: None,
+            running_since: None,
+            works: false,
+        };
+        self.watched().insert(arn, watched);
         self.added.notify_one();
         match ended.await {
             Ok(end) => end,
@@ -131,16 +156,29 @@ impl TaskWatcher {
         let mut watched = self.watched();
         let end = match status {
             TaskStatus::Stopped(stopped) => TaskEnd::Stopped(stopped),
-            TaskStatus::Alive => {
-                if let Some(watched) = watched.get_mut(arn) {
-                    watched.missing_since = None;
+            TaskStatus::Starting | TaskStatus::Running => {
+                let Some(watched) = watched.get_mut(arn) else { return };
+                let now = Instant::now();
+                (watched.known_at, watched.missing_since) = (Some(now), None);
+                if status == TaskStatus::Running {
+                    let is_first = watched.running_since.is_none();
+                    let since = *watched.running_since.get_or_insert(now);
+                    if is_first {
+                        self.causes.succeeded(Kind::Start);
+                    }
+                    if !watched.works && now - since >= WORKS_AFTER {
+                        watched.works = true;
+                        self.causes.task_works(watched.launched_at);
+                    }
                 }
                 return;
             }
             TaskStatus::Missing => {
                 let Some(watched) = watched.get_mut(arn) else { return };
-                let since = *watched.missing_since.get_or_insert_with(Instant::now);
-                if since.elapsed() < VISIBLE_AFTER {
+                let missing_since = *watched.missing_since.get_or_insert_with(Instant::now);
+                let is_forgotten = missing_since.elapsed() >= MISSING_FOR
+                    && watched.known_at.is_none_or(|known_at| known_at.elapsed() >= DESCRIBED_FOR);
+                if !is_forgotten {
                     return;
                 }
                 TaskEnd::Vanished

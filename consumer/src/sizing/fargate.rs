@@ -99,6 +99,15 @@ pub fn larger(size: Size) -> Option<Size> {
     Some(Size { cpu, memory_mib, storage_gib: storage(size.storage_gib) })
 }
 
+/// The size for the attempt after one that ECS refused for its size: half the vCPUs, with the same memory if
+/// that is offered. `None` if that is less than one vCPU.
+#[must_use]
+pub fn smaller(size: Size) -> Option<Size> {
+    let row = FARGATE.iter().find(|row| row.cpu == size.cpu / 2 && row.cpu >= VCPU)?;
+    let memory_mib = row.at_least(size.memory_mib).unwrap_or(row.most);
+    Some(Size { cpu: row.cpu, memory_mib, storage_gib: storage(size.storage_gib) })
+}
+
 /// The nearest storage that a request may name. Tasks have 20 GiB by default, but a request for 20 is an
 /// error.
 pub(super) fn storage(gib: u32) -> u32 {

@@ -6,7 +6,7 @@
 //!
 //! `rules` choose the size for a video, `prices` compute its cost, and `fargate` lists the sizes that Fargate
 //! offers. `error` describes an invalid file. The public interface is [`Sizing`]; [`larger`] is the size
-//! after a task ran out of memory.
+//! after a task ran out of memory, and [`smaller`] the one after ECS refused a task.
 
 mod error;
 mod fargate;
@@ -20,7 +20,7 @@ use vidstreamx_job::{Capacity, Size};
 
 pub use self::{
     error::SizingError,
-    fargate::{InvalidSize, larger},
+    fargate::{InvalidSize, larger, smaller},
 };
 use self::{
     fargate::storage,

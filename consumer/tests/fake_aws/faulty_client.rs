@@ -3,10 +3,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -27,8 +24,10 @@ use vidstreamx_job::{Job, JobId, Record, Report, Source};
 
 use super::FakeAws;
 
-/// Minimum duration of a call.
-const LATENCY: Duration = Duration::from_millis(50);
+/// Minimum time until a call takes effect.
+const LATENCY: Duration = Duration::from_millis(40);
+/// Time from a call's effect to its response.
+const RESPONSE: Duration = Duration::from_millis(10);
 
 /// The rates of faults.
 pub(crate) struct Faults {
@@ -61,10 +60,13 @@ pub(crate) struct FaultyClient {
     faults: Faults,
     /// Cancelled when the consumer dies.
     pub crashed: CancellationToken,
+    crashed_at: Mutex<Option<Instant>>,
     /// The times of RunTask and DescribeTasks calls.
     calls: Mutex<[Vec<Instant>; 2]>,
+    /// The tasks that this consumer launched.
     launched: Mutex<HashSet<String>>,
-    most_running: AtomicUsize,
+    /// No call reaches AWS until this time.
+    cut_off_until: Mutex<Option<Instant>>,
 }
 
 /// The error of a failed call. The call may have taken effect.
@@ -100,10 +102,21 @@ impl FaultyClient {
             aws,
             faults,
             crashed: CancellationToken::new(),
+            crashed_at: Mutex::default(),
             calls: Mutex::default(),
             launched: Mutex::default(),
-            most_running: AtomicUsize::new(0),
+            cut_off_until: Mutex::default(),
         }
+    }
+
+    /// Loses the connection to AWS for this time. A call that has reached AWS takes effect, but its response
+    /// is lost.
+    pub(crate) fn cut_off_for(&self, duration: Duration) {
+        *self.cut_off_until.lock().unwrap() = Some(Instant::now() + duration);
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.cut_off_until.lock().unwrap().is_some_and(|until| Instant::now() < until)
     }
 
     /// The times of RunTask calls.
@@ -116,9 +129,14 @@ impl FaultyClient {
         self.calls.lock().unwrap()[1].clone()
     }
 
+    /// Time when the consumer died; `None` if it did not.
+    pub(crate) fn crashed_at(&self) -> Option<Instant> {
+        *self.crashed_at.lock().unwrap()
+    }
+
     /// Maximum number of tasks of this consumer that ran at the same time.
     pub(crate) fn most_running(&self) -> usize {
-        self.most_running.load(Ordering::Relaxed)
+        self.aws.most_at_once_of(&self.launched.lock().unwrap())
     }
 
     /// Makes one call, subject to the faults.
@@ -134,10 +152,12 @@ impl FaultyClient {
         if dies && before_effect {
             return self.die().await;
         }
-        if (fails && before_effect) || self.aws.is_failing() {
+        if (fails && before_effect) || self.aws.is_failing() || self.is_cut_off() {
             return Err(Lost.into());
         }
         let answer = act.await;
+        sleep(RESPONSE).await;
+        let fails = fails || self.is_cut_off();
         if dies {
             return self.die().await;
         }
@@ -145,6 +165,7 @@ impl FaultyClient {
     }
 
     async fn die<T>(&self) -> T {
+        self.crashed_at.lock().unwrap().get_or_insert_with(Instant::now);
         self.crashed.cancel();
         std::future::pending().await
     }
@@ -203,10 +224,7 @@ impl Tasks for FaultyClient {
         self.note(0);
         Box::pin(self.call(async {
             let arn = self.aws.run(launch)?;
-            let mut launched = self.launched.lock().unwrap();
-            launched.insert(arn.clone());
-            let running = self.aws.running(&launched);
-            self.most_running.fetch_max(running, Ordering::Relaxed);
+            self.launched.lock().unwrap().insert(arn.clone());
             Ok(arn)
         }))
     }
@@ -236,6 +254,13 @@ impl RecordStore for FaultyClient {
 
     fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError> {
         Box::pin(self.call(async { Ok(self.aws.report(job)) }))
+    }
+
+    fn shows_another<'a>(&'a self, record: &'a Record) -> CallFuture<'a, bool> {
+        Box::pin(self.call(async {
+            let shown = self.aws.shown_content(record.source.key.as_str());
+            Ok(shown.is_some() && shown != record.source.etag)
+        }))
     }
 }
 

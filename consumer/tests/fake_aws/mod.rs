@@ -19,7 +19,7 @@ use std::{
 };
 
 pub(crate) use faulty_client::{Faults, FaultyClient};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 pub(crate) use tasks::{Task, TaskScript};
 use tokio::{sync::Notify, time::Instant};
@@ -82,14 +82,23 @@ impl FakeAws {
         self.services_through(&Arc::new(FaultyClient::new(self.clone(), Faults::none())))
     }
 
-    pub(crate) fn services_through(&self, client: &Arc<FaultyClient>) -> Services {
+    pub(crate) fn services_through(self: &Arc<Self>, client: &Arc<FaultyClient>) -> Services {
+        self.services_with_clock(client, SignedDuration::ZERO)
+    }
+
+    /// The services of a consumer whose clock is ahead of the true time.
+    pub(crate) fn services_with_clock(
+        self: &Arc<Self>,
+        client: &Arc<FaultyClient>,
+        ahead: SignedDuration,
+    ) -> Services {
         let start = self.start;
         Services {
             queue: client.clone(),
             tasks: client.clone(),
             records: client.clone(),
             uploads: client.clone(),
-            clock: Arc::new(move || epoch() + start.elapsed()),
+            clock: Arc::new(move || epoch() + start.elapsed() + ahead),
             metrics: Arc::new(Metrics::new("videos")),
         }
     }
@@ -133,11 +142,16 @@ pub(crate) fn options(max_tasks: usize, launches_per_second: u32, drain: bool) -
 
 /// A record of S3's event about a new object.
 pub(crate) fn s3_record(key: &str, bytes: u64) -> Value {
+    s3_record_of(key, bytes, &format!("e-{key}"))
+}
+
+/// A record of S3's event about a new object with this content.
+pub(crate) fn s3_record_of(key: &str, bytes: u64, etag: &str) -> Value {
     json!({
         "eventSource": "aws:s3", "eventName": "ObjectCreated:Put",
         "s3": {
             "bucket": {"name": "uploads"},
-            "object": {"key": key, "size": bytes, "eTag": format!("e-{key}")},
+            "object": {"key": key, "size": bytes, "eTag": etag},
         },
     })
 }

@@ -20,7 +20,13 @@ pub(super) struct State {
     /// Each record with its ETag.
     records: HashMap<JobId, (Record, u64)>,
     deleted: HashSet<String>,
+    /// The current ETag of each key that was uploaded again with other content.
+    contents: HashMap<String, String>,
+    /// The keys whose HeadObject always fails.
+    unreadable: HashSet<String>,
     not_videos: HashSet<String>,
+    /// The keys of videos in 4K, which get larger tasks.
+    pub(super) large: HashSet<String>,
     /// Number of reads of uploads that are still to fail.
     failing_reads: usize,
 }
@@ -38,6 +44,22 @@ impl FakeAws {
 
     pub(crate) fn upload_object(&self, key: &str) {
         self.state().objects.deleted.remove(key);
+    }
+
+    /// Uploads other content under a key.
+    pub(crate) fn upload_content(&self, key: &str, etag: &str) {
+        self.upload_object(key);
+        self.state().objects.contents.insert(key.to_owned(), etag.to_owned());
+    }
+
+    /// Makes every HeadObject of this key fail.
+    pub(crate) fn fail_reads_of(&self, key: &str) {
+        self.state().objects.unreadable.insert(key.to_owned());
+    }
+
+    /// Answers about all keys again.
+    pub(crate) fn answer_reads(&self) {
+        self.state().objects.unreadable.clear();
     }
 
     /// Uploads an object whose first bytes show that it is not a video.
@@ -97,16 +119,27 @@ impl FakeAws {
         Ok(etag.to_string())
     }
 
+    /// The content of the key's latest complete stream, which the key's stable address shows.
+    pub(crate) fn shown_content(&self, key: &str) -> Option<String> {
+        let tasks = &self.state().tasks.tasks;
+        let now = Instant::now();
+        let of_key = tasks.values().filter(|task| task.job.source.key.as_str() == key);
+        let done = of_key.filter(|task| task.script.succeeds() && task.ends_at() <= now);
+        done.max_by_key(|task| task.ends_at())?.job.source.etag.clone()
+    }
+
     /// The report of the job's latest task that has ended and left a report.
     pub(super) fn report(&self, job: &Job) -> Option<Report> {
         let tasks = &self.state().tasks.tasks;
         let now = Instant::now();
         let ended = tasks.values().filter(|task| task.job.id == job.id && task.ends_at() <= now);
-        let reported = ended.filter_map(|task| Some((task.ends_at(), task.script.report?)));
-        let (ended_at, outcome) = reported.max_by_key(|(ended_at, _)| *ended_at)?;
+        let reported =
+            ended.filter_map(|task| Some((task.ends_at(), task.script.report?, &task.launch.token)));
+        let (ended_at, outcome, token) = reported.max_by_key(|(ended_at, ..)| *ended_at)?;
         Some(Report {
             schema: Report::SCHEMA,
             job_id: job.id.clone(),
+            launch: Some(token.clone()),
             outcome,
             reason: (outcome != Outcome::Complete).then(|| format!("the task says {outcome:?}")),
             source: None,
@@ -131,8 +164,18 @@ impl FakeAws {
             objects.failing_reads -= 1;
             return Err(CallError::Passing { call: "HeadObject", reason: "SlowDown".into() });
         }
-        let is_deleted = objects.deleted.contains(source.key.as_str());
-        Ok(if is_deleted { Presence::Gone } else { Presence::Present })
+        let key = source.key.as_str();
+        if objects.unreadable.contains(key) {
+            return Err(CallError::Passing { call: "HeadObject", reason: "Internal Error".into() });
+        }
+        let is_other = |etag: &String| source.etag.as_ref() != Some(etag);
+        Ok(if objects.deleted.contains(key) {
+            Presence::Gone
+        } else if objects.contents.get(key).is_some_and(is_other) {
+            Presence::Replaced
+        } else {
+            Presence::Present
+        })
     }
 
     pub(super) fn inspect(&self, source: &Source) -> Result<Inspection, CallError> {
@@ -141,6 +184,13 @@ impl FakeAws {
             Presence::Replaced => Ok(Inspection::Replaced),
             Presence::Present if self.state().objects.not_videos.contains(source.key.as_str()) => {
                 Ok(Inspection::NotVideo("the file is text, not a video".to_owned()))
+            }
+            Presence::Present if self.state().objects.large.contains(source.key.as_str()) => {
+                Ok(Inspection::Video(MediaFacts {
+                    width: Some(3840),
+                    height: Some(2160),
+                    ..MediaFacts::default()
+                }))
             }
             Presence::Present => Ok(Inspection::Video(MediaFacts::default())),
         }

@@ -11,7 +11,7 @@ use vidstreamx_consumer::aws::{
 use super::{FakeAws, epoch};
 
 /// Number of receives after which SQS moves a message to the dead-letter queue, as in the template.
-const MAX_RECEIVES: u32 = 10;
+const MAX_RECEIVES: u32 = 100;
 /// SQS's limit on how long one delivery can be held.
 const LONGEST_HOLD: Duration = Duration::from_hours(12);
 

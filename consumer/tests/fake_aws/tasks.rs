@@ -17,9 +17,12 @@ use super::FakeAws;
 
 /// DescribeTasks and ListTasks show a new task after this delay.
 const VISIBLE_AFTER: Duration = Duration::from_secs(3);
+/// A task's container runs after this time.
+const STARTS_AFTER: Duration = Duration::from_secs(10);
 /// ECS forgets a stopped task after this time.
 const FORGOTTEN_AFTER: Duration = Duration::from_hours(1);
-/// ECS recognises a client token for this time.
+/// ECS recognises a client token for this time, or, if that is less, until [`FORGOTTEN_AFTER`] after the
+/// task's end (Amazon ECS API Reference, "Ensuring idempotency").
 const TOKEN_LIFE: Duration = Duration::from_hours(24);
 /// ECS's token bucket for launches: its size, and the tokens that it gains per second.
 const LAUNCH_BUCKET: (f64, f64) = (100.0, 20.0);
@@ -79,14 +82,21 @@ impl Task {
 
 #[derive(Default)]
 pub(super) struct State {
+    /// Each token with its launch and task, and the time of the launch.
     tokens: HashMap<String, (Launch, String, Instant)>,
     forgets_tokens: bool,
+    /// The refusals that are repeated for the same token, if ECS repeats refusals.
+    refusals: Option<HashMap<String, (LaunchError, Instant)>>,
+    /// Neither DescribeTasks nor ListTasks shows any task until this time.
+    hidden_until: Option<Instant>,
     pub(super) tasks: BTreeMap<String, Task>,
+    tasks_of_jobs: HashMap<JobId, usize>,
     /// Tokens left in ECS's bucket for launches, and the time when they were counted.
     bucket: Option<(f64, Instant)>,
     refuse_until: Option<Instant>,
     refused_keys: HashSet<String>,
-    keys_beyond_quota: HashSet<String>,
+    /// The most CPU units that a quota allows for a video.
+    cpu_quotas: HashMap<String, u32>,
     launches: Vec<Launch>,
     run_task_calls: usize,
 }
@@ -102,9 +112,26 @@ impl FakeAws {
         self.state().tasks.refused_keys.insert(key.to_owned());
     }
 
-    /// Refuses RunTask for this video, because of a quota.
-    pub(crate) fn refuse_key_by_quota(&self, key: &str) {
-        self.state().tasks.keys_beyond_quota.insert(key.to_owned());
+    /// Makes this video one in 4K, and refuses RunTask for it because of a quota, if the task has more CPU
+    /// units than this.
+    pub(crate) fn limit_cpu_of(&self, key: &str, cpu: u32) {
+        self.state().objects.large.insert(key.to_owned());
+        self.state().tasks.cpu_quotas.insert(key.to_owned(), cpu);
+    }
+
+    /// Ends all quotas of single videos.
+    pub(crate) fn lift_cpu_limits(&self) {
+        self.state().tasks.cpu_quotas.clear();
+    }
+
+    /// Repeats a refusal for the same client token, as a service may that returns "the original result".
+    pub(crate) fn repeat_refusals(&self) {
+        self.state().tasks.refusals = Some(HashMap::new());
+    }
+
+    /// Shows no task for this time: ECS's lists are only eventually consistent.
+    pub(crate) fn hide_tasks_for(&self, duration: Duration) {
+        self.state().tasks.hidden_until = Some(Instant::now() + duration);
     }
 
     /// Starts a new task for every RunTask call, as ECS does when a token is older than 24 hours.
@@ -125,11 +152,11 @@ impl FakeAws {
         self.state().tasks.launches.clone()
     }
 
-    /// The number of these tasks that run now.
-    pub(super) fn running(&self, arns: &HashSet<String>) -> usize {
-        let now = Instant::now();
+    /// Maximum number of these tasks that ran at the same time.
+    pub(super) fn most_at_once_of(&self, arns: &HashSet<String>) -> usize {
         let tasks = &self.state().tasks.tasks;
-        arns.iter().filter(|arn| tasks.get(*arn).is_some_and(|task| now < task.ends_at())).count()
+        let tasks = tasks.iter().filter(|(arn, _)| arns.contains(*arn)).map(|(_, task)| task);
+        most_at_once(tasks)
     }
 
     pub(crate) fn tasks_running(&self) -> usize {
@@ -141,26 +168,46 @@ impl FakeAws {
     /// Maximum number of tasks that ran at the same time: of all jobs, and of any single job.
     pub(crate) fn most_at_once(&self) -> (usize, usize) {
         let tasks = &self.state().tasks.tasks;
-        let overlap = |task: &Task, same_job: bool| {
-            let others = tasks.values().filter(|other| !same_job || other.job.id == task.job.id);
-            others.filter(|o| o.started_at <= task.started_at && task.started_at < o.ends_at()).count()
-        };
-        let most = |same_job| tasks.values().map(|task| overlap(task, same_job)).max().unwrap_or(0);
-        (most(false), most(true))
+        let mut by_job: HashMap<&JobId, Vec<&Task>> = HashMap::new();
+        for task in tasks.values() {
+            by_job.entry(&task.job.id).or_default().push(task);
+        }
+        let of_one_job = by_job.into_values().map(|tasks| most_at_once(tasks.into_iter())).max();
+        (most_at_once(tasks.values()), of_one_job.unwrap_or(0))
     }
 
     pub(super) fn run(&self, launch: &Launch) -> Result<String, LaunchError> {
+        let now = Instant::now();
+        {
+            let ecs = &mut self.state().tasks;
+            ecs.run_task_calls += 1;
+            if !ecs.takes_a_launch(now) {
+                return Err(LaunchError::Throttled("ThrottlingException: Rate exceeded".into()));
+            }
+            let repeated = ecs.refusals.as_ref().and_then(|refusals| refusals.get(&launch.token));
+            if let Some((refusal, _)) = repeated.filter(|(_, at)| now < *at + TOKEN_LIFE) {
+                return Err(refusal.clone());
+            }
+        }
+        let result = self.run_unthrottled(launch, now);
+        if let (Err(refusal @ LaunchError::NotNow(_)), Some(refusals)) =
+            (&result, &mut self.state().tasks.refusals)
+        {
+            refusals.insert(launch.token.clone(), (refusal.clone(), now));
+        }
+        result
+    }
+
+    fn run_unthrottled(&self, launch: &Launch, now: Instant) -> Result<String, LaunchError> {
         let mut state = self.state();
         let ecs = &mut state.tasks;
-        ecs.run_task_calls += 1;
-        let now = Instant::now();
-        if !ecs.takes_a_launch(now) {
-            return Err(LaunchError::NotNow("ThrottlingException: Rate exceeded".into()));
-        }
         if ecs.refuse_until.is_some_and(|until| now < until) {
             return Err(LaunchError::NotNow("Capacity is unavailable at this time.".into()));
         }
-        let known = ecs.tokens.get(&launch.token).filter(|(_, _, at)| now < *at + TOKEN_LIFE);
+        let is_alive = |(_, arn, at): &&(Launch, String, Instant)| {
+            now < *at + TOKEN_LIFE && ecs.tasks.get(arn).is_none_or(|task| !task.is_forgotten(now))
+        };
+        let known = ecs.tokens.get(&launch.token).filter(is_alive);
         if let Some((same, arn, _)) = known.filter(|_| !ecs.forgets_tokens) {
             let arn = arn.clone();
             return if same == launch { Ok(arn) } else { Err(LaunchError::Conflict(vec![arn])) };
@@ -168,14 +215,17 @@ impl FakeAws {
         let environment: HashMap<_, _> = launch.environment.iter().cloned().collect();
         let job = Job::from_env(|name| environment.get(name).cloned()).unwrap();
         let key = job.source.key.as_str();
-        if ecs.keys_beyond_quota.contains(key) {
+        let cpu = launch.size.map_or(0, |size| size.cpu);
+        if ecs.cpu_quotas.get(key).is_some_and(|quota| cpu > *quota) {
             return Err(LaunchError::NotNow("You've reached the limit on the number of vCPUs".into()));
         }
         if ecs.refused_keys.contains(key) {
             let text = "InvalidParameterException: Some tags contain invalid characters.";
             return Err(run_task::error_meaning(Some("InvalidParameterException"), text.into()));
         }
-        let nth = ecs.tasks.values().filter(|task| task.job.id == job.id).count() + 1;
+        let nth = ecs.tasks_of_jobs.entry(job.id.clone()).or_default();
+        *nth += 1;
+        let nth = *nth;
         let script = (self.script)(key, nth, launch);
         let source_is_gone = script.stopped.exit_code == Some(Exit::Obsolete.code().into());
         let source_key = key.to_owned();
@@ -192,28 +242,56 @@ impl FakeAws {
 
     pub(super) fn describe(&self, arns: &[Arc<str>]) -> Vec<TaskStatus> {
         assert!(arns.len() <= 100);
-        let tasks = &self.state().tasks.tasks;
+        let state = self.state();
+        let tasks = &state.tasks.tasks;
         let now = Instant::now();
+        let is_hidden = state.tasks.hides(now);
         let status = |arn: &Arc<str>| match tasks.get(&**arn) {
+            _ if is_hidden => TaskStatus::Missing,
             Some(task) if task.is_forgotten(now) => TaskStatus::Missing,
             Some(task) if now >= task.ends_at() => TaskStatus::Stopped(task.script.stopped.clone()),
             Some(task) if now < task.started_at + VISIBLE_AFTER => TaskStatus::Missing,
-            Some(_) => TaskStatus::Alive,
+            Some(task) if now < task.started_at + STARTS_AFTER => TaskStatus::Starting,
+            Some(task) if task.script.stopped.stop_code.as_deref() == Some("TaskFailedToStart") => {
+                TaskStatus::Starting
+            }
+            Some(_) => TaskStatus::Running,
             None => TaskStatus::Missing,
         };
         arns.iter().map(status).collect()
     }
 
     pub(super) fn find(&self, job: &JobId, token: &str) -> Option<String> {
-        let tasks = &self.state().tasks.tasks;
+        let state = self.state();
+        let tasks = &state.tasks.tasks;
         let now = Instant::now();
+        if state.tasks.hides(now) {
+            return None;
+        }
         let is_shown = |task: &Task| task.started_at + VISIBLE_AFTER <= now && !task.is_forgotten(now);
         let mut tasks = tasks.iter().filter(|(_, task)| task.job.id == *job && is_shown(task));
         tasks.find(|(_, task)| task.launch.token == token).map(|(arn, _)| arn.clone())
     }
 }
 
+/// Maximum number of tasks that ran at the same time.
+fn most_at_once<'a>(tasks: impl Iterator<Item = &'a Task>) -> usize {
+    // At the same time, ends come before starts.
+    let mut changes: Vec<_> = tasks.flat_map(|task| [(task.started_at, 1), (task.ends_at(), -1)]).collect();
+    changes.sort_unstable();
+    let mut running = 0_isize;
+    let counts = changes.into_iter().map(|(_, change)| {
+        running += change;
+        running
+    });
+    counts.max().unwrap_or(0).unsigned_abs()
+}
+
 impl State {
+    fn hides(&self, now: Instant) -> bool {
+        self.hidden_until.is_some_and(|until| now < until)
+    }
+
     fn takes_a_launch(&mut self, now: Instant) -> bool {
         let (size, per_second) = LAUNCH_BUCKET;
         let (left, at) = self.bucket.unwrap_or((size, now));

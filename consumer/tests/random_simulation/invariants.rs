@@ -10,7 +10,7 @@ use vidstreamx_consumer::intake::{
     dead_letter::{ATTEMPTS, JOB_ID, REASON},
     notification::{self, Notification},
 };
-use vidstreamx_job::{JobId, Record, Restart, State};
+use vidstreamx_job::{Attempt, JobId, Record, Restart, State};
 
 use crate::{
     Outcome,
@@ -18,6 +18,10 @@ use crate::{
     scenario::{Scenario, VideoKind},
 };
 
+/// A good upload has a task within this time in which tasks can run.
+const START_WITHIN: Duration = Duration::from_mins(20);
+/// Time after a fault until all videos are in work again.
+const RECOVERY: Duration = Duration::from_mins(15);
 /// The precision of timers.
 const TIMER: Duration = Duration::from_millis(5);
 
@@ -33,6 +37,7 @@ pub(crate) fn violations(outcome: &Outcome) -> Vec<String> {
     failed_videos_have_dead_letters_with_reasons(outcome, &records, &mut found);
     no_job_had_more_tasks_than_needed(outcome, &records, &tasks, &mut found);
     limits_were_kept(outcome, &mut found);
+    good_uploads_started_soon(outcome, &tasks, &mut found);
     found
 }
 
@@ -45,14 +50,18 @@ fn every_upload_has_the_end_of_its_kind(outcome: &Outcome, records: &[Record], f
     if aws.queued() > 0 {
         found.push(format!("{} messages are left", aws.queued()));
     }
-    // The ten receives that the template allows are for crashes. Waiting costs no receive.
+    // The receives that the template allows are for crashes. Waiting costs one receive in twelve hours.
     for body in aws.moved_by_sqs() {
         found.push(format!("SQS moved a message to the dead-letter queue: {body}"));
     }
-    if scenario.without_faults
-        && !scenario.kinds.contains(&VideoKind::VeryLong)
-        && aws.most_receives_ever() > 1
-    {
+    // SQS lets a delivery be held for twelve hours.
+    let waits_long = |kind: &VideoKind| {
+        matches!(
+            kind,
+            VideoKind::VeryLong | VideoKind::NoAccess | VideoKind::Limited { cpu: 0 } | VideoKind::Unanswered
+        )
+    };
+    if scenario.without_faults && !scenario.kinds.iter().any(waits_long) && aws.most_receives_ever() > 1 {
         found.push(format!("a message was received {} times without faults", aws.most_receives_ever()));
     }
     for (video, kind) in scenario.kinds.iter().enumerate() {
@@ -64,7 +73,11 @@ fn every_upload_has_the_end_of_its_kind(outcome: &Outcome, records: &[Record], f
         let expected = match kind {
             VideoKind::Unusable | VideoKind::NoVideo | VideoKind::Empty => State::Rejected,
             VideoKind::Deleted | VideoKind::Replaced => State::Obsolete,
-            VideoKind::Crashing if !repaired => State::Failed,
+            VideoKind::Unanswered if *repaired => State::Obsolete,
+            VideoKind::Unanswered => State::Failed,
+            VideoKind::Crashing | VideoKind::NoAccess if !repaired => State::Failed,
+            VideoKind::Limited { cpu: 0 } if !repaired => State::Failed,
+            VideoKind::Stopped => State::Cancelled,
             _ => State::Done,
         };
         if record.state != expected {
@@ -132,13 +145,16 @@ fn no_job_had_more_tasks_than_needed(
 ) {
     for record in records {
         let key = record.source.key.as_str();
-        let kind = outcome.scenario.kinds[key.trim_end_matches(".mp4").parse::<usize>().unwrap()];
+        let kind = outcome.scenario.kind_of(key).unwrap();
         let tasks = tasks.get(&record.job_id).map(Vec::as_slice).unwrap_or_default();
-        let redriven = usize::from(kind == VideoKind::Crashing && outcome.repaired);
-        // If ECS no longer lists a task, the consumer cannot see that its memory was too small, and keeps the
-        // size.
-        let forgotten = record.attempts.iter().filter(|attempt| attempt.stop_code.is_none()).count();
-        let unseen = if matches!(kind, VideoKind::NeedsMemory { .. }) { forgotten } else { 0 };
+        let is_repairable = matches!(
+            kind,
+            VideoKind::Crashing | VideoKind::NoAccess | VideoKind::Limited { cpu: 0 } | VideoKind::Unanswered
+        );
+        let redriven = usize::from(is_repairable && outcome.repaired);
+        // If ECS no longer lists a task that left no report, the consumer cannot see why it ended.
+        let is_forgotten = |attempt: &&Attempt| attempt.task_arn.is_some() && attempt.stop_code.is_none();
+        let unseen = record.attempts.iter().filter(is_forgotten).count();
         let expected = kind.tasks(outcome.scenario.without_faults);
         if !(*expected.start()..=expected.end() + unseen).contains(&(tasks.len() - redriven)) {
             found.push(format!("{key} ({kind:?}) had {} tasks: {:?}", tasks.len(), record.attempts));
@@ -146,15 +162,67 @@ fn no_job_had_more_tasks_than_needed(
         if tasks.windows(2).any(|pair| pair[1].started_at < pair[0].ends_at()) {
             found.push(format!("{key} had two tasks at once"));
         }
-        if tasks.iter().filter(|task| task.script.succeeds()).count() > 1 {
+        let most_successes = if kind == VideoKind::Forced { 2 } else { 1 };
+        if tasks.iter().filter(|task| task.script.succeeds()).count() > most_successes {
             found.push(format!("{key} was done twice"));
         }
         let known: Vec<_> = record.attempts.iter().filter_map(|attempt| attempt.task_arn.as_ref()).collect();
-        if known.len() != tasks.len() {
+        // If RunTask's response is lost and no consumer works for an hour, the record never knows the ARN.
+        // The task's report ends the attempt. Without a report, the attempt gets another task.
+        let without_arn = record.attempts.iter().filter(|attempt| attempt.task_arn.is_none()).count();
+        let without_report = tasks.iter().filter(|task| task.script.report.is_none()).count();
+        if !(known.len()..=known.len() + without_arn + without_report).contains(&tasks.len()) {
             found.push(format!("{key} had {} tasks, its record knows {}", tasks.len(), known.len()));
         }
         if record.attempts.iter().zip(1..).any(|(attempt, number)| attempt.number != number) {
             found.push(format!("{key}'s attempts are not numbered in order"));
+        }
+    }
+}
+
+/// A good upload got a task soon, whatever other videos did, while more than a third of the slots had no task
+/// and no fault of all AWS services or of a consumer explains the wait. Some slots may be kept for launches
+/// without a response.
+fn good_uploads_started_soon(outcome: &Outcome, tasks: &BTreeMap<JobId, Vec<Task>>, found: &mut Vec<String>) {
+    let Outcome { scenario, clients, start, .. } = outcome;
+    let after = |periods: &[(Duration, Duration)], more: Duration| {
+        let interval =
+            |(at, duration): &(Duration, Duration)| (*start + *at, *start + *at + *duration + more);
+        periods.iter().map(interval).collect::<Vec<_>>()
+    };
+    let mut excused = after(&scenario.shortages, RECOVERY);
+    excused.extend(after(&scenario.outages, RECOVERY));
+    excused.extend(after(&scenario.hidden, RECOVERY));
+    excused.extend(after(&scenario.cut_offs, RECOVERY));
+    excused.extend(scenario.replacements.iter().map(|at| (*start + *at, *start + *at + RECOVERY)));
+    excused.extend(clients.iter().filter_map(|client| client.crashed_at()).map(|at| (at, at + RECOVERY)));
+    // The changes of the number of running tasks, and of the excuses, in order.
+    let mut changes: Vec<(Instant, isize, isize)> = Vec::new();
+    for task in tasks.values().flatten() {
+        changes.extend([(task.started_at, 1, 0), (task.ends_at(), -1, 0)]);
+    }
+    changes.extend(excused.iter().flat_map(|(from, until)| [(*from, 0, 1), (*until, 0, -1)]));
+    changes.sort_unstable();
+    for tasks in tasks.values() {
+        let key = tasks[0].job.source.key.as_str();
+        if !matches!(scenario.kind_of(key), Some(VideoKind::Good | VideoKind::VeryLong)) {
+            continue;
+        }
+        let uploaded_at = *start + scenario.uploaded_at(key.trim_end_matches(".mp4").parse().unwrap());
+        let (mut running, mut excuses, mut idle_since, mut longest) = (0, 0, *start, Duration::ZERO);
+        for (at, more_tasks, more_excuses) in &changes {
+            let free = scenario.max_tasks as isize - running;
+            let is_idle = free * 3 > scenario.max_tasks as isize && excuses == 0;
+            if is_idle {
+                let until = (*at).min(tasks[0].started_at);
+                longest = longest.max(until.saturating_duration_since(idle_since.max(uploaded_at)));
+            } else {
+                idle_since = *at;
+            }
+            (running, excuses) = (running + more_tasks, excuses + more_excuses);
+        }
+        if longest > START_WITHIN {
+            found.push(format!("{key} waited for {longest:?} although tasks could run"));
         }
     }
 }

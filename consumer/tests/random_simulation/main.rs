@@ -2,7 +2,9 @@
 //! crash and are replaced. A seed determines a [`scenario`]. The [`invariants`] are checked afterwards.
 //!
 //! - `VIDSTREAMX_SEEDS=1234 cargo test -p vidstreamx-consumer --test random_simulation` repeats one seed.
-//! - `VIDSTREAMX_SEEDS=0..100` selects a range of seeds. The default is the first thousand.
+//! - With `VIDSTREAMX_SEED_LOG=1` and `--nocapture`, the log of the consumers is printed with simulated
+//!   times.
+//! - `VIDSTREAMX_SEEDS=0..100` selects a range of seeds. The default is the first 200.
 //! - `make soak` runs new seeds.
 
 // Clippy's exception for tests does not include the functions that tests share.
@@ -14,10 +16,11 @@ mod invariants;
 mod scenario;
 
 use std::{
+    fmt,
     ops::Range,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -32,19 +35,20 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 use vidstreamx_consumer::intake;
 
-/// Maximum number of crashes and replacements. Each costs every held message one receive, and the template
-/// allows ten receives.
+/// Maximum number of crashes, replacements and lost connections. Each costs every held message one receive.
 const MOST_DEATHS: usize = 6;
 /// Time limit of a run. Runs have outages and videos of thirty hours.
-const LONGEST_RUN: Duration = Duration::from_hours(24 * 7);
+const LONGEST_RUN: Duration = Duration::from_hours(24 * 14);
 
 /// The state after a run.
 struct Outcome {
     scenario: Arc<Scenario>,
     aws: Arc<FakeAws>,
     clients: Vec<Arc<FaultyClient>>,
+    start: Instant,
     /// Whether the transcoder was repaired and the dead letters were redriven.
     repaired: bool,
 }
@@ -65,13 +69,16 @@ fn keep_running(
             let client = {
                 let mut clients = clients.lock().unwrap();
                 let deaths = clients.iter().filter(|client| client.crashed.is_cancelled()).count();
-                if deaths + scenario.consumers + scenario.replacements.len() >= MOST_DEATHS {
+                let certain = scenario.consumers + scenario.replacements.len() + scenario.cut_offs.len();
+                if deaths + certain >= MOST_DEATHS {
                     faults.crashes = 0.0;
                 }
                 clients.push(Arc::new(FaultyClient::new(aws.clone(), faults)));
                 clients[clients.len() - 1].clone()
             };
-            let run = intake::run(aws.services_through(&client), scenario.options(), shutdown.clone());
+            let services =
+                aws.services_with_clock(&client, scenario.clock_error(clients.lock().unwrap().len()));
+            let run = intake::run(services, scenario.options(), shutdown.clone());
             let mut consumer = tokio::spawn(run);
             select! {
                 biased;
@@ -94,31 +101,58 @@ async fn run(seed: u64) -> Outcome {
     fastrand::seed(seed);
     let scenario = Arc::new(Scenario::new(seed));
     let repaired = Arc::new(AtomicBool::new(false));
+    let this = Arc::new(OnceLock::<Weak<FakeAws>>::new());
     let aws = FakeAws::with_launches({
-        let (scenario, repaired) = (scenario.clone(), repaired.clone());
+        let (scenario, repaired, this) = (scenario.clone(), repaired.clone(), this.clone());
         move |key, nth, launch| {
             let video: usize = key.strip_suffix(".mp4").unwrap().parse().unwrap();
             let kind = scenario.kinds[video];
+            if kind == VideoKind::BackAgain && nth == 1 {
+                let after = Duration::from_millis(fastrand::u64(0..60_000));
+                let (key, event) = (key.to_owned(), scenario.event(video));
+                let aws = this.get().unwrap().upgrade().unwrap();
+                tokio::spawn(async move {
+                    sleep(after).await;
+                    aws.upload_object(&key);
+                    aws.send(event);
+                });
+            }
             kind.script(nth, launch, repaired.load(Ordering::Relaxed), scenario.seconds(video, nth))
         }
     });
+    this.set(Arc::downgrade(&aws)).unwrap();
+    if scenario.repeats_refusals {
+        aws.repeat_refusals();
+    }
     for (video, kind) in scenario.kinds.iter().enumerate() {
         match kind {
             VideoKind::Deleted => aws.delete_object(&Scenario::key(video)),
             VideoKind::NoVideo => aws.upload_text(&Scenario::key(video)),
+            VideoKind::Limited { cpu } => aws.limit_cpu_of(&Scenario::key(video), *cpu),
+            VideoKind::Unanswered => aws.fail_reads_of(&Scenario::key(video)),
             _ => {}
         }
     }
     scenario.foreign_messages().into_iter().for_each(|body| aws.send(body));
 
     let start = Instant::now();
+    let clients = Arc::new(Mutex::new(Vec::<Arc<FaultyClient>>::new()));
     let arriving = tokio::spawn({
-        let (aws, scenario) = (aws.clone(), scenario.clone());
+        let (aws, scenario, clients) = (aws.clone(), scenario.clone(), clients.clone());
         async move {
             for (at, event) in scenario.events() {
                 sleep_until(start + at).await;
                 match event {
-                    Event::Upload(body) => aws.send(body),
+                    Event::Upload(body, restart) => aws.send_with_restart(body, restart),
+                    Event::Hidden(duration) => aws.hide_tasks_for(duration),
+                    Event::CutOff(nth, duration) => {
+                        let clients = clients.lock().unwrap();
+                        let running: Vec<_> =
+                            clients.iter().filter(|client| !client.crashed.is_cancelled()).collect();
+                        if !running.is_empty() {
+                            running[nth % running.len()].cut_off_for(duration);
+                        }
+                    }
                     Event::Shortage(duration) => aws.refuse_for(duration),
                     Event::Outage(duration) => aws.fail_all_for(duration),
                 }
@@ -126,7 +160,6 @@ async fn run(seed: u64) -> Outcome {
         }
     });
 
-    let clients = Arc::new(Mutex::new(Vec::new()));
     let mut running = Vec::new();
     for nth in 0..scenario.consumers {
         let shutdown = CancellationToken::new();
@@ -149,6 +182,8 @@ async fn run(seed: u64) -> Outcome {
     until_settled(&aws, &scenario).await;
     if scenario.redrive {
         repaired.store(true, Ordering::Relaxed);
+        aws.lift_cpu_limits();
+        aws.answer_reads();
         aws.redrive();
         until_settled(&aws, &scenario).await;
     }
@@ -157,7 +192,7 @@ async fn run(seed: u64) -> Outcome {
         consumer.await.unwrap();
     }
     let clients = clients.lock().unwrap().clone();
-    Outcome { repaired: scenario.redrive, scenario, aws, clients }
+    Outcome { repaired: scenario.redrive, scenario, aws, clients, start }
 }
 
 async fn until_settled(aws: &FakeAws, scenario: &Scenario) {
@@ -167,11 +202,15 @@ async fn until_settled(aws: &FakeAws, scenario: &Scenario) {
         }
     };
     let late = timeout(LONGEST_RUN, settled).await.is_err();
-    assert!(!late, "after a week {} messages are left of seed {}", aws.queued(), scenario.seed);
+    assert!(!late, "after two weeks {} messages are left of seed {}", aws.queued(), scenario.seed);
 }
 
 /// Runs a seed and returns the violated invariants.
 fn violations(seed: u64) -> Vec<String> {
+    if std::env::var_os("VIDSTREAMX_SEED_LOG").is_some() {
+        // Fails if an earlier seed has set it up.
+        let _ = tracing_subscriber::fmt().with_ansi(false).with_timer(SimulatedSeconds).try_init();
+    }
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let done = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run(seed))));
@@ -212,7 +251,7 @@ fn run_all(first: u64, wants: impl Fn(u64) -> bool + Sync) -> (u64, Vec<String>)
 
 fn seeds() -> Range<u64> {
     match std::env::var("VIDSTREAMX_SEEDS") {
-        Err(_) => 0..1000,
+        Err(_) => 0..200,
         Ok(text) => match text.split_once("..") {
             Some((from, to)) => from.parse().unwrap()..to.parse().unwrap(),
             None => text.parse().map(|seed| seed..seed + 1).unwrap(),
@@ -268,4 +307,14 @@ fn soak() {
     });
     assert!(bad.is_empty(), "{}", bad.join("\n"));
     println!("{done} seeds from {first} on, no invariant violated");
+}
+
+/// Shows the simulated time in log lines.
+struct SimulatedSeconds;
+
+impl FormatTime for SimulatedSeconds {
+    fn format_time(&self, writer: &mut Writer<'_>) -> fmt::Result {
+        static START: OnceLock<Instant> = OnceLock::new();
+        write!(writer, "{:>8.2} s", START.get_or_init(Instant::now).elapsed().as_secs_f64())
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{ops::RangeInclusive, time::Duration};
 
+use jiff::SignedDuration;
 use serde_json::{Value, json};
 use vidstreamx_consumer::{aws::run_task::Launch, intake::Options};
 
@@ -9,6 +10,10 @@ use crate::fake_aws::{self, Faults, MAX_ATTEMPTS, TaskScript, s3_record};
 
 /// Number of uploads per run, without duplicates and foreign messages.
 pub(crate) const VIDEOS: usize = 200;
+
+/// Number of good uploads that arrive later than the others, within this time. They show that tasks work.
+const LATE: usize = 8;
+const LATE_WITHIN: Duration = Duration::from_hours(48);
 
 /// The kind of a video. `times`: the number of tasks that end like this before one succeeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +49,20 @@ pub(crate) enum VideoKind {
     Deleted,
     /// Replaced while its task runs.
     Replaced,
+    /// Its tasks end with 78 until the transcoder is repaired, while the tasks of others work.
+    NoAccess,
+    /// A quota never allows a task with more CPU units.
+    Limited {
+        cpu: u32,
+    },
+    /// A person stops its task.
+    Stopped,
+    /// S3 does not answer about the object.
+    Unanswered,
+    /// Deleted while its first task runs, and uploaded again with the same content around the task's end.
+    BackAgain,
+    /// A person forces a restart, and the request is delivered twice.
+    Forced,
 }
 
 impl VideoKind {
@@ -66,6 +85,12 @@ impl VideoKind {
             Self::WithoutReport => first(1, TaskScript { report: None, ..TaskScript::exit(0, seconds) }),
             Self::Crashing if repaired => TaskScript::exit(0, seconds),
             Self::Crashing => TaskScript::exit(if nth.is_multiple_of(2) { 101 } else { 70 }, seconds),
+            Self::NoAccess if repaired => TaskScript::exit(0, seconds),
+            Self::NoAccess => TaskScript::exit(78, 20),
+            Self::Limited { .. } | Self::Forced => TaskScript::exit(0, seconds),
+            Self::Stopped => first(usize::MAX, TaskScript::stopped(Some(143), "UserInitiated", seconds)),
+            Self::Unanswered => TaskScript::exit(66, 15),
+            Self::BackAgain => first(1, TaskScript::exit(66, 30)),
             // A `NoVideo` gets a task only if its inspection failed.
             Self::Unusable | Self::NoVideo | Self::Empty => TaskScript::exit(65, 15),
             Self::Replaced | Self::Deleted => TaskScript::exit(66, 15),
@@ -87,13 +112,25 @@ impl VideoKind {
             Self::NeedsMemory { gib } if gib <= 8 => 1,
             Self::NeedsMemory { .. } | Self::WithoutReport => 2,
             Self::Crashing => MAX_ATTEMPTS as usize,
+            // The tasks of a day, in which other tasks rarely work.
+            Self::NoAccess => return MAX_ATTEMPTS as usize..=16,
+            Self::Limited { cpu } => usize::from(cpu > 0),
+            Self::Stopped | Self::Unanswered => 1,
+            Self::BackAgain => 2,
+            Self::Forced => return 1..=2,
         };
         tasks..=tasks
     }
 
     fn any(rng: &mut fastrand::Rng) -> Self {
         match rng.u32(0..100) {
-            0..=54 => Self::Good,
+            0..=42 => Self::Good,
+            43..=45 => Self::NoAccess,
+            46..=47 => Self::Limited { cpu: rng.choice([0, 1024, 2048]).unwrap() },
+            48..=49 => Self::Stopped,
+            50 => Self::Unanswered,
+            51..=52 => Self::BackAgain,
+            53..=54 => Self::Forced,
             55..=61 => Self::Transient { times: rng.usize(1..MAX_ATTEMPTS as usize) },
             62..=71 => Self::Interrupted { times: rng.usize(1..6) },
             72..=74 => Self::NotStarted { times: rng.usize(1..4) },
@@ -112,8 +149,12 @@ impl VideoKind {
 
 /// An event outside the consumer.
 pub(crate) enum Event {
-    /// An event message of S3.
-    Upload(String),
+    /// An event message of S3, and the restart request that it carries.
+    Upload(String, Option<String>),
+    /// ECS shows no task for this time.
+    Hidden(Duration),
+    /// The n-th consumer (of those that run) loses its connection for this time.
+    CutOff(usize, Duration),
     /// ECS has no capacity for this time.
     Shortage(Duration),
     /// No AWS service responds for this time.
@@ -133,9 +174,15 @@ pub(crate) struct Scenario {
     delays: f64,
     crashes: f64,
     pub consumers: usize,
-    messages: Vec<(Duration, String)>,
-    shortages: Vec<(Duration, Duration)>,
-    outages: Vec<(Duration, Duration)>,
+    messages: Vec<(Duration, String, Option<String>)>,
+    pub shortages: Vec<(Duration, Duration)>,
+    pub outages: Vec<(Duration, Duration)>,
+    pub hidden: Vec<(Duration, Duration)>,
+    pub cut_offs: Vec<(Duration, Duration)>,
+    /// Whether ECS repeats refusals for the same token.
+    pub repeats_refusals: bool,
+    /// By how much the consumers' clocks are wrong, in seconds.
+    clock_error: i64,
     /// Times at which a consumer is shut down and replaced.
     pub replacements: Vec<Duration>,
     /// Whether the dead letters are redriven after the transcoder is repaired.
@@ -150,9 +197,10 @@ impl Scenario {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let rng = &mut rng;
-        let mut kinds: Vec<_> = (0..VIDEOS).map(|_| VideoKind::any(rng)).collect();
+        let mut kinds: Vec<_> = (0..VIDEOS - LATE).map(|_| VideoKind::any(rng)).collect();
+        kinds.resize(VIDEOS, VideoKind::Good);
         if rng.u8(0..5) == 0 {
-            kinds[rng.usize(0..VIDEOS)] = VideoKind::VeryLong;
+            kinds[rng.usize(0..VIDEOS - LATE)] = VideoKind::VeryLong;
         }
         let without_faults = rng.u8(0..10) == 0;
         let within = |rng: &mut fastrand::Rng, hours: u64| Duration::from_secs(rng.u64(0..hours * 3600));
@@ -174,6 +222,10 @@ impl Scenario {
             messages: Self::messages(&kinds, rng),
             shortages: periods(rng, 2, 60),
             outages: periods(rng, 2, 10),
+            hidden: periods(rng, 2, 10),
+            cut_offs: periods(rng, 1, 180),
+            repeats_refusals: rng.bool(),
+            clock_error: if rng.bool() { rng.i64(-7200..7200) } else { 0 },
             replacements: if without_faults {
                 Vec::new()
             } else {
@@ -185,7 +237,7 @@ impl Scenario {
     }
 
     /// Messages about all videos, with one or several records, and with early and late duplicates.
-    fn messages(kinds: &[VideoKind], rng: &mut fastrand::Rng) -> Vec<(Duration, String)> {
+    fn messages(kinds: &[VideoKind], rng: &mut fastrand::Rng) -> Vec<(Duration, String, Option<String>)> {
         let mut messages = Vec::new();
         let backlog = rng.bool();
         let mut video = 0;
@@ -196,12 +248,24 @@ impl Scenario {
             if rng.u8(0..20) == 0 {
                 records.push(records[0].clone());
             }
-            let at = Duration::from_secs(if backlog { 0 } else { rng.u64(0..5000) });
+            let is_late = video + count > kinds.len() - LATE;
+            let at = Duration::from_secs(match (is_late, backlog) {
+                (true, _) => rng.u64(0..LATE_WITHIN.as_secs()),
+                (_, true) => 0,
+                _ => rng.u64(0..5000),
+            });
             let body = json!({ "Records": records }).to_string();
             if rng.u8(0..8) == 0 {
-                messages.push((at + Duration::from_secs(rng.u64(0..10_000)), body.clone()));
+                messages.push((at + Duration::from_secs(rng.u64(0..10_000)), body.clone(), None));
             }
-            messages.push((at, body));
+            messages.push((at, body, None));
+            for forced in (video..video + count).filter(|video| kinds[*video] == VideoKind::Forced) {
+                let body = json!({ "Records": [record(&Self::key(forced), kinds[forced])] }).to_string();
+                for _ in 0..2 {
+                    let after = Duration::from_secs(rng.u64(0..1000));
+                    messages.push((at + after, body.clone(), Some("force-1".to_owned())));
+                }
+            }
             video += count;
         }
         messages
@@ -216,10 +280,15 @@ impl Scenario {
 
     /// All events in chronological order.
     pub(crate) fn events(&self) -> Vec<(Duration, Event)> {
-        let uploads = self.messages.iter().map(|(at, body)| (*at, Event::Upload(body.clone())));
+        let uploads = self.messages.iter();
+        let uploads = uploads.map(|(at, body, restart)| (*at, Event::Upload(body.clone(), restart.clone())));
         let shortages = self.shortages.iter().map(|(at, duration)| (*at, Event::Shortage(*duration)));
         let outages = self.outages.iter().map(|(at, duration)| (*at, Event::Outage(*duration)));
-        let mut events: Vec<_> = uploads.chain(shortages).chain(outages).collect();
+        let hidden = self.hidden.iter().map(|(at, duration)| (*at, Event::Hidden(*duration)));
+        let cut_offs = self.cut_offs.iter().zip(self.seed as usize..);
+        let cut_offs = cut_offs.map(|((at, duration), nth)| (*at, Event::CutOff(nth, *duration)));
+        let mut events: Vec<_> =
+            uploads.chain(shortages).chain(outages).chain(hidden).chain(cut_offs).collect();
         events.sort_by_key(|(at, _)| *at);
         events
     }
@@ -238,6 +307,28 @@ impl Scenario {
             _ if rng.u8(0..20) == 0 => rng.u64(600..7200),
             _ => rng.u64(5..600),
         }
+    }
+
+    /// The kind of a video; `None` if the key is not one of an upload.
+    pub(crate) fn kind_of(&self, key: &str) -> Option<VideoKind> {
+        self.kinds.get(key.strip_suffix(".mp4")?.parse::<usize>().ok()?).copied()
+    }
+
+    /// By how much the clock of the n-th consumer is ahead.
+    pub(crate) fn clock_error(&self, nth: usize) -> SignedDuration {
+        SignedDuration::from_secs(if nth.is_multiple_of(2) { self.clock_error } else { -self.clock_error })
+    }
+
+    /// Time of the first event about a video.
+    pub(crate) fn uploaded_at(&self, video: usize) -> Duration {
+        let key = format!("\"{}\"", Self::key(video));
+        let about = self.messages.iter().filter(|(_, body, _)| body.contains(&key));
+        about.map(|(at, ..)| *at).min().unwrap_or_default()
+    }
+
+    /// The event about a video.
+    pub(crate) fn event(&self, video: usize) -> String {
+        json!({ "Records": [record(&Self::key(video), self.kinds[video])] }).to_string()
     }
 
     pub(crate) fn options(&self) -> Options {

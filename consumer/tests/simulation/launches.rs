@@ -19,9 +19,10 @@ async fn refusals_by_ecs_cost_time_but_neither_videos_nor_receives() {
     many.jobs.max_tasks = 1000;
     let consumer = Consumer::start_with(&aws, many);
     sleep(Duration::from_hours(2) - Duration::from_secs(1)).await;
-    // The messages received before the first refusal are held, and one more every five minutes. All others
-    // stay in the queue.
-    assert!(aws.receives() <= 5 + 25 && aws.visible() >= 125, "{} receives", aws.receives());
+    // The messages received before the first refusals are held, and one more every two minutes at most. All
+    // others stay in the queue.
+    let (receives, visible) = (aws.receives(), aws.visible());
+    assert!(receives <= 5 + 65 && visible >= 90, "{receives} receives, {visible} visible");
     assert_eq!((aws.launches().len(), aws.most_receives()), (0, 1));
     // Two hours of retries about once a minute.
     assert!((100..400).contains(&aws.run_task_calls()), "{}", aws.run_task_calls());
@@ -34,7 +35,7 @@ async fn refusals_by_ecs_cost_time_but_neither_videos_nor_receives() {
 #[tokio::test(start_paused = true)]
 async fn a_video_that_ecs_always_refuses_does_not_block_others() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 60));
-    aws.refuse_key_by_quota("huge.mp4");
+    aws.limit_cpu_of("huge.mp4", 0);
     aws.send(event(&["huge.mp4"]));
     let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(10)).await;
@@ -53,8 +54,8 @@ async fn receiving_stops_while_no_task_starts_and_nothing_is_lost() {
     send_numbered(&aws, 40);
     let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(2)).await;
-    // The first ten messages were received, and none after three tasks had failed.
-    assert_eq!(aws.records(), MAX_TASKS);
+    // The first ten messages were received. After three tasks had failed, one came at a time, as a trial.
+    assert!((MAX_TASKS..MAX_TASKS + 12).contains(&aws.records()), "{}", aws.records());
     consumer.shut_down().await;
     drain(&aws).await;
     assert_eq!((aws.dead().len(), aws.queued(), aws.records()), (0, 0, 40));

@@ -1,7 +1,8 @@
 //! The consumer's whole loop against an AWS in memory, under paused time.
 //!
 //! [`messages`] and [`attempts`] test the usual course of a video. [`restarts`] tests jobs that start again,
-//! [`launches`] tests refused launches, and [`takeover`] tests several consumers.
+//! [`launches`] tests refused launches, [`isolation`] tests videos with faults of their own beside good
+//! ones, and [`takeover`] tests several consumers.
 
 // Clippy's exception for tests does not include the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -9,6 +10,7 @@
 mod attempts;
 #[path = "../fake_aws/mod.rs"]
 mod fake_aws;
+mod isolation;
 mod launches;
 mod log;
 mod messages;

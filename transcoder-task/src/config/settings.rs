@@ -4,7 +4,7 @@ use std::{io::IsTerminal, path::PathBuf, process::ExitCode, str::FromStr};
 
 use clap::{Parser, ValueEnum};
 use tracing_subscriber::EnvFilter;
-use vidstreamx_job::{EnvError, Exit, InvalidLocation, Job, S3Uri};
+use vidstreamx_job::{EnvError, Exit, InvalidLocation, Job, S3Uri, env};
 
 use crate::config::profile::{Profile, ProfileError};
 
@@ -115,7 +115,11 @@ pub(crate) enum OutputLocation {
 #[derive(Debug)]
 pub(crate) enum Work {
     /// A job from the consumer.
-    Job(Box<Job>),
+    Job {
+        job: Box<Job>,
+        /// The launch token of this attempt, which the report repeats.
+        launch: Option<String>,
+    },
     /// A run from the command line.
     CommandLine { input: InputLocation, output: OutputLocation },
 }
@@ -157,12 +161,12 @@ impl Settings {
                 },
             },
             _ => {
-                Work::Job(Box::new(Job::from_env(|name| std::env::var(name).ok()).map_err(
-                    |error| match error {
-                        EnvError::Missing(_) => SettingsError::NoWork(error),
-                        error => SettingsError::Job(error),
-                    },
-                )?))
+                let variable = |name: &str| std::env::var(name).ok();
+                let job = Job::from_env(variable).map_err(|error| match error {
+                    EnvError::Missing(_) => SettingsError::NoWork(error),
+                    error => SettingsError::Job(error),
+                })?;
+                Work::Job { job: Box::new(job), launch: variable(env::LAUNCH) }
             }
         };
         Ok(Self { work, profile })

@@ -27,6 +27,8 @@ pub(super) struct StartTime {
 /// Source and output, for a job from the consumer and for a run from the command line.
 pub(super) struct TaskContext {
     pub(super) job_id: JobId,
+    /// The launch token of the attempt; absent for a run from the command line.
+    pub(super) launch: Option<String>,
     /// Path or `s3://` URI of the source, for log lines.
     pub(super) name: String,
     /// Absent for a local file.
@@ -52,7 +54,7 @@ impl TaskContext {
     /// [`TaskInput::Unavailable`], so that the job gets a report.
     pub(super) async fn open(work: Work, profile: &Profile) -> Result<Self, TaskError> {
         match work {
-            Work::Job(job) => Ok(Self::for_job(*job).await),
+            Work::Job { job, launch } => Ok(Self::for_job(*job, launch).await),
             Work::CommandLine { input, output } => {
                 let store = match output {
                     OutputLocation::Folder(folder) => Store::Folder(folder),
@@ -70,7 +72,7 @@ impl TaskContext {
         }
     }
 
-    async fn for_job(job: Job) -> Self {
+    async fn for_job(job: Job, launch: Option<String>) -> Self {
         let client = s3::client().await;
         let name = s3::uri(&job.source.bucket, job.source.key.as_str());
         let prefix = job.layout().stem().to_owned();
@@ -84,7 +86,8 @@ impl TaskContext {
             key: Layout::progress(&job.id),
         };
         let store = Store::Bucket(Bucket { client, name: job.output, prefix });
-        Self { job_id: job.id, name, source: Some(job.source), input, store, progress: Some(progress) }
+        let source = Some(job.source);
+        Self { job_id: job.id, launch, name, source, input, store, progress: Some(progress) }
     }
 
     /// # Errors
@@ -95,7 +98,7 @@ impl TaskContext {
         let job_id = JobId::new(&source.bucket, &source.key, source.content(), &profile.fingerprint());
         let (name, source) = (object.uri(), Some(source));
         let input = TaskInput::Object(Box::new(object));
-        Ok(Self { job_id, name, source, input, store, progress: None })
+        Ok(Self { job_id, launch: None, name, source, input, store, progress: None })
     }
 
     /// # Errors
@@ -114,6 +117,7 @@ impl TaskContext {
             .map_or(0, |since| since.as_nanos());
         let content = format!("{}:{}:{modified_nanos}", path.display(), metadata.len());
         let job_id = JobId::of_file(&content, &profile.fingerprint());
-        Ok(Self { job_id, name, source: None, input: TaskInput::File(path), store, progress: None })
+        let input = TaskInput::File(path);
+        Ok(Self { job_id, launch: None, name, source: None, input, store, progress: None })
     }
 }

@@ -44,6 +44,7 @@ impl ReportDraft {
         Report {
             schema: Report::SCHEMA,
             job_id: context.job_id.clone(),
+            launch: context.launch.clone(),
             outcome,
             reason,
             source: context.source.clone(),

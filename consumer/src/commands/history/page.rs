@@ -77,6 +77,7 @@ fn next_step(record: &Record) -> Option<String> {
             record.job_id
         )),
         State::Rejected => Some("upload another file; the same one would be rejected again".to_owned()),
+        State::Cancelled => Some("to make it after all: vidstreamx-consumer submit --force KEY".to_owned()),
         State::Running | State::Done | State::Obsolete => None,
     }
 }

@@ -13,7 +13,6 @@ use crate::{
     aws::error::CallError,
     aws::record_store::{LoadError, RecordStore as _, S3RecordStore},
     commands::progress::ProgressDisplay,
-    reconcile::CLOCK_SKEW,
 };
 
 /// Number of concurrent reads. A read takes about 30 ms.
@@ -181,6 +180,10 @@ impl Store {
         tokio::time::timeout(PROGRESS_TIMEOUT, read).await.ok()?
     }
 }
+
+/// Maximum difference between the clocks of a consumer and a task. It is less than the time between the
+/// starts of two attempts.
+const CLOCK_SKEW: Duration = Duration::from_secs(5);
 
 /// The start of the attempt that runs now.
 fn running_since(record: &Record) -> Option<Timestamp> {
