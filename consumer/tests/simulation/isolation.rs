@@ -30,16 +30,22 @@ fn tasks_of(aws: &FakeAws, key: &str) -> usize {
     aws.tasks().iter().filter(|task| task.job.source.key.as_str() == key).count()
 }
 
+/// Starts a consumer for the bad videos in the queue. A good upload after half an hour must be made soon.
+async fn make_a_good_upload_behind_the_bad_ones(aws: &Arc<FakeAws>) -> Consumer {
+    let consumer = Consumer::start(aws);
+    sleep(Duration::from_mins(30)).await;
+    aws.send(event(&["good.mp4"]));
+    sleep(Duration::from_mins(6)).await;
+    assert_eq!(ends(aws, "good.mp4"), (State::Done, 1));
+    consumer
+}
+
 /// Every task of the bad videos ends with 78, because the task may not read them.
 #[tokio::test(start_paused = true)]
 async fn a_good_upload_is_made_behind_as_many_that_end_with_78_as_tasks_may_run() {
     let aws = FakeAws::new(|key, _| TaskScript::exit(if is_bad(key) { 78 } else { 0 }, 20));
     bad_keys(MAX_TASKS).iter().for_each(|key| aws.send(event(&[key])));
-    let consumer = Consumer::start(&aws);
-    sleep(Duration::from_mins(30)).await;
-    aws.send(event(&["good.mp4"]));
-    sleep(Duration::from_mins(6)).await;
-    assert_eq!(ends(&aws, "good.mp4"), (State::Done, 1));
+    let consumer = make_a_good_upload_behind_the_bad_ones(&aws).await;
     sleep(WEEK).await;
     for key in bad_keys(MAX_TASKS) {
         assert_eq!(aws.record(&key).state, State::Failed, "{key}");
@@ -194,11 +200,7 @@ async fn obsolete_uploads_that_s3_does_not_answer_about_do_not_hold_up_others() 
         aws.fail_reads_of(key);
         aws.send(event(&[key]));
     }
-    let consumer = Consumer::start(&aws);
-    sleep(Duration::from_mins(30)).await;
-    aws.send(event(&["good.mp4"]));
-    sleep(Duration::from_mins(6)).await;
-    assert_eq!(ends(&aws, "good.mp4"), (State::Done, 1));
+    let consumer = make_a_good_upload_behind_the_bad_ones(&aws).await;
     sleep(WEEK).await;
     assert_eq!((dead_keys(&aws).len(), aws.queued()), (MAX_TASKS, 0));
     assert!(aws.letters().iter().all(|letter| format!("{letter:?}").contains("HeadObject")));

@@ -62,23 +62,25 @@ impl Reconciler {
         restart: Option<&RestartRequest>,
     ) -> Result<Stored, GivenUp> {
         loop {
-            let mut record = stored.record.clone();
             let now = (self.clock)();
+            let record = &stored.record;
             if !record.state.is_end() {
-                if !restart.is_some_and(|restart| restart.note(&mut record, now)) {
+                let Some(restart) = restart else { break };
+                let mut record = record.clone();
+                if !restart.note(&mut record, now) {
                     break;
                 }
                 (stored, _) = self.store.save(record, Some(stored.etag)).await?;
                 continue;
             }
-            let request = if let Some(restart) = restart.filter(|restart| restart.applies_to(&record)) {
+            let request = if let Some(restart) = restart.filter(|restart| restart.applies_to(record)) {
                 restart.to_string()
             } else if record.state == State::Obsolete
                 && self.store.presence(&record.source).await? == Presence::Present
             {
                 OBJECT_IS_BACK.to_owned()
             } else if record.state == State::Done
-                && self.store.shows_another(&record).await?
+                && self.store.shows_another(record).await?
                 && self.store.presence(&record.source).await? == Presence::Present
             {
                 "uploaded-again".to_owned()
@@ -87,10 +89,9 @@ impl Reconciler {
             };
             let is_own;
             (stored, is_own) = self.restart(stored, request, now).await?;
-            if !is_own {
-                continue;
+            if is_own {
+                break;
             }
-            break;
         }
         Ok(stored)
     }
@@ -112,7 +113,7 @@ impl Reconciler {
     }
 
     /// Writes a restart into the record. Returns the stored record, and whether this consumer wrote it.
-    pub(super) async fn restart(
+    async fn restart(
         &self,
         stored: Stored,
         request: String,
