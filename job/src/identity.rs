@@ -10,7 +10,9 @@ use crate::{
     text::hex_prefix,
 };
 
-/// 32 lower-case hex digits: the first half of a SHA-256 over bucket, key, content and profile.
+/// 32 lower-case hex digits: the first 12 of a SHA-256 over bucket and key, and the first 20 of a SHA-256 over
+/// bucket, key, content and profile. All jobs of one key therefore begin with the same digits
+/// ([`JobId::prefix`]), and so do their records, which can be listed without an index.
 ///
 /// It fits RunTask's fields: `startedBy` has up to 128 characters, and `clientToken`, which also contains the
 /// attempt number, has up to 64.
@@ -25,26 +27,26 @@ pub struct InvalidJobId(String);
 
 impl JobId {
     const HEX_DIGITS: usize = 32;
+    const PREFIX_DIGITS: usize = 12;
 
     /// The identity of one content (version id, else ETag) of an object, encoded with one profile.
     #[must_use]
     pub fn new(bucket: &BucketName, key: &ObjectKey, content: &str, profile: &str) -> Self {
-        Self::hash(&[bucket.as_str(), key.as_str(), content, profile])
+        let content =
+            hash(&[bucket.as_str(), key.as_str(), content, profile], Self::HEX_DIGITS - Self::PREFIX_DIGITS);
+        Self(Self::prefix(bucket, key) + &content)
+    }
+
+    /// The first digits of the ids of all jobs of one key. Other keys can have the same ones, by chance.
+    #[must_use]
+    pub fn prefix(bucket: &BucketName, key: &ObjectKey) -> String {
+        hash(&[bucket.as_str(), key.as_str()], Self::PREFIX_DIGITS)
     }
 
     /// The identity of a local file's content, for runs from the command line.
     #[must_use]
     pub fn of_file(content: &str, profile: &str) -> Self {
-        Self::hash(&[content, profile])
-    }
-
-    fn hash(parts: &[&str]) -> Self {
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update((part.len() as u64).to_be_bytes());
-            hash.update(part);
-        }
-        Self(hex_prefix(hash.finalize(), Self::HEX_DIGITS / 2))
+        Self(hash(&[content, profile], Self::HEX_DIGITS))
     }
 
     /// The 32 hex digits.
@@ -52,6 +54,16 @@ impl JobId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The first hex digits of a SHA-256 over parts, whose lengths are hashed, too.
+fn hash(parts: &[&str], digits: usize) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hex_prefix(hash.finalize(), digits / 2)
 }
 
 impl FromStr for JobId {
@@ -107,6 +119,14 @@ mod tests {
         ] {
             assert_ne!(one, other);
         }
+    }
+
+    #[test]
+    fn all_jobs_of_a_key_begin_with_its_prefix() {
+        let prefix = JobId::prefix(&"bucket".parse().unwrap(), &"a.mp4".parse().unwrap());
+        assert!(id("bucket", "a.mp4", "v1", "default").as_str().starts_with(&prefix));
+        assert!(id("bucket", "a.mp4", "v2", "small").as_str().starts_with(&prefix));
+        assert!(!id("bucket", "b.mp4", "v1", "default").as_str().starts_with(&prefix));
     }
 
     #[test]

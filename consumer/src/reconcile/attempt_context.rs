@@ -56,6 +56,8 @@ pub(super) struct AttemptContext<'a> {
     pub(super) watched_since: Instant,
     /// Whether a task of this job may run. Then the job keeps its slot.
     pub(super) has_task: bool,
+    /// The attempt's number and refusals in the latest record. They make up the token of its launch.
+    token: (u32, u32),
     /// Whether this consumer launched the attempt's task.
     pub(super) is_launched_here: bool,
     /// Number of refused launches of the attempt in this consumer.
@@ -85,6 +87,7 @@ impl<'a> AttemptContext<'a> {
             read_at: received,
             watched_since: received,
             has_task: false,
+            token: (0, 0),
             is_launched_here: false,
             refusals: 0,
             has_trial: false,
@@ -93,6 +96,17 @@ impl<'a> AttemptContext<'a> {
             failed_steps: None,
             looked_at: None,
             seen: None,
+        }
+    }
+
+    /// Notes that this record was read or written now. If it has another token than before, no task of the
+    /// former one can run: that attempt has ended, or its launch was certainly refused.
+    pub(super) fn has_read(&mut self, stored: &Stored) {
+        self.read_at = Instant::now();
+        let token = stored.record.attempts.last().map_or((0, 0), |last| (last.number, last.refusals));
+        if std::mem::replace(&mut self.token, token) != token {
+            self.has_task = false;
+            self.forget_token();
         }
     }
 

@@ -279,7 +279,7 @@ impl Reconciler {
         loop {
             if stored.etag != etag {
                 etag.clone_from(&stored.etag);
-                context.read_at = Instant::now();
+                context.has_read(&stored);
             }
             stored = match next_step(&stored.record) {
                 NextStep::Finish => {
