@@ -25,8 +25,13 @@ pub(crate) struct Settings {
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
 
-    /// URL of the queue's dead-letter queue, the target of its redrive policy. The consumer sends failed
-    /// videos and unreadable messages to it
+    /// URL of the queue to which `submit` sends its events. Its videos are made when uploads leave room, and
+    /// at least a tenth of the places is theirs
+    #[arg(long, env = "VIDSTREAMX_BACK_FILL_QUEUE_URL", hide_env_values = true)]
+    pub back_fill_queue_url: QueueUrl,
+
+    /// URL of the dead-letter queue of both queues, the target of their redrive policies. The consumer sends
+    /// failed videos and unreadable messages to it
     #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
     pub dead_letter_queue_url: QueueUrl,
 
@@ -124,9 +129,9 @@ pub(crate) struct HistorySettings {
 /// The settings of `submit`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SubmitSettings {
-    /// URL of the queue that receives the upload bucket's events
-    #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
-    pub queue_url: QueueUrl,
+    /// URL of the queue of back-fills, which are made when uploads leave room
+    #[arg(long, env = "VIDSTREAMX_BACK_FILL_QUEUE_URL", hide_env_values = true)]
+    pub back_fill_queue_url: QueueUrl,
 
     /// Bucket whose uploads are transcoded. Only its objects can be submitted
     #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
@@ -136,9 +141,13 @@ pub(crate) struct SubmitSettings {
 /// The settings of `redrive`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RedriveSettings {
-    /// URL of the queue to which messages return
+    /// URL of the queue to which messages about uploads return
     #[arg(long, env = "VIDSTREAMX_QUEUE_URL", hide_env_values = true)]
     pub queue_url: QueueUrl,
+
+    /// URL of the queue to which messages about back-fills return
+    #[arg(long, env = "VIDSTREAMX_BACK_FILL_QUEUE_URL", hide_env_values = true)]
+    pub back_fill_queue_url: QueueUrl,
 
     /// URL of the dead-letter queue
     #[arg(long, env = "VIDSTREAMX_DEAD_LETTER_QUEUE_URL", hide_env_values = true)]
@@ -151,12 +160,19 @@ impl RedriveSettings {
     /// # Errors
     /// The settings contradict each other.
     pub(crate) fn validate(&self) -> Result<(), Contradiction> {
-        two_queues(&self.queue_url, &self.dead_letter_queue_url)
+        different_queues(&self.queue_url, &self.back_fill_queue_url, &self.dead_letter_queue_url)
     }
 }
 
-fn two_queues(queue: &QueueUrl, dead_letters: &QueueUrl) -> Result<(), Contradiction> {
-    if queue == dead_letters { Err(Contradiction::OneQueue(queue.clone())) } else { Ok(()) }
+fn different_queues(
+    uploads: &QueueUrl,
+    back_fill: &QueueUrl,
+    dead_letters: &QueueUrl,
+) -> Result<(), Contradiction> {
+    if dead_letters == uploads || dead_letters == back_fill {
+        return Err(Contradiction::DeadLetterQueue(dead_letters.clone()));
+    }
+    if uploads == back_fill { Err(Contradiction::BackFillQueue(uploads.clone())) } else { Ok(()) }
 }
 
 fn sizing_file(path: &str) -> Result<Sizing, String> {
@@ -186,10 +202,16 @@ pub(crate) enum Contradiction {
     OutputIsUpload(BucketName),
     /// Dead letters would be received again, endlessly.
     #[error(
-        "--dead-letter-queue-url (VIDSTREAMX_DEAD_LETTER_QUEUE_URL): {0} is also the queue of uploads: use \
-         two queues"
+        "--dead-letter-queue-url (VIDSTREAMX_DEAD_LETTER_QUEUE_URL): {0} is also the queue of uploads or of \
+         back-fills: use another queue"
     )]
-    OneQueue(QueueUrl),
+    DeadLetterQueue(QueueUrl),
+    /// Uploads would not come before back-fills.
+    #[error(
+        "--back-fill-queue-url (VIDSTREAMX_BACK_FILL_QUEUE_URL): {0} is also the queue of uploads: use two \
+         queues"
+    )]
+    BackFillQueue(QueueUrl),
     /// More subnets or security groups than ECS allows.
     #[error("{setting}: {count} given, ECS takes at most {most}")]
     TooMany {
@@ -228,7 +250,7 @@ impl Settings {
         if self.upload_bucket == self.output_bucket {
             return Err(Contradiction::OutputIsUpload(self.output_bucket));
         }
-        two_queues(&self.queue_url, &self.dead_letter_queue_url)?;
+        different_queues(&self.queue_url, &self.back_fill_queue_url, &self.dead_letter_queue_url)?;
         for (setting, count, most) in [
             ("--subnets (VIDSTREAMX_SUBNETS)", self.subnets.len(), Self::MOST_SUBNETS),
             (

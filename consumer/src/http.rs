@@ -119,6 +119,7 @@ mod tests {
     use tokio_util::task::AbortOnDropHandle;
 
     use super::*;
+    use crate::aws::sqs::QueueKind;
 
     async fn server() -> (SocketAddr, Arc<Metrics>, AbortOnDropHandle<()>) {
         let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
@@ -156,10 +157,10 @@ mod tests {
     #[tokio::test]
     async fn healthz_responds_with_a_status_code_and_a_sentence() {
         let (address, metrics, _serving) = server().await;
-        metrics.polled();
+        metrics.polled(QueueKind::Uploads);
         let answer = ask(address, "GET", "/healthz").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("\r\n\r\nok: "), "{answer}");
-        metrics.misconfigured("the queue is gone");
+        metrics.misconfigured(QueueKind::Uploads, "the queue is gone");
         let answer = ask(address, "GET", "/healthz").await;
         assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("the queue is gone\n"), "{answer}");
         let head = ask(address, "HEAD", "/healthz").await;

@@ -16,8 +16,10 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// The services of a consumer.
 #[derive(Clone)]
 pub struct Services {
-    /// The queue of upload events, with its dead-letter queue.
-    pub queue: Arc<dyn Queue>,
+    /// The queue of the upload bucket's events, with its dead-letter queue.
+    pub upload_queue: Arc<dyn Queue>,
+    /// The queue of the events that operators send, with the same dead-letter queue.
+    pub back_fill_queue: Arc<dyn Queue>,
     /// The cluster that runs the tasks.
     pub tasks: Arc<dyn Tasks>,
     /// The records and reports of jobs.

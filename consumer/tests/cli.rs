@@ -4,8 +4,9 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
-const GOOD: [(&str, &str); 9] = [
+const GOOD: [(&str, &str); 10] = [
     ("VIDSTREAMX_QUEUE_URL", "http://localhost:1/1/uploads"),
+    ("VIDSTREAMX_BACK_FILL_QUEUE_URL", "http://localhost:1/1/back-fill"),
     ("VIDSTREAMX_DEAD_LETTER_QUEUE_URL", "http://localhost:1/1/dead"),
     ("VIDSTREAMX_CLUSTER", "videos"),
     ("VIDSTREAMX_TASK_DEFINITION", "videos-transcoder"),
@@ -105,7 +106,9 @@ fn every_empty_setting_is_named() {
 #[test]
 fn every_invalid_setting_is_named_with_its_valid_form() {
     for (name, value, expected) in [
-        ("VIDSTREAMX_QUEUE_URL", "uploads", "a queue's URL like"),
+        ("VIDSTREAMX_QUEUE_URL", "uploads", "the URL of a standard queue (not FIFO) like"),
+        ("VIDSTREAMX_QUEUE_URL", "http://localhost:1/1/uploads.fifo", "(not FIFO)"),
+        ("VIDSTREAMX_BACK_FILL_QUEUE_URL", "http://localhost:1/1/uploads", "is also the queue of uploads"),
         ("VIDSTREAMX_DEAD_LETTER_QUEUE_URL", "http://localhost:1/1/uploads", "is also the queue of uploads"),
         ("VIDSTREAMX_SUBNETS", "subnet-0a,vpc-1", "\"vpc-1\": it should be subnet ids"),
         ("VIDSTREAMX_SECURITY_GROUPS", "default", "security group ids like"),
@@ -131,9 +134,15 @@ fn every_invalid_setting_is_named_with_its_valid_form() {
 const OTHERS: [(&[&str], &[&str]); 5] = [
     (&["history", "--since=7d", "--state=failed,done", "--key=a"], &["OUTPUT_BUCKET"]),
     (&["history", "films/a.mp4", "--json"], &["OUTPUT_BUCKET"]),
-    (&["submit", "s3://uploads/films/", "--force"], &["QUEUE_URL", "UPLOAD_BUCKET"]),
-    (&["redrive", "--dry-run", "--reason=memory"], &["QUEUE_URL", "DEAD_LETTER_QUEUE_URL"]),
-    (&["redrive", "--job=0123456789abcdef0123456789abcdef"], &["QUEUE_URL", "DEAD_LETTER_QUEUE_URL"]),
+    (&["submit", "s3://uploads/films/", "--force"], &["BACK_FILL_QUEUE_URL", "UPLOAD_BUCKET"]),
+    (
+        &["redrive", "--dry-run", "--reason=memory"],
+        &["QUEUE_URL", "BACK_FILL_QUEUE_URL", "DEAD_LETTER_QUEUE_URL"],
+    ),
+    (
+        &["redrive", "--job=0123456789abcdef0123456789abcdef"],
+        &["QUEUE_URL", "BACK_FILL_QUEUE_URL", "DEAD_LETTER_QUEUE_URL"],
+    ),
 ];
 
 #[test]

@@ -70,6 +70,7 @@ def test_check_command_accepts_the_stack(stack: StackFixture) -> None:
     ("setting", "named"),
     [
         ({"VIDSTREAMX_QUEUE_URL": None}, "VIDSTREAMX_QUEUE_URL"),
+        ({"VIDSTREAMX_BACK_FILL_QUEUE_URL": None}, "VIDSTREAMX_BACK_FILL_QUEUE_URL"),
         ({"VIDSTREAMX_DEAD_LETTER_QUEUE_URL": None}, "VIDSTREAMX_DEAD_LETTER_QUEUE_URL"),
         ({"VIDSTREAMX_DEAD_LETTER_QUEUE_URL": "http://127.0.0.1:{port}/000000000000/no-such"}, "no-such"),
         ({"VIDSTREAMX_QUEUE_URL": "http://127.0.0.1:{port}/000000000000/no-such-queue"}, "no-such-queue"),

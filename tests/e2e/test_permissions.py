@@ -83,16 +83,17 @@ def test_consumer_can_send_dead_letters_submit_and_redrive(stack: StackFixture, 
     assert message["Body"] == "dead letter"
     handle = {"QueueUrl": stack.dead_letter_queue_url, "ReceiptHandle": message["ReceiptHandle"]}
     sqs.change_message_visibility(**handle, VisibilityTimeout=60)
-    sqs.send_message(QueueUrl=stack.queue_url, MessageBody="sent back")
+    for queue in (stack.queue_url, stack.back_fill_queue_url):
+        sqs.send_message(QueueUrl=queue, MessageBody="sent back")
+        [message] = sqs.receive_message(QueueUrl=queue)["Messages"]
+        assert message["Body"] == "sent back"
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
     sqs.delete_message(**handle)
-    [message] = sqs.receive_message(QueueUrl=stack.queue_url)["Messages"]
-    assert message["Body"] == "sent back"
-    sqs.delete_message(QueueUrl=stack.queue_url, ReceiptHandle=message["ReceiptHandle"])
 
 
 def test_consumer_can_not_delete_or_purge_its_queues(stack: StackFixture, consumer: Clients) -> None:
     sqs = consumer("sqs")
-    for queue in (stack.queue_url, stack.dead_letter_queue_url):
+    for queue in (stack.queue_url, stack.back_fill_queue_url, stack.dead_letter_queue_url):
         assert_denied(sqs.delete_queue, QueueUrl=queue)
         assert_denied(sqs.purge_queue, QueueUrl=queue)
         assert_denied(sqs.set_queue_attributes, QueueUrl=queue, Attributes={"VisibilityTimeout": "1"})
@@ -154,7 +155,7 @@ def test_task_can_not_delete_streams_use_queues_or_start_tasks(
     stack: StackFixture, scenario: Scenario, task: Clients
 ) -> None:
     assert_denied(task("s3").delete_object, Bucket=stack.output_bucket, Key=scenario["1080p clip"].report_key)
-    for queue in (stack.queue_url, stack.dead_letter_queue_url):
+    for queue in (stack.queue_url, stack.back_fill_queue_url, stack.dead_letter_queue_url):
         assert_denied(task("sqs").receive_message, QueueUrl=queue)
         assert_denied(task("sqs").send_message, QueueUrl=queue, MessageBody="{}")
     family = stack.local.outputs["TaskDefinitionFamily"]

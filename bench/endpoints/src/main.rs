@@ -80,6 +80,8 @@ struct State {
 
 const QUEUE: &str = "uploads";
 const DEAD_LETTER_QUEUE: &str = "uploads-failed";
+/// This queue is always empty.
+const BACK_FILL_QUEUE: &str = "uploads-back-fill";
 
 struct Reply {
     status: StatusCode,
@@ -230,7 +232,12 @@ impl Endpoints {
         let most = usize::try_from(number("MaxNumberOfMessages", 1)).unwrap_or(1).min(10);
         let visibility = Duration::from_secs(number("VisibilityTimeout", 30));
         let until = Instant::now() + Duration::from_secs(number("WaitTimeSeconds", 0));
-        if is_dead_letters(text(request, "QueueUrl")) {
+        let url = text(request, "QueueUrl");
+        if is_dead_letters(url) {
+            return json(&json!({}));
+        }
+        if is_back_fill(url) {
+            sleep(until.saturating_duration_since(Instant::now())).await;
             return json(&json!({}));
         }
         loop {
@@ -277,7 +284,8 @@ impl Endpoints {
     }
 
     fn attributes(&self, url: &str, now: Instant) -> Reply {
-        let (visible, hidden) = if is_dead_letters(url) { (0, 0) } else { self.state().queue.counts(now) };
+        let is_empty = is_dead_letters(url) || is_back_fill(url);
+        let (visible, hidden) = if is_empty { (0, 0) } else { self.state().queue.counts(now) };
         let arn = |name: &str| format!("arn:aws:sqs:us-east-1:123456789012:{name}");
         let redrive = json!({"deadLetterTargetArn": arn(DEAD_LETTER_QUEUE), "maxReceiveCount": 10});
         json(&json!({"Attributes": {
@@ -357,6 +365,10 @@ impl Endpoints {
 
 fn is_dead_letters(url: &str) -> bool {
     url.ends_with(DEAD_LETTER_QUEUE)
+}
+
+fn is_back_fill(url: &str) -> bool {
+    url.ends_with(BACK_FILL_QUEUE)
 }
 
 fn text<'a>(request: &'a Value, field: &str) -> &'a str {

@@ -46,8 +46,10 @@ text_setting!(
         rest.and_then(|rest| rest.rsplit_once('/'))
             .is_some_and(|(prefix, name)| !prefix.is_empty() && !name.is_empty())
             && !text.contains(char::is_whitespace)
+            // S3 sends no events to a FIFO queue, and messages would lack their group.
+            && !text.ends_with(".fifo")
     },
-    "a queue's URL like https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
+    "the URL of a standard queue (not FIFO) like https://sqs.eu-central-1.amazonaws.com/123456789012/uploads"
 );
 text_setting!(
     /// A subnet's id.

@@ -43,6 +43,28 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Receipt(pub Arc<str>);
 
+/// The queues of events. Uploads come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Events of the upload bucket.
+    Uploads,
+    /// Events that operators send about older objects.
+    BackFill,
+}
+
+impl QueueKind {
+    pub(crate) const COUNT: usize = 2;
+
+    /// The queue's name in logs, messages and metrics.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uploads => "uploads",
+            Self::BackFill => "back-fill",
+        }
+    }
+}
+
 /// Approximate numbers of messages in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Backlog {
@@ -73,7 +95,7 @@ pub struct RefusedEntry {
     pub for_good: bool,
 }
 
-/// The queue of upload events.
+/// A queue of events.
 pub trait Queue: Send + Sync {
     /// Waits up to `wait` for at most `most` messages, and never more than `BATCH`. The messages then stay
     /// invisible for `visibility`.

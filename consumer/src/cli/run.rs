@@ -55,12 +55,11 @@ pub(super) async fn run(settings: Settings, drain: bool) -> Result<(), Failure> 
         warn!(cpu, memory_mib, "the size in the task definition is unknown, so the template's size is used");
         TaskDefaults { size: TEMPLATE_SIZE, arm: false }
     });
+    let sqs = aws_sdk_sqs::Client::new(&config);
+    let queue = |url| Arc::new(Sqs::new(sqs.clone(), url, &settings.dead_letter_queue_url));
     let services = Services {
-        queue: Arc::new(Sqs::new(
-            aws_sdk_sqs::Client::new(&config),
-            &settings.queue_url,
-            &settings.dead_letter_queue_url,
-        )),
+        upload_queue: queue(&settings.queue_url),
+        back_fill_queue: queue(&settings.back_fill_queue_url),
         tasks: Arc::new(Ecs::new(
             &aws_sdk_ecs::Client::new(&config),
             aws_sdk_ecs::Client::new(&vidstreamx_aws::with_own_connections(&config)),

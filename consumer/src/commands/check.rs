@@ -12,6 +12,7 @@ use vidstreamx_job::{BucketName, RECORDS_PREFIX};
 use crate::{
     aws::error::{CallError, describe, status},
     aws::names::{QueueUrl, SecurityGroupId, SubnetId},
+    aws::sqs::QueueKind,
     aws::task_definition::TaskDefaults,
     config::Settings,
 };
@@ -96,7 +97,7 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Checks the essentials of `run`: both queues, cluster, task definition and record store. Returns the task
+/// Checks the essentials of `run`: queues, cluster, task definition and record store. Returns the task
 /// definition's defaults if it can be read.
 pub(crate) async fn essentials(
     config: &SdkConfig,
@@ -106,14 +107,16 @@ pub(crate) async fn essentials(
     let ecs = aws_sdk_ecs::Client::new(config);
     let s3 = vidstreamx_aws::s3(config);
     // A wrong dead-letter queue would otherwise be noticed only at the first failed video.
-    let (queue, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
-        queue(&sqs, settings),
+    let (uploads, back_fill, dead_letters, cluster, (definition_findings, definition), output) = tokio::join!(
+        queue(&sqs, settings, QueueKind::Uploads),
+        queue(&sqs, settings, QueueKind::BackFill),
         dead_letter_queue(&sqs, &settings.dead_letter_queue_url),
         cluster(&ecs, settings),
         task_definition(&ecs, settings),
         output_bucket(&s3, &settings.output_bucket),
     );
-    ([vec![queue.finding, dead_letters], cluster, definition_findings, output].concat(), definition)
+    let queues = vec![uploads.finding, back_fill.finding, dead_letters];
+    ([queues, cluster, definition_findings, output].concat(), definition)
 }
 
 /// Checks everything.
@@ -121,9 +124,10 @@ pub(crate) async fn everything(config: &SdkConfig, settings: &Settings) -> Vec<F
     let sqs = aws_sdk_sqs::Client::new(config);
     let s3 = vidstreamx_aws::s3(config);
     let (mut findings, _) = essentials(config, settings).await;
-    // Reads the queue again, for its redrive policy and its ARN.
-    let QueueFindings { redrive, arn, .. } = queue(&sqs, settings).await;
+    // Reads the queues again, for their redrive policies and the ARN.
+    let QueueFindings { redrive, arn, .. } = queue(&sqs, settings, QueueKind::Uploads).await;
     findings.extend(redrive);
+    findings.extend(queue(&sqs, settings, QueueKind::BackFill).await.redrive);
     findings.extend(upload_bucket(&s3, &settings.upload_bucket, arn.as_deref()).await);
     findings.push(network(&settings.subnets, &settings.security_groups));
     findings
@@ -162,11 +166,20 @@ struct RedrivePolicy {
 /// Minimum of `maxReceiveCount`. Each restart of the consumer adds a receive to every message that it held.
 const FEWEST_RECEIVES: u64 = 5;
 
-async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings) -> QueueFindings {
-    let subject = format!("queue {}", settings.queue_url);
-    let remedy =
-        "set VIDSTREAMX_QUEUE_URL to the template's output QueueUrl, and allow sqs:GetQueueAttributes";
-    let attributes = match attributes(sqs, &settings.queue_url).await {
+async fn queue(sqs: &aws_sdk_sqs::Client, settings: &Settings, kind: QueueKind) -> QueueFindings {
+    let (url, remedy) = match kind {
+        QueueKind::Uploads => (
+            &settings.queue_url,
+            "set VIDSTREAMX_QUEUE_URL to the template's output QueueUrl, and allow sqs:GetQueueAttributes",
+        ),
+        QueueKind::BackFill => (
+            &settings.back_fill_queue_url,
+            "set VIDSTREAMX_BACK_FILL_QUEUE_URL to the template's output BackFillQueueUrl, and allow \
+             sqs:GetQueueAttributes",
+        ),
+    };
+    let subject = format!("queue {url}");
+    let attributes = match attributes(sqs, url).await {
         Ok(attributes) => attributes,
         Err(error) => {
             let finding = Finding::call(subject, &error, remedy);
@@ -215,7 +228,7 @@ fn redrive_finding(subject: String, policy: &RedrivePolicy, expected: &QueueUrl)
                 "SQS moves a message to the dead-letter queue after {receives} receives, and each restart of \
                  the consumer adds one"
             ),
-            "raise maxReceiveCount to at least 5, better 10",
+            "raise maxReceiveCount to at least 5, better 100",
         );
     }
     Finding::ok(subject, format!("moves messages to {target} after {receives} receives"))

@@ -7,7 +7,10 @@ use vidstreamx_job::{JobId, Record};
 
 use super::notification;
 use crate::{
-    aws::{sqs::RESTART_ATTRIBUTE, sqs_send::OutgoingMessage},
+    aws::{
+        sqs::{QueueKind, RESTART_ATTRIBUTE},
+        sqs_send::OutgoingMessage,
+    },
     reconcile::RestartRequest,
 };
 
@@ -17,6 +20,10 @@ pub const REASON: &str = "vidstreamx-reason";
 pub const JOB_ID: &str = "vidstreamx-job-id";
 /// Attribute: the number of the job's attempts.
 pub const ATTEMPTS: &str = "vidstreamx-attempts";
+/// Attribute: the queue that the message came from, if it is [`BACK_FILL`]. A redrive sends it back there.
+pub(crate) const QUEUE: &str = "vidstreamx-queue";
+/// Value of [`QUEUE`].
+pub(crate) const BACK_FILL: &str = QueueKind::BackFill.name();
 /// Attribute: the ARNs of the latest tasks, separated by commas.
 const TASK_ARNS: &str = "vidstreamx-task-arns";
 
@@ -64,13 +71,17 @@ impl DeadLetter {
         }
     }
 
-    /// The message for SQS, which refuses empty bodies and attributes.
+    /// The message for SQS, which refuses empty bodies and attributes. `from` is the queue of the message
+    /// that it is about.
     #[must_use]
-    pub fn message(&self) -> OutgoingMessage {
+    pub fn message(&self, from: QueueKind) -> OutgoingMessage {
         let body = valid_text(self.body.chars(), "(an empty message)");
         let reason = valid_text(self.reason.chars().take(LONGEST_REASON), "no reason is known");
         let mut message = OutgoingMessage { body, ..OutgoingMessage::default() };
         message.set_attribute(REASON, "String", reason);
+        if from == QueueKind::BackFill {
+            message.set_attribute(QUEUE, "String", BACK_FILL);
+        }
         if let Some(FailedJob { id, attempts, task_arns }) = &self.job {
             let restart = RestartRequest::AfterFailure { attempts: *attempts };
             message.set_attribute(JOB_ID, "String", id.as_str());
@@ -120,7 +131,7 @@ mod tests {
             attempt.task_arn = (number > 1).then(|| format!("arn/{number}"));
             record.attempts.push(attempt);
         }
-        let message = DeadLetter::about(&record).message();
+        let message = DeadLetter::about(&record).message(QueueKind::BackFill);
         assert_eq!(notification::decode(&message.body), [Notification::Created(job.source)]);
         let tasks = (11..=30).map(|number| format!("arn/{number}")).collect::<Vec<_>>().join(",");
         assert_eq!(
@@ -128,6 +139,7 @@ mod tests {
             [
                 (ATTEMPTS, "Number", "30"),
                 (JOB_ID, "String", job.id.as_str()),
+                (QUEUE, "String", "back-fill"),
                 (REASON, "String", "S3 said \u{FFFD}"),
                 (RESTART_ATTRIBUTE, "String", "failed-after-30"),
                 (TASK_ARNS, "String", &tasks),
@@ -138,9 +150,9 @@ mod tests {
     #[test]
     fn an_unreadable_messages_letter_has_only_a_reason() {
         let letter = DeadLetter { body: "rubbish\u{1}".into(), reason: String::new(), job: None };
-        let message = letter.message();
+        let message = letter.message(QueueKind::Uploads);
         assert_eq!(message.body, "rubbish\u{FFFD}");
-        assert!(!DeadLetter { body: String::new(), ..letter }.message().body.is_empty());
+        assert!(!DeadLetter { body: String::new(), ..letter }.message(QueueKind::Uploads).body.is_empty());
         assert_eq!(attributes(&message), [(REASON, "String", "no reason is known")]);
     }
 }

@@ -1,8 +1,14 @@
 //! Receives messages within the limits on videos and launches, and follows each message to its settlement.
+//!
+//! Each of the two queues has a loop of its own. They share the limits, which give uploads precedence.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, StreamExt as _, future::join_all, stream::FuturesUnordered};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    future::{join, join_all},
+    stream::FuturesUnordered,
+};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -22,7 +28,7 @@ use super::{
 use crate::{
     aws::{
         error::CallError,
-        sqs::{Message, Queue, RESTART_ATTRIBUTE},
+        sqs::{Message, Queue, QueueKind, RESTART_ATTRIBUTE},
         sqs_send::BATCH,
     },
     metrics::Metrics,
@@ -37,7 +43,7 @@ pub struct Options {
     pub decisions: DecisionSettings,
     /// The settings of jobs.
     pub jobs: JobOptions,
-    /// Whether the loop ends when the queue is empty.
+    /// Whether the loop ends when the queues are empty.
     pub drain: bool,
 }
 
@@ -63,45 +69,50 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Margin after the end of an open poll, for the latency of its request.
 const POLL_MARGIN: Duration = Duration::from_secs(1);
 
-/// Runs until `shutdown`, or, when draining, until the queue is empty. At shutdown, running tasks continue
+/// Runs until `shutdown`, or, when draining, until the queues are empty. At shutdown, running tasks continue
 /// and their messages become visible for the next consumer.
 pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
     let causes = Arc::new(SharedCauses::new(services.metrics.clone()));
-    let visibility = Arc::new(VisibilityKeeper::new(services.queue.clone()));
     let reconciler =
         Arc::new(Reconciler::new(services.clone(), options.jobs.clone(), causes.clone(), shutdown.clone()));
     let watching = AbortOnDropHandle::new(tokio::spawn({
         let reconciler = reconciler.clone();
         async move { reconciler.watch_tasks().await }
     }));
-    let keeping_invisible = AbortOnDropHandle::new(tokio::spawn({
-        let visibility = visibility.clone();
-        async move { visibility.run().await }
-    }));
     let in_flight = InFlight::new(options.jobs.max_tasks, services.metrics.clone());
-    let mut receive_loop = ReceiveLoop {
-        services,
-        visibility,
-        causes,
-        reconciler,
-        options,
-        in_flight,
+    let options = Arc::new(options);
+    let receive_loop = |kind, queue: &Arc<dyn Queue>| ReceiveLoop {
+        kind,
+        queue: queue.clone(),
+        services: services.clone(),
+        visibility: Arc::new(VisibilityKeeper::new(queue.clone())),
+        causes: causes.clone(),
+        reconciler: reconciler.clone(),
+        options: options.clone(),
+        in_flight: in_flight.clone(),
         poll_ends: None,
         messages: JoinSet::new(),
     };
+    let mut uploads = receive_loop(QueueKind::Uploads, &services.upload_queue);
+    let mut back_fill = receive_loop(QueueKind::BackFill, &services.back_fill_queue);
+    let keeping_invisible = AbortOnDropHandle::new(tokio::spawn({
+        let (uploads, back_fill) = (uploads.visibility.clone(), back_fill.visibility.clone());
+        async move { tokio::join!(uploads.run(), back_fill.run()) }
+    }));
 
     tokio::select! {
         () = shutdown.cancelled() => info!("shutting down: running tasks continue without this consumer"),
-        () = receive_loop.receive_all() => info!("the queue is empty"),
+        _ = join(uploads.receive_all(), back_fill.receive_all()) => info!("the queues are empty"),
     }
 
-    let begun = async { while receive_loop.messages.join_next().await.is_some() {} };
+    let begun = join(uploads.until_messages_end(), back_fill.until_messages_end());
     if timeout(SHUTDOWN_GRACE, begun).await.is_err() {
         warn!("calls to AWS took too long at shutdown and were aborted");
-        receive_loop.messages.shutdown().await;
+        join(uploads.messages.shutdown(), back_fill.messages.shutdown()).await;
     }
     drop((watching, keeping_invisible));
-    match timeout(SHUTDOWN_GRACE, receive_loop.return_messages()).await {
+    let returned = join(uploads.return_messages(), back_fill.return_messages());
+    match timeout(SHUTDOWN_GRACE, returned.map(|(uploads, back_fill)| uploads + back_fill)).await {
         Ok(0) => {}
         Ok(messages) => info!(messages, "messages returned to the queue for the next consumer"),
         Err(_) => warn!(
@@ -112,11 +123,13 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
 }
 
 struct ReceiveLoop {
+    kind: QueueKind,
+    queue: Arc<dyn Queue>,
     services: Services,
     visibility: Arc<VisibilityKeeper>,
     causes: Arc<SharedCauses>,
     reconciler: Arc<Reconciler>,
-    options: Options,
+    options: Arc<Options>,
     in_flight: InFlight,
     /// End of the open poll, if any. SQS continues a poll after its client has disconnected.
     poll_ends: Option<Instant>,
@@ -134,22 +147,26 @@ impl ReceiveLoop {
         // While a queue returns full batches, several short polls run concurrently.
         let mut is_full = false;
         loop {
-            self.causes.until_receiving().await;
-            let free = self.in_flight.free().await;
-            let free = if self.causes.begin_receive() { 1 } else { free };
+            self.causes.until_receiving(self.kind).await;
+            let free = self.in_flight.free(self.kind).await;
+            let free = if self.causes.begin_receive(self.kind) { 1 } else { free };
             let calls = if is_full { self.concurrent_receives().min(free.div_ceil(BATCH)) } else { 1 };
             let (received, failed) = self.receive(free, calls, if is_full { FULL_POLL } else { poll }).await;
             is_full = received > 0 && received >= (calls * BATCH).min(free);
+            if self.kind == QueueKind::Uploads {
+                self.in_flight.upload_queue_is_empty(!is_full);
+            }
             if let Some(error) = failed {
                 failures += 1;
                 let pause = if error.is_configuration() {
-                    self.services.metrics.misconfigured(&error.to_string());
+                    self.services.metrics.misconfigured(self.kind, &error.to_string());
                     let retry_seconds = CONFIGURATION_PAUSE.as_secs();
-                    error!(%error, retry_seconds, "messages cannot be received");
+                    error!(%error, retry_seconds, queue = self.kind.name(), "messages cannot be received");
                     jittered(CONFIGURATION_PAUSE)
                 } else {
                     let pause = BACKOFF.pause(failures);
-                    warn!(%error, retry_seconds = pause.as_secs_f64(), "messages were not received");
+                    let retry_seconds = pause.as_secs_f64();
+                    warn!(%error, retry_seconds, queue = self.kind.name(), "messages were not received");
                     pause
                 };
                 sleep(pause).await;
@@ -172,7 +189,7 @@ impl ReceiveLoop {
     async fn receive(&mut self, free: usize, calls: usize, poll: Duration) -> (usize, Option<CallError>) {
         let mut received = 0;
         let mut failed = None;
-        let queue = self.services.queue.clone();
+        let queue = self.queue.clone();
         let receive = |call| queue.receive(share(free, call), poll, VISIBILITY);
         let mut polls: FuturesUnordered<_> = (0..calls).map(receive).collect();
         self.poll_ends = Some(Instant::now() + poll);
@@ -182,7 +199,7 @@ impl ReceiveLoop {
                 answer = polls.next() => match answer {
                     None => break,
                     Some(Ok(messages)) => {
-                        self.services.metrics.polled();
+                        self.services.metrics.polled(self.kind);
                         received += messages.len();
                         messages.into_iter().for_each(|message| self.accept(message));
                     }
@@ -202,6 +219,11 @@ impl ReceiveLoop {
         rate.div_ceil(RECEIVED_PER_SECOND).min(CONCURRENT_RECEIVES)
     }
 
+    /// Waits until the processing of all messages has ended.
+    async fn until_messages_end(&mut self) {
+        while self.messages.join_next().await.is_some() {}
+    }
+
     /// Makes all messages visible for the next consumer, but not before this consumer's open poll has ended.
     /// SQS would deliver them to that poll, whose client is gone.
     async fn return_messages(&self) -> usize {
@@ -215,10 +237,10 @@ impl ReceiveLoop {
         if !self.messages.is_empty() {
             return false;
         }
-        match self.services.queue.backlog().await {
+        match self.queue.backlog().await {
             Ok(backlog) => backlog.is_empty(),
             Err(error) => {
-                warn!(%error, "the queue's backlog is unknown");
+                warn!(%error, queue = self.kind.name(), "the queue's backlog is unknown");
                 false
             }
         }
@@ -240,7 +262,7 @@ impl ReceiveLoop {
         let message = Message { body: String::new(), ..message };
         let id = message.id.clone();
         let follow = follow(
-            self.services.queue.clone(),
+            (self.kind, self.queue.clone()),
             self.services.metrics.clone(),
             self.reconciler.clone(),
             message,
@@ -265,7 +287,7 @@ impl ReceiveLoop {
         let mut letters = Vec::new();
         for decision in decide::decide(&message.body, &self.options.decisions) {
             match decision {
-                Decision::Run(job) => jobs.push((job, self.in_flight.enter())),
+                Decision::Run(job) => jobs.push((job, self.in_flight.enter(self.kind))),
                 Decision::Ignore { reason, object_ref: ObjectRef { bucket, key } } => {
                     info!(s3.bucket = bucket, s3.key = key, reason, "event ignored");
                 }
@@ -289,7 +311,7 @@ const fn share(free: usize, call: usize) -> usize {
 
 /// Follows all jobs of a message to their end, then settles the message.
 async fn follow(
-    queue: Arc<dyn Queue>,
+    (kind, queue): (QueueKind, Arc<dyn Queue>),
     metrics: Arc<Metrics>,
     reconciler: Arc<Reconciler>,
     message: Message,
@@ -304,7 +326,8 @@ async fn follow(
         .map(async |(job, place)| reconciler.follow(&job, restart.as_ref(), received, place).await);
     let settlement = settle::settlement(letters, join_all(ends).await);
     let letters = Box::pin(
-        settle::settle(&*queue, &message.receipt, held, settlement).instrument(message_span(&message.id)),
+        settle::settle((kind, &*queue), &message.receipt, held, settlement)
+            .instrument(message_span(&message.id)),
     )
     .await;
     (0..letters).for_each(|_| metrics.dead_lettered());

@@ -7,7 +7,7 @@ use tracing::{debug, error, warn};
 
 use super::{dead_letter::DeadLetter, notification, visibility::HeldMessage};
 use crate::{
-    aws::sqs::{Queue, Receipt},
+    aws::sqs::{Queue, QueueKind, Receipt},
     reconcile::JobEnd,
 };
 
@@ -50,7 +50,7 @@ pub(super) fn settlement(letters: Vec<DeadLetter>, ends: Vec<JobEnd>) -> Settlem
 
 /// Carries out a settlement. Returns the number of dead letters sent.
 pub(super) async fn settle(
-    queue: &dyn Queue,
+    (kind, queue): (QueueKind, &dyn Queue),
     receipt: &Receipt,
     held: HeldMessage,
     settlement: Settlement,
@@ -67,7 +67,7 @@ pub(super) async fn settle(
             0
         }
         Settlement::Delete(letters) => {
-            for letter in letters.iter().map(DeadLetter::message) {
+            for letter in letters.iter().map(|letter| letter.message(kind)) {
                 if let Err(error) = (|| queue.send_dead_letter(&letter)).retry(retries).await {
                     // The message stays in the queue. It is received again until SQS moves it to the
                     // dead-letter queue.

@@ -23,6 +23,7 @@ use super::{
     emf::{self, Gauges},
     window::Window,
 };
+use crate::aws::sqs::QueueKind;
 
 /// Interval of lines. CloudWatch stores one value per minute.
 const LINE_EVERY: Duration = Duration::from_mins(1);
@@ -63,7 +64,8 @@ pub struct Metrics {
 /// The state that is neither a total nor a gauge.
 #[derive(Debug)]
 struct Now {
-    receiving: Receiving,
+    /// The state of receiving, by queue.
+    receiving: [Receiving; QueueKind::COUNT],
     refusing: Option<Refusing>,
     window: Window,
 }
@@ -104,7 +106,7 @@ impl Metrics {
             paused: Gauge::default(),
             misconfigured: Gauge::default(),
             now: Mutex::new(Now {
-                receiving: Receiving::Polling(Instant::now()),
+                receiving: [Receiving::Polling(Instant::now()), Receiving::Polling(Instant::now())],
                 refusing: None,
                 window: Window::default(),
             }),
@@ -218,59 +220,71 @@ impl Metrics {
         self.in_flight.set(i64::try_from(videos).unwrap_or(i64::MAX));
     }
 
-    /// Records a response of the queue to a receive, with or without messages.
-    pub(crate) fn polled(&self) {
-        self.receiving(Receiving::Polling(Instant::now()));
+    /// Records a response of a queue to a receive, with or without messages.
+    pub(crate) fn polled(&self, queue: QueueKind) {
+        self.receiving(queue, Receiving::Polling(Instant::now()));
     }
 
     /// Records that receiving pauses for a temporary reason: all slots are taken, or ECS refuses launches.
     /// The reason is a clause, such as "all 10 slots are taken".
-    pub(crate) fn paused(&self, reason: &str) {
-        self.receiving(Receiving::Paused(one_line(reason)));
+    pub(crate) fn paused(&self, queue: QueueKind, reason: &str) {
+        self.receiving(queue, Receiving::Paused(one_line(reason)));
     }
 
     /// Records that receiving pauses because a setting or permission is wrong.
-    pub(crate) fn misconfigured(&self, reason: &str) {
-        self.receiving(Receiving::Misconfigured(one_line(reason)));
+    pub(crate) fn misconfigured(&self, queue: QueueKind, reason: &str) {
+        self.receiving(queue, Receiving::Misconfigured(one_line(reason)));
     }
 
     /// Records that receiving continues after a pause.
-    pub(crate) fn resumed(&self) {
-        self.receiving(Receiving::Polling(Instant::now()));
+    pub(crate) fn resumed(&self, queue: QueueKind) {
+        self.receiving(queue, Receiving::Polling(Instant::now()));
     }
 
-    fn receiving(&self, receiving: Receiving) {
-        self.paused.set(matches!(receiving, Receiving::Paused(_)).into());
-        let misconfigured = matches!(receiving, Receiving::Misconfigured(_));
-        self.misconfigured.set(misconfigured.into());
+    fn receiving(&self, queue: QueueKind, receiving: Receiving) {
         let mut now = self.now();
+        now.receiving[queue as usize] = receiving;
+        // Back-fills wait while uploads come first, which is no pause of the consumer.
+        let [uploads, _] = &now.receiving;
+        self.paused.set(matches!(uploads, Receiving::Paused(_)).into());
+        let misconfigured = now.is_misconfigured();
+        self.misconfigured.set(misconfigured.into());
         now.window.misconfigured |= misconfigured;
-        now.receiving = receiving;
     }
 
     /// The health of the consumer, as a sentence.
     ///
     /// # Errors
-    /// The consumer is unhealthy: a setting or permission is wrong, or the queue has not responded for two
+    /// The consumer is unhealthy: a setting or permission is wrong, or a queue has not responded for two
     /// minutes. Holds a sentence with the reason.
     pub(crate) fn health(&self) -> Result<String, String> {
-        match &self.now().receiving {
-            Receiving::Polling(answered) => {
-                let ago = answered.elapsed();
-                if ago < NO_RESPONSE {
-                    Ok(format!("{} s since the queue's last response, or the start", ago.as_secs()))
-                } else {
-                    Err(format!(
-                        "the queue has not responded for {} s: see the consumer's log for the reason",
-                        ago.as_secs()
-                    ))
+        let now = self.now();
+        let [uploads, back_fill] = &now.receiving;
+        for (queue, receiving) in [(QueueKind::Uploads, uploads), (QueueKind::BackFill, back_fill)] {
+            match receiving {
+                Receiving::Polling(answered) if answered.elapsed() >= NO_RESPONSE => {
+                    let (queue, ago) = (queue.name(), answered.elapsed().as_secs());
+                    return Err(format!(
+                        "the {queue} queue has not responded for {ago} s: see the consumer's log for the reason"
+                    ));
                 }
-            }
-            Receiving::Paused(reason) => Ok(format!("receiving pauses: {reason}")),
-            Receiving::Misconfigured(reason) => {
-                Err(format!("a setting or permission is wrong, and nothing is received: {reason}"))
+                Receiving::Misconfigured(reason) => {
+                    return Err(format!(
+                        "a setting or permission is wrong, and nothing is received: {reason}"
+                    ));
+                }
+                Receiving::Polling(_) | Receiving::Paused(_) => {}
             }
         }
+        Ok(match uploads {
+            Receiving::Polling(answered) => {
+                let ago = answered.elapsed().as_secs();
+                format!("{ago} s since the queue's last response, or the start")
+            }
+            Receiving::Paused(reason) | Receiving::Misconfigured(reason) => {
+                format!("receiving pauses: {reason}")
+            }
+        })
     }
 
     /// All totals as OpenMetrics text for Prometheus.
@@ -317,7 +331,7 @@ impl Metrics {
             let gauges = Gauges {
                 in_flight: self.in_flight.get(),
                 refused_for: now.refusing(at).map_or(Duration::ZERO, |refusing| at - refusing.since),
-                misconfigured: matches!(now.receiving, Receiving::Misconfigured(_)),
+                misconfigured: now.is_misconfigured(),
             };
             (std::mem::take(&mut now.window), gauges)
         };
@@ -330,6 +344,10 @@ impl Metrics {
 }
 
 impl Now {
+    fn is_misconfigured(&self) -> bool {
+        self.receiving.iter().any(|receiving| matches!(receiving, Receiving::Misconfigured(_)))
+    }
+
     fn refusing(&self, at: Instant) -> Option<Refusing> {
         self.refusing.filter(|refusing| at - refusing.last < GIVEN_UP)
     }

@@ -12,7 +12,10 @@ use tracing::{error, warn};
 use vidstreamx_job::Backoff;
 
 use super::shared_causes::{Kind, SharedCauses};
-use crate::{aws::error::CallError, metrics::Metrics};
+use crate::{
+    aws::{error::CallError, sqs::QueueKind},
+    metrics::Metrics,
+};
 
 /// Pauses between retries of a call.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(8) };
@@ -74,7 +77,7 @@ impl Calls {
             };
             failures += 1;
             if error.is_configuration() {
-                self.metrics.misconfigured(&error.to_string());
+                self.metrics.misconfigured(QueueKind::Uploads, &error.to_string());
                 error!(%error, "a permission or resource is missing");
                 return Err(CallEnd::Failed(kind, error));
             }

@@ -1,10 +1,15 @@
 //! The number of videos in flight, and its limit.
+//!
+//! Uploads come before back-fills: a tenth of the places is for uploads only, and while uploads wait in their
+//! queue, back-fills get no more than the tenth that is theirs. That tenth is received above the limit, so
+//! that a queue of uploads that is never empty does not hold up back-fills for ever. The limit of tasks holds
+//! for all together.
 
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use crate::metrics::Metrics;
+use crate::{aws::sqs::QueueKind, metrics::Metrics};
 
 /// Maximum number of videos that wait apart. Their messages stay held, and SQS allows some 120,000 held
 /// messages of a queue. A waiting video needs about 4 KB of memory.
@@ -15,6 +20,10 @@ const MOST_APART: usize = 10_000;
 pub(crate) struct InFlight {
     count: watch::Sender<Count>,
     limit: usize,
+    /// The places that are for uploads only, if there is more than one place.
+    for_uploads: usize,
+    /// The back-fills that may be in flight whatever uploads do.
+    for_back_fills: usize,
     metrics: Arc<Metrics>,
 }
 
@@ -22,35 +31,66 @@ pub(crate) struct InFlight {
 struct Count {
     /// Videos that take a place.
     placed: usize,
+    /// Those of the back-fill queue among them.
+    back_fills: usize,
     /// Videos that wait apart.
     apart: usize,
+    /// Whether no upload waits in its queue, as far as is known.
+    is_upload_queue_empty: bool,
 }
 
 impl InFlight {
     pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
-        Self { count: watch::channel(Count::default()).0, limit, metrics }
+        let tenth = (limit / 10).max(1);
+        Self {
+            count: watch::channel(Count::default()).0,
+            limit,
+            for_uploads: if limit > 1 { tenth } else { 0 },
+            for_back_fills: tenth,
+            metrics,
+        }
     }
 
-    /// Waits until another video may be in flight. Returns the number of free places.
-    pub(crate) async fn free(&self) -> usize {
+    /// Waits until another video of this queue may be in flight. Returns the number of free places.
+    pub(crate) async fn free(&self, queue: QueueKind) -> usize {
         let mut count = self.count.subscribe();
-        let is_below = |count: &Count| count.placed < self.limit;
-        let is_full = !is_below(&count.borrow());
+        let is_full = self.free_of(queue, &count.borrow()) == 0;
         if is_full {
-            self.metrics.paused(&format!("{} videos are in flight, which is the limit", self.limit));
+            let reason = format!("{} videos are in flight, which is the limit", self.limit);
+            self.metrics.paused(queue, &reason);
         }
+        let has_free = |count: &Count| self.free_of(queue, count) > 0;
         // Waiting cannot fail, because the sender lives as long as `self`.
-        let free = count.wait_for(is_below).await.map_or(1, |count| self.limit - count.placed);
+        let free = count.wait_for(has_free).await.map_or(1, |count| self.free_of(queue, &count));
         if is_full {
-            self.metrics.resumed();
+            self.metrics.resumed(queue);
         }
         free
     }
 
-    /// Counts one video until the returned value is dropped.
-    pub(crate) fn enter(&self) -> Place {
-        self.change(|count| count.placed += 1);
-        Place { in_flight: self.clone(), is_apart: false }
+    fn free_of(&self, queue: QueueKind, count: &Count) -> usize {
+        match queue {
+            QueueKind::Uploads => self.limit.saturating_sub(count.placed),
+            QueueKind::BackFill => {
+                let own = self.for_back_fills.saturating_sub(count.back_fills);
+                let common = self.limit.saturating_sub(self.for_uploads + count.placed);
+                own.max(if count.is_upload_queue_empty { common } else { 0 })
+            }
+        }
+    }
+
+    /// Notes whether uploads wait in their queue.
+    pub(crate) fn upload_queue_is_empty(&self, is_empty: bool) {
+        self.count.send_if_modified(|count| {
+            std::mem::replace(&mut count.is_upload_queue_empty, is_empty) != is_empty
+        });
+    }
+
+    /// Counts one video of this queue until the returned value is dropped.
+    pub(crate) fn enter(&self, queue: QueueKind) -> Place {
+        let place = Place { in_flight: self.clone(), queue, is_apart: false };
+        place.change(|placed, _| *placed += 1);
+        place
     }
 
     fn change(&self, change: impl FnOnce(&mut Count)) {
@@ -65,6 +105,7 @@ impl InFlight {
 #[must_use]
 pub(crate) struct Place {
     in_flight: InFlight,
+    queue: QueueKind,
     is_apart: bool,
 }
 
@@ -74,21 +115,32 @@ impl Place {
     pub(super) fn leave(&mut self) {
         if !self.is_apart && self.in_flight.count.borrow().apart < MOST_APART {
             self.is_apart = true;
-            self.in_flight.change(|count| (count.placed, count.apart) = (count.placed - 1, count.apart + 1));
+            self.change(|placed, apart| (*placed, *apart) = (*placed - 1, *apart + 1));
         }
     }
 
     /// Takes a place again, even above the limit. Nothing is received until the number is below the limit.
     pub(super) fn take(&mut self) {
         if std::mem::take(&mut self.is_apart) {
-            self.in_flight.change(|count| (count.placed, count.apart) = (count.placed + 1, count.apart - 1));
+            self.change(|placed, apart| (*placed, *apart) = (*placed + 1, *apart - 1));
         }
+    }
+
+    /// Changes the numbers of videos with a place and of those that wait apart.
+    fn change(&self, change: impl FnOnce(&mut usize, &mut usize)) {
+        self.in_flight.change(|count| {
+            let before = count.placed;
+            change(&mut count.placed, &mut count.apart);
+            if self.queue == QueueKind::BackFill {
+                count.back_fills = count.back_fills + count.placed - before;
+            }
+        });
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.take();
-        self.in_flight.change(|count| count.placed -= 1);
+        self.change(|placed, _| *placed -= 1);
     }
 }

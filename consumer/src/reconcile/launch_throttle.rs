@@ -136,6 +136,7 @@ mod tests {
     use tokio::time::timeout;
 
     use super::{super::shared_causes::Kind, *};
+    use crate::aws::sqs::QueueKind;
 
     const CPU: u32 = 4096;
 
@@ -223,19 +224,31 @@ mod tests {
         let mut own = OwnByKind::default();
         throttle.acquire(Turn::NewUpload).await.refused("too large", CPU, &mut own);
         throttle.acquire(Turn::Retry).await.refused("too large", CPU, &mut own);
-        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving()).await.is_ok());
-        assert!(!throttle.causes.begin_receive());
+        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving(QueueKind::Uploads)).await.is_ok());
+        assert!(!throttle.causes.begin_receive(QueueKind::Uploads));
 
         refuse_several(&throttle).await;
-        assert!(timeout(Duration::from_mins(1), throttle.causes.until_receiving()).await.is_err());
+        assert!(
+            timeout(Duration::from_mins(1), throttle.causes.until_receiving(QueueKind::Uploads))
+                .await
+                .is_err()
+        );
         assert_eq!(throttle.metrics.health(), Ok("receiving pauses: no capacity".to_owned()));
         // One message is received from time to time, because its launch may be accepted.
-        assert!(timeout(Duration::from_mins(2), throttle.causes.until_receiving()).await.is_ok());
-        assert!(throttle.causes.begin_receive());
-        assert!(timeout(Duration::from_mins(1), throttle.causes.until_receiving()).await.is_err());
+        assert!(
+            timeout(Duration::from_mins(2), throttle.causes.until_receiving(QueueKind::Uploads))
+                .await
+                .is_ok()
+        );
+        assert!(throttle.causes.begin_receive(QueueKind::Uploads));
+        assert!(
+            timeout(Duration::from_mins(1), throttle.causes.until_receiving(QueueKind::Uploads))
+                .await
+                .is_err()
+        );
         throttle.acquire(Turn::Retry).await.accepted(CPU);
-        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving()).await.is_ok());
-        assert!(!throttle.causes.begin_receive());
+        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving(QueueKind::Uploads)).await.is_ok());
+        assert!(!throttle.causes.begin_receive(QueueKind::Uploads));
     }
 
     #[tokio::test(start_paused = true)]
@@ -260,12 +273,20 @@ mod tests {
             fail(&mut OwnByKind::default());
             throttle.causes.succeeded(Kind::Start);
         }
-        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving()).await.is_ok());
+        assert!(timeout(Duration::ZERO, throttle.causes.until_receiving(QueueKind::Uploads)).await.is_ok());
         for _ in 0..3 {
             fail(&mut OwnByKind::default());
         }
-        assert!(timeout(Duration::from_secs(7), throttle.causes.until_receiving()).await.is_err());
+        assert!(
+            timeout(Duration::from_secs(7), throttle.causes.until_receiving(QueueKind::Uploads))
+                .await
+                .is_err()
+        );
         assert!(throttle.metrics.health().unwrap_err().ends_with("tasks do not start: image"));
-        assert!(timeout(Duration::from_mins(1), throttle.causes.until_receiving()).await.is_ok());
+        assert!(
+            timeout(Duration::from_mins(1), throttle.causes.until_receiving(QueueKind::Uploads))
+                .await
+                .is_ok()
+        );
     }
 }

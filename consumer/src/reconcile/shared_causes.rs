@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use vidstreamx_job::Backoff;
 
 use super::evidence::{Evidence, Failure, OwnFailures, SharedCause};
-use crate::metrics::Metrics;
+use crate::{aws::sqs::QueueKind, metrics::Metrics};
 
 /// A kind of failures. Each kind has its own evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,8 +111,15 @@ struct State {
     worked_launch: Option<Instant>,
     /// Number of launches of new uploads that wait for a permit.
     new_waiting: usize,
-    last_received: Instant,
-    /// Whether the latest message needs no launch, so that another one may be received at once.
+    /// The latest receives, by queue.
+    received: [Received; QueueKind::COUNT],
+}
+
+/// The latest receive from a queue.
+#[derive(Debug, Clone, Copy)]
+struct Received {
+    at: Instant,
+    /// Whether its message needs no launch, so that another one may be received at once.
     may_receive_another: bool,
 }
 
@@ -132,8 +139,7 @@ impl SharedCauses {
             accepted: BTreeMap::new(),
             worked_launch: None,
             new_waiting: 0,
-            last_received: Instant::now(),
-            may_receive_another: false,
+            received: [Received { at: Instant::now(), may_receive_another: false }; QueueKind::COUNT],
         };
         Self { state: Mutex::new(state), changed: Notify::new(), metrics }
     }
@@ -345,19 +351,19 @@ impl SharedCauses {
         NewUploadWaits(self)
     }
 
-    /// Waits until more messages may be received.
-    pub(crate) async fn until_receiving(&self) {
+    /// Waits until more messages of this queue may be received.
+    pub(crate) async fn until_receiving(&self, queue: QueueKind) {
         let mut has_waited = false;
         loop {
             let changed = self.changed.notified();
-            let Some(ReceivingPause { until, reason, is_configuration }) = self.receiving_pause() else {
+            let Some(ReceivingPause { until, reason, is_configuration }) = self.receiving_pause(queue) else {
                 break;
             };
             has_waited = true;
             if is_configuration {
-                self.metrics.misconfigured(&reason);
+                self.metrics.misconfigured(queue, &reason);
             } else {
-                self.metrics.paused(&reason);
+                self.metrics.paused(queue, &reason);
             }
             tokio::select! {
                 biased;
@@ -366,27 +372,27 @@ impl SharedCauses {
             }
         }
         if has_waited {
-            self.metrics.resumed();
+            self.metrics.resumed(queue);
         }
     }
 
     /// Records that the message that was received needs no launch. Messages that wait come again every twelve
     /// hours, and new uploads must not wait behind them.
     pub(super) fn receive_another(&self) {
-        self.state().may_receive_another = true;
+        self.state().received.iter_mut().for_each(|received| received.may_receive_another = true);
         self.changed.notify_waiters();
     }
 
-    fn receiving_pause(&self) -> Option<ReceivingPause> {
+    fn receiving_pause(&self, queue: QueueKind) -> Option<ReceivingPause> {
         let state = self.state();
-        if state.may_receive_another {
+        let received = state.received[queue as usize];
+        if received.may_receive_another {
             return None;
         }
         let trickle = |kind| if kind == Kind::Launch as usize { TRICKLE } else { Duration::ZERO };
         let causes = state.evidence.iter().enumerate();
         let causes = causes.filter_map(|(kind, evidence)| Some((kind, evidence.shared()?)));
-        let until =
-            |(kind, cause): &(usize, &SharedCause)| cause.until.max(state.last_received + trickle(*kind));
+        let until = |(kind, cause): &(usize, &SharedCause)| cause.until.max(received.at + trickle(*kind));
         let (kind, cause) = causes.max_by_key(until)?;
         let mut until = until(&(kind, cause));
         if state.new_waiting > 0 {
@@ -400,12 +406,12 @@ impl SharedCauses {
         })
     }
 
-    /// Records that messages are received now. Returns true if a cause is shared: then receive only one
+    /// Records that messages of this queue are received now. Returns true if a cause is shared: then receive only one
     /// message.
     #[must_use]
-    pub(crate) fn begin_receive(&self) -> bool {
+    pub(crate) fn begin_receive(&self, queue: QueueKind) -> bool {
         let state = &mut self.state();
-        (state.last_received, state.may_receive_another) = (Instant::now(), false);
+        state.received[queue as usize] = Received { at: Instant::now(), may_receive_another: false };
         state.next_trial().is_some()
     }
 

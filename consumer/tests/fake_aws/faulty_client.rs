@@ -15,7 +15,7 @@ use vidstreamx_consumer::{
         error::{CallError, CallFuture},
         record_store::{LoadError, RecordStore, SaveError, Stored},
         run_task::{Launch, LaunchError},
-        sqs::{Backlog, Message, Queue, Receipt, RefusedEntry},
+        sqs::{Backlog, Message, Queue, QueueKind, Receipt, RefusedEntry},
         sqs_send::OutgoingMessage,
     },
     inspect::{Inspection, Presence, Uploads},
@@ -175,21 +175,35 @@ impl FaultyClient {
     }
 }
 
-impl Queue for FaultyClient {
+/// One queue, through the client.
+pub(super) struct FakeQueue {
+    pub client: Arc<FaultyClient>,
+    pub kind: QueueKind,
+}
+
+impl FakeQueue {
+    fn aws(&self) -> &FakeAws {
+        &self.client.aws
+    }
+}
+
+impl Queue for FakeQueue {
     fn receive(&self, most: usize, wait: Duration, visibility: Duration) -> CallFuture<'_, Vec<Message>> {
-        Box::pin(self.call(async move { Ok(self.aws.poll(most, wait, visibility).await) }))
+        Box::pin(
+            self.client.call(async move { Ok(self.aws().poll(self.kind, most, wait, visibility).await) }),
+        )
     }
 
     fn delete<'a>(&'a self, receipt: &'a Receipt) -> CallFuture<'a, ()> {
-        Box::pin(self.call(async {
-            self.aws.delete(receipt);
+        Box::pin(self.client.call(async {
+            self.aws().delete(self.kind, receipt);
             Ok(())
         }))
     }
 
     fn send_dead_letter<'a>(&'a self, message: &'a OutgoingMessage) -> CallFuture<'a, ()> {
-        Box::pin(self.call(async {
-            self.aws.send_dead_letter(message);
+        Box::pin(self.client.call(async {
+            self.aws().send_dead_letter(message);
             Ok(())
         }))
     }
@@ -199,12 +213,13 @@ impl Queue for FaultyClient {
         receipts: &'a [Receipt],
         visibility: Duration,
     ) -> CallFuture<'a, Vec<RefusedEntry>> {
-        Box::pin(self.call(async move {
+        Box::pin(self.client.call(async move {
+            let faults = &self.client.faults;
             // Single entries of a successful batch fail, too.
-            let lost = |_: &&Receipt| self.faults.happens(self.faults.errors);
+            let lost = |_: &&Receipt| faults.happens(faults.errors);
             let (lost, kept): (Vec<_>, Vec<_>) = receipts.iter().partition(lost);
             let kept: Vec<_> = kept.into_iter().cloned().collect();
-            let mut refused = self.aws.set_visibility(&kept, visibility);
+            let mut refused = self.aws().set_visibility(self.kind, &kept, visibility);
             refused.extend(lost.into_iter().map(|receipt| RefusedEntry {
                 receipt: receipt.clone(),
                 reason: "InternalError".into(),
@@ -215,7 +230,7 @@ impl Queue for FaultyClient {
     }
 
     fn backlog(&self) -> CallFuture<'_, Backlog> {
-        Box::pin(self.call(async { Ok(self.aws.backlog()) }))
+        Box::pin(self.client.call(async { Ok(self.aws().backlog(self.kind)) }))
     }
 }
 

@@ -18,13 +18,14 @@ use std::{
     time::Duration,
 };
 
+use faulty_client::FakeQueue;
 pub(crate) use faulty_client::{Faults, FaultyClient};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 pub(crate) use tasks::{Task, TaskScript};
 use tokio::{sync::Notify, time::Instant};
 use vidstreamx_consumer::{
-    aws::{run_task::Launch, task_definition::TaskDefaults},
+    aws::{run_task::Launch, sqs::QueueKind, sqs_send::OutgoingMessage, task_definition::TaskDefaults},
     intake::{DecisionSettings, Options},
     metrics::Metrics,
     reconcile::{JobOptions, Policy},
@@ -51,7 +52,10 @@ pub(crate) struct FakeAws {
 
 #[derive(Default)]
 struct State {
-    queue: queue::State,
+    /// The two queues, by kind.
+    queues: [queue::State; 2],
+    /// All messages in the dead-letter queue.
+    letters: Vec<OutgoingMessage>,
     tasks: tasks::State,
     objects: objects::State,
     /// All calls of all services fail until this time.
@@ -94,7 +98,8 @@ impl FakeAws {
     ) -> Services {
         let start = self.start;
         Services {
-            queue: client.clone(),
+            upload_queue: Arc::new(FakeQueue { client: client.clone(), kind: QueueKind::Uploads }),
+            back_fill_queue: Arc::new(FakeQueue { client: client.clone(), kind: QueueKind::BackFill }),
             tasks: client.clone(),
             records: client.clone(),
             uploads: client.clone(),

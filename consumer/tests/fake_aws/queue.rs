@@ -1,10 +1,11 @@
-//! The queue of uploads and its dead-letter queue.
+//! The queues of uploads and of back-fills, and their dead-letter queue. Methods without a kind are about
+//! uploads, or about both.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::{Instant, sleep_until};
 use vidstreamx_consumer::aws::{
-    sqs::{Backlog, Message, RESTART_ATTRIBUTE, Receipt, RefusedEntry},
+    sqs::{Backlog, Message, QueueKind, RESTART_ATTRIBUTE, Receipt, RefusedEntry},
     sqs_send::OutgoingMessage,
 };
 
@@ -20,7 +21,6 @@ pub(super) struct State {
     messages: BTreeMap<u64, Queued>,
     /// Bodies that SQS itself moved, after too many receives.
     moved_by_sqs: Vec<String>,
-    letters: Vec<OutgoingMessage>,
     next: u64,
     most_receives: u32,
     receives: usize,
@@ -43,7 +43,11 @@ impl FakeAws {
     }
 
     pub(crate) fn send_with_restart(&self, body: String, restart: Option<String>) {
-        let queue = &mut self.state().queue;
+        self.send_to(QueueKind::Uploads, body, restart);
+    }
+
+    pub(crate) fn send_to(&self, kind: QueueKind, body: String, restart: Option<String>) {
+        let queue = &mut self.state().queues[kind as usize];
         let id = queue.next;
         queue.next += 1;
         let now = Instant::now();
@@ -62,70 +66,88 @@ impl FakeAws {
 
     /// Moves all dead letters back, as SQS does it: with body and attributes.
     pub(crate) fn redrive(&self) {
-        let letters = std::mem::take(&mut self.state().queue.letters);
+        let letters = std::mem::take(&mut self.state().letters);
         for letter in letters {
             let restart = letter.attribute(RESTART_ATTRIBUTE).map(str::to_owned);
-            self.send_with_restart(letter.body, restart);
+            let is_back_fill = letter.attribute("vidstreamx-queue") == Some("back-fill");
+            let kind = if is_back_fill { QueueKind::BackFill } else { QueueKind::Uploads };
+            self.send_to(kind, letter.body, restart);
         }
     }
 
     /// The messages that consumers sent to the dead-letter queue.
     pub(crate) fn letters(&self) -> Vec<OutgoingMessage> {
-        self.state().queue.letters.clone()
+        self.state().letters.clone()
     }
 
     /// The messages that SQS itself moved to the dead-letter queue.
     pub(crate) fn moved_by_sqs(&self) -> Vec<String> {
-        self.state().queue.moved_by_sqs.clone()
+        let queues = &self.state().queues;
+        queues.iter().flat_map(|queue| queue.moved_by_sqs.clone()).collect()
     }
 
     /// The bodies of all messages in the dead-letter queue.
     pub(crate) fn dead(&self) -> Vec<String> {
-        let queue = &self.state().queue;
-        let letters = queue.letters.iter().map(|letter| letter.body.clone());
-        letters.chain(queue.moved_by_sqs.iter().cloned()).collect()
+        let letters = self.letters().into_iter().map(|letter| letter.body);
+        letters.chain(self.moved_by_sqs()).collect()
     }
 
     /// Number of messages in the queue, visible or not.
     pub(crate) fn queued(&self) -> usize {
-        self.state().queue.messages.len()
+        self.state().queues.iter().map(|queue| queue.messages.len()).sum()
     }
 
     /// Number of messages that a receive could return now.
     pub(crate) fn visible(&self) -> usize {
+        self.visible_in(QueueKind::Uploads) + self.visible_in(QueueKind::BackFill)
+    }
+
+    fn visible_in(&self, kind: QueueKind) -> usize {
         let now = Instant::now();
-        self.state().queue.messages.values().filter(|message| message.visible_at <= now).count()
+        self.state().queues[kind as usize]
+            .messages
+            .values()
+            .filter(|message| message.visible_at <= now)
+            .count()
     }
 
     /// The receive count of the most received message in the queue.
     pub(crate) fn most_receives(&self) -> u32 {
-        self.state().queue.messages.values().map(|message| message.receives).max().unwrap_or_default()
+        let queues = &self.state().queues;
+        let messages = queues.iter().flat_map(|queue| queue.messages.values());
+        messages.map(|message| message.receives).max().unwrap_or_default()
     }
 
     /// The receive count of the most received message of the whole run.
     pub(crate) fn most_receives_ever(&self) -> u32 {
-        self.state().queue.most_receives
+        self.state().queues.iter().map(|queue| queue.most_receives).max().unwrap_or_default()
     }
 
-    /// Number of ReceiveMessage calls.
+    /// Number of ReceiveMessage calls for uploads.
     pub(crate) fn receives(&self) -> usize {
-        self.state().queue.receives
+        self.state().queues[QueueKind::Uploads as usize].receives
     }
 
     /// Polls the queue. As in SQS, the poll continues after its client has disconnected.
-    pub(super) async fn poll(&self, most: usize, wait: Duration, visibility: Duration) -> Vec<Message> {
+    pub(super) async fn poll(
+        &self,
+        kind: QueueKind,
+        most: usize,
+        wait: Duration,
+        visibility: Duration,
+    ) -> Vec<Message> {
         let server = self.this.upgrade().unwrap();
         tokio::spawn(async move {
             let deadline = Instant::now() + wait;
-            server.state().queue.receives += 1;
+            server.state().queues[kind as usize].receives += 1;
             loop {
                 let now = Instant::now();
-                let messages = server.take_visible(most, now + visibility);
+                let messages = server.take_visible(kind, most, now + visibility);
                 if !messages.is_empty() || now >= deadline {
                     return messages;
                 }
                 let changed = server.changed.notified();
-                let next = server.state().queue.messages.values().map(|message| message.visible_at).min();
+                let next = server.state().queues[kind as usize].next_visible_at();
                 let next = next.map_or(deadline, |next| next.min(deadline));
                 tokio::select! {
                     biased;
@@ -138,8 +160,8 @@ impl FakeAws {
         .unwrap()
     }
 
-    fn take_visible(&self, most: usize, until: Instant) -> Vec<Message> {
-        let queue = &mut self.state().queue;
+    fn take_visible(&self, kind: QueueKind, most: usize, until: Instant) -> Vec<Message> {
+        let queue = &mut self.state().queues[kind as usize];
         let now = Instant::now();
         let due: Vec<_> =
             queue.messages.iter().filter(|(_, m)| m.visible_at <= now).map(|(id, _)| *id).collect();
@@ -173,20 +195,25 @@ impl FakeAws {
         taken
     }
 
-    pub(super) fn delete(&self, receipt: &Receipt) {
-        let queue = &mut self.state().queue;
+    pub(super) fn delete(&self, kind: QueueKind, receipt: &Receipt) {
+        let queue = &mut self.state().queues[kind as usize];
         if let Some(id) = queue.current(receipt) {
             queue.messages.remove(&id);
         }
     }
 
     pub(super) fn send_dead_letter(&self, message: &OutgoingMessage) {
-        self.state().queue.letters.push(message.clone());
+        self.state().letters.push(message.clone());
     }
 
-    pub(super) fn set_visibility(&self, receipts: &[Receipt], visibility: Duration) -> Vec<RefusedEntry> {
+    pub(super) fn set_visibility(
+        &self,
+        kind: QueueKind,
+        receipts: &[Receipt],
+        visibility: Duration,
+    ) -> Vec<RefusedEntry> {
         assert!(receipts.len() <= 10);
-        let queue = &mut self.state().queue;
+        let queue = &mut self.state().queues[kind as usize];
         let mut refused = Vec::new();
         for receipt in receipts {
             let until = Instant::now() + visibility;
@@ -203,13 +230,18 @@ impl FakeAws {
         refused
     }
 
-    pub(super) fn backlog(&self) -> Backlog {
-        let visible = self.visible() as u64;
-        Backlog { visible, in_flight: self.queued() as u64 - visible, delayed: 0 }
+    pub(super) fn backlog(&self, kind: QueueKind) -> Backlog {
+        let visible = self.visible_in(kind) as u64;
+        let queued = self.state().queues[kind as usize].messages.len() as u64;
+        Backlog { visible, in_flight: queued - visible, delayed: 0 }
     }
 }
 
 impl State {
+    fn next_visible_at(&self) -> Option<Instant> {
+        self.messages.values().map(|message| message.visible_at).min()
+    }
+
     /// The id of the receipt's message; `None` if the message was deleted or received again.
     fn current(&self, receipt: &Receipt) -> Option<u64> {
         let (id, receipt) = receipt.0.split_once(':').unwrap();

@@ -208,7 +208,8 @@ fn good_uploads_started_soon(outcome: &Outcome, tasks: &BTreeMap<JobId, Vec<Task
         if !matches!(scenario.kind_of(key), Some(VideoKind::Good | VideoKind::VeryLong)) {
             continue;
         }
-        let uploaded_at = *start + scenario.uploaded_at(key.trim_end_matches(".mp4").parse().unwrap());
+        let video = key.trim_end_matches(".mp4").parse().unwrap();
+        let Some(uploaded_at) = scenario.uploaded_at(video).map(|at| *start + at) else { continue };
         let (mut running, mut excuses, mut idle_since, mut longest) = (0, 0, *start, Duration::ZERO);
         for (at, more_tasks, more_excuses) in &changes {
             let free = scenario.max_tasks as isize - running;

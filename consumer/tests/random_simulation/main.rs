@@ -143,7 +143,7 @@ async fn run(seed: u64) -> Outcome {
             for (at, event) in scenario.events() {
                 sleep_until(start + at).await;
                 match event {
-                    Event::Upload(body, restart) => aws.send_with_restart(body, restart),
+                    Event::Message(queue, body, restart) => aws.send_to(queue, body, restart),
                     Event::Hidden(duration) => aws.hide_tasks_for(duration),
                     Event::CutOff(nth, duration) => {
                         let clients = clients.lock().unwrap();

@@ -4,7 +4,10 @@ use std::{ops::RangeInclusive, time::Duration};
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
-use vidstreamx_consumer::{aws::run_task::Launch, intake::Options};
+use vidstreamx_consumer::{
+    aws::{run_task::Launch, sqs::QueueKind},
+    intake::Options,
+};
 
 use crate::fake_aws::{self, Faults, MAX_ATTEMPTS, TaskScript, s3_record};
 
@@ -149,8 +152,8 @@ impl VideoKind {
 
 /// An event outside the consumer.
 pub(crate) enum Event {
-    /// An event message of S3, and the restart request that it carries.
-    Upload(String, Option<String>),
+    /// A message in a queue about uploads, and the restart request that it carries.
+    Message(QueueKind, String, Option<String>),
     /// ECS shows no task for this time.
     Hidden(Duration),
     /// The n-th consumer (of those that run) loses its connection for this time.
@@ -175,6 +178,8 @@ pub(crate) struct Scenario {
     crashes: f64,
     pub consumers: usize,
     messages: Vec<(Duration, String, Option<String>)>,
+    /// Share of the messages that an operator sends, in percent.
+    back_fills: u64,
     pub shortages: Vec<(Duration, Duration)>,
     pub outages: Vec<(Duration, Duration)>,
     pub hidden: Vec<(Duration, Duration)>,
@@ -232,6 +237,7 @@ impl Scenario {
                 (0..rng.usize(0..3)).map(|_| within(rng, 2)).collect()
             },
             redrive: rng.bool(),
+            back_fills: rng.choice([0, 0, 30, 95]).unwrap(),
             kinds,
         }
     }
@@ -278,10 +284,23 @@ impl Scenario {
         rubbish.chain((self.foreign_messages > 0).then(|| foreign.replace("uploads", "elsewhere"))).collect()
     }
 
+    /// The queue of a message. Messages about late videos are always uploads.
+    fn queue_of(&self, at: Duration, body: &str) -> QueueKind {
+        let is_late = (VIDEOS - LATE..VIDEOS).any(|video| body.contains(&Self::quoted_key(video)));
+        let chance = (self.seed ^ at.as_secs()) % 100;
+        if !is_late && chance < self.back_fills { QueueKind::BackFill } else { QueueKind::Uploads }
+    }
+
+    fn quoted_key(video: usize) -> String {
+        format!("\"{}\"", Self::key(video))
+    }
+
     /// All events in chronological order.
     pub(crate) fn events(&self) -> Vec<(Duration, Event)> {
-        let uploads = self.messages.iter();
-        let uploads = uploads.map(|(at, body, restart)| (*at, Event::Upload(body.clone(), restart.clone())));
+        let messages = self.messages.iter();
+        let uploads = messages.map(|(at, body, restart)| {
+            (*at, Event::Message(self.queue_of(*at, body), body.clone(), restart.clone()))
+        });
         let shortages = self.shortages.iter().map(|(at, duration)| (*at, Event::Shortage(*duration)));
         let outages = self.outages.iter().map(|(at, duration)| (*at, Event::Outage(*duration)));
         let hidden = self.hidden.iter().map(|(at, duration)| (*at, Event::Hidden(*duration)));
@@ -319,11 +338,12 @@ impl Scenario {
         SignedDuration::from_secs(if nth.is_multiple_of(2) { self.clock_error } else { -self.clock_error })
     }
 
-    /// Time of the first event about a video.
-    pub(crate) fn uploaded_at(&self, video: usize) -> Duration {
-        let key = format!("\"{}\"", Self::key(video));
+    /// Time of the first event about a video; `None` if it comes through the queue of back-fills.
+    pub(crate) fn uploaded_at(&self, video: usize) -> Option<Duration> {
+        let key = Self::quoted_key(video);
         let about = self.messages.iter().filter(|(_, body, _)| body.contains(&key));
-        about.map(|(at, ..)| *at).min().unwrap_or_default()
+        let (at, body, _) = about.min_by_key(|(at, ..)| *at)?;
+        (self.queue_of(*at, body) == QueueKind::Uploads).then_some(*at)
     }
 
     /// The event about a video.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use vidstreamx_consumer::intake::dead_letter::DeadLetter;
+use vidstreamx_consumer::{aws::sqs::QueueKind, intake::dead_letter::DeadLetter};
 use vidstreamx_job::{Capacity, State};
 
 use crate::{
@@ -18,7 +18,7 @@ async fn a_failing_video_has_three_attempts_and_then_becomes_a_dead_letter() {
     drain(&aws).await;
     assert_eq!((aws.launches().len(), aws.queued(), aws.moved_by_sqs().len()), (3, 0, 0));
     let record = aws.record("a.mp4");
-    assert_eq!(aws.letters(), [DeadLetter::about(&record).message()]);
+    assert_eq!(aws.letters(), [DeadLetter::about(&record).message(QueueKind::Uploads)]);
     assert_eq!(record.state, State::Failed);
     assert_eq!(record.reason.as_deref(), Some("all 3 attempts failed, the last one: the task says Failed"));
     assert!(record.attempts.iter().all(|attempt| attempt.counts && attempt.exit_code == Some(75)));

@@ -6,12 +6,15 @@ use jiff::SignedDuration;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use vidstreamx_consumer::intake;
+use vidstreamx_consumer::{
+    aws::{sqs::QueueKind, sqs_send::OutgoingMessage},
+    intake,
+};
 use vidstreamx_job::State;
 
 use crate::{
     Consumer, MAX_TASKS, crash_after, dead_keys, drain, drain_within, ends, event,
-    fake_aws::{FakeAws, Faults, FaultyClient, TaskScript, s3_record_of},
+    fake_aws::{FakeAws, Faults, FaultyClient, Task, TaskScript, s3_record_of},
     options, send_numbered,
 };
 
@@ -304,6 +307,76 @@ async fn a_forced_restart_of_a_video_that_is_being_made_is_fulfilled_by_it() {
             second.shut_down().await;
         }
     }
+}
+
+/// Back-fills whose tasks take five minutes.
+fn send_back_fills(aws: &FakeAws, count: usize) {
+    for n in 0..count {
+        aws.send_to(QueueKind::BackFill, event(&[&format!("old-{n}.mp4")]), None);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_upload_behind_a_back_fill_of_thousands_starts_at_once() {
+    let aws = FakeAws::new(|_, _| TaskScript::exit(0, 300));
+    send_back_fills(&aws, 3000);
+    let consumer = Consumer::start(&aws);
+    for hour in 0..5 {
+        sleep(Duration::from_hours(1)).await;
+        let key = format!("fresh-{hour}.mp4");
+        aws.send(event(&[&key]));
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(tasks_of(&aws, &key), 1);
+        // The other places are used.
+        assert_eq!(aws.tasks_running(), MAX_TASKS);
+    }
+    consumer.shut_down().await;
+    drain_within(&aws, options(true), WEEK).await;
+    assert_eq!((aws.launches().len(), aws.most_at_once().0), (3005, MAX_TASKS));
+}
+
+#[tokio::test(start_paused = true)]
+async fn back_fills_go_on_while_uploads_take_all_other_places() {
+    for max_tasks in [1, MAX_TASKS, 100] {
+        let aws = FakeAws::new(|_, _| TaskScript::exit(0, 300));
+        send_numbered(&aws, 2000);
+        send_back_fills(&aws, 400);
+        let mut options = options(false);
+        options.jobs.max_tasks = max_tasks;
+        let consumer = Consumer::start_with(&aws, options);
+        sleep(Duration::from_hours(1)).await;
+        let tasks = aws.launches().len();
+        let is_back_fill = |task: &&Task| task.job.source.key.as_str().starts_with("old-");
+        let back_fills = aws.tasks().iter().filter(is_back_fill).count();
+        let least = (tasks / 10).saturating_sub(max_tasks);
+        assert!((least.max(1)..=tasks / 2 + 1).contains(&back_fills), "{back_fills} of {tasks} tasks");
+        assert_eq!(aws.most_at_once().0, max_tasks);
+        consumer.shut_down().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_back_fill_uses_all_places_but_a_tenth_if_nothing_is_uploaded() {
+    let aws = FakeAws::new(|_, _| TaskScript::exit(0, 3600));
+    send_back_fills(&aws, 30);
+    let consumer = Consumer::start(&aws);
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(aws.tasks_running(), MAX_TASKS - 1);
+    consumer.shut_down().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_about_a_back_fill_goes_back_to_its_queue() {
+    let aws = FakeAws::new(|_, nth| TaskScript::exit(if nth > 3 { 0 } else { 75 }, 60));
+    send_back_fills(&aws, 1);
+    aws.send(event(&["a.mp4"]));
+    drain(&aws).await;
+    let queue = |letter: &OutgoingMessage| letter.attribute("vidstreamx-queue").map(str::to_owned);
+    let queues: Vec<_> = aws.letters().iter().map(queue).collect();
+    assert!(queues.contains(&None) && queues.contains(&Some("back-fill".to_owned())), "{queues:?}");
+    aws.redrive();
+    drain(&aws).await;
+    assert_eq!((ends(&aws, "old-0.mp4"), ends(&aws, "a.mp4")), ((State::Done, 4), (State::Done, 4)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
-    aws::error::CallFuture,
+    aws::{error::CallFuture, sqs::QueueKind},
     inspect::{Inspection, Presence, Uploads},
     intake::{
         self,
@@ -156,7 +156,7 @@ async fn unreadable_messages_and_other_buckets_become_dead_letters_at_once() {
     let letters = aws.letters();
     let [rubbish, elsewhere] = &letters[..] else { panic!("{letters:?}") };
     let expected = DeadLetter { body: "rubbish".into(), reason: "the message is not JSON".into(), job: None };
-    assert_eq!(*rubbish, expected.message());
+    assert_eq!(*rubbish, expected.message(QueueKind::Uploads));
     assert!(elsewhere.attribute(REASON).unwrap().contains("VIDSTREAMX_UPLOAD_BUCKET"));
     assert!(elsewhere.body.contains("another-bucket"));
     assert_eq!((aws.queued(), aws.launches().len(), aws.records()), (0, 1, 1));

@@ -65,6 +65,7 @@ class Endpoints(MonitoredProcess):
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "VIDSTREAMX_QUEUE_URL": f"{self.url}/123456789012/uploads",
+            "VIDSTREAMX_BACK_FILL_QUEUE_URL": f"{self.url}/123456789012/uploads-back-fill",
             "VIDSTREAMX_DEAD_LETTER_QUEUE_URL": f"{self.url}/123456789012/uploads-failed",
             "VIDSTREAMX_CLUSTER": "vidstreamx",
             "VIDSTREAMX_TASK_DEFINITION": "vidstreamx-transcoder",

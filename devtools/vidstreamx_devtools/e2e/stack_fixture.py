@@ -98,6 +98,7 @@ class StackFixture:
         self.upload_bucket = self.local.upload_bucket
         self.output_bucket = self.local.output_bucket
         self.queue_url = outputs["QueueUrl"]
+        self.back_fill_queue_url = outputs["BackFillQueueUrl"]
         self.dead_letter_queue_url = outputs["DeadLetterQueueUrl"]
         self.cluster = outputs["ClusterName"]
         self.s3 = self.local.client("s3")
@@ -163,16 +164,20 @@ class StackFixture:
 
     # ---- Inspection ---------------------------------------------------------------------------
 
-    def message_counts(self) -> dict[str, int]:
-        """The numbers of messages by state: Visible, Delayed and NotVisible."""
+    def message_counts(self, queue_url: str | None = None) -> dict[str, int]:
+        """The numbers of messages by state: Visible, Delayed and NotVisible. The default is the upload queue."""
         names = ["", "Delayed", "NotVisible"]
         attributes = [f"ApproximateNumberOfMessages{name}" for name in names]
-        response = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=attributes)
+        response = self.sqs.get_queue_attributes(
+            QueueUrl=queue_url or self.queue_url, AttributeNames=attributes
+        )
         counts = [int(response["Attributes"][attribute]) for attribute in attributes]
         return {name or "Visible": count for name, count in zip(names, counts, strict=True)}
 
     def is_queue_empty(self) -> bool:
-        return not any(self.message_counts().values())
+        """Whether neither the upload queue nor the back-fill queue has a message."""
+        queues = (self.queue_url, self.back_fill_queue_url)
+        return not any(count for queue in queues for count in self.message_counts(queue).values())
 
     def take_dead_letters(self) -> list[DeadLetter]:
         """Receives all visible messages of the dead-letter queue, and hides them for an hour."""

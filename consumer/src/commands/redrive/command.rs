@@ -15,7 +15,8 @@ use tracing::{error, warn};
 use super::{arguments::Arguments, letter::ReceivedDeadLetter};
 use crate::{
     aws::error::CallError,
-    aws::sqs::{Queue, Receipt, Sqs},
+    aws::names::QueueUrl,
+    aws::sqs::{Queue, QueueKind, Receipt, Sqs},
     aws::sqs_send,
     aws::sqs_send::BATCH,
     commands::format,
@@ -151,8 +152,12 @@ impl Run<'_> {
                 self.held.extend(matching.iter().map(|message| message.receipt.clone()));
                 progress
                     .aside(|| matching.iter().try_for_each(|message| writeln!(out, "{}", message.line())))?;
-            } else if !matching.is_empty() {
-                self.send_back(matching, &progress, out).await?;
+            } else {
+                let (back_fills, uploads): (Vec<_>, Vec<_>) =
+                    matching.into_iter().partition(|message| message.from == QueueKind::BackFill);
+                let settings = &self.arguments.settings;
+                self.send_back(uploads, &settings.queue_url, &progress, out).await?;
+                self.send_back(back_fills, &settings.back_fill_queue_url, &progress, out).await?;
             }
         }
         Ok(())
@@ -177,11 +182,14 @@ impl Run<'_> {
     async fn send_back(
         &mut self,
         messages: Vec<ReceivedDeadLetter>,
+        queue: &QueueUrl,
         progress: &ProgressDisplay,
         out: &mut impl Write,
     ) -> Result<(), RedriveError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
         let outgoing: Vec<_> = messages.iter().map(|message| message.outgoing.clone()).collect();
-        let queue = &self.arguments.settings.queue_url;
         let refused = match sqs_send::send(self.client, queue, &outgoing).await {
             Ok(refused) => refused,
             Err(error) => {

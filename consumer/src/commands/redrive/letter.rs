@@ -4,10 +4,10 @@ use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 use jiff::Timestamp;
 
 use crate::{
-    aws::sqs::Receipt,
+    aws::sqs::{QueueKind, Receipt},
     aws::sqs_send::OutgoingMessage,
     commands::format,
-    intake::dead_letter::{ATTEMPTS, JOB_ID, REASON},
+    intake::dead_letter::{ATTEMPTS, BACK_FILL, JOB_ID, QUEUE, REASON},
     intake::notification::{self, Notification, ObjectRef},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct ReceivedDeadLetter {
     pub reason: Option<String>,
     /// The id of a failed job.
     pub job: Option<String>,
+    /// The queue that it came from, as far as is known.
+    pub from: QueueKind,
     /// Time when it was sent.
     pub sent: Option<Timestamp>,
     attempts: Option<String>,
@@ -40,6 +42,7 @@ impl ReceivedDeadLetter {
         let attributes = message.message_attributes.unwrap_or_default();
         let text = |name| attributes.get(name).and_then(|value| value.string_value()).map(str::to_owned);
         let (reason, job, attempts) = (text(REASON), text(JOB_ID), text(ATTEMPTS));
+        let is_back_fill = text(QUEUE).as_deref() == Some(BACK_FILL);
         let sent = message.attributes.as_ref().and_then(|attributes| {
             let sent = attributes.get(&MessageSystemAttributeName::SentTimestamp)?;
             Timestamp::from_millisecond(sent.parse().ok()?).ok()
@@ -73,6 +76,7 @@ impl ReceivedDeadLetter {
             reason,
             job,
             attempts,
+            from: if is_back_fill { QueueKind::BackFill } else { QueueKind::Uploads },
             sent,
             fault,
         })

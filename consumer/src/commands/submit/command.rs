@@ -62,7 +62,7 @@ struct Tally {
     gone: u64,
 }
 
-/// Sends an event per object to the queue.
+/// Sends an event per object to the back-fill queue.
 ///
 /// # Errors
 /// There is no such object, or some events were not sent.
@@ -81,7 +81,7 @@ pub(crate) async fn submit(
     let mut run = Run {
         uploads,
         queue,
-        url: &arguments.settings.queue_url,
+        url: &arguments.settings.back_fill_queue_url,
         request_ids: arguments.force.then(|| RequestIds::new(now)),
         dry_run: arguments.dry_run,
         tally: Tally::default(),

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tokio::time::advance;
 
 use super::*;
+use crate::aws::sqs::QueueKind;
 
 fn at() -> Timestamp {
     Timestamp::from_millisecond(1_780_000_000_123).unwrap()
@@ -79,8 +80,8 @@ fn a_busy_window() -> Metrics {
     metrics.ended(State::Running, 1, 1.0);
     metrics.dead_lettered();
     metrics.in_flight(7);
-    metrics.misconfigured("exit code 78");
-    metrics.polled();
+    metrics.misconfigured(QueueKind::Uploads, "exit code 78");
+    metrics.polled(QueueKind::Uploads);
     metrics
 }
 
@@ -163,33 +164,35 @@ async fn the_consumer_is_healthy_while_the_queue_responds_or_receiving_pauses() 
     advance(Duration::from_secs(119)).await;
     assert!(is_healthy());
     advance(Duration::from_secs(1)).await;
-    assert!(metrics.health().unwrap_err().starts_with("the queue has not responded for 120 s"));
-    metrics.polled();
+    assert!(metrics.health().unwrap_err().starts_with("the uploads queue has not responded for 120 s"));
+    metrics.polled(QueueKind::Uploads);
+    assert!(metrics.health().unwrap_err().starts_with("the back-fill queue has not responded for 120 s"));
+    metrics.paused(QueueKind::BackFill, "uploads come first");
     assert!(is_healthy());
 
-    metrics.paused("all 10 slots are taken");
+    metrics.paused(QueueKind::Uploads, "all 10 slots are taken");
     advance(Duration::from_hours(5)).await;
     assert_eq!(metrics.health().unwrap(), "receiving pauses: all 10 slots are taken");
-    metrics.resumed();
+    metrics.resumed(QueueKind::Uploads);
     assert!(is_healthy());
     advance(NO_RESPONSE).await;
     assert!(!is_healthy());
 
-    metrics.misconfigured("AccessDenied:\r\n no sqs:ReceiveMessage");
+    metrics.misconfigured(QueueKind::Uploads, "AccessDenied:\r\n no sqs:ReceiveMessage");
     let why = metrics.health().unwrap_err();
     assert!(why.ends_with(": AccessDenied: no sqs:ReceiveMessage"), "{why}");
-    metrics.polled();
+    metrics.polled(QueueKind::Uploads);
     assert!(is_healthy());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_wrong_setting_is_in_the_line_even_if_it_was_corrected_meanwhile() {
     let metrics = Metrics::new("videos");
-    metrics.misconfigured("exit code 78");
-    metrics.resumed();
+    metrics.misconfigured(QueueKind::Uploads, "exit code 78");
+    metrics.resumed(QueueKind::Uploads);
     assert_eq!(line(&metrics)["Misconfigured"], 1);
     assert_eq!(line(&metrics)["Misconfigured"], 0);
-    metrics.misconfigured("exit code 78");
+    metrics.misconfigured(QueueKind::Uploads, "exit code 78");
     assert_eq!([&line(&metrics)["Misconfigured"], &line(&metrics)["Misconfigured"]], [1, 1]);
 }
 

@@ -28,6 +28,7 @@ fn arguments(words: &[&str]) -> Arguments {
     let settings = [
         "redrive",
         "--queue-url=http://localhost/1/uploads",
+        "--back-fill-queue-url=http://localhost/1/back-fill",
         "--dead-letter-queue-url=http://localhost/1/dead",
     ];
     Line::try_parse_from(settings.iter().chain(words)).unwrap().arguments

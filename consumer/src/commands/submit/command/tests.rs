@@ -25,7 +25,7 @@ struct Line {
 }
 
 fn arguments(words: &[&str]) -> Arguments {
-    let settings = ["submit", "--queue-url=http://localhost/1/uploads", "--upload-bucket=uploads"];
+    let settings = ["submit", "--back-fill-queue-url=http://localhost/1/uploads", "--upload-bucket=uploads"];
     Line::try_parse_from(settings.iter().chain(words)).unwrap().arguments
 }
 
