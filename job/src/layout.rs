@@ -20,6 +20,7 @@ const HASH_BYTES: usize = 8;
 /// <stem>/<job id>/…                          all objects that one job published
 /// .vidstreamx/jobs/<job id>.json             the consumer's record
 /// .vidstreamx/progress/<job id>.json         the task's progress
+/// .vidstreamx/paused.json                    exists while an operator pauses the stack
 /// ```
 ///
 /// The stem is the source key if that key can begin a URL path and cannot reach the objects of another video.
@@ -62,6 +63,12 @@ impl Layout {
     #[must_use]
     pub fn record(job_id: &JobId) -> String {
         format!("{RECORDS_PREFIX}jobs/{job_id}.json")
+    }
+
+    /// The key of the object that pauses all consumers.
+    #[must_use]
+    pub fn pause() -> String {
+        format!("{RECORDS_PREFIX}paused.json")
     }
 
     /// The key of the job's progress object.

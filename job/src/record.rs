@@ -23,7 +23,7 @@ pub enum State {
     Obsolete,
     /// All attempts failed.
     Failed,
-    /// An operator stopped the task.
+    /// An operator cancelled the job, or stopped its task in ECS.
     Cancelled,
 }
 
@@ -159,7 +159,8 @@ pub struct Restart {
     pub request: String,
 }
 
-/// The record of a job: one object per job, written only by the consumer.
+/// The record of a job: one object per job, written by consumers, and by operators who cancel the job. Every
+/// write is conditional.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// [`Record::SCHEMA`].
@@ -182,6 +183,9 @@ pub struct Record {
     /// Random number of the last write. A consumer recognises its own write by it if the response was lost.
     #[serde(default)]
     pub write_id: u64,
+    /// Time when an operator cancelled the job, which may still have a task. No task is launched after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_requested_at: Option<Timestamp>,
     /// All attempts in the order of their numbers.
     pub attempts: Vec<Attempt>,
     /// All restarts in chronological order.
@@ -206,6 +210,7 @@ impl Record {
             created_at: now,
             updated_at: now,
             write_id: 0,
+            cancel_requested_at: None,
             attempts: Vec::new(),
             restarts: Vec::new(),
         }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use aws_sdk_ecs::{
     Client,
     config::retry::RetryConfig,
-    operation::run_task::RunTaskError,
+    error::SdkError,
+    operation::{run_task::RunTaskError, stop_task::StopTaskError},
     types::{DesiredStatus, Task},
 };
 use tracing::debug;
@@ -64,6 +65,15 @@ pub trait Tasks: Send + Sync {
     /// # Errors
     /// The call failed.
     fn find<'a>(&'a self, job: &'a JobId, token: &'a str) -> CallFuture<'a, Option<String>>;
+}
+
+/// Stops tasks for operators. Consumers never stop tasks.
+pub trait StopTasks: Send + Sync {
+    /// Stops a task. `reason` is shown in ECS. A task that has ended, or that ECS has forgotten, is no error.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn stop<'a>(&'a self, arn: &'a str, reason: &'a str) -> CallFuture<'a, ()>;
 }
 
 /// A cluster of ECS.
@@ -169,6 +179,28 @@ impl Tasks for Ecs {
             Ok(None)
         })
     }
+}
+
+/// Calls StopTask.
+#[derive(Debug, Clone)]
+pub struct TaskStopper(pub Client);
+
+impl StopTasks for TaskStopper {
+    fn stop<'a>(&'a self, arn: &'a str, reason: &'a str) -> CallFuture<'a, ()> {
+        Box::pin(async move {
+            let call = self.0.stop_task().set_cluster(cluster_of(arn).map(str::to_owned));
+            match call.task(arn).reason(reason).send().await {
+                Ok(_) => Ok(()),
+                // ECS has forgotten the task, which has ended.
+                Err(error) if is_unknown_task(&error) => Ok(()),
+                Err(error) => Err(CallError::new("StopTask", &error)),
+            }
+        })
+    }
+}
+
+fn is_unknown_task(error: &SdkError<StopTaskError>) -> bool {
+    matches!(error.as_service_error(), Some(StopTaskError::InvalidParameterException(_)))
 }
 
 /// Whether a task was started with this token. ECS can list other tasks of the job: those of other attempts,

@@ -9,6 +9,8 @@ use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     primitives::ByteStream,
 };
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tracing::warn;
 use vidstreamx_job::{BucketName, Job, JobId, Layout, Record, Report, SchemaError};
 
@@ -52,6 +54,16 @@ pub enum LoadError {
     Call(#[from] CallError),
 }
 
+/// The object that pauses a stack.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Time of the pause, by the operator's clock.
+    pub since: Timestamp,
+    /// The operator's reason; can be empty.
+    #[serde(default)]
+    pub reason: String,
+}
+
 /// Records and reports.
 pub trait RecordStore: Send + Sync {
     /// A job's record.
@@ -74,6 +86,13 @@ pub trait RecordStore: Send + Sync {
     /// It cannot be read. `Ok(None)` means that it does not exist.
     fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError>;
 
+    /// The operator's pause; `Ok(None)` if the stack is not paused. An object that cannot be parsed pauses the
+    /// stack, too.
+    ///
+    /// # Errors
+    /// The call failed.
+    fn pause(&self) -> CallFuture<'_, Option<Pause>>;
+
     /// Whether the stable address of the job's key shows the stream of another job.
     ///
     /// # Errors
@@ -83,6 +102,8 @@ pub trait RecordStore: Send + Sync {
 
 /// Maximum bytes of a report. The largest real ones have some 100 KB.
 const LARGEST_REPORT: i64 = 4 << 20;
+/// Maximum bytes of the object that pauses a stack.
+const LARGEST_PAUSE: i64 = 64 << 10;
 /// The objects at a stable address that point to the stream.
 const POINTERS: [&str; 2] = ["master.m3u8", "manifest.mpd"];
 
@@ -175,6 +196,14 @@ impl RecordStore for S3RecordStore {
             let Some((json, _)) = self.get(&key, LARGEST_REPORT).await? else { return Ok(None) };
             let report = Report::parse(&json).map_err(self.unreadable(key))?;
             Ok(Some(report).filter(|report| report.job_id == job.id))
+        })
+    }
+
+    fn pause(&self) -> CallFuture<'_, Option<Pause>> {
+        Box::pin(async move {
+            let Some((json, _)) = self.get(&Layout::pause(), LARGEST_PAUSE).await? else { return Ok(None) };
+            let unreadable = |_| Pause { since: Timestamp::UNIX_EPOCH, reason: "unreadable".to_owned() };
+            Ok(Some(serde_json::from_slice(&json).unwrap_or_else(unreadable)))
         })
     }
 

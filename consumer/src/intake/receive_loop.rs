@@ -32,7 +32,7 @@ use crate::{
         sqs_send::BATCH,
     },
     metrics::Metrics,
-    reconcile::{InFlight, JobOptions, Place, Reconciler, RestartRequest, SharedCauses},
+    reconcile::{InFlight, JobOptions, PauseSwitch, Place, Reconciler, RestartRequest, SharedCauses},
     services::Services,
 };
 
@@ -73,8 +73,18 @@ const POLL_MARGIN: Duration = Duration::from_secs(1);
 /// and their messages become visible for the next consumer.
 pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
     let causes = Arc::new(SharedCauses::new(services.metrics.clone()));
-    let reconciler =
-        Arc::new(Reconciler::new(services.clone(), options.jobs.clone(), causes.clone(), shutdown.clone()));
+    let pause = Arc::new(PauseSwitch::new());
+    let reconciler = Arc::new(Reconciler::new(
+        services.clone(),
+        options.jobs.clone(),
+        causes.clone(),
+        pause.clone(),
+        shutdown.clone(),
+    ));
+    let reading_pause = AbortOnDropHandle::new(tokio::spawn({
+        let (pause, records) = (pause.clone(), services.records.clone());
+        async move { pause.run(&*records).await }
+    }));
     let watching = AbortOnDropHandle::new(tokio::spawn({
         let reconciler = reconciler.clone();
         async move { reconciler.watch_tasks().await }
@@ -87,6 +97,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         services: services.clone(),
         visibility: Arc::new(VisibilityKeeper::new(queue.clone())),
         causes: causes.clone(),
+        pause: pause.clone(),
         reconciler: reconciler.clone(),
         options: options.clone(),
         in_flight: in_flight.clone(),
@@ -110,7 +121,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         warn!("calls to AWS took too long at shutdown and were aborted");
         join(uploads.messages.shutdown(), back_fill.messages.shutdown()).await;
     }
-    drop((watching, keeping_invisible));
+    drop((watching, keeping_invisible, reading_pause));
     let returned = join(uploads.return_messages(), back_fill.return_messages());
     match timeout(SHUTDOWN_GRACE, returned.map(|(uploads, back_fill)| uploads + back_fill)).await {
         Ok(0) => {}
@@ -128,6 +139,7 @@ struct ReceiveLoop {
     services: Services,
     visibility: Arc<VisibilityKeeper>,
     causes: Arc<SharedCauses>,
+    pause: Arc<PauseSwitch>,
     reconciler: Arc<Reconciler>,
     options: Arc<Options>,
     in_flight: InFlight,
@@ -147,6 +159,7 @@ impl ReceiveLoop {
         // While a queue returns full batches, several short polls run concurrently.
         let mut is_full = false;
         loop {
+            self.until_running().await;
             self.causes.until_receiving(self.kind).await;
             let free = self.in_flight.free(self.kind).await;
             let free = if self.causes.begin_receive(self.kind) { 1 } else { free };
@@ -181,6 +194,15 @@ impl ReceiveLoop {
             } else {
                 empty_polls = 0;
             }
+        }
+    }
+
+    /// Waits while an operator pauses the stack.
+    async fn until_running(&self) {
+        if let Some(reason) = self.pause.reason() {
+            self.services.metrics.paused(self.kind, &reason);
+            self.pause.until_running().await;
+            self.services.metrics.resumed(self.kind);
         }
     }
 

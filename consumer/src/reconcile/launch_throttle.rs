@@ -16,7 +16,10 @@ use tokio::{
 };
 use vidstreamx_job::Backoff;
 
-use super::shared_causes::{NewUploadWaits, OwnByKind, SharedCauses};
+use super::{
+    pause::PauseSwitch,
+    shared_causes::{NewUploadWaits, OwnByKind, SharedCauses},
+};
 use crate::metrics::Metrics;
 
 /// Pauses after a refusal for capacity or quotas, which become available within seconds to minutes.
@@ -44,6 +47,7 @@ pub(super) enum Turn {
 #[derive(Debug)]
 pub(crate) struct LaunchThrottle {
     causes: Arc<SharedCauses>,
+    pause: Arc<PauseSwitch>,
     /// The queue of launches.
     line: Line<()>,
     /// Time at which the rate allows the next launch.
@@ -55,15 +59,21 @@ pub(crate) struct LaunchThrottle {
 impl LaunchThrottle {
     /// A throttle for this many launches per second, at equal intervals.
     #[must_use]
-    pub(crate) fn new(launches_per_second: u32, causes: Arc<SharedCauses>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        launches_per_second: u32,
+        causes: Arc<SharedCauses>,
+        pause: Arc<PauseSwitch>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let interval = Duration::from_secs(1) / launches_per_second.max(1);
-        Self { causes, line: Line::default(), next: Mutex::new(Instant::now()), interval, metrics }
+        Self { causes, pause, line: Line::default(), next: Mutex::new(Instant::now()), interval, metrics }
     }
 
     /// Waits for the permit of a launch. The caller reports the result to the permit.
     pub(super) async fn acquire(&self, turn: Turn) -> LaunchPermit<'_> {
         let waits = (turn == Turn::NewUpload).then(|| self.causes.new_upload_waits());
         let line = self.line.lock().await;
+        self.pause.until_running().await;
         let is_trial = turn == Turn::Trial || self.causes.claim_launch(false).await;
         self.keep_rate().await;
         // No other launch begins before the result of a trial is known.
@@ -142,7 +152,8 @@ mod tests {
 
     fn throttle(launches_per_second: u32) -> LaunchThrottle {
         let metrics = Arc::new(Metrics::new("videos"));
-        LaunchThrottle::new(launches_per_second, Arc::new(SharedCauses::new(metrics.clone())), metrics)
+        let causes = Arc::new(SharedCauses::new(metrics.clone()));
+        LaunchThrottle::new(launches_per_second, causes, Arc::new(PauseSwitch::running()), metrics)
     }
 
     /// Refuses the launches of three videos.

@@ -45,6 +45,8 @@ pub(super) enum Launched {
     NotYet,
     /// ECS does not accept this job's request, for this reason.
     Invalid(String),
+    /// An operator has cancelled the job, and certainly no task was started for this attempt.
+    Cancelled,
 }
 
 /// Launches tasks.
@@ -89,6 +91,13 @@ impl Launcher {
             if let Some(report) = report.filter(|report| report.launch.as_ref() == Some(&launch.token)) {
                 return Ok(Launched::Ended(Box::new(report)));
             }
+        }
+        if record.cancel_requested_at.is_some() {
+            if context.is_refusal_certain() {
+                return Ok(Launched::Cancelled);
+            }
+            context.launch_pause = Some(REFUSED.pause(1));
+            return Ok(Launched::NotYet);
         }
         let permit = self.calls.unless_shutdown(self.throttle.acquire(context.turn())).await?;
         if context.read_at.elapsed() > FRESH {

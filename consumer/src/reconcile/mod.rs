@@ -11,18 +11,22 @@
 //! [`evidence`] tells a shared cause from a video's own, and [`shared_causes`] pauses receiving and launches
 //! while a cause is shared.
 //!
+//! Operators steer with [`pause`], which stops launches, and [`cancellation`], which ends a job from outside.
+//!
 //! To use this module, create a [`Reconciler`] with its [`SharedCauses`], run [`Reconciler::watch_tasks`],
 //! and [`Reconciler::follow`] each job to its [`JobEnd`].
 
 mod admission;
 mod attempt_context;
 mod calls;
+pub mod cancellation;
 mod evidence;
 mod in_flight;
 mod job_store;
 mod launch_throttle;
 mod launcher;
 mod next_step;
+mod pause;
 mod reconciler;
 mod restart;
 mod shared_causes;
@@ -33,6 +37,7 @@ use std::time::Duration;
 
 pub(crate) use in_flight::{InFlight, Place};
 pub use next_step::Policy;
+pub(crate) use pause::PauseSwitch;
 pub use reconciler::JobOptions;
 pub(crate) use reconciler::{JobEnd, Reconciler};
 pub(crate) use restart::RestartRequest;

@@ -42,6 +42,9 @@ pub(super) struct Refusal {
     pub(super) is_configuration: bool,
 }
 
+/// The reason of a cancelled job.
+pub(super) const CANCELLED: &str = "cancelled by an operator";
+
 /// Number of interruptions after which a job moves to on-demand capacity.
 const SPOT_INTERRUPTIONS: usize = 2;
 
@@ -54,6 +57,8 @@ pub(super) enum NextStep {
     Begin { since: Timestamp, pause: Duration },
     /// Start the attempt's task, or find it if a consumer started it and crashed before it wrote the record.
     Launch { number: u32 },
+    /// End the job, which an operator has cancelled and which has no task.
+    Cancel,
     /// Wait for the end of the attempt's task.
     Watch { number: u32, arn: Arc<str> },
 }
@@ -63,6 +68,9 @@ pub(super) fn next_step(record: &Record) -> NextStep {
         return NextStep::Finish;
     }
     match record.attempts.last() {
+        None | Some(Attempt { ended_at: Some(_), .. }) if record.cancel_requested_at.is_some() => {
+            NextStep::Cancel
+        }
         None => NextStep::Begin { since: record.created_at, pause: Duration::ZERO },
         Some(Attempt { ended_at: Some(ended_at), .. }) => {
             NextStep::Begin { since: *ended_at, pause: pause(record) }
@@ -133,6 +141,7 @@ pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Time
         TaskOutcome::Rejected => State::Rejected,
         TaskOutcome::Obsolete => State::Obsolete,
         TaskOutcome::Cancelled => State::Cancelled,
+        TaskOutcome::Retry(_) if record.cancel_requested_at.is_some() => State::Cancelled,
         TaskOutcome::Retry(_) if counts && counted >= policy.max_attempts as usize => State::Failed,
         TaskOutcome::Retry(_) if is_fruitless => State::Failed,
         TaskOutcome::Retry(_) => State::Running,
@@ -141,6 +150,7 @@ pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Time
         State::Running | State::Done => None,
         State::Rejected => Some(reason.unwrap_or_else(|| "the input is not a usable video".to_owned())),
         State::Obsolete => Some(reason.unwrap_or_else(|| "the source was deleted or replaced".to_owned())),
+        State::Cancelled if record.cancel_requested_at.is_some() => Some(CANCELLED.to_owned()),
         State::Cancelled => Some(reason.unwrap_or_else(|| "the task was stopped by an operator".to_owned())),
         State::Failed => {
             let last = reason.unwrap_or_else(|| "the task gave no reason".to_owned());
@@ -152,6 +162,13 @@ pub(super) fn end_attempt(record: &mut Record, classified: Classified, now: Time
             })
         }
     };
+    record.updated_at = now;
+}
+
+/// Ends a job without a task because an operator cancelled it.
+pub(super) fn cancel(record: &mut Record, now: Timestamp) {
+    record.state = State::Cancelled;
+    record.reason = Some(CANCELLED.to_owned());
     record.updated_at = now;
 }
 

@@ -31,6 +31,7 @@ use super::{
     launch_throttle::LaunchThrottle,
     launcher::{Launcher, log_taken_over},
     next_step::{NextStep, Policy, next_step},
+    pause::PauseSwitch,
     restart::RestartRequest,
     shared_causes::{Kind, SharedCauses},
     task_watcher::TaskWatcher,
@@ -110,6 +111,7 @@ impl Reconciler {
         services: Services,
         options: JobOptions,
         causes: Arc<SharedCauses>,
+        pause: Arc<PauseSwitch>,
         shutdown: CancellationToken,
     ) -> Self {
         let Services { tasks, records, uploads, clock, metrics, .. } = services;
@@ -118,7 +120,7 @@ impl Reconciler {
         let watcher = Arc::new(TaskWatcher::new(tasks.clone(), causes.clone(), per_second));
         let launching =
             usize::try_from(per_second).unwrap_or(AT_WORK).saturating_mul(2).clamp(8, 8 * AT_WORK);
-        let throttle = Arc::new(LaunchThrottle::new(per_second, causes.clone(), metrics.clone()));
+        let throttle = Arc::new(LaunchThrottle::new(per_second, causes.clone(), pause, metrics.clone()));
         Self {
             store: JobStore::new(records, uploads, calls.clone()),
             launcher: Launcher {
@@ -313,6 +315,7 @@ impl Reconciler {
                     let _permit = self.calls.unless_shutdown(self.launching.acquire()).await?;
                     in_job(job, self.launch(job, stored, context)).await?
                 }
+                NextStep::Cancel => in_job(job, self.cancel(stored)).await?,
                 NextStep::Watch { number, arn } => {
                     context.place.take();
                     if context.begun != Some(number) {

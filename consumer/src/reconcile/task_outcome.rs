@@ -146,6 +146,11 @@ pub(super) fn launch_invalid(reason: String) -> Classified {
     Classified::new(TaskOutcome::Retry(Cause::Crashed), Stopped::default(), Some(reason))
 }
 
+/// The outcome of an attempt whose job was cancelled before its task was launched.
+pub(super) fn launch_cancelled() -> Classified {
+    Classified::new(TaskOutcome::Cancelled, Stopped::default(), None)
+}
+
 /// The outcome of an attempt whose launches ECS refuses, while it accepts those of others. The attempt counts
 /// unless the next one has a smaller size.
 pub(super) fn launch_refused(reason: String, has_smaller: bool) -> Classified {

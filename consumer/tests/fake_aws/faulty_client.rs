@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use vidstreamx_consumer::{
     aws::{
-        ecs::{TaskStatus, Tasks},
+        ecs::{StopTasks, TaskStatus, Tasks},
         error::{CallError, CallFuture},
-        record_store::{LoadError, RecordStore, SaveError, Stored},
+        record_store::{LoadError, Pause, RecordStore, SaveError, Stored},
         run_task::{Launch, LaunchError},
         sqs::{Backlog, Message, Queue, QueueKind, Receipt, RefusedEntry},
         sqs_send::OutgoingMessage,
@@ -254,6 +254,15 @@ impl Tasks for FaultyClient {
     }
 }
 
+impl StopTasks for FaultyClient {
+    fn stop<'a>(&'a self, arn: &'a str, _reason: &'a str) -> CallFuture<'a, ()> {
+        Box::pin(self.call(async {
+            self.aws.stop_task(arn);
+            Ok(())
+        }))
+    }
+}
+
 impl RecordStore for FaultyClient {
     fn load<'a>(&'a self, job: &'a JobId) -> CallFuture<'a, Option<Stored>, LoadError> {
         Box::pin(self.call(async { self.aws.load(job) }))
@@ -269,6 +278,10 @@ impl RecordStore for FaultyClient {
 
     fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError> {
         Box::pin(self.call(async { Ok(self.aws.report(job)) }))
+    }
+
+    fn pause(&self) -> CallFuture<'_, Option<Pause>> {
+        Box::pin(self.call(async { Ok(self.aws.pause()) }))
     }
 
     fn shows_another<'a>(&'a self, record: &'a Record) -> CallFuture<'a, bool> {

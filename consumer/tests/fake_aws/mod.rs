@@ -23,16 +23,25 @@ pub(crate) use faulty_client::{Faults, FaultyClient};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 pub(crate) use tasks::{Task, TaskScript};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
 use vidstreamx_consumer::{
     aws::{run_task::Launch, sqs::QueueKind, sqs_send::OutgoingMessage, task_definition::TaskDefaults},
-    intake::{DecisionSettings, Options},
+    intake::{
+        DecisionSettings, Options,
+        notification::{self, Notification},
+    },
     metrics::Metrics,
-    reconcile::{JobOptions, Policy},
+    reconcile::{
+        JobOptions, Policy,
+        cancellation::{self, Cancellation},
+    },
     services::Services,
     sizing::Sizing,
 };
-use vidstreamx_job::{Capacity, Size};
+use vidstreamx_job::{Capacity, Job, Size};
 
 /// Attempts before a job fails.
 pub(crate) const MAX_ATTEMPTS: u32 = 3;
@@ -106,6 +115,37 @@ impl FakeAws {
             clock: Arc::new(move || epoch() + start.elapsed() + ahead),
             metrics: Arc::new(Metrics::new("videos")),
         }
+    }
+
+    /// Cancels the job of an upload as the command does, until it has ended or this time has passed.
+    pub(crate) async fn cancel(
+        self: &Arc<Self>,
+        client: &FaultyClient,
+        key: &str,
+        patience: Duration,
+    ) -> Option<Cancellation> {
+        let Some(Notification::Created(source)) =
+            notification::decode(&json!({"Records": [s3_record(key, 9_000_000)]}).to_string()).pop()
+        else {
+            panic!("{key}");
+        };
+        let job = Job::new(source, "streams".parse().unwrap(), "default".into());
+        let now = || epoch() + self.start.elapsed();
+        let until_ended = async {
+            loop {
+                match cancellation::cancel(client, client, &job.id, now()).await {
+                    Ok(ended @ (Cancellation::Cancelled | Cancellation::HadEnded(_))) => return ended,
+                    Ok(Cancellation::Unknown) => {
+                        if matches!(cancellation::cancel_unseen(client, &job, now()).await, Ok(true)) {
+                            return Cancellation::Cancelled;
+                        }
+                    }
+                    Ok(Cancellation::Requested { .. }) | Err(_) => {}
+                }
+                sleep(Duration::from_secs(2)).await;
+            }
+        };
+        timeout(patience, until_ended).await.ok()
     }
 
     /// Fails all calls of all services for this time.

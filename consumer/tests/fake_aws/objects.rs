@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use vidstreamx_consumer::{
     aws::{
         error::CallError,
-        record_store::{LoadError, SaveError, Stored},
+        record_store::{LoadError, Pause, SaveError, Stored},
     },
     inspect::{Inspection, MediaFacts, Presence},
 };
@@ -27,6 +27,8 @@ pub(super) struct State {
     not_videos: HashSet<String>,
     /// The keys of videos in 4K, which get larger tasks.
     pub(super) large: HashSet<String>,
+    /// The operator's pause.
+    pause: Option<Pause>,
     /// Number of reads of uploads that are still to fail.
     failing_reads: usize,
 }
@@ -70,6 +72,16 @@ impl FakeAws {
     /// Makes the next `times` reads of uploads fail.
     pub(crate) fn fail_reads(&self, times: usize) {
         self.state().objects.failing_reads = times;
+    }
+
+    /// Pauses the stack, or resumes it.
+    pub(crate) fn set_pause(&self, reason: Option<&str>) {
+        let pause = reason.map(|reason| Pause { since: epoch(), reason: reason.to_owned() });
+        self.state().objects.pause = pause;
+    }
+
+    pub(super) fn pause(&self) -> Option<Pause> {
+        self.state().objects.pause.clone()
     }
 
     pub(crate) fn delete_record(&self, key: &str) {

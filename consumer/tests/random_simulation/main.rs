@@ -31,7 +31,7 @@ use fake_aws::{FakeAws, FaultyClient};
 use scenario::{Event, Scenario, VIDEOS, VideoKind};
 use tokio::{
     select,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -140,6 +140,7 @@ async fn run(seed: u64) -> Outcome {
     let arriving = tokio::spawn({
         let (aws, scenario, clients) = (aws.clone(), scenario.clone(), clients.clone());
         async move {
+            let mut cancelling = JoinSet::new();
             for (at, event) in scenario.events() {
                 sleep_until(start + at).await;
                 match event {
@@ -155,8 +156,27 @@ async fn run(seed: u64) -> Outcome {
                     }
                     Event::Shortage(duration) => aws.refuse_for(duration),
                     Event::Outage(duration) => aws.fail_all_for(duration),
+                    Event::Pause(duration) => {
+                        aws.set_pause(Some("random"));
+                        let aws = aws.clone();
+                        tokio::spawn(async move {
+                            sleep(duration).await;
+                            aws.set_pause(None);
+                        });
+                    }
+                    Event::Cancel(video) => {
+                        let mut faults = scenario.faults(video as u64);
+                        faults.crashes = 0.0;
+                        let operator = FaultyClient::new(aws.clone(), faults);
+                        let aws = aws.clone();
+                        cancelling.spawn(async move {
+                            let ended = aws.cancel(&operator, &Scenario::key(video), LONGEST_RUN).await;
+                            assert!(ended.is_some(), "the cancelled video {video} never ended");
+                        });
+                    }
                 }
             }
+            cancelling
         }
     });
 
@@ -178,7 +198,7 @@ async fn run(seed: u64) -> Outcome {
         shutdown.cancel();
         old.await.unwrap();
     }
-    arriving.await.unwrap();
+    arriving.await.unwrap().join_all().await;
     until_settled(&aws, &scenario).await;
     if scenario.redrive {
         repaired.store(true, Ordering::Relaxed);

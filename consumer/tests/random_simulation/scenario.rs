@@ -66,6 +66,8 @@ pub(crate) enum VideoKind {
     BackAgain,
     /// A person forces a restart, and the request is delivered twice.
     Forced,
+    /// A good one that an operator cancels at some time.
+    Cancelled,
 }
 
 impl VideoKind {
@@ -90,7 +92,7 @@ impl VideoKind {
             Self::Crashing => TaskScript::exit(if nth.is_multiple_of(2) { 101 } else { 70 }, seconds),
             Self::NoAccess if repaired => TaskScript::exit(0, seconds),
             Self::NoAccess => TaskScript::exit(78, 20),
-            Self::Limited { .. } | Self::Forced => TaskScript::exit(0, seconds),
+            Self::Limited { .. } | Self::Forced | Self::Cancelled => TaskScript::exit(0, seconds),
             Self::Stopped => first(usize::MAX, TaskScript::stopped(Some(143), "UserInitiated", seconds)),
             Self::Unanswered => TaskScript::exit(66, 15),
             Self::BackAgain => first(1, TaskScript::exit(66, 30)),
@@ -121,13 +123,15 @@ impl VideoKind {
             Self::Stopped | Self::Unanswered => 1,
             Self::BackAgain => 2,
             Self::Forced => return 1..=2,
+            Self::Cancelled => return 0..=1,
         };
         tasks..=tasks
     }
 
     fn any(rng: &mut fastrand::Rng) -> Self {
         match rng.u32(0..100) {
-            0..=42 => Self::Good,
+            0..=39 => Self::Good,
+            40..=42 => Self::Cancelled,
             43..=45 => Self::NoAccess,
             46..=47 => Self::Limited { cpu: rng.choice([0, 1024, 2048]).unwrap() },
             48..=49 => Self::Stopped,
@@ -162,6 +166,10 @@ pub(crate) enum Event {
     Shortage(Duration),
     /// No AWS service responds for this time.
     Outage(Duration),
+    /// An operator pauses the stack for this time.
+    Pause(Duration),
+    /// An operator cancels this video.
+    Cancel(usize),
 }
 
 /// The scenario of a seed.
@@ -184,6 +192,9 @@ pub(crate) struct Scenario {
     pub outages: Vec<(Duration, Duration)>,
     pub hidden: Vec<(Duration, Duration)>,
     pub cut_offs: Vec<(Duration, Duration)>,
+    pub pauses: Vec<(Duration, Duration)>,
+    /// The cancelled videos and the times of cancelling.
+    cancellations: Vec<(Duration, usize)>,
     /// Whether ECS repeats refusals for the same token.
     pub repeats_refusals: bool,
     /// By how much the consumers' clocks are wrong, in seconds.
@@ -229,6 +240,8 @@ impl Scenario {
             outages: periods(rng, 2, 10),
             hidden: periods(rng, 2, 10),
             cut_offs: periods(rng, 1, 180),
+            pauses: periods(rng, 1, 90),
+            cancellations: Self::cancellations(&kinds, rng),
             repeats_refusals: rng.bool(),
             clock_error: if rng.bool() { rng.i64(-7200..7200) } else { 0 },
             replacements: if without_faults {
@@ -240,6 +253,11 @@ impl Scenario {
             back_fills: rng.choice([0, 0, 30, 95]).unwrap(),
             kinds,
         }
+    }
+
+    fn cancellations(kinds: &[VideoKind], rng: &mut fastrand::Rng) -> Vec<(Duration, usize)> {
+        let cancelled = (0..kinds.len()).filter(|video| kinds[*video] == VideoKind::Cancelled);
+        cancelled.map(|video| (Duration::from_secs(rng.u64(0..8000)), video)).collect()
     }
 
     /// Messages about all videos, with one or several records, and with early and late duplicates.
@@ -306,8 +324,10 @@ impl Scenario {
         let hidden = self.hidden.iter().map(|(at, duration)| (*at, Event::Hidden(*duration)));
         let cut_offs = self.cut_offs.iter().zip(self.seed as usize..);
         let cut_offs = cut_offs.map(|((at, duration), nth)| (*at, Event::CutOff(nth, *duration)));
-        let mut events: Vec<_> =
-            uploads.chain(shortages).chain(outages).chain(hidden).chain(cut_offs).collect();
+        let pauses = self.pauses.iter().map(|(at, duration)| (*at, Event::Pause(*duration)));
+        let cancellations = self.cancellations.iter().map(|(at, video)| (*at, Event::Cancel(*video)));
+        let events = uploads.chain(shortages).chain(outages).chain(hidden).chain(cut_offs);
+        let mut events: Vec<_> = events.chain(pauses).chain(cancellations).collect();
         events.sort_by_key(|(at, _)| *at);
         events
     }

@@ -2,7 +2,7 @@
 //!
 //! [`messages`] and [`attempts`] test the usual course of a video. [`restarts`] tests jobs that start again,
 //! [`launches`] tests refused launches, [`isolation`] tests videos with faults of their own beside good
-//! ones, and [`takeover`] tests several consumers.
+//! ones, [`steering`] tests what operators do, and [`takeover`] tests several consumers.
 
 // Clippy's exception for tests does not include the functions that tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -15,6 +15,7 @@ mod launches;
 mod log;
 mod messages;
 mod restarts;
+mod steering;
 mod takeover;
 
 use std::{sync::Arc, time::Duration};

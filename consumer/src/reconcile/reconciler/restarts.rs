@@ -124,6 +124,7 @@ impl Reconciler {
         record.restarts.push(Restart { at: now, after_attempt, request: request.clone() });
         record.state = State::Running;
         record.reason = None;
+        record.cancel_requested_at = None;
         record.updated_at = now;
         let (stored, is_own) = self.store.save(record, Some(etag)).await?;
         if is_own {

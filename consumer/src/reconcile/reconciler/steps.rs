@@ -145,6 +145,13 @@ impl Reconciler {
         next_step::begin_attempt(record, sized, (self.clock)(), &self.options.policy)
     }
 
+    /// Ends a cancelled job that has no task.
+    pub(super) async fn cancel(&self, stored: Box<Stored>) -> StepResult {
+        let Stored { mut record, etag } = *stored;
+        next_step::cancel(&mut record, (self.clock)());
+        Ok(Box::new(self.store.save(record, Some(etag)).await?.0))
+    }
+
     /// Launches the attempt's task and writes its ARN into the record.
     pub(super) async fn launch(
         &self,
@@ -156,19 +163,19 @@ impl Reconciler {
         let Stored { mut record, etag } = *stored;
         match launched {
             Launched::Started(arn) => {
-                if let Some(attempt) = record.attempts.last_mut() {
-                    attempt.task_arn = Some(arn);
-                }
-                record.updated_at = (self.clock)();
                 context.watched_since = Instant::now();
                 context.is_launched_here = true;
+                return self.started(Stored { record, etag }, arn, context).await;
             }
             Launched::Ended(report) => {
                 self.end_attempt(&mut record, task_outcome::classify(TaskEnd::Vanished, Some(&report)));
             }
-            Launched::Changed(stored) => {
-                (context.begun, context.has_task) = (None, context.is_uncertain());
-                return Ok(stored);
+            Launched::Changed(changed) => {
+                // An operator changes other fields than the attempt. Then this consumer still launches it.
+                if record.attempts.last() != changed.record.attempts.last() {
+                    (context.begun, context.has_task) = (None, context.is_uncertain());
+                }
+                return Ok(changed);
             }
             Launched::Refused { reason, is_configuration, has_token_ended } => {
                 if has_token_ended && let Some(attempt) = record.attempts.last_mut() {
@@ -190,6 +197,7 @@ impl Reconciler {
                 }
             }
             Launched::Invalid(reason) => self.end_attempt(&mut record, task_outcome::launch_invalid(reason)),
+            Launched::Cancelled => self.end_attempt(&mut record, task_outcome::launch_cancelled()),
             Launched::NotYet => return Ok(Box::new(Stored { record, etag })),
         }
         let (stored, is_own) = self.store.save(record, Some(etag)).await?;
@@ -198,6 +206,28 @@ impl Reconciler {
             context.begun = None;
         }
         Ok(Box::new(stored))
+    }
+
+    /// Writes the ARN of the attempt's task into the record. If an operator has changed another field
+    /// meanwhile, the ARN is written into that record.
+    async fn started(&self, stored: Stored, arn: String, context: &mut AttemptContext<'_>) -> StepResult {
+        let Stored { mut record, mut etag } = stored;
+        loop {
+            let before = record.attempts.last().cloned();
+            if let Some(attempt) = record.attempts.last_mut() {
+                attempt.task_arn = Some(arn.clone());
+            }
+            record.updated_at = (self.clock)();
+            let (stored, is_own) = self.store.save(record, Some(etag)).await?;
+            if is_own || stored.record.attempts.last() != before.as_ref() {
+                if !is_own {
+                    // Another consumer has taken over. The task may run.
+                    context.begun = None;
+                }
+                return Ok(Box::new(stored));
+            }
+            Stored { record, etag } = stored;
+        }
     }
 
     /// Classifies the end of the attempt's task and writes it into the record.
