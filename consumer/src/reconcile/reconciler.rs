@@ -99,8 +99,8 @@ pub(crate) struct Reconciler {
     /// The permits to open jobs and to record the ends of tasks.
     at_work: Semaphore,
     /// The permits to launch tasks, including the wait for the launch throttle: as many as are launched in
-    /// two seconds. The other launches wait for a permit, so that the record of a launch is read shortly
-    /// before it.
+    /// two seconds, and at least four, so that a slow call does not hold up all others. The other launches
+    /// wait for a permit, so that the record of a launch is read shortly before it.
     launching: Semaphore,
     /// Jobs that this consumer follows now. A second delivery waits for the first one's end.
     followed: Mutex<HashMap<JobId, Arc<OnceCell<JobEnd>>>>,
@@ -119,7 +119,7 @@ impl Reconciler {
         let per_second = options.launches_per_second;
         let watcher = Arc::new(TaskWatcher::new(tasks.clone(), causes.clone(), per_second));
         let launching =
-            usize::try_from(per_second).unwrap_or(AT_WORK).saturating_mul(2).clamp(8, 8 * AT_WORK);
+            usize::try_from(per_second).unwrap_or(AT_WORK).saturating_mul(2).clamp(4, 8 * AT_WORK);
         let throttle = Arc::new(LaunchThrottle::new(per_second, causes.clone(), pause, metrics.clone()));
         Self {
             store: JobStore::new(records, uploads, calls.clone()),

@@ -1,8 +1,8 @@
 //! The causes that all videos share: the evidence for them, and the pauses that they cause.
 //!
-//! While a shared cause persists, videos are tried one at a time, as trials. A new upload comes before a
-//! video that was tried before, so that a good upload does not wait behind videos that always fail. Nothing
-//! else is received. The first success ends the pause for all videos.
+//! While a shared cause persists, messages are received one at a time, as trials. If the cause concerns
+//! launches, launches are trials, too, and a new upload comes before a video that was tried before, so that a
+//! good upload does not wait behind videos that always fail. The first success ends the pause for all videos.
 
 use std::{
     collections::BTreeMap,
@@ -45,6 +45,9 @@ pub(super) enum Kind {
 
 impl Kind {
     const COUNT: usize = 9;
+    /// Number of the first kinds, which concern launches. A launch says nothing about the other kinds, so
+    /// they do not hold up launches.
+    const OF_LAUNCHES: usize = 3;
 
     /// The success that ends a shared cause of this kind, for the log.
     const fn success(self) -> &'static str {
@@ -341,7 +344,7 @@ impl SharedCauses {
         if due > Instant::now() {
             return Err(Some(due));
         }
-        state.evidence.iter_mut().for_each(Evidence::begin_trial);
+        state.evidence.iter_mut().take(Kind::OF_LAUNCHES).for_each(Evidence::begin_trial);
         Ok(true)
     }
 
@@ -412,7 +415,7 @@ impl SharedCauses {
     pub(crate) fn begin_receive(&self, queue: QueueKind) -> bool {
         let state = &mut self.state();
         state.received[queue as usize] = Received { at: Instant::now(), may_receive_another: false };
-        state.next_trial().is_some()
+        state.is_any_shared()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -421,9 +424,14 @@ impl SharedCauses {
 }
 
 impl State {
-    /// The time of the next trial, if a cause is shared.
+    /// The time of the next launch as a trial, if a cause of launches is shared.
     fn next_trial(&self) -> Option<Instant> {
-        self.evidence.iter().filter_map(Evidence::shared).map(|cause| cause.until).max()
+        let causes = self.evidence.iter().take(Kind::OF_LAUNCHES).filter_map(Evidence::shared);
+        causes.map(|cause| cause.until).max()
+    }
+
+    fn is_any_shared(&self) -> bool {
+        self.evidence.iter().any(|evidence| evidence.shared().is_some())
     }
 }
 
@@ -436,7 +444,7 @@ impl Drop for NewUploadWaits<'_> {
         let is_shared = {
             let state = &mut self.0.state();
             state.new_waiting -= 1;
-            state.next_trial().is_some()
+            state.is_any_shared()
         };
         if is_shared {
             self.0.changed.notify_waiters();

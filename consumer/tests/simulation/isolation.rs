@@ -210,6 +210,22 @@ async fn obsolete_uploads_that_s3_does_not_answer_about_do_not_hold_up_others() 
     consumer.shut_down().await;
 }
 
+/// The launches of accepted videos say nothing about S3, and the other way round.
+#[tokio::test(start_paused = true)]
+async fn failing_calls_about_some_videos_do_not_slow_down_the_launches_of_accepted_ones() {
+    let aws = FakeAws::new(|key, _| TaskScript::exit(if is_bad(key) { 66 } else { 0 }, 20));
+    bad_keys(3).iter().for_each(|key| aws.send(event(&[key])));
+    send_numbered(&aws, 150);
+    let mut slow = options(false);
+    (slow.jobs.max_tasks, slow.jobs.launches_per_second) = (200, 1);
+    let consumer = Consumer::start_with(&aws, slow);
+    sleep(Duration::from_secs(10)).await;
+    bad_keys(3).iter().for_each(|key| aws.fail_reads_of(key));
+    sleep(Duration::from_mins(3)).await;
+    assert_eq!(aws.launches().len(), 153);
+    consumer.shut_down().await;
+}
+
 /// One percent of starts fail without a fault. The tasks that run show that tasks can start.
 #[tokio::test(start_paused = true)]
 async fn failed_starts_among_running_tasks_delay_no_upload() {

@@ -6,7 +6,8 @@ get credentials that belong to no role, from an address that the SDKs refuse. He
 - the credentials of their own role, valid for an hour and renewed by the SDK as in ECS. They come from
   169.254.170.2, the address of the ECS agent: the SDKs accept this address and loopback only;
 - the user, read-only root file system, dropped capabilities and memory limit of their definition;
-- the endpoint as an IP address, for which the SDKs put bucket names into the path.
+- the endpoint as an IP address, for which the SDKs put bucket names into the path;
+- the exit code 143 if StopTask ends them.
 
 IAM policies are applied to ECS calls as in AWS: the resource is the task definition or the task, and
 ecs:cluster is a condition key. Ministack itself checks all ECS calls against the cluster. Batch calls of SQS
@@ -31,6 +32,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -61,6 +63,7 @@ _task_addresses = ipaddress.ip_network(f"{AGENT_ADDRESS}/24", strict=False)  # s
 _ministack_app = app.app
 _ministack_register_metadata = ecs._register_metadata
 _ministack_build_run_kwargs = ecs._build_run_kwargs
+_ministack_mark_task_stopped = ecs._mark_task_stopped
 _ministack_imds = imds.handle_request
 _ministack_action = iam_actions.extract_iam_action
 _ministack_resource_arn = iam_actions.extract_resource_arn
@@ -219,6 +222,15 @@ def _build_run_kwargs(
     return kwargs
 
 
+def _mark_task_stopped(
+    task_arn: str, task: JsonObject, reason: str, stop_code: str, exit_code: int | None = None
+) -> Any:
+    """Gives a task that StopTask ends the exit code of SIGTERM. Ministack gives it 0."""
+    if stop_code == "UserInitiated":
+        exit_code = 128 + signal.SIGTERM
+    return _ministack_mark_task_stopped(task_arn, task, reason, stop_code, exit_code=exit_code)
+
+
 def _action(service: str, *request: Any) -> str | None:
     action: str | None = _ministack_action(service, *request)
     return action.removesuffix("Batch") if service == "sqs" and action else action
@@ -271,6 +283,7 @@ iam_actions.extract_resource_arn = _resource_arn
 iam_actions.request_tag_context = _request_context
 ecs._register_metadata = _register_metadata
 ecs._build_run_kwargs = _build_run_kwargs
+ecs._mark_task_stopped = _mark_task_stopped
 imds.handle_request = _imds
 app.app = _only_for_this_machine
 # Ministack binds one address only.

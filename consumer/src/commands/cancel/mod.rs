@@ -1,0 +1,8 @@
+//! The command `cancel`: ends jobs for an operator. [`command`] finds the jobs and follows them to their end.
+//! How an operator and the consumers agree is in [`crate::reconcile::cancellation`].
+
+mod arguments;
+mod command;
+
+pub(crate) use arguments::Arguments;
+pub(crate) use command::{CancelError, Services, cancel};
