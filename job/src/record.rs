@@ -116,7 +116,13 @@ pub struct Attempt {
     /// Whether this attempt counts towards the limit of attempts; interruptions do not.
     #[serde(default)]
     pub counts: bool,
+    /// Fields that this program does not know. They are written back.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
+
+/// The fields of another version.
+pub type Unknown = serde_json::Map<String, serde_json::Value>;
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // Serde passes a reference.
 const fn is_zero(number: &u32) -> bool {
@@ -126,7 +132,7 @@ const fn is_zero(number: &u32) -> bool {
 impl Attempt {
     /// An attempt whose task is not launched yet.
     #[must_use]
-    pub const fn new(number: u32, started_at: Timestamp) -> Self {
+    pub fn new(number: u32, started_at: Timestamp) -> Self {
         Self {
             number,
             started_at,
@@ -143,6 +149,7 @@ impl Attempt {
             stop_code: None,
             reason: None,
             counts: false,
+            unknown: Unknown::new(),
         }
     }
 }
@@ -163,7 +170,7 @@ pub struct Restart {
 /// write is conditional.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// [`Record::SCHEMA`].
+    /// [`Record::SCHEMA`], or the neighbouring version that wrote the record.
     pub schema: u32,
     /// The job's id.
     pub job_id: JobId,
@@ -191,10 +198,13 @@ pub struct Record {
     /// All restarts in chronological order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub restarts: Vec<Restart>,
+    /// Fields that this program does not know. They are written back.
+    #[serde(flatten)]
+    pub unknown: Unknown,
 }
 
 impl Record {
-    /// The schema version that this program writes and reads.
+    /// The schema version of this program's new records.
     pub const SCHEMA: u32 = 1;
 
     /// The record of a new job.
@@ -213,6 +223,7 @@ impl Record {
             cancel_requested_at: None,
             attempts: Vec::new(),
             restarts: Vec::new(),
+            unknown: Unknown::new(),
         }
     }
 
@@ -239,13 +250,33 @@ mod tests {
 
     #[test]
     fn another_schema_version_is_not_reported_as_malformed() {
-        let newer = br#"{"schema": 2, "something": "else"}"#;
-        let error = Record::parse(newer).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "it has schema version 2, this program reads 1: run the version that wrote it"
-        );
+        for version in [2, 3] {
+            let newer = format!(r#"{{"schema": {version}, "something": "else"}}"#);
+            let error = Record::parse(newer.as_bytes()).unwrap_err().to_string();
+            let expected = "this program reads 1: run the version that wrote it";
+            assert_eq!(error, format!("it has schema version {version}, {expected}"));
+        }
         assert!(matches!(Record::parse(b"rubbish"), Err(SchemaError::Malformed(_))));
         assert!(matches!(Record::parse(br#"{"schema": 1}"#), Err(SchemaError::Malformed(_))));
+    }
+
+    /// A consumer of the previous version continues a job during an upgrade.
+    #[test]
+    fn a_record_of_a_neighbouring_version_keeps_its_fields() {
+        let source = r#"{"bucket": "uploads", "key": "a.mp4", "etag": "e"}"#;
+        let newer = format!(
+            r#"{{"schema": 2, "job_id": "0123456789abcdef0123456789abcdef", "source": {source},
+                "profile": "default", "state": "running", "created_at": "2026-05-04T09:12:33Z",
+                "updated_at": "2026-05-04T09:12:33Z", "owner": {{"name": "x"}},
+                "attempts": [{{"number": 1, "started_at": "2026-05-04T09:12:33Z", "zone": "b"}}]}}"#
+        );
+        let mut record = Record::parse(newer.as_bytes()).unwrap();
+        record.attempts.push(Attempt::new(2, record.created_at));
+        let written = serde_json::to_value(&record).unwrap();
+        assert_eq!((&written["schema"], &written["owner"]["name"]), (&2.into(), &"x".into()));
+        assert_eq!(written["attempts"][0]["zone"], "b");
+        assert_eq!(Record::parse(written.to_string().as_bytes()).unwrap(), record);
+        let far = newer.replace(r#""schema": 2"#, r#""schema": 3"#);
+        assert!(matches!(Record::parse(far.as_bytes()), Err(SchemaError::Version { found: 3, .. })));
     }
 }

@@ -54,6 +54,9 @@ pub enum Fault {
     /// The event has an empty list of records.
     #[error("the event has no records")]
     NoRecords,
+    /// S3 sends few records in a message, so this is not an event of S3.
+    #[error("the event has {0} records, and at most {MOST_RECORDS} are processed")]
+    TooManyRecords(usize),
     /// The record is of another service.
     #[error("the record's source is \"{0}\", not S3")]
     Foreign(String),
@@ -102,6 +105,10 @@ fn encoded_key(key: &str) -> String {
 /// Maximum number of SNS notifications around an event: SNS does not wrap its own notifications.
 const WRAPPERS: usize = 1;
 
+/// Maximum number of records in a message. S3 sends one, and a message has at most a megabyte. A message with
+/// more is set aside as a whole, because each bad record would become a dead letter.
+const MOST_RECORDS: usize = 1_000;
+
 /// Maximum bytes that are quoted from a parser's error.
 const LONGEST_QUOTE: usize = 160;
 
@@ -120,6 +127,9 @@ fn decode_within(body: &str, wrappers: usize) -> Vec<Notification> {
     };
     match message.get_mut("Records").map(Value::take) {
         Some(Value::Array(records)) if records.is_empty() => return unreadable(Fault::NoRecords),
+        Some(Value::Array(records)) if records.len() > MOST_RECORDS => {
+            return unreadable(Fault::TooManyRecords(records.len()));
+        }
         Some(Value::Array(records)) => return records.into_iter().map(s3_record).collect(),
         _ => {}
     }
@@ -314,6 +324,15 @@ mod tests {
             let [Notification::Unreadable { fault: found, .. }] = &decode(body)[..] else { panic!("{body}") };
             assert_eq!(*found, fault, "{body}");
         }
+    }
+
+    #[test]
+    fn a_message_with_too_many_records_is_set_aside_as_a_whole() {
+        let body = format!(r#"{{"Records":[{}1]}}"#, "1,".repeat(500_000));
+        let [Notification::Unreadable { fault, text, .. }] = &decode(&body)[..] else { panic!() };
+        assert_eq!((fault, text), (&Fault::TooManyRecords(500_001), &body));
+        let body = format!(r#"{{"Records":[{}1]}}"#, "1,".repeat(999));
+        assert_eq!(decode(&body).len(), 1000);
     }
 
     #[test]

@@ -184,7 +184,7 @@ async fn a_record_of_another_version_is_left_to_its_consumer() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 10));
     aws.send(event(&["a.mp4"]));
     drain(&aws).await;
-    aws.put_record(Record { schema: Record::SCHEMA + 1, ..aws.record("a.mp4") });
+    aws.put_record(Record { schema: Record::SCHEMA + 2, ..aws.record("a.mp4") });
     aws.send(event(&["a.mp4"]));
     let consumer = Consumer::start(&aws);
     sleep(Duration::from_mins(10)).await;
