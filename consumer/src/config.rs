@@ -124,6 +124,10 @@ pub(crate) struct HistorySettings {
     /// Bucket of streams and job records
     #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
     pub output_bucket: BucketName,
+
+    /// Bucket of the upload whose key is given. Not needed for s3://BUCKET/KEY, a job id or a list
+    #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
+    pub upload_bucket: Option<BucketName>,
 }
 
 /// The settings of `submit`.
@@ -162,6 +166,40 @@ impl RedriveSettings {
     pub(crate) fn validate(&self) -> Result<(), Contradiction> {
         different_queues(&self.queue_url, &self.back_fill_queue_url, &self.dead_letter_queue_url)
     }
+}
+
+/// The settings of `pause` and `resume`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct PauseSettings {
+    /// Bucket of streams and job records, in which the pause is written
+    #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
+    pub output_bucket: BucketName,
+}
+
+/// The settings of `cancel`, `delete` and `prune`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct BucketSettings {
+    /// Bucket of the uploads. Job ids depend on its name
+    #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
+    pub upload_bucket: BucketName,
+
+    /// Bucket of streams and job records
+    #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
+    pub output_bucket: BucketName,
+}
+
+impl BucketSettings {
+    /// Checks the settings as a whole.
+    ///
+    /// # Errors
+    /// The settings contradict each other.
+    pub(crate) fn validate(&self) -> Result<(), Contradiction> {
+        two_buckets(&self.upload_bucket, &self.output_bucket)
+    }
+}
+
+fn two_buckets(uploads: &BucketName, output: &BucketName) -> Result<(), Contradiction> {
+    if uploads == output { Err(Contradiction::OutputIsUpload(output.clone())) } else { Ok(()) }
 }
 
 fn different_queues(
@@ -247,9 +285,7 @@ impl Settings {
     /// # Errors
     /// The settings contradict each other or exceed ECS's limits.
     pub(crate) fn validate(self) -> Result<Self, Contradiction> {
-        if self.upload_bucket == self.output_bucket {
-            return Err(Contradiction::OutputIsUpload(self.output_bucket));
-        }
+        two_buckets(&self.upload_bucket, &self.output_bucket)?;
         different_queues(&self.queue_url, &self.back_fill_queue_url, &self.dead_letter_queue_url)?;
         for (setting, count, most) in [
             ("--subnets (VIDSTREAMX_SUBNETS)", self.subnets.len(), Self::MOST_SUBNETS),

@@ -6,6 +6,7 @@ mod log;
 
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_s3::{operation::list_objects_v2::ListObjectsV2Output, types::Object};
 use aws_sdk_sqs::{
     Client,
     operation::send_message_batch::SendMessageBatchOutput,
@@ -50,6 +51,19 @@ pub(crate) fn report(outcome: Outcome) -> Report {
                     "total_seconds": 60.0}
     }"#;
     Report { outcome, ..Report::parse(json.as_bytes()).unwrap() }
+}
+
+/// A mock of ListObjectsV2: lists these objects in this order, `page` at a time.
+pub(crate) fn listing(objects: Vec<Object>, page: usize) -> Rule {
+    mock!(aws_sdk_s3::Client::list_objects_v2).then_compute_output(move |request| {
+        let prefix = request.prefix().unwrap_or_default();
+        let found = objects.iter().filter(|object| object.key().unwrap().starts_with(prefix));
+        let start: usize = request.continuation_token().map_or(0, |token| token.parse().unwrap());
+        let mut rest = found.skip(start).cloned().peekable();
+        let contents = rest.by_ref().take(page).collect();
+        let next = rest.peek().map(|_| (start + page).to_string());
+        ListObjectsV2Output::builder().set_contents(Some(contents)).set_next_continuation_token(next).build()
+    })
 }
 
 /// SQS's answer to a batch of messages.

@@ -131,7 +131,7 @@ fn every_invalid_setting_is_named_with_its_valid_form() {
 }
 
 /// The other commands with valid arguments, and the settings that they need.
-const OTHERS: [(&[&str], &[&str]); 5] = [
+const OTHERS: [(&[&str], &[&str]); 10] = [
     (&["history", "--since=7d", "--state=failed,done", "--key=a"], &["OUTPUT_BUCKET"]),
     (&["history", "films/a.mp4", "--json"], &["OUTPUT_BUCKET"]),
     (&["submit", "s3://uploads/films/", "--force"], &["BACK_FILL_QUEUE_URL", "UPLOAD_BUCKET"]),
@@ -143,6 +143,11 @@ const OTHERS: [(&[&str], &[&str]); 5] = [
         &["redrive", "--job=0123456789abcdef0123456789abcdef"],
         &["QUEUE_URL", "BACK_FILL_QUEUE_URL", "DEAD_LETTER_QUEUE_URL"],
     ),
+    (&["delete", "films/a.mp4", "--source", "--dry-run"], &["UPLOAD_BUCKET", "OUTPUT_BUCKET"]),
+    (&["prune", "--superseded-for=30"], &["UPLOAD_BUCKET", "OUTPUT_BUCKET"]),
+    (&["pause", "--reason=costs"], &["OUTPUT_BUCKET"]),
+    (&["resume"], &["OUTPUT_BUCKET"]),
+    (&["cancel", "films/a.mp4", "--keep-stream"], &["UPLOAD_BUCKET", "OUTPUT_BUCKET"]),
 ];
 
 #[test]
@@ -174,6 +179,11 @@ fn invalid_arguments_of_every_command_are_named() {
         (&["submit", "films/"], "is not of the form s3://BUCKET/KEY"),
         (&["redrive", "--job=a.mp4"], "is not a job id"),
         (&["redrive", "--queue-url=http://localhost:1/1/dead"], "is also the queue of uploads"),
+        (&["delete"], "not set: <KEY>"),
+        (&["delete", ""], "is empty"),
+        (&["delete", "a.mp4", "--output-bucket=uploads"], "is also the upload bucket"),
+        (&["prune", "--superseded-for=0"], "--superseded-for: \"0\": 0 is not in 1..=65535"),
+        (&["prune", "--output-bucket=uploads"], "is also the upload bucket"),
     ] {
         let (code, line) = run("words", "", &GOOD, words);
         assert_eq!(code, Some(78), "{words:?}: {line}");

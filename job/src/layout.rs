@@ -41,6 +41,12 @@ impl Layout {
         Self { stem: stem(source.as_str()), job_id: job_id.clone() }
     }
 
+    /// The stable address of a source key, without a trailing slash. All jobs of the key have the same one.
+    #[must_use]
+    pub fn stem_of(source: &ObjectKey) -> String {
+        stem(source.as_str())
+    }
+
     /// The stable address without a trailing slash.
     #[must_use]
     pub fn stem(&self) -> &str {
@@ -62,7 +68,13 @@ impl Layout {
     /// The key of the consumer's record of a job.
     #[must_use]
     pub fn record(job_id: &JobId) -> String {
-        format!("{RECORDS_PREFIX}jobs/{job_id}.json")
+        format!("{}.json", Self::records(job_id.as_str()))
+    }
+
+    /// What the keys of the records begin with, if the job ids begin with these digits.
+    #[must_use]
+    pub fn records(digits: &str) -> String {
+        format!("{RECORDS_PREFIX}jobs/{digits}")
     }
 
     /// The key of the object that pauses all consumers.

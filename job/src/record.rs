@@ -122,7 +122,7 @@ pub struct Attempt {
 }
 
 /// The fields of another version.
-pub type Unknown = serde_json::Map<String, serde_json::Value>;
+pub(crate) type Unknown = serde_json::Map<String, serde_json::Value>;
 
 #[allow(clippy::trivially_copy_pass_by_ref)] // Serde passes a reference.
 const fn is_zero(number: &u32) -> bool {

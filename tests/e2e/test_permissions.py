@@ -1,4 +1,4 @@
-"""Consumer and task have exactly the rights of their own roles."""
+"""Consumer, task and operator have exactly the rights of their own roles."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def consumer(stack: StackFixture) -> Clients:
 @pytest.fixture(scope="module")
 def task(stack: StackFixture) -> Clients:
     return lambda service: stack.local.role_client(stack.local.outputs["TaskRoleArn"], service)
+
+
+@pytest.fixture(scope="module")
+def operator(stack: StackFixture) -> Clients:
+    return stack.local.operator_client
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +169,41 @@ def test_task_can_not_delete_streams_use_queues_or_start_tasks(
 
 def test_task_can_not_read_a_foreign_bucket(task: Clients, foreign_name: str) -> None:
     assert_denied(task("s3").get_object, Bucket=foreign_name, Key="private.mp4")
+
+
+def test_operator_can_delete_outputs_and_uploads(stack: StackFixture, operator: Clients) -> None:
+    for bucket in (stack.upload_bucket, stack.output_bucket):
+        stack.s3.put_object(Bucket=bucket, Key="by hand/delete me.txt", Body=b"")
+        listed = operator("s3").list_object_versions(Bucket=bucket, Prefix="by hand/delete me.txt")
+        [version] = listed["Versions"]
+        target = {"Key": version["Key"], "VersionId": version["VersionId"]}
+        deleted = operator("s3").delete_objects(Bucket=bucket, Delete={"Objects": [target]})
+        assert "Errors" not in deleted
+        assert stack.versions(bucket, "by hand/delete me.txt") == []
+
+
+def test_operator_can_not_write_streams_or_uploads_or_change_buckets(
+    stack: StackFixture, scenario: Scenario, operator: Clients, foreign_name: str
+) -> None:
+    s3 = operator("s3")
+    case = scenario["1080p clip"]
+    record = f".vidstreamx/jobs/{case.record['job_id']}.json"
+    assert s3.get_object(Bucket=stack.output_bucket, Key=record)
+    assert_denied(s3.put_object, Bucket=stack.output_bucket, Key=case.report_key, Body=b"{}")
+    assert_denied(s3.put_object, Bucket=stack.upload_bucket, Key="new.mp4", Body=b"")
+    segment = next(key for key in stack.keys(stack.output_bucket, case.address) if key.endswith(".m4s"))
+    assert_denied(s3.get_object, Bucket=stack.output_bucket, Key=segment)
+    assert_denied(s3.delete_bucket, Bucket=stack.output_bucket)
+    assert_denied(s3.list_object_versions, Bucket=foreign_name)
+    assert_denied(s3.delete_object, Bucket=foreign_name, Key="private.mp4")
+
+
+def test_only_the_operator_can_delete_streams(
+    stack: StackFixture, scenario: Scenario, consumer: Clients, task: Clients
+) -> None:
+    key = scenario["1080p clip"].report_key
+    for client in (consumer("s3"), task("s3")):
+        assert_denied(client.list_object_versions, Bucket=stack.output_bucket)
+        assert_denied(client.delete_object, Bucket=stack.output_bucket, Key=key)
+        target = {"Key": key, "VersionId": "null"}
+        assert_denied(client.delete_objects, Bucket=stack.output_bucket, Delete={"Objects": [target]})

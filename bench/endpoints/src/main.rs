@@ -5,6 +5,8 @@
 //! `POST fill?count=N`, `POST end-tasks`.
 
 mod cluster;
+mod library;
+mod listing;
 mod queue;
 mod store;
 
@@ -56,6 +58,9 @@ struct Flags {
     /// Number of upload events in the queue at the start
     #[arg(long, default_value = "0")]
     uploads: u64,
+    /// Number of videos that were made before the start, of which one per cent in the last 24 hours
+    #[arg(long, default_value = "0")]
+    library: usize,
     /// Video file that is the content of every upload
     #[arg(long)]
     video: PathBuf,
@@ -94,17 +99,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let video = std::fs::read(&flags.video)?;
     let mut queue = Queue::default();
     queue.fill(flags.uploads);
+    let upload = Upload { bytes: video.into(), etag: "b21b84d653bb07b05b1e6b33684dc11b".to_owned() };
+    let mut store = Store::default();
+    library::fill(&mut store, flags.library, &upload, Timestamp::now())?;
     let endpoints = Arc::new(Endpoints {
         state: Mutex::new(State {
             queue,
             dead_letters: 0,
             cluster: Cluster::new(Duration::from_secs_f64(flags.task_seconds)),
-            store: Store::default(),
+            store,
             calls: BTreeMap::new(),
         }),
         filled: Notify::new(),
         latency: Duration::from_millis(flags.latency_ms),
-        upload: Upload { bytes: video.into(), etag: "b21b84d653bb07b05b1e6b33684dc11b".to_owned() },
+        upload,
     });
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve(endpoints))
 }
@@ -138,7 +146,13 @@ impl Endpoints {
         } else {
             let reply = match head.headers.get("x-amz-target").and_then(|target| target.to_str().ok()) {
                 Some(target) => self.json_call(target, &body).await,
-                None => self.s3_call(&head.method, path, &head.headers, body),
+                None => self.s3_call(
+                    &head.method,
+                    path,
+                    head.uri.query().unwrap_or_default(),
+                    &head.headers,
+                    body,
+                ),
             };
             sleep(self.latency).await;
             reply
@@ -299,12 +313,16 @@ impl Endpoints {
     }
 
     /// A call of S3, addressed in path style: `/bucket/key`.
-    fn s3_call(&self, method: &Method, path: &str, headers: &HeaderMap, body: Bytes) -> Reply {
+    fn s3_call(&self, method: &Method, path: &str, query: &str, headers: &HeaderMap, body: Bytes) -> Reply {
         let path = path.trim_start_matches('/');
         let (bucket, key) = path.split_once('/').unwrap_or((path, ""));
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let is_upload = bucket == UPLOAD_BUCKET;
+        let is_listing = listing::parameter(query, "list-type").is_some();
+        let is_versioning = listing::parameter(query, "versioning").is_some();
         self.count(match (method, key, is_upload) {
+            _ if is_listing => "ListObjectsV2",
+            _ if is_versioning => "GetBucketVersioning",
             (&Method::HEAD, _, false) => "HeadBucket",
             (_, "", _) => "HeadBucket",
             (&Method::HEAD, ..) => "HeadObject of an upload",
@@ -315,6 +333,8 @@ impl Endpoints {
         });
         match *method {
             _ if !is_upload && bucket != OUTPUT_BUCKET => s3_error(StatusCode::NOT_FOUND, "NoSuchBucket"),
+            _ if is_listing => xml(StatusCode::OK, listing::page(&self.state().store, bucket, query)),
+            _ if is_versioning => xml(StatusCode::OK, "<VersioningConfiguration/>".to_owned()),
             Method::HEAD if key.is_empty() => object(StatusCode::OK, Bytes::new(), "\"\"", None),
             Method::GET | Method::HEAD if is_upload => {
                 let etag = format!("\"{}\"", self.upload.etag);
@@ -406,7 +426,13 @@ fn error(code: &str) -> Reply {
 }
 
 fn s3_error(status: StatusCode, code: &str) -> Reply {
-    let body = format!("<Error><Code>{code}</Code><Message>from the benchmark's endpoints</Message></Error>");
+    xml(
+        status,
+        format!("<Error><Code>{code}</Code><Message>from the benchmark's endpoints</Message></Error>"),
+    )
+}
+
+fn xml(status: StatusCode, body: String) -> Reply {
     Reply { status, headers: vec![(CONTENT_TYPE, "application/xml".to_owned())], body: body.into() }
 }
 

@@ -1,9 +1,13 @@
 //! The object store: uploads, which all have the same content; records, written conditionally; and reports.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, Range},
+};
 
 use bytes::Bytes;
 use hyper::StatusCode;
+use jiff::Timestamp;
 
 /// Bucket in which every key exists, with the content of [`Upload`].
 pub(crate) const UPLOAD_BUCKET: &str = "uploads";
@@ -24,6 +28,8 @@ pub(crate) struct Object {
     pub bytes: Bytes,
     /// With quotes.
     pub etag: String,
+    /// Time of the last write.
+    pub modified: Timestamp,
     /// The checksum that the writer sent. Reads of the whole object return it.
     pub crc32: Option<String>,
 }
@@ -43,13 +49,34 @@ pub(crate) type Refusal = (StatusCode, &'static str);
 /// The written objects by `bucket/key`.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    objects: HashMap<String, Object>,
+    objects: BTreeMap<String, Object>,
     writes: u64,
 }
 
 impl Store {
     pub(crate) fn get(&self, path: &str) -> Option<&Object> {
         self.objects.get(path)
+    }
+
+    /// The keys of a bucket that begin with `prefix` and follow `after`, in order, with their objects.
+    pub(crate) fn list<'a>(
+        &'a self,
+        bucket: &str,
+        prefix: &str,
+        after: &str,
+    ) -> impl Iterator<Item = (&'a str, &'a Object)> {
+        let skipped = bucket.len() + 1;
+        let [prefix, after] = [prefix, after].map(|key| format!("{bucket}/{key}"));
+        let start = if after < prefix { Bound::Included(&prefix) } else { Bound::Excluded(&after) };
+        let objects = self.objects.range::<String, _>((start, Bound::Unbounded));
+        objects
+            .take_while(move |(path, _)| path.starts_with(&prefix))
+            .filter_map(move |(path, object)| Some((path.get(skipped..)?, object)))
+    }
+
+    /// Adds an object, or replaces it.
+    pub(crate) fn insert(&mut self, path: String, object: Object) {
+        self.objects.insert(path, object);
     }
 
     /// Writes an object if the conditions hold. Returns its ETag.
@@ -72,7 +99,8 @@ impl Store {
         }
         self.writes += 1;
         let etag = format!("\"{:032x}\"", self.writes);
-        self.objects.insert(path.to_owned(), Object { bytes, etag: etag.clone(), crc32 });
+        let modified = Timestamp::now();
+        self.insert(path.to_owned(), Object { bytes, etag: etag.clone(), modified, crc32 });
         Ok(etag)
     }
 

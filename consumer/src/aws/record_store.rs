@@ -110,8 +110,8 @@ const POINTERS: [&str; 2] = ["master.m3u8", "manifest.mpd"];
 /// Records and reports in S3.
 #[derive(Debug, Clone)]
 pub struct S3RecordStore {
-    client: Client,
-    output: BucketName,
+    pub(super) client: Client,
+    pub(super) output: BucketName,
 }
 
 impl S3RecordStore {
@@ -122,7 +122,10 @@ impl S3RecordStore {
     }
 
     /// An object's content and ETag; `None` if there is none, or if it has more than `largest` bytes.
-    async fn get(&self, key: &str, largest: i64) -> Result<Option<(Vec<u8>, String)>, CallError> {
+    ///
+    /// # Errors
+    /// The call failed.
+    pub(crate) async fn get(&self, key: &str, largest: i64) -> Result<Option<(Vec<u8>, String)>, CallError> {
         let call = "GetObject";
         let answer = match self.client.get_object().bucket(self.output.as_str()).key(key).send().await {
             Ok(answer) => answer,

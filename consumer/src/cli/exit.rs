@@ -4,7 +4,10 @@ use std::io;
 
 use crate::{
     aws::{client::SetupError, error::CallError},
-    commands::{history::HistoryError, redrive::RedriveError, submit::SubmitError},
+    commands::{
+        cancel::CancelError, delete::DeleteError, history::HistoryError, pause::PauseError,
+        prune::PruneError, redrive::RedriveError, removal::RemovalError, submit::SubmitError,
+    },
     config::Contradiction,
     http::StatusError,
 };
@@ -40,6 +43,14 @@ pub(super) enum Failure {
     Submit(#[from] SubmitError),
     #[error(transparent)]
     Redrive(#[from] RedriveError),
+    #[error(transparent)]
+    Pause(#[from] PauseError),
+    #[error(transparent)]
+    Cancel(#[from] CancelError),
+    #[error(transparent)]
+    Delete(#[from] DeleteError),
+    #[error(transparent)]
+    Prune(#[from] PruneError),
     #[error("the program could not be started: {0}")]
     System(#[from] io::Error),
 }
@@ -55,23 +66,57 @@ impl Failure {
             | Self::Status(_)
             | Self::Wrong { .. }
             | Self::Findings(_) => 78,
-            Self::Submit(SubmitError::OtherBucket { .. }) => 78,
+            Self::History(HistoryError::NoUploadBucket(_))
+            | Self::Submit(SubmitError::OtherBucket { .. })
+            | Self::Delete(
+                DeleteError::Key(_)
+                | DeleteError::Unreadable { .. }
+                | DeleteError::Removal(RemovalError::Denied { .. }),
+            )
+            | Self::Cancel(CancelError::Removal(RemovalError::Denied { .. }))
+            | Self::Prune(PruneError::Removal(RemovalError::Denied { .. })) => 78,
             Self::History(HistoryError::Call(call))
             | Self::Submit(SubmitError::Call(call))
-            | Self::Redrive(RedriveError::Call(call)) => match call {
+            | Self::Redrive(RedriveError::Call(call))
+            | Self::Pause(PauseError::Call(call))
+            | Self::Cancel(CancelError::Call(call) | CancelError::Removal(RemovalError::Call(call)))
+            | Self::Delete(DeleteError::Call(call) | DeleteError::Removal(RemovalError::Call(call)))
+            | Self::Prune(PruneError::Removal(RemovalError::Call(call))) => match call {
                 CallError::Configuration { .. } => 78,
                 CallError::Passing { .. } => 75,
             },
             Self::History(HistoryError::NotFound { .. } | HistoryError::Unreadable(_))
-            | Self::Submit(SubmitError::Nothing(_)) => 66,
+            | Self::Submit(SubmitError::Nothing(_))
+            | Self::Cancel(CancelError::Nothing(_))
+            | Self::Delete(DeleteError::Nothing { .. }) => 66,
             Self::Unknown(_)
             | Self::Submit(SubmitError::Refused(_))
-            | Self::Redrive(RedriveError::Refused(_)) => 75,
-            Self::Redrive(RedriveError::Interrupted) => FORCED,
+            | Self::Redrive(RedriveError::Refused(_))
+            | Self::Cancel(
+                CancelError::Unfinished(_)
+                | CancelError::Load(_)
+                | CancelError::Removal(RemovalError::Refused { .. } | RemovalError::Changed { .. }),
+            )
+            | Self::Delete(
+                DeleteError::Running { .. }
+                | DeleteError::Removal(RemovalError::Refused { .. } | RemovalError::Changed { .. }),
+            )
+            | Self::Prune(
+                PruneError::Incomplete(_)
+                | PruneError::Removal(RemovalError::Refused { .. } | RemovalError::Changed { .. }),
+            ) => 75,
+            Self::Redrive(RedriveError::Interrupted)
+            | Self::Cancel(CancelError::Removal(RemovalError::Interrupted { .. }))
+            | Self::Delete(DeleteError::Removal(RemovalError::Interrupted { .. }))
+            | Self::Prune(PruneError::Removal(RemovalError::Interrupted { .. })) => FORCED,
             Self::System(_)
             | Self::History(HistoryError::Output(_))
             | Self::Submit(SubmitError::Output(_))
-            | Self::Redrive(RedriveError::Output(_)) => 1,
+            | Self::Redrive(RedriveError::Output(_))
+            | Self::Pause(PauseError::Output(_))
+            | Self::Cancel(CancelError::Output(_))
+            | Self::Delete(DeleteError::Output(_))
+            | Self::Prune(PruneError::Output(_)) => 1,
         }
     }
 
@@ -80,7 +125,11 @@ impl Failure {
         let (Self::System(error)
         | Self::History(HistoryError::Output(error))
         | Self::Submit(SubmitError::Output(error))
-        | Self::Redrive(RedriveError::Output(error))) = self
+        | Self::Redrive(RedriveError::Output(error))
+        | Self::Pause(PauseError::Output(error))
+        | Self::Cancel(CancelError::Output(error))
+        | Self::Delete(DeleteError::Output(error))
+        | Self::Prune(PruneError::Output(error))) = self
         else {
             return false;
         };

@@ -29,8 +29,8 @@ use self::{
     usage::usage,
 };
 use crate::{
-    aws::client,
-    commands::{check, history, redrive, submit},
+    aws::{client, ecs::TaskStopper},
+    commands::{cancel, check, delete, history, pause, prune, redrive, submit},
     config::Settings,
 };
 
@@ -75,6 +75,11 @@ fn start() -> Result<(), Failure> {
             Command::History(arguments) => history(&arguments).await,
             Command::Submit(arguments) => submit(&arguments).await,
             Command::Redrive(arguments) => redrive(&arguments).await,
+            Command::Pause(arguments) => pause(&arguments).await,
+            Command::Resume(arguments) => resume(&arguments).await,
+            Command::Cancel(arguments) => cancel(&arguments).await,
+            Command::Delete(arguments) => delete(&arguments).await,
+            Command::Prune(arguments) => prune(&arguments).await,
         }
     })
 }
@@ -123,4 +128,40 @@ async fn redrive(arguments: &redrive::Arguments) -> Result<(), Failure> {
     let config = client::configuration().await?;
     let client = aws_sdk_sqs::Client::new(&config);
     Ok(redrive::redrive(&client, arguments, Timestamp::now(), &stop, &mut io::stdout().lock()).await?)
+}
+
+async fn pause(arguments: &pause::PauseArguments) -> Result<(), Failure> {
+    let client = vidstreamx_aws::s3(&client::configuration().await?);
+    Ok(pause::pause(&client, arguments, Timestamp::now(), &mut io::stdout().lock()).await?)
+}
+
+async fn resume(arguments: &pause::ResumeArguments) -> Result<(), Failure> {
+    let client = vidstreamx_aws::s3(&client::configuration().await?);
+    Ok(pause::resume(&client, &arguments.settings.output_bucket, &mut io::stdout().lock()).await?)
+}
+
+async fn cancel(arguments: &cancel::Arguments) -> Result<(), Failure> {
+    arguments.settings.validate()?;
+    let config = client::configuration().await?;
+    let services = cancel::Services {
+        s3: vidstreamx_aws::s3(&config),
+        tasks: Box::new(TaskStopper(aws_sdk_ecs::Client::new(&config))),
+    };
+    Ok(cancel::cancel(&services, arguments, Timestamp::now(), &mut io::stdout().lock()).await?)
+}
+
+async fn delete(arguments: &delete::Arguments) -> Result<(), Failure> {
+    arguments.settings.validate()?;
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let client = vidstreamx_aws::s3(&client::configuration().await?);
+    Ok(delete::delete(&client, arguments, &stop, &mut io::stdout().lock()).await?)
+}
+
+async fn prune(arguments: &prune::Arguments) -> Result<(), Failure> {
+    arguments.settings.validate()?;
+    let stop = CancellationToken::new();
+    watch_signals(stop.clone())?;
+    let client = vidstreamx_aws::s3(&client::configuration().await?);
+    Ok(prune::prune(&client, arguments, Timestamp::now(), &stop, &mut io::stdout().lock()).await?)
 }

@@ -19,7 +19,9 @@ pub(super) fn usage(error: &clap::Error) -> String {
     let value = named(ContextKind::InvalidValue).first().copied().unwrap_or_default();
     match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-            "no command given: run, check, history, submit or redrive (see --help)".to_owned()
+            "no command given: run, check, history, submit, redrive, pause, resume, cancel, delete or prune \
+             (see --help)"
+                .to_owned()
         }
         ErrorKind::MissingRequiredArgument => format!("not set: {settings}"),
         _ if value.is_empty() && !settings.is_empty() => {

@@ -59,8 +59,8 @@ pub(crate) async fn pause(
 ) -> Result<(), PauseError> {
     let call = "PutObject";
     let pause = Pause { since: now, reason: arguments.reason.clone() };
-    let json = serde_json::to_vec(&pause)
-        .map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
+    let json =
+        serde_json::to_vec(&pause).map_err(|error| CallError::Passing { call, reason: error.to_string() })?;
     client
         .put_object()
         .bucket(arguments.settings.output_bucket.as_str())
@@ -118,9 +118,10 @@ mod tests {
             .match_requests(|put| {
                 put.bucket() == Some("streams")
                     && put.key() == Some(".vidstreamx/paused.json")
-                    && put.body().bytes().is_some_and(|json| {
-                        json == br#"{"since":"1970-01-01T00:00:00Z","reason":"costs"}"#
-                    })
+                    && put
+                        .body()
+                        .bytes()
+                        .is_some_and(|json| json == br#"{"since":"1970-01-01T00:00:00Z","reason":"costs"}"#)
             })
             .then_output(|| PutObjectOutput::builder().build());
         let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&put]);

@@ -15,7 +15,7 @@ pub(crate) struct ProgressDisplay {
 }
 
 impl ProgressDisplay {
-    /// Starts at 0. `total` is the number of all items, if known.
+    /// Starts at 0. `total` is the number of all items, if known, or of those known so far.
     #[must_use]
     pub(crate) fn new(what: &'static str, total: Option<u64>) -> Self {
         let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(what);
@@ -30,12 +30,22 @@ impl ProgressDisplay {
         Self { bar, since: Instant::now() }
     }
 
+    /// Adds items to the total.
+    pub(crate) fn expect(&self, more: u64) {
+        self.show_if_slow();
+        self.bar.inc_length(more);
+    }
+
     /// Adds finished items.
     pub(crate) fn step(&self, more: u64) {
+        self.show_if_slow();
+        self.bar.inc(more);
+    }
+
+    fn show_if_slow(&self) {
         if self.bar.is_hidden() && self.since.elapsed() >= DELAY {
             self.bar.set_draw_target(ProgressDrawTarget::stderr());
         }
-        self.bar.inc(more);
     }
 
     /// Runs a function that writes lines, with the bar hidden.

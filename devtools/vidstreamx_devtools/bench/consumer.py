@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import time
 import urllib.request
 from argparse import Namespace
@@ -27,20 +28,26 @@ _BENCHMARK = Benchmark(
     "make bench-consumer", "consumer.json", report_consumer.render, report_consumer.targets
 )
 _VIDEO = FOLDER / "upload.mp4"
-_MEASUREMENTS = ["idle", "in_flight", "sustained", "unlimited", "long_run", "sequential"]
+_MEASUREMENTS = ["idle", "in_flight", "sustained", "unlimited", "long_run", "sequential", "library"]
 
 _LATENCY_MS = 50
 _UNLIMITED = 100_000  # launches per second
 
 
 class Endpoints(MonitoredProcess):
-    """SQS, ECS and S3 in memory. At the start the queue holds this number of upload events."""
+    """SQS, ECS and S3 in memory. At the start the queue holds this number of upload events, and the buckets
+    hold a library of this number of videos."""
 
     def __init__(
-        self, binaries: Path, uploads: int, task_seconds: float, latency_ms: int = _LATENCY_MS
+        self,
+        binaries: Path,
+        uploads: int,
+        task_seconds: float,
+        latency_ms: int = _LATENCY_MS,
+        library: int = 0,
     ) -> None:
         command = [binaries / "bench-endpoints", "--uploads", uploads, "--task-seconds", task_seconds]
-        command += ["--latency-ms", latency_ms, "--video", _VIDEO]
+        command += ["--latency-ms", latency_ms, "--library", library, "--video", _VIDEO]
         super().__init__("bench-endpoints", command, {}, OTHER_CORES)
         self.url = f"http://{self.read_line()}"
 
@@ -192,6 +199,55 @@ class Measurements:
                     program.wait_until(lambda: endpoints.counts()["deleted"] > 0, 30, "the first video")
                     runs.append(_measure_window(endpoints, program, 10))
         return runs
+
+    def library(self) -> dict[str, Any]:
+        """The commands that list, with a library of many videos. One per cent of them are of the last day."""
+        videos = 10_000 if self._quick else 100_000
+        key = "library/001/film-00001234.mp4"
+        commands = {
+            "history": (["history"], f"{videos // 100} videos since"),
+            "history KEY": (["history", key], "state     done"),
+            "submit --dry-run": (
+                ["submit", "s3://uploads/library/", "--dry-run"],
+                f"{videos} objects would be submitted",
+            ),
+        }
+        count = 1 if self._quick else 5
+        rows = {}
+        for name, (words, expected) in commands.items():
+            with Endpoints(self._binaries, 0, 1, library=videos) as endpoints:
+                runs = [self._run_command(endpoints, words, expected) for _ in range(count)]
+                calls = sum(endpoints.counts()["calls"].values()) / len(runs)
+            seconds, cpu_seconds, peaks = zip(*runs, strict=True)
+            rows[name] = {
+                "seconds": median(seconds),
+                "cpu_seconds": median(cpu_seconds),
+                "peak": median(peaks),
+                "calls": calls,
+            }
+        return {"videos": videos, "runs": count, "commands": rows}
+
+    def _run_command(
+        self, endpoints: Endpoints, words: list[str], expected: str
+    ) -> tuple[float, float, float]:
+        """Runs a command to its end. Returns its seconds, its CPU seconds and its peak memory in MB."""
+        command = [self._binaries / programs.CONSUMER, *words]
+        path = FOLDER / "command-output.txt"
+        with path.open("wb") as output:
+            before = _cpu_of_ended_processes()
+            with MonitoredProcess(
+                programs.CONSUMER, command, endpoints.environment(), MEASURED_CORES, output
+            ) as program:
+                seconds, peak = program.run_to_end(120)
+            cpu_seconds = _cpu_of_ended_processes() - before
+        if expected not in path.read_text():
+            raise UserError(f"{' '.join(words)}: its output in {path} has no line with: {expected}")
+        return seconds, cpu_seconds, peak
+
+
+def _cpu_of_ended_processes() -> float:
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _check_all_done(endpoints: Endpoints, videos: int) -> None:

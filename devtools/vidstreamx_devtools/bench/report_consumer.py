@@ -15,6 +15,8 @@ UNLIMITED = 300  # launches per second
 # still grows with the number of videos in flight and parallel calls.
 FLAT = 1.05
 
+HISTORY_SECONDS, HISTORY = 1.0, 40  # s, MB
+
 _TENTHS = 10
 
 Row = dict[str, Any]
@@ -31,6 +33,8 @@ def render(results: Row) -> str:
         _comparison(results),
         "### Memory",
         _memory(results),
+        "### A library",
+        _library(results),
         "### Calls",
         _calls(results),
         "### Machine",
@@ -57,6 +61,9 @@ def headline(name: str, measured: Any) -> str:
             return f"{measured['launches']:.1f} launches/s at {measured['core']:.1%} of a core"
         case "long_run":
             return f"{measured['videos']:,} videos in {measured['seconds']:.0f} s, peak {measured['peak']:.1f} MB"
+        case "library":
+            rows = measured["commands"].items()
+            return ", ".join(f"{name}: {row['seconds']:.2f} s, {row['peak']:.1f} MB" for name, row in rows)
         case _:
             launches, cpu_ms = median_of(measured, "launches"), median_of(measured, "cpu_ms")
             return f"{launches:.1f} launches/s, {cpu_ms:.2f} ms of CPU time each"
@@ -67,6 +74,7 @@ def targets(results: Row) -> list[Target]:
         results[name] for name in ("idle", "in_flight", "sustained", "long_run")
     )
     unlimited, growth = median_of(results["unlimited"], "launches"), _growth(long_run["rss"])
+    videos, history = results["library"]["videos"], results["library"]["commands"]["history"]
     # The window can cut off one launch at each end.
     keeps_up = sustained["launches"] >= LAUNCHES - 1 / sustained["window"] * 2
     return [
@@ -93,6 +101,12 @@ def targets(results: Row) -> list[Target]:
             f"at most {FLAT:.2f}x",
             f"{growth:.3f}x",
             growth <= FLAT,
+        ),
+        Target(
+            f"`history` of a day, {videos // 100:,} of {videos:,} videos",
+            f"at most {HISTORY_SECONDS:.0f} s and {HISTORY} MB",
+            f"{history['seconds']:.2f} s, {history['peak']:.1f} MB",
+            history["seconds"] <= HISTORY_SECONDS and history["peak"] <= HISTORY,
         ),
     ]
 
@@ -165,6 +179,27 @@ def _memory(results: Row) -> str:
         f" {long_run['cpu_ms']:.2f} ms of CPU time each; tasks of one second, answers after 5 ms, 1,000 in flight)."
         f" Memory by tenths of that time, in MB (medians of one sample per second): {tenths}; peak"
         f" {long_run['peak']:.1f}."
+    )
+
+
+def _library(results: Row) -> str:
+    library = results["library"]
+    videos = library["videos"]
+    rows = [
+        [
+            f"`{name}`",
+            f"{row['seconds']:.2f} s",
+            f"{row['cpu_seconds']:.2f} s",
+            f"{row['peak']:.1f} MB",
+            f"{row['calls']:,.0f}",
+        ]
+        for name, row in library["commands"].items()
+    ]
+    return (
+        f"Commands beside the records and uploads of {videos:,} videos, of which {videos // 100:,} are of the last"
+        " day (medians of {library['runs']} runs; peak memory, sampled every 5 ms). `history` lists all records and reads those of"
+        " the day, and its CPU time is mostly that of parsing the listing. `submit` lists all uploads page by"
+        " page.\n\n" + table(["", "time", "CPU time", "memory", "calls"], rows)
     )
 
 

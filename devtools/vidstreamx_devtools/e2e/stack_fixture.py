@@ -143,6 +143,14 @@ class StackFixture:
         other = self.local.outputs[role].rpartition("/")[2]
         return {variable: self.local.consumer_environment()[variable].replace(own, other)}
 
+    def operator_environment(self) -> dict[str, str | None]:
+        """The variables that give a command the rights of OperatorRole instead of ConsumerRole."""
+        credentials = self.local.operator_credentials()
+        return {
+            "AWS_CONTAINER_CREDENTIALS_FULL_URI": None,
+            **{name.upper(): value for name, value in credentials.items()},
+        }
+
     def kill(self, task: JsonObject) -> bool:
         """Sends SIGKILL to a task's container, as the kernel does if memory runs out.
 
@@ -200,6 +208,16 @@ class StackFixture:
 
     def keys(self, bucket: str, prefix: str = "") -> list[str]:
         return [item["Key"] for item in self.local.list_objects(bucket, prefix)]
+
+    def versions(self, bucket: str, prefix: str = "") -> list[str]:
+        """The key of each version and delete marker."""
+        pages = self.s3.get_paginator("list_object_versions").paginate(Bucket=bucket, Prefix=prefix)
+        return [
+            item["Key"]
+            for page in pages
+            for kind in ("Versions", "DeleteMarkers")
+            for item in page.get(kind, [])
+        ]
 
     def records(self) -> list[JsonObject]:
         """All records of the consumer."""

@@ -72,6 +72,22 @@ class Stack:
         }
         return _client(self.settings, service, credentials)
 
+    def operator_credentials(self) -> dict[str, str]:
+        """Temporary credentials of OperatorRole, which a person of the account may assume."""
+        answer = self.client("sts").assume_role(
+            RoleArn=self.outputs["OperatorRoleArn"], RoleSessionName="operator"
+        )
+        credentials = answer["Credentials"]
+        return {
+            "aws_access_key_id": credentials["AccessKeyId"],
+            "aws_secret_access_key": credentials["SecretAccessKey"],
+            "aws_session_token": credentials["SessionToken"],
+        }
+
+    def operator_client(self, service: str) -> Any:
+        """A client with exactly the rights of OperatorRole."""
+        return _client(self.settings, service, self.operator_credentials())
+
     def viewer_client(self, service: str) -> Any:
         """A client that can read streams and nothing else."""
         return _client(self.settings, service, self.viewer_key)

@@ -1,7 +1,8 @@
 //! Arguments of the command `cancel`.
 
 use clap::{Args, builder::NonEmptyStringValueParser};
-use vidstreamx_job::BucketName;
+
+use crate::config::BucketSettings;
 
 /// The jobs to cancel.
 #[derive(Debug, Clone, Args)]
@@ -15,23 +16,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub keep_stream: bool,
 
-    /// The buckets and the profile.
-    #[command(flatten)]
-    pub settings: CancelSettings,
-}
-
-/// The settings of `cancel`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct CancelSettings {
-    /// Bucket of the uploads
-    #[arg(long, env = "VIDSTREAMX_UPLOAD_BUCKET", hide_env_values = true)]
-    pub upload_bucket: BucketName,
-
-    /// Bucket of streams and job records
-    #[arg(long, env = "VIDSTREAMX_OUTPUT_BUCKET", hide_env_values = true)]
-    pub output_bucket: BucketName,
-
     /// The consumers' profile. It is a part of the id of a job that no consumer has seen yet
     #[arg(long, env = "VIDSTREAMX_PROFILE", hide_env_values = true, default_value = "default", value_parser = NonEmptyStringValueParser::new())]
     pub profile: String,
+
+    /// The buckets.
+    #[command(flatten)]
+    pub settings: BucketSettings,
 }

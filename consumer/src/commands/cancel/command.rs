@@ -6,26 +6,28 @@ use std::{
     time::Duration,
 };
 
+use aws_sdk_s3::Client;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
-use vidstreamx_job::{Job, JobId, ObjectKey};
+use vidstreamx_job::{Job, JobId, ObjectKey, Record, State};
 
-use super::Arguments;
+use super::{Arguments, stream};
 use crate::{
     aws::{
         ecs::StopTasks,
         error::CallError,
-        record_store::{LoadError, S3RecordStore, Stored},
+        record_store::{LoadError, RecordStore as _, S3RecordStore, Stored},
     },
-    commands::{format, progress::ProgressDisplay, submit::objects::UploadListing},
+    commands::{format, progress::ProgressDisplay, removal::RemovalError, submit::objects::UploadListing},
     reconcile::cancellation::{self, Cancellation},
 };
 
 /// Pause between two looks at a job that is being cancelled.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Time for a task to stop and for a consumer to notice: the task has at most two minutes (StopTimeout).
+/// Time for a task to stop and for a consumer to notice. ECS kills a task two minutes after it was told to
+/// stop (StopTimeout in the template).
 const PATIENCE: Duration = Duration::from_mins(3);
 
 /// An incomplete cancellation.
@@ -36,7 +38,7 @@ pub(crate) enum CancelError {
     Nothing(String),
     /// No consumer has ended the jobs yet.
     #[error(
-        "{} not ended yet: no task will be launched for them, and a consumer ends them; run cancel again to see that",
+        "{} not ended yet: no task will be launched for it, and a consumer will end it; run cancel again then",
         format::count(*.0, "job")
     )]
     Unfinished(u64),
@@ -46,6 +48,9 @@ pub(crate) enum CancelError {
     /// A call failed. It may have taken effect.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The stream was not removed completely.
+    #[error(transparent)]
+    Removal(#[from] RemovalError),
     /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -70,48 +75,104 @@ impl From<cancellation::CancelError> for CancelError {
 }
 
 /// The services that the command uses.
-pub(crate) struct Services<'a> {
-    pub records: &'a S3RecordStore,
-    pub tasks: &'a dyn StopTasks,
-    pub uploads: &'a UploadListing,
+pub(crate) struct Services {
+    pub s3: Client,
+    pub tasks: Box<dyn StopTasks>,
 }
 
-/// Cancels the running jobs of a key, or one job, and waits until they have ended.
+/// Cancels the running jobs of a key, or one job, and waits until they have ended. Removes their streams, also
+/// those of jobs that were cancelled before.
 ///
 /// # Errors
-/// Nothing runs, a job has not ended in time, or a call failed. Jobs that were cancelled before stay
-/// cancelled.
+/// Nothing runs, a job has not ended in time, or a call failed. The command can be repeated.
 pub(crate) async fn cancel(
-    services: &Services<'_>,
+    services: &Services,
     arguments: &Arguments,
     now: Timestamp,
     out: &mut impl Write,
 ) -> Result<(), CancelError> {
-    let name = format::clean(&arguments.name);
-    let running = match arguments.name.parse::<JobId>() {
+    let run = Run {
+        services,
+        arguments,
+        records: S3RecordStore::new(services.s3.clone(), arguments.settings.output_bucket.clone()),
+        now,
+    };
+    let jobs = match arguments.name.parse::<JobId>() {
         Ok(job) => vec![job],
-        Err(_) => {
-            let key = arguments.name.parse();
-            let key = key.map_err(|error| CancelError::Nothing(format!("{name}: {error}")))?;
-            let found = jobs_of(services, arguments, &key, now).await?;
-            if found.unseen {
-                writeln!(out, "{name}: cancelled before any consumer saw it")?;
-            } else if found.running.is_empty() {
-                return Err(CancelError::Nothing(match found.ended {
-                    0 => format!(
-                        "there is neither an upload nor a job of the key \"{name}\" in s3://{}",
-                        arguments.settings.upload_bucket
-                    ),
-                    _ => format!("no job of {name} is running: `history` shows how they ended"),
-                }));
-            }
-            found.running
-        }
+        Err(_) => run.jobs_of_key(out).await?,
     };
     let mut unfinished = 0;
-    for job in &running {
-        match follow(services, job, now).await? {
-            Cancellation::Cancelled => writeln!(out, "{name}: cancelled (job {job})")?,
+    for job in &jobs {
+        unfinished += u64::from(!run.end(job, out).await?);
+    }
+    if unfinished > 0 { Err(CancelError::Unfinished(unfinished)) } else { Ok(()) }
+}
+
+struct Run<'a> {
+    services: &'a Services,
+    arguments: &'a Arguments,
+    records: S3RecordStore,
+    now: Timestamp,
+}
+
+impl Run<'_> {
+    fn name(&self) -> String {
+        format::clean(&self.arguments.name)
+    }
+
+    /// The jobs of the key that run or were cancelled. If no consumer has seen the current upload, it is
+    /// cancelled here.
+    async fn jobs_of_key(&self, out: &mut impl Write) -> Result<Vec<JobId>, CancelError> {
+        let Arguments { name, settings, profile, .. } = self.arguments;
+        let key = name.parse::<ObjectKey>();
+        let key = key.map_err(|error| CancelError::Nothing(format!("{}: {error}", self.name())))?;
+        let uploads = UploadListing::new(self.services.s3.clone(), settings.upload_bucket.clone());
+        let source = uploads.object(key.clone()).await?;
+        let current = source.map(|source| Job::new(source, settings.output_bucket.clone(), profile.clone()));
+        let (mut jobs, mut others) = (Vec::new(), 0);
+        let mut is_known = current.is_none();
+        let mut records = pin!(self.records.records_of(&settings.upload_bucket, &key));
+        while let Some(record) = records.next().await {
+            match record {
+                Ok(Stored { record, .. }) => {
+                    is_known |= current.as_ref().is_some_and(|job| job.id == record.job_id);
+                    if may_be_cancelled(&record) {
+                        jobs.push(record.job_id);
+                    } else {
+                        others += 1;
+                    }
+                }
+                Err(LoadError::Call(call)) => return Err(call.into()),
+                Err(error) => warn!(%error, "a record cannot be read, so its job is not cancelled"),
+            }
+        }
+        // The event of the upload may still wait in the queue.
+        if let Some(job) = current.filter(|_| !is_known) {
+            if cancellation::cancel_unseen(&self.records, &job, self.now).await? {
+                writeln!(out, "{}: cancelled before any consumer saw it (job {})", self.name(), job.id)?;
+                return Ok(jobs);
+            }
+            jobs.push(job.id);
+        }
+        if !jobs.is_empty() {
+            return Ok(jobs);
+        }
+        let name = self.name();
+        Err(CancelError::Nothing(if others > 0 {
+            format!("no job of \"{name}\" is running: \"vidstreamx-consumer history\" shows how they ended")
+        } else {
+            format!("there is neither an upload nor a job of the key \"{name}\"")
+        }))
+    }
+
+    /// Ends a job. Returns false if it has not ended yet.
+    async fn end(&self, job: &JobId, out: &mut impl Write) -> Result<bool, CancelError> {
+        let name = self.name();
+        match self.follow(job).await? {
+            Cancellation::Cancelled => {
+                writeln!(out, "{name}: cancelled (job {job})")?;
+                self.remove_stream(job, out).await?;
+            }
             Cancellation::HadEnded(state) => {
                 writeln!(out, "{name}: had ended before, as {} (job {job})", state.name())?;
             }
@@ -119,79 +180,44 @@ pub(crate) async fn cancel(
                 return Err(CancelError::Nothing(format!("there is no record of the job {job}")));
             }
             Cancellation::Requested { task_arn } => {
-                unfinished += 1;
                 let task = task_arn.map(|arn| format!("; its task {arn} was stopped")).unwrap_or_default();
                 writeln!(out, "{name}: cancellation requested (job {job}){task}")?;
+                return Ok(false);
             }
         }
+        Ok(true)
     }
-    if unfinished > 0 { Err(CancelError::Unfinished(unfinished)) } else { Ok(()) }
-}
 
-/// The jobs of a key.
-#[derive(Debug, Default)]
-struct JobsOfKey {
-    running: Vec<JobId>,
-    ended: usize,
-    /// Whether the current upload had no record, and was cancelled.
-    unseen: bool,
-}
-
-async fn jobs_of(
-    services: &Services<'_>,
-    arguments: &Arguments,
-    key: &ObjectKey,
-    now: Timestamp,
-) -> Result<JobsOfKey, CancelError> {
-    let settings = &arguments.settings;
-    let mut found = JobsOfKey::default();
-    let mut is_known = false;
-    let current = services.uploads.object(key.clone()).await?;
-    let current =
-        current.map(|source| Job::new(source, settings.output_bucket.clone(), settings.profile.clone()));
-    let mut records = pin!(services.records.records_of(&settings.upload_bucket, key));
-    while let Some(record) = records.next().await {
-        match record {
-            Ok(Stored { record, .. }) => {
-                is_known |= current.as_ref().is_some_and(|job| job.id == record.job_id);
-                if record.state.is_end() {
-                    found.ended += 1;
-                } else {
-                    found.running.push(record.job_id);
-                }
+    /// Repeats the steps of a cancellation until the job has ended, or the time is over.
+    async fn follow(&self, job: &JobId) -> Result<Cancellation, CancelError> {
+        let progress = ProgressDisplay::new("looks whether a consumer has ended the job", None);
+        let begun = Instant::now();
+        loop {
+            let state = cancellation::cancel(&self.records, &*self.services.tasks, job, self.now).await?;
+            if !matches!(state, Cancellation::Requested { .. }) || begun.elapsed() >= PATIENCE {
+                return Ok(state);
             }
-            Err(LoadError::Call(call)) => return Err(call.into()),
-            Err(error) => warn!(%error, "a record cannot be read, so its job is not cancelled"),
+            progress.step(1);
+            sleep(LOOK_EVERY).await;
         }
     }
-    // The event of an upload may still wait in the queue.
-    if let Some(job) = current.filter(|_| !is_known) {
-        if cancellation::cancel_unseen(services.records, &job, now).await? {
-            found.unseen = true;
-        } else {
-            found.running.push(job.id);
-        }
-    }
-    Ok(found)
-}
 
-/// Repeats the steps of a cancellation until the job has ended, or the time is over.
-async fn follow(
-    services: &Services<'_>,
-    job: &JobId,
-    now: Timestamp,
-) -> Result<Cancellation, CancelError> {
-    let progress = ProgressDisplay::new("looks at the job, until a consumer has ended it", None);
-    let begun = Instant::now();
-    loop {
-        let state = cancellation::cancel(services.records, services.tasks, job, now).await?;
-        if !matches!(state, Cancellation::Requested { .. }) || begun.elapsed() >= PATIENCE {
-            return Ok(state);
+    async fn remove_stream(&self, job: &JobId, out: &mut impl Write) -> Result<(), CancelError> {
+        if self.arguments.keep_stream {
+            return Ok(());
         }
-        progress.step(1);
-        sleep(LOOK_EVERY).await;
+        let Some(Stored { record, .. }) = self.records.load(job).await? else { return Ok(()) };
+        let output = &self.arguments.settings.output_bucket;
+        let totals = stream::remove(&self.services.s3, output, &record).await?;
+        write!(out, "{}", totals.lines("deleted"))?;
+        Ok(())
     }
 }
 
-#[cfg(test)]
-mod tests;
+fn may_be_cancelled(record: &Record) -> bool {
+    match record.state {
+        State::Running => true,
+        State::Cancelled => record.cancel_requested_at.is_some(),
+        State::Done | State::Rejected | State::Obsolete | State::Failed => false,
+    }
+}

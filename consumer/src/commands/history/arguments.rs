@@ -13,12 +13,12 @@ use crate::{commands::format, config::HistorySettings};
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Arguments {
     /// Show everything about this job (its id) or about all jobs of this upload (its key, or
-    /// s3://BUCKET/KEY). A job id needs one read; a key needs a read of every record
+    /// s3://BUCKET/KEY). Reads only the records of this job or key
     #[arg(value_name = "JOB ID | KEY", value_parser = NonEmptyStringValueParser::new())]
     pub job: Option<String>,
 
     /// Only records that were updated since then: a span such as 90m, 24h or 7d, or a date in UTC such as
-    /// 2026-05-04. By default, a list covers 24h, and a job or upload is searched in all records
+    /// 2026-05-04. By default, a list covers 24h, and the records of a job or upload may have any age
     #[arg(long, value_name = "WHEN")]
     pub since: Option<Since>,
 
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub json: bool,
 
-    /// The output bucket.
+    /// The buckets.
     #[command(flatten)]
     pub settings: HistorySettings,
 }

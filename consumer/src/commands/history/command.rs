@@ -3,12 +3,13 @@
 use std::{
     cmp::Reverse,
     io::{self, Write},
+    pin::pin,
 };
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, channel::mpsc, stream, try_join};
 use jiff::Timestamp;
 use tracing::warn;
-use vidstreamx_job::{JobId, Record, S3Uri, Source};
+use vidstreamx_job::{BucketName, JobId, Record, S3Uri};
 
 use super::{
     arguments::Arguments,
@@ -26,15 +27,19 @@ pub(crate) enum HistoryError {
     #[error(transparent)]
     Call(#[from] CallError),
     /// No record matches.
-    #[error("there is no record of \"{asked}\" in s3://{bucket}{unreadable}")]
+    #[error("there is no record of \"{asked}\" in s3://{bucket}")]
     NotFound {
         /// The query.
         asked: String,
         /// The output bucket.
-        bucket: String,
-        /// A hint about unreadable records.
-        unreadable: String,
+        bucket: BucketName,
     },
+    /// The jobs of a key cannot be found without its bucket.
+    #[error(
+        "the bucket of \"{0}\" is not known: set VIDSTREAMX_UPLOAD_BUCKET (--upload-bucket), or write \
+         s3://BUCKET/{0}"
+    )]
+    NoUploadBucket(String),
     /// This version cannot read the record.
     #[error("{0}")]
     Unreadable(String),
@@ -80,7 +85,9 @@ impl Query<'_> {
         };
         let mut lines = Vec::new();
         let mut summary = Summary::default();
-        each(store, Some(since), &wanted, &mut summary, |video, progress| {
+        // A table is sorted when it is complete. JSON is not kept, so that its length has no limit.
+        let order = if arguments.json { Order::NewestFirst } else { Order::Any };
+        each(store, since, order, &wanted, &mut summary, |video, progress| {
             if arguments.json {
                 progress.aside(|| json_line(&video, out))
             } else {
@@ -102,31 +109,25 @@ impl Query<'_> {
     async fn jobs(&self, asked: &str, out: &mut impl Write) -> Result<(), HistoryError> {
         let Self { store, arguments, now } = *self;
         let mut videos = Vec::new();
-        let mut summary = Summary::default();
-        if let Ok(job) = asked.parse::<JobId>() {
-            match store.video(&job, &|_: &Record| true).await? {
+        let mut unreadable = Vec::new();
+        for found in self.found(asked).await? {
+            match found {
                 Found::Video(video) => videos.push(*video),
-                Found::Unreadable(why) => return Err(HistoryError::Unreadable(why)),
+                Found::Unreadable(why) => unreadable.push(why),
                 Found::Unwanted | Found::Nothing => {}
             }
         }
-        if videos.is_empty() {
-            let uri = asked.parse::<S3Uri>().ok();
-            let wanted = |record: &Record| is_about(&record.source, asked, uri.as_ref());
-            let since = arguments.since.map(|since| since.moment(now));
-            each(store, since, &wanted, &mut summary, |video, _| {
-                videos.push(video);
-                Ok(())
-            })
-            .await?;
+        if let Some(since) = arguments.since.map(|since| since.moment(now)) {
+            videos.retain(|video| video.record.updated_at >= since);
         }
         if videos.is_empty() {
-            let unreadable = match summary.unreadable() {
-                0 => String::new(),
-                count => format!("; {} could not be read", format::count(count, "record")),
-            };
-            let (asked, bucket) = (format::clean(asked), store.output().to_string());
-            return Err(HistoryError::NotFound { asked, bucket, unreadable });
+            let (asked, bucket) = (format::clean(asked), store.output().clone());
+            return Err(unreadable
+                .pop()
+                .map_or(HistoryError::NotFound { asked, bucket }, HistoryError::Unreadable));
+        }
+        for why in unreadable {
+            warn!("a record is not shown: {why}");
         }
         videos.sort_by_key(|video| Reverse(video.record.created_at));
         for (index, video) in videos.iter().enumerate() {
@@ -139,40 +140,90 @@ impl Query<'_> {
         }
         Ok(())
     }
+
+    /// The job of this id, or all jobs of this key. An upload's name can look like a job id.
+    async fn found(&self, asked: &str) -> Result<Vec<Found>, HistoryError> {
+        let Self { store, arguments, .. } = *self;
+        let job = asked.parse::<JobId>().ok();
+        if let Some(job) = &job {
+            let found = store.video(job, &|_: &Record| true).await?;
+            if !matches!(found, Found::Nothing) {
+                return Ok(vec![found]);
+            }
+        }
+        let (bucket, key) = match asked.parse() {
+            Ok(S3Uri { bucket, path }) => (Some(bucket), path),
+            Err(_) => (arguments.settings.upload_bucket.clone(), asked.to_owned()),
+        };
+        match (bucket, key.parse()) {
+            (Some(bucket), Ok(key)) => Ok(store.videos_of(&bucket, &key).await?),
+            (None, Ok(_)) if job.is_none() => Err(HistoryError::NoUploadBucket(format::clean(asked))),
+            _ => Ok(Vec::new()),
+        }
+    }
 }
 
-fn is_about(source: &Source, key: &str, uri: Option<&S3Uri>) -> bool {
-    source.key.as_str() == key
-        || uri.is_some_and(|uri| uri.bucket == source.bucket && uri.path == source.key.as_str())
+/// Order in which [`each`] passes records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// Reads records while others are still being listed.
+    Any,
+    /// Lists all records before it reads one.
+    NewestFirst,
 }
 
 /// Reads the matching records that were written since a time. Counts each in `summary` and passes it to
 /// `take`.
 async fn each(
     store: &Store,
-    since: Option<Timestamp>,
+    since: Timestamp,
+    order: Order,
     wanted: &impl Fn(&Record) -> bool,
     summary: &mut Summary,
     mut take: impl FnMut(Video, &ProgressDisplay) -> io::Result<()>,
 ) -> Result<(), HistoryError> {
-    let entries = store.entries(since).await?;
-    let progress = ProgressDisplay::new("records read", Some(entries.len() as u64));
-    let mut videos = std::pin::pin!(store.videos(&entries, wanted));
-    while let Some(found) = videos.next().await {
-        progress.step(1);
-        match found? {
-            Found::Video(video) => {
-                summary.add(&video.record);
-                take(*video, &progress)?;
+    let progress = ProgressDisplay::new("records read", Some(0));
+    // Without a limit, because a listing that waits for reads would exceed the time limit of its calls.
+    let (listed, entries) = mpsc::unbounded();
+    let list = async {
+        let listed = listed;
+        let mut pages = pin!(store.entries(since));
+        while let Some(page) = pages.try_next().await? {
+            progress.expect(page.len() as u64);
+            for entry in page {
+                // Fails only if reading has failed, which ends this future, too.
+                let _ = listed.unbounded_send(entry);
             }
-            Found::Unreadable(why) => {
-                summary.add_unreadable();
-                progress.aside(|| warn!("a record is not shown: {why}"));
-            }
-            Found::Unwanted | Found::Nothing => {}
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    let read = async {
+        let entries = match order {
+            Order::Any => entries.left_stream(),
+            Order::NewestFirst => {
+                let mut entries: Vec<_> = entries.collect().await;
+                entries.sort_unstable_by_key(|entry| Reverse(entry.written));
+                stream::iter(entries).right_stream()
+            }
+        };
+        let mut videos = pin!(store.videos(entries, wanted));
+        while let Some(found) = videos.next().await {
+            progress.step(1);
+            match found? {
+                Found::Video(video) => {
+                    summary.add(&video.record);
+                    take(*video, &progress)?;
+                }
+                Found::Unreadable(why) => {
+                    summary.add_unreadable();
+                    progress.aside(|| warn!("a record is not shown: {why}"));
+                }
+                Found::Unwanted | Found::Nothing => {}
+            }
+        }
+        Ok(())
+    };
+    try_join!(list, read).map(drop)
 }
 
 fn json_line(video: &Video, out: &mut impl Write) -> io::Result<()> {

@@ -185,12 +185,6 @@ impl Summary {
         self.unreadable += 1;
     }
 
-    /// Number of unreadable records.
-    #[must_use]
-    pub(crate) const fn unreadable(&self) -> u64 {
-        self.unreadable
-    }
-
     /// The summary as one line. `since` is the start of the list's period.
     #[must_use]
     pub(crate) fn line(&self, since: Timestamp) -> String {

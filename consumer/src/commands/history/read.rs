@@ -3,20 +3,20 @@
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
 use serde::Serialize;
-use tracing::{debug, warn};
-use vidstreamx_job::{BucketName, JobId, Layout, Progress, RECORDS_PREFIX, Record, State};
+use tracing::debug;
+use vidstreamx_job::{BucketName, JobId, Layout, ObjectKey, Progress, Record, State};
 
 use crate::{
     aws::error::CallError,
+    aws::record_listing::Entry,
     aws::record_store::{LoadError, RecordStore as _, S3RecordStore},
-    commands::progress::ProgressDisplay,
 };
 
-/// Number of concurrent reads. A read takes about 30 ms.
-const CONCURRENT_READS: usize = 32;
+/// Number of concurrent reads. A read takes about 30 ms, and its connection 40 KB.
+const CONCURRENT_READS: usize = 96;
 /// Maximum size of a record. A record with 1,000 attempts has about 600 kB.
 const LARGEST_RECORD: i64 = 1024 * 1024;
 const LARGEST_PROGRESS: i64 = 64 * 1024;
@@ -31,16 +31,6 @@ pub(crate) struct Video {
     /// The progress of its running task, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub progress: Option<Progress>,
-}
-
-/// A record in the listing of the bucket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Entry {
-    pub job: JobId,
-    /// Time of the last write by S3's clock, in full seconds.
-    pub written: Timestamp,
-    /// Size of the record in bytes.
-    pub size: i64,
 }
 
 /// The result of reading a record.
@@ -76,67 +66,28 @@ impl Store {
         &self.output
     }
 
-    /// The records written since a time, newest first.
-    ///
-    /// # Errors
-    /// A call failed.
-    pub(crate) async fn entries(&self, since: Option<Timestamp>) -> Result<Vec<Entry>, CallError> {
-        let progress = ProgressDisplay::new("records listed", None);
-        let prefix = format!("{RECORDS_PREFIX}jobs/");
-        let mut entries = Vec::new();
-        let mut next = None;
-        loop {
-            let page = self
-                .client
-                .list_objects_v2()
-                .bucket(self.output.as_str())
-                .prefix(&prefix)
-                .set_continuation_token(next)
-                .send()
-                .await
-                .map_err(|error| CallError::new("ListObjectsV2", &error))?;
-            progress.step(page.contents().len() as u64);
-            for object in page.contents() {
-                let key = object.key().unwrap_or_default();
-                let name = key.strip_prefix(&prefix).and_then(|name| name.strip_suffix(".json"));
-                let Some(job) = name.and_then(|name| name.parse().ok()) else {
-                    progress.aside(|| warn!(key, "the object's name is not that of a record"));
-                    continue;
-                };
-                let written = object
-                    .last_modified()
-                    .and_then(|at| Timestamp::from_nanosecond(at.as_nanos()).ok())
-                    .unwrap_or(Timestamp::MAX);
-                if since.is_none_or(|since| written >= since) {
-                    entries.push(Entry { job, written, size: object.size().unwrap_or_default() });
-                }
-            }
-            next = page.next_continuation_token;
-            if next.is_none() {
-                break;
-            }
-        }
-        entries.sort_unstable_by(|one, other| (other.written, &one.job).cmp(&(one.written, &other.job)));
-        Ok(entries)
+    /// Lists the records written since a time, in no order.
+    pub(crate) fn entries(&self, since: Timestamp) -> impl Stream<Item = Result<Vec<Entry>, CallError>> + '_ {
+        self.records.entries().map_ok(move |mut page| {
+            page.retain(|entry| entry.written >= since);
+            page
+        })
     }
 
     /// Reads records concurrently. Returns them in the order of `entries`.
     pub(crate) fn videos<'a>(
         &'a self,
-        entries: &'a [Entry],
+        entries: impl Stream<Item = Entry> + 'a,
         wanted: &'a impl Fn(&Record) -> bool,
     ) -> impl Stream<Item = Result<Found, CallError>> + 'a {
-        let read = move |entry: &'a Entry| async move {
-            if entry.size > LARGEST_RECORD {
-                let size = entry.size;
-                return Ok(Found::Unreadable(format!(
-                    "the record of {} is too large: {size} bytes",
-                    entry.job
-                )));
+        let read = move |entry: Entry| async move {
+            let Entry { job, size, .. } = entry;
+            if size > LARGEST_RECORD {
+                return Ok(Found::Unreadable(format!("the record of {job} is too large: {size} bytes")));
             }
-            self.video(&entry.job, wanted).await
+            self.video(&job, wanted).await
         };
-        stream::iter(entries).map(read).buffered(CONCURRENT_READS)
+        entries.map(read).buffered(CONCURRENT_READS)
     }
 
     /// Reads one record.
@@ -159,11 +110,38 @@ impl Store {
         if !wanted(&record) {
             return Ok(Found::Unwanted);
         }
+        Ok(Found::Video(Box::new(self.with_progress(record).await)))
+    }
+
+    /// Reads the records of all jobs of a key.
+    ///
+    /// # Errors
+    /// A call failed.
+    pub(crate) async fn videos_of(
+        &self,
+        bucket: &BucketName,
+        key: &ObjectKey,
+    ) -> Result<Vec<Found>, CallError> {
+        let mut found = Vec::new();
+        let mut records = std::pin::pin!(self.records.records_of(bucket, key));
+        while let Some(record) = records.next().await {
+            found.push(match record {
+                Ok(stored) => Found::Video(Box::new(self.with_progress(stored.record).await)),
+                Err(LoadError::Call(error)) => return Err(error),
+                Err(unreadable @ LoadError::Unreadable { .. }) => Found::Unreadable(unreadable.to_string()),
+            });
+        }
+        Ok(found)
+    }
+
+    async fn with_progress(&self, record: Record) -> Video {
         let progress = match running_since(&record) {
-            Some(started) => self.progress(job).await.filter(|progress| belongs_to(progress, started)),
+            Some(started) => {
+                self.progress(&record.job_id).await.filter(|progress| belongs_to(progress, started))
+            }
             None => None,
         };
-        Ok(Found::Video(Box::new(Video { record, progress })))
+        Video { record, progress }
     }
 
     /// The task's progress; `None` if it cannot be read, because it is optional.

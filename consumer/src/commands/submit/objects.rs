@@ -2,11 +2,13 @@
 
 use aws_sdk_s3::{Client, types::EncodingType};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use percent_encoding::percent_decode_str;
 use tracing::warn;
 use vidstreamx_job::{BucketName, ObjectKey, Source, unquote_etag};
 
-use crate::aws::error::{CallError, status};
+use crate::aws::{
+    error::{CallError, status},
+    keys::decoded,
+};
 
 /// Suffixes for which the template's upload bucket sends events. S3 distinguishes upper and lower case.
 const VIDEO_SUFFIXES: [&str; 5] = [".mp4", ".MP4", ".mov", ".MOV", ".m4v"];
@@ -107,12 +109,14 @@ impl UploadListing {
             .send()
             .await
             .map_err(|error| CallError::new("ListObjectsV2", &error))?;
-        let encoded = answer.encoding_type == Some(EncodingType::Url);
+        let encoding = answer.encoding_type;
         let mut page = Page { next: answer.next_continuation_token, ..Page::default() };
         for object in answer.contents.unwrap_or_default() {
             let key = object.key.unwrap_or_default();
-            let key = if encoded { decoded(&key) } else { Some(key) };
-            match key.filter(|key| is_video(key)).and_then(|key| key.parse().ok()) {
+            match decoded(&key, encoding.as_ref())
+                .filter(|key| is_video(key))
+                .and_then(|key| key.parse().ok())
+            {
                 Some(key) => page.videos.push(Source {
                     bucket: self.bucket.clone(),
                     key,
@@ -142,11 +146,6 @@ fn is_video(key: &str) -> bool {
 #[must_use]
 pub(crate) fn suffixes() -> String {
     VIDEO_SUFFIXES.join(", ")
-}
-
-fn decoded(key: &str) -> Option<String> {
-    let spaced = key.replace('+', " ");
-    Some(percent_decode_str(&spaced).decode_utf8().ok()?.into_owned())
 }
 
 #[cfg(test)]

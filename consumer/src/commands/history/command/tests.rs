@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use aws_sdk_s3::{
     Client,
-    operation::{get_object::GetObjectOutput, list_objects_v2::ListObjectsV2Output},
+    operation::get_object::GetObjectOutput,
     primitives::{ByteStream, DateTime},
     types::Object,
 };
@@ -13,7 +13,7 @@ use clap::Parser;
 use vidstreamx_job::Layout;
 
 use super::*;
-use crate::commands::history::samples;
+use crate::{commands::history::samples, fixtures};
 
 #[derive(Parser)]
 struct Line {
@@ -30,8 +30,8 @@ fn now() -> Timestamp {
     samples::NOW.parse().unwrap()
 }
 
-/// The pages of a listing: the sample videos and a record of a newer schema, two per page.
-fn pages() -> Vec<ListObjectsV2Output> {
+/// The listing: the sample videos, a record of a newer schema and a stray object, two per page.
+fn listing() -> Rule {
     let object = |key: String, written: Timestamp| {
         Object::builder().key(key).last_modified(DateTime::from_secs(written.as_second())).size(900).build()
     };
@@ -41,27 +41,7 @@ fn pages() -> Vec<ListObjectsV2Output> {
         .collect();
     objects.push(object(format!(".vidstreamx/jobs/{}.json", "f".repeat(32)), now()));
     objects.push(object(".vidstreamx/jobs/stray.txt".to_owned(), now()));
-    let last = objects.len() / 2 - 1;
-    let page = |(index, objects): (usize, &[Object])| {
-        ListObjectsV2Output::builder()
-            .set_contents(Some(objects.to_vec()))
-            .set_next_continuation_token((index < last).then(|| index.to_string()))
-            .build()
-    };
-    objects.chunks(2).enumerate().map(page).collect()
-}
-
-/// Returns the listing page by page.
-fn listing() -> Vec<Rule> {
-    let rule = |(index, page): (usize, ListObjectsV2Output)| {
-        let token = index.checked_sub(1).map(|index| index.to_string());
-        mock!(Client::list_objects_v2)
-            .match_requests(move |list| {
-                list.prefix() == Some(".vidstreamx/jobs/") && list.continuation_token() == token.as_deref()
-            })
-            .then_output(move || page.clone())
-    };
-    pages().into_iter().enumerate().map(rule).collect()
+    fixtures::listing(objects, 2)
 }
 
 /// Returns the records of the sample videos, and appends the key of each request to `asked`.
@@ -97,7 +77,7 @@ fn objects(asked: &Arc<Mutex<Vec<String>>>) -> Vec<Rule> {
 /// Runs `history`. Returns its output, its result and the keys of the read objects.
 async fn shown(words: &[&str]) -> (String, Result<(), String>, Vec<String>) {
     let asked = Arc::default();
-    let rules: Vec<_> = listing().into_iter().chain(objects(&asked)).collect();
+    let rules: Vec<_> = [listing()].into_iter().chain(objects(&asked)).collect();
     let rules: Vec<_> = rules.iter().collect();
     let client = mock_client!(aws_sdk_s3, RuleMode::MatchAny, rules);
     let store = Store::new(client, "streams".parse().unwrap());
@@ -140,25 +120,55 @@ async fn a_list_can_be_filtered_and_shows_the_progress_of_running_videos() {
     assert_eq!(line["attempts"][0]["number"], 1);
 }
 
+const UPLOADS: &str = "--upload-bucket=uploads";
+
 #[tokio::test]
-async fn a_job_id_needs_one_read_and_a_key_searches_all_records() {
+async fn a_job_id_and_a_key_need_one_read() {
     let video = &samples::videos()[0];
     let id = video.record.job_id.as_str();
+    let record = [Layout::record(&video.record.job_id)];
     let (text, result, asked) = shown(&[id]).await;
-    assert_eq!((result, asked), (Ok(()), vec![Layout::record(&video.record.job_id)]));
+    assert_eq!((result, &asked[..]), (Ok(()), &record[..]));
     let page = page::page(video, &"streams".parse().unwrap(), now());
     assert_eq!(text, page);
-    assert_eq!(shown(&["films/summer holidays 2026.mp4"]).await.0, page);
-    assert_eq!(shown(&["s3://uploads/films/summer holidays 2026.mp4"]).await.0, page);
+    for words in [
+        &["films/summer holidays 2026.mp4", UPLOADS][..],
+        &["films/summer holidays 2026.mp4", UPLOADS, "--since=60m"],
+        &["s3://uploads/films/summer holidays 2026.mp4"],
+        &["s3://uploads/films/summer holidays 2026.mp4", "--upload-bucket=others"],
+    ] {
+        let (text, result, asked) = shown(words).await;
+        assert_eq!((&*text, result, &asked[..]), (&*page, Ok(()), &record[..]), "{words:?}");
+    }
 }
 
 #[tokio::test]
 async fn a_missing_record_is_a_one_line_error() {
-    let (text, result, _) = shown(&["no.mp4"]).await;
-    let why = "there is no record of \"no.mp4\" in s3://streams; 1 record could not be read";
-    assert_eq!((&*text, result), ("", Err(why.into())));
+    let missing = "there is no record of \"films/summer holidays 2026.mp4\" in s3://streams";
+    for words in [
+        &["films/summer holidays 2026.mp4", "--upload-bucket=others"][..],
+        &["films/summer holidays 2026.mp4", UPLOADS, "--since=59m"],
+    ] {
+        let (text, result, _) = shown(words).await;
+        assert_eq!((&*text, result), ("", Err(missing.into())), "{words:?}");
+    }
+    for words in [&[&*"0".repeat(32)][..], &["s3://uploads/"], &["s3://uploads/no.mp4"], &["no.mp4", UPLOADS]]
+    {
+        let (_, result, asked) = shown(words).await;
+        let expected = format!("there is no record of \"{}\" in s3://streams", words[0]);
+        assert_eq!(result, Err(expected), "{words:?}");
+        assert!(asked.is_empty(), "{asked:?}");
+    }
     let (_, result, _) = shown(&[&"f".repeat(32)]).await;
     assert!(result.unwrap_err().contains("schema version 2"));
+}
+
+#[tokio::test]
+async fn a_key_needs_its_bucket() {
+    let (text, result, asked) = shown(&["no\u{1b}.mp4"]).await;
+    let why = "the bucket of \"no\\u{1b}.mp4\" is not known: set VIDSTREAMX_UPLOAD_BUCKET (--upload-bucket), \
+               or write s3://BUCKET/no\\u{1b}.mp4";
+    assert_eq!((&*text, result, asked.len()), ("", Err(why.into()), 0));
 }
 
 #[tokio::test]
