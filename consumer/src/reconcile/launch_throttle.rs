@@ -173,6 +173,34 @@ mod tests {
         assert_eq!(start.elapsed().as_millis() / 10, 200);
     }
 
+    /// Another shared cause can make all of them wait for the same time.
+    #[tokio::test(start_paused = true)]
+    async fn retries_get_trials_in_turn() {
+        let throttle = Arc::new(throttle(20));
+        refuse_several(&throttle).await;
+        for _ in 0..3 {
+            throttle.causes.task_misconfigured("no access", &mut OwnByKind::default());
+        }
+        let claims = Arc::new(Mutex::new([0_u32; 3]));
+        for nth in 0..3 {
+            let (throttle, claims) = (throttle.clone(), claims.clone());
+            tokio::spawn(async move {
+                let mut own = OwnByKind::default();
+                loop {
+                    assert!(throttle.causes.claim_launch(true).await);
+                    claims.lock().unwrap()[nth] += 1;
+                    throttle.causes.launch_refused("no capacity", false, REFUSED, CPU, &mut own);
+                    // The first one is always back before the next trial.
+                    tokio::time::sleep(Duration::from_secs(nth as u64)).await;
+                }
+            });
+        }
+        tokio::time::sleep(Duration::from_mins(90)).await;
+        let claims = *claims.lock().unwrap();
+        let (least, most) = (claims.iter().min().unwrap(), claims.iter().max().unwrap());
+        assert!(*least > 10 && most - least <= 1, "{claims:?}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn one_launch_is_the_trial_for_all_until_ecs_accepts_it() {
         let throttle = Arc::new(throttle(1000));

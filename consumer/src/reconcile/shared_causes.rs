@@ -5,7 +5,7 @@
 //! good upload does not wait behind videos that always fail. The first success ends the pause for all videos.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -114,6 +114,9 @@ struct State {
     worked_launch: Option<Instant>,
     /// Number of launches of new uploads that wait for a permit.
     new_waiting: usize,
+    /// Retries that wait for a trial, in the order in which they began to wait.
+    retries: BTreeSet<u64>,
+    next_retry: u64,
     /// The latest receives, by queue.
     received: [Received; QueueKind::COUNT],
 }
@@ -142,6 +145,8 @@ impl SharedCauses {
             accepted: BTreeMap::new(),
             worked_launch: None,
             new_waiting: 0,
+            retries: BTreeSet::new(),
+            next_retry: 0,
             received: [Received { at: Instant::now(), may_receive_another: false }; QueueKind::COUNT],
         };
         Self { state: Mutex::new(state), changed: Notify::new(), metrics }
@@ -313,12 +318,13 @@ impl SharedCauses {
         }
     }
 
-    /// Waits until a launch may begin. While a cause is shared, the launch claims the next trial. Returns
-    /// true if it has a trial: then no other launch may begin before its result.
+    /// Waits until a launch may begin. While a cause is shared, the launch claims the next trial; retries get
+    /// trials in turn. Returns true if it has a trial: then no other launch may begin before its result.
     pub(super) async fn claim_launch(&self, is_retry: bool) -> bool {
+        let retry = is_retry.then(|| self.retry_waits());
         loop {
             let changed = self.changed.notified();
-            let due = match self.try_to_claim(is_retry) {
+            let due = match self.try_to_claim(retry.as_ref()) {
                 Ok(is_trial) => return is_trial,
                 Err(due) => due,
             };
@@ -334,18 +340,28 @@ impl SharedCauses {
     ///
     /// # Errors
     /// It is too early for a trial. Holds the time of the next one, if that is known.
-    fn try_to_claim(&self, is_retry: bool) -> Result<bool, Option<Instant>> {
+    fn try_to_claim(&self, retry: Option<&RetryWaits<'_>>) -> Result<bool, Option<Instant>> {
         let state = &mut self.state();
         let Some(next) = state.next_trial() else { return Ok(false) };
-        if is_retry && state.new_waiting > 0 {
+        let is_behind = |retry: &RetryWaits<'_>| state.retries.first() != Some(&retry.number);
+        if retry.is_some_and(|retry| state.new_waiting > 0 || is_behind(retry)) {
             return Err(None);
         }
-        let due = if is_retry { next + RETRY_LAG } else { next };
+        let due = if retry.is_some() { next + RETRY_LAG } else { next };
         if due > Instant::now() {
             return Err(Some(due));
         }
         state.evidence.iter_mut().take(Kind::OF_LAUNCHES).for_each(Evidence::begin_trial);
         Ok(true)
+    }
+
+    /// Puts a retry at the end of those that wait for a trial, until the returned value is dropped.
+    fn retry_waits(&self) -> RetryWaits<'_> {
+        let state = &mut self.state();
+        let number = state.next_retry;
+        state.next_retry += 1;
+        state.retries.insert(number);
+        RetryWaits { causes: self, number }
     }
 
     /// Counts a launch of a new upload as waiting until the returned value is dropped.
@@ -432,6 +448,26 @@ impl State {
 
     fn is_any_shared(&self) -> bool {
         self.evidence.iter().any(|evidence| evidence.shared().is_some())
+    }
+}
+
+/// See [`SharedCauses::retry_waits`].
+#[derive(Debug)]
+struct RetryWaits<'a> {
+    causes: &'a SharedCauses,
+    number: u64,
+}
+
+impl Drop for RetryWaits<'_> {
+    fn drop(&mut self) {
+        let is_shared = {
+            let state = &mut self.causes.state();
+            state.retries.remove(&self.number);
+            state.next_trial().is_some()
+        };
+        if is_shared {
+            self.causes.changed.notify_waiters();
+        }
     }
 }
 
