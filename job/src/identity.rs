@@ -10,8 +10,8 @@ use crate::{
     text::hex_prefix,
 };
 
-/// 32 lower-case hex digits: the first 12 of a SHA-256 over bucket and key, and the first 20 of a SHA-256 over
-/// bucket, key, content and profile. All jobs of one key therefore begin with the same digits
+/// 32 lower-case hex digits: the first 12 of a SHA-256 over bucket and key, and the first 20 of a SHA-256
+/// over bucket, key, content and profile. All jobs of one key therefore begin with the same digits
 /// ([`JobId::prefix`]), and so do their records, which can be listed without an index.
 ///
 /// It fits RunTask's fields: `startedBy` has up to 128 characters, and `clientToken`, which also contains the

@@ -80,7 +80,7 @@ def test_submit_transcodes_an_object_without_an_event(
     run_command("submit", url)
     # Submits it again, before a consumer has received the first message.
     run_command("submit", url)
-    assert stack.message_counts()["Visible"] == 2
+    assert stack.message_counts(stack.back_fill_queue_url)["Visible"] == 2
     drain(stack)
     record = stack.record(upload)
     assert record

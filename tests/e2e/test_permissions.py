@@ -167,6 +167,11 @@ def test_task_can_not_delete_streams_use_queues_or_start_tasks(
     assert_denied(task("ecs").run_task, cluster=stack.cluster, taskDefinition=family)
 
 
+def test_task_can_not_pause_the_stack(stack: StackFixture, task: Clients) -> None:
+    paused = {"Bucket": stack.output_bucket, "Key": ".vidstreamx/paused.json"}
+    assert_denied(task("s3").put_object, **paused, Body=b"{}")
+
+
 def test_task_can_not_read_a_foreign_bucket(task: Clients, foreign_name: str) -> None:
     assert_denied(task("s3").get_object, Bucket=foreign_name, Key="private.mp4")
 

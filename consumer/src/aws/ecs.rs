@@ -69,11 +69,12 @@ pub trait Tasks: Send + Sync {
 
 /// Stops tasks for operators. Consumers never stop tasks.
 pub trait StopTasks: Send + Sync {
-    /// Stops a task. `reason` is shown in ECS. A task that has ended, or that ECS has forgotten, is no error.
+    /// Stops a task, unless it has ended. `reason` is shown in ECS. Returns false if ECS does not know the
+    /// task.
     ///
     /// # Errors
     /// The call failed.
-    fn stop<'a>(&'a self, arn: &'a str, reason: &'a str) -> CallFuture<'a, ()>;
+    fn stop<'a>(&'a self, arn: &'a str, reason: &'a str) -> CallFuture<'a, bool>;
 }
 
 /// A cluster of ECS.
@@ -186,13 +187,12 @@ impl Tasks for Ecs {
 pub struct TaskStopper(pub Client);
 
 impl StopTasks for TaskStopper {
-    fn stop<'a>(&'a self, arn: &'a str, reason: &'a str) -> CallFuture<'a, ()> {
+    fn stop<'a>(&'a self, arn: &'a str, reason: &'a str) -> CallFuture<'a, bool> {
         Box::pin(async move {
             let call = self.0.stop_task().set_cluster(cluster_of(arn).map(str::to_owned));
             match call.task(arn).reason(reason).send().await {
-                Ok(_) => Ok(()),
-                // ECS has forgotten the task, which has ended.
-                Err(error) if is_unknown_task(&error) => Ok(()),
+                Ok(_) => Ok(true),
+                Err(error) if is_unknown_task(&error) => Ok(false),
                 Err(error) => Err(CallError::new("StopTask", &error)),
             }
         })
@@ -200,7 +200,11 @@ impl StopTasks for TaskStopper {
 }
 
 fn is_unknown_task(error: &SdkError<StopTaskError>) -> bool {
-    matches!(error.as_service_error(), Some(StopTaskError::InvalidParameterException(_)))
+    matches!(
+        error.as_service_error(),
+        Some(StopTaskError::InvalidParameterException(error))
+            if error.message().is_some_and(|text| text.contains("not found"))
+    )
 }
 
 /// Whether a task was started with this token. ECS can list other tasks of the job: those of other attempts,

@@ -1,6 +1,7 @@
-//! Lists the job records in S3: all of them, or those of one key. There is no index beside the records, because
-//! an index costs calls for every video and can become wrong. Job ids take its place: they begin with a hash
-//! of bucket and key, so the records of a key have a common prefix, and equal parts of all records do as well.
+//! Lists the job records in S3: all of them, or those of one key. There is no index beside the records,
+//! because an index costs calls for every video and can become wrong. Job ids take its place: they begin with
+//! a hash of bucket and key, so the records of a key have a common prefix, and all records divide evenly by
+//! their first digits.
 
 use std::future::ready;
 
@@ -17,7 +18,7 @@ use super::{
 /// Number of parts of a listing that does not fit into a page: one per first two digits of the job ids. With
 /// 100,000 records, each part fits into a page. 16 parts would take as many round trips as their pages.
 const PARTS: u32 = 256;
-/// Number of parts that are listed concurrently. The SDK needs about 7 µs to parse an entry, so with latencies
+/// Number of parts that are listed concurrently. The SDK needs about 7 µs to parse an entry, so at a latency
 /// of 50 ms, more parts would only wait in memory, with half a megabyte each.
 const CONCURRENT_PARTS: usize = 32;
 /// Number of concurrent reads of the records of a key. Most keys have one or two.
@@ -42,8 +43,8 @@ struct Page {
 impl S3RecordStore {
     /// Lists all records, one page per item. The order is not defined.
     ///
-    /// A listing of more than one page is listed in parts, because S3 names the next page of a listing only in
-    /// the page before it.
+    /// If there is more than one page, the records are listed in parts, because S3 names the next page of a
+    /// listing only in the page before it.
     pub(crate) fn entries(&self) -> impl Stream<Item = Result<Vec<Entry>, CallError>> + '_ {
         stream::once(self.page(String::new(), None))
             .map_ok(|first| {
@@ -56,7 +57,7 @@ impl S3RecordStore {
             .try_flatten()
     }
 
-    /// Reads the records of all jobs of a key, in the order of their ids. An unreadable record is an item, and
+    /// Reads the records of all jobs of a key, in the order of their ids. An unreadable record is an item and
     /// does not end the stream.
     pub(crate) fn records_of<'a>(
         &'a self,

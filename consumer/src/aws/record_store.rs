@@ -86,8 +86,8 @@ pub trait RecordStore: Send + Sync {
     /// It cannot be read. `Ok(None)` means that it does not exist.
     fn report<'a>(&'a self, job: &'a Job) -> CallFuture<'a, Option<Report>, LoadError>;
 
-    /// The operator's pause; `Ok(None)` if the stack is not paused. An object that cannot be parsed pauses the
-    /// stack, too.
+    /// The operator's pause; `Ok(None)` if the stack is not paused. An object that cannot be parsed pauses
+    /// the stack, too.
     ///
     /// # Errors
     /// The call failed.
@@ -102,8 +102,6 @@ pub trait RecordStore: Send + Sync {
 
 /// Maximum bytes of a report. The largest real ones have some 100 KB.
 const LARGEST_REPORT: i64 = 4 << 20;
-/// Maximum bytes of the object that pauses a stack.
-const LARGEST_PAUSE: i64 = 64 << 10;
 /// The objects at a stable address that point to the stream.
 const POINTERS: [&str; 2] = ["master.m3u8", "manifest.mpd"];
 
@@ -204,7 +202,7 @@ impl RecordStore for S3RecordStore {
 
     fn pause(&self) -> CallFuture<'_, Option<Pause>> {
         Box::pin(async move {
-            let Some((json, _)) = self.get(&Layout::pause(), LARGEST_PAUSE).await? else { return Ok(None) };
+            let Some((json, _)) = self.get(&Layout::pause(), i64::MAX).await? else { return Ok(None) };
             let unreadable = |_| Pause { since: Timestamp::UNIX_EPOCH, reason: "unreadable".to_owned() };
             Ok(Some(serde_json::from_slice(&json).unwrap_or_else(unreadable)))
         })

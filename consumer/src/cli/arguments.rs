@@ -60,12 +60,13 @@ pub(super) enum Command {
     History(Box<history::Arguments>),
     /// Put videos that are already in the upload bucket into the queue of back-fills
     ///
-    /// Submits the current version of an object, as if it had just been uploaded, but new uploads come first. Content that is already
-    /// done is not transcoded again, unless --force is given. If the bucket has versioning, or if
-    /// s3:GetBucketVersioning is denied, submit sends a HEAD request per object to read its version.
+    /// Submits the current version of an object, as if it had just been uploaded, but new uploads come first.
+    /// Content that is already done is not transcoded again, unless --force is given. If the bucket has
+    /// versioning, or if s3:GetBucketVersioning is denied, submit sends a HEAD request per object to read its
+    /// version.
     ///
-    /// Permissions: sqs:SendMessage on the back-fill queue; s3:GetObject and s3:ListBucket on the upload bucket (and
-    /// s3:GetBucketVersioning, for prefixes).
+    /// Permissions: sqs:SendMessage on the back-fill queue; s3:GetObject and s3:ListBucket on the upload
+    /// bucket (and s3:GetBucketVersioning, for prefixes).
     Submit(Box<submit::Arguments>),
     /// Send dead letters back to their queues, after the cause of the failures is corrected
     ///
@@ -79,12 +80,12 @@ pub(super) enum Command {
     Redrive(Box<redrive::Arguments>),
     /// Stop the launches of all consumers of the stack, until "resume"
     ///
-    /// Writes an object that every consumer reads every 15 seconds. While it exists, no message is received and
-    /// no task is launched, also after a restart of the consumer. Running tasks go on. Uploads wait in the queue,
-    /// for at most 14 days.
+    /// Writes an object that every consumer reads every 15 seconds. While it exists, no message is received
+    /// and no task is launched, also after a restart of the consumer. Running tasks go on. Uploads wait in
+    /// the queue, for at most 14 days.
     ///
-    /// Permissions: s3:PutObject on the output bucket's .vidstreamx/paused.json. The template's OperatorRole has
-    /// it.
+    /// Permissions: s3:PutObject on the output bucket's .vidstreamx/paused.json. The template's OperatorRole
+    /// has it.
     Pause(Box<pause::PauseArguments>),
     /// Continue after "pause"
     ///
@@ -93,15 +94,16 @@ pub(super) enum Command {
     Resume(Box<pause::ResumeArguments>),
     /// Stop the task of a video, and let no other one start
     ///
-    /// Ends the running jobs of a key, or one job, as cancelled, and waits for up to three minutes for that. An
-    /// upload that no consumer has received yet is cancelled, too. The incomplete stream is deleted, and the
-    /// stable address shows what it showed before. Uploading the same content again does not start it again;
-    /// "submit --force" does. Stopping a task in ECS by hand has the same effect, but its stream stays.
+    /// Ends the running jobs of a key, or one job, as cancelled, and waits for up to three minutes for that.
+    /// An upload that no consumer has received yet is cancelled, too. The incomplete stream is deleted, and
+    /// the stable address shows what it showed before. Uploading the same content again does not start it
+    /// again; "submit --force" does. Stopping a task in ECS by hand has the same effect, but its stream
+    /// stays.
     ///
     /// Permissions: ecs:StopTask on the cluster's tasks; s3:ListBucket on both buckets; s3:GetObject on the
-    /// uploads; s3:GetObject and s3:PutObject on the output bucket's .vidstreamx/jobs/*. Without --keep-stream,
-    /// also s3:ListBucketVersions on the output bucket, and s3:GetObject, s3:PutObject, s3:DeleteObject and
-    /// s3:DeleteObjectVersion on its streams. The template's OperatorRole has them.
+    /// uploads; s3:GetObject and s3:PutObject on the output bucket's .vidstreamx/jobs/*. Without
+    /// --keep-stream, also s3:ListBucketVersions on the output bucket, and s3:GetObject, s3:PutObject,
+    /// s3:DeleteObject and s3:DeleteObjectVersion on its streams. The template's OperatorRole has them.
     Cancel(Box<cancel::Arguments>),
     /// Delete everything about one upload, for good: streams, report, records, and the upload with --source
     ///
@@ -141,7 +143,7 @@ Settings are flags or environment variables. A file .env in the working director
 variables override it. Region, endpoint and credentials come from the AWS SDK's own settings (AWS_REGION,
 AWS_ENDPOINT_URL, AWS_PROFILE, roles).
 
-Exit codes: 0 done or shut down; 1 a bug; 66 history, submit, cancel or delete found nothing of that name; 75
-check could not check everything, another command could not do everything, or delete found a running job: try again;
-78 wrong usage, a setting that is missing or wrong, or a queue, cluster, task definition, bucket or permission
-that is missing; 130 ended by a second signal (redrive, delete and prune: by the first).";
+Exit codes: 0 done or shut down; 1 a bug; 66 history, submit, cancel or delete found nothing of that name;
+75 check could not check everything, another command could not do everything, or delete found a running job:
+try again; 78 wrong usage, a setting that is missing or wrong, or a queue, cluster, task definition, bucket
+or permission that is missing; 130 ended by a second signal (redrive, delete and prune: by the first).";

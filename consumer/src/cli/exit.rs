@@ -73,7 +73,9 @@ impl Failure {
                 | DeleteError::Unreadable { .. }
                 | DeleteError::Removal(RemovalError::Denied { .. }),
             )
-            | Self::Cancel(CancelError::Removal(RemovalError::Denied { .. }))
+            | Self::Cancel(
+                CancelError::Ambiguous { .. } | CancelError::Removal(RemovalError::Denied { .. }),
+            )
             | Self::Prune(PruneError::Removal(RemovalError::Denied { .. })) => 78,
             Self::History(HistoryError::Call(call))
             | Self::Submit(SubmitError::Call(call))

@@ -20,12 +20,22 @@ use crate::{
 #[derive(Debug, Clone, Args)]
 pub(crate) struct PauseArguments {
     /// Why the stack is paused. The consumers' logs and status endpoints show it
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    #[arg(long, value_name = "TEXT", default_value = "", value_parser = short)]
     pub reason: String,
 
     /// The bucket.
     #[command(flatten)]
     pub settings: PauseSettings,
+}
+
+/// Maximum characters of a reason.
+const LONGEST_REASON: usize = 1000;
+
+fn short(reason: &str) -> Result<String, String> {
+    if reason.chars().count() > LONGEST_REASON {
+        return Err(format!("it has more than {LONGEST_REASON} characters"));
+    }
+    Ok(reason.to_owned())
 }
 
 /// Arguments of the command `resume`.

@@ -2,7 +2,14 @@
 //!
 //! Each of the two queues has a loop of its own. They share the limits, which give uploads precedence.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::{
     FutureExt as _, StreamExt as _,
@@ -74,11 +81,13 @@ const POLL_MARGIN: Duration = Duration::from_secs(1);
 pub async fn run(services: Services, options: Options, shutdown: CancellationToken) {
     let causes = Arc::new(SharedCauses::new(services.metrics.clone()));
     let pause = Arc::new(PauseSwitch::new());
+    let in_flight = InFlight::new(options.jobs.max_tasks, services.metrics.clone());
     let reconciler = Arc::new(Reconciler::new(
         services.clone(),
         options.jobs.clone(),
         causes.clone(),
         pause.clone(),
+        &in_flight,
         shutdown.clone(),
     ));
     let reading_pause = AbortOnDropHandle::new(tokio::spawn({
@@ -89,8 +98,8 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         let reconciler = reconciler.clone();
         async move { reconciler.watch_tasks().await }
     }));
-    let in_flight = InFlight::new(options.jobs.max_tasks, services.metrics.clone());
     let options = Arc::new(options);
+    let drained = Arc::new(Drained::default());
     let receive_loop = |kind, queue: &Arc<dyn Queue>| ReceiveLoop {
         kind,
         queue: queue.clone(),
@@ -101,6 +110,7 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
         reconciler: reconciler.clone(),
         options: options.clone(),
         in_flight: in_flight.clone(),
+        drained: drained.clone(),
         poll_ends: None,
         messages: JoinSet::new(),
     };
@@ -133,6 +143,18 @@ pub async fn run(services: Services, options: Options, shutdown: CancellationTok
     }
 }
 
+/// Which queues are drained. The loops end together, so that none stops while the other one works.
+#[derive(Default)]
+struct Drained([AtomicBool; QueueKind::COUNT]);
+
+impl Drained {
+    /// Notes whether this queue is drained. Returns true if all are.
+    fn note(&self, queue: QueueKind, is_drained: bool) -> bool {
+        self.0[queue as usize].store(is_drained, Ordering::Relaxed);
+        self.0.iter().all(|queue| queue.load(Ordering::Relaxed))
+    }
+}
+
 struct ReceiveLoop {
     kind: QueueKind,
     queue: Arc<dyn Queue>,
@@ -143,6 +165,7 @@ struct ReceiveLoop {
     reconciler: Arc<Reconciler>,
     options: Arc<Options>,
     in_flight: InFlight,
+    drained: Arc<Drained>,
     /// End of the open poll, if any. SQS continues a poll after its client has disconnected.
     poll_ends: Option<Instant>,
     /// The tasks that follow messages.
@@ -188,11 +211,11 @@ impl ReceiveLoop {
             failures = 0;
             if received == 0 && self.options.drain && self.is_drained().await {
                 empty_polls += 1;
-                if empty_polls == EMPTY_POLLS {
-                    return;
-                }
             } else {
                 empty_polls = 0;
+            }
+            if self.drained.note(self.kind, empty_polls >= EMPTY_POLLS) {
+                return;
             }
         }
     }
@@ -271,7 +294,9 @@ impl ReceiveLoop {
     /// Holds a message and follows its jobs in the background.
     fn accept(&mut self, message: Message) {
         let held = self.visibility.hold(&message);
+        // Back-fills wait on purpose.
         if message.receive_count <= 1
+            && self.kind == QueueKind::Uploads
             && let Some(sent_at) = message.sent_at
         {
             let age = (self.services.clock)().duration_since(sent_at);

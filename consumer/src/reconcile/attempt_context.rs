@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use tokio::{sync::SemaphorePermit, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     RECHECK_PAUSE,
     in_flight::Place,
     launch_throttle::Turn,
     shared_causes::{Kind, OwnByKind},
+    slots::Slot,
 };
 use crate::aws::record_store::Stored;
 
@@ -39,7 +40,7 @@ pub(super) struct FailedSteps {
 /// The state of a job in this consumer.
 pub(super) struct AttemptContext<'a> {
     /// The permit for a task, within the limit of concurrent tasks.
-    pub(super) slot: Option<SemaphorePermit<'a>>,
+    pub(super) slot: Option<Slot<'a>>,
     /// The place in flight.
     pub(super) place: &'a mut Place,
     /// Number of the attempt that this consumer began or took over. 0 if this consumer ended the job without
@@ -77,7 +78,7 @@ pub(super) struct AttemptContext<'a> {
 }
 
 impl<'a> AttemptContext<'a> {
-    pub(super) fn new(slot: Option<SemaphorePermit<'a>>, place: &'a mut Place, received: Instant) -> Self {
+    pub(super) fn new(slot: Option<Slot<'a>>, place: &'a mut Place, received: Instant) -> Self {
         Self {
             slot,
             place,

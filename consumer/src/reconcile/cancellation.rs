@@ -1,10 +1,10 @@
 //! Cancels a job for an operator, from outside of the consumers.
 //!
-//! The operator and the consumers agree through the record alone. A job without a task ends at once. Otherwise
-//! the request is written into the record, so that no consumer launches another task, and the task is
-//! stopped. The consumer that watches the task then ends the job.
+//! The operator and the consumers agree through the record alone. A job without a task ends at once.
+//! Otherwise the request is written into the record, so that no consumer launches another task, and the task
+//! is stopped. The consumer that watches the task then ends the job.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use vidstreamx_job::{Job, JobId, Record, State};
 
 use super::next_step::{self, NextStep};
@@ -56,7 +56,8 @@ pub async fn cancel(
         let Some(Stored { mut record, etag }) = records.load(job).await? else {
             return Ok(Cancellation::Unknown);
         };
-        let is_requested = record.cancel_requested_at.is_some();
+        let requested_at = record.cancel_requested_at;
+        let is_requested = requested_at.is_some();
         if record.state.is_end() {
             return Ok(if is_requested && record.state == State::Cancelled {
                 Cancellation::Cancelled
@@ -71,25 +72,54 @@ pub async fn cancel(
         }
         match step {
             NextStep::Begin { .. } | NextStep::Cancel | NextStep::Finish => {
-                next_step::cancel(&mut record, now);
-                if save(records, record, Some(&etag)).await? {
+                if end(records, record, &etag, now).await? {
                     return Ok(Cancellation::Cancelled);
                 }
             }
             NextStep::Launch { .. } => {
-                if is_requested || save(records, record, Some(&etag)).await? {
+                if requested_at.is_some_and(|at| is_over(at, now)) {
+                    if end(records, record, &etag, now).await? {
+                        return Ok(Cancellation::Cancelled);
+                    }
+                } else if is_requested || save(records, record, Some(&etag)).await? {
                     return Ok(Cancellation::Requested { task_arn: None });
                 }
             }
             NextStep::Watch { arn, .. } => {
                 // The request comes before the stop, so that no other task follows.
-                if is_requested || save(records, record, Some(&etag)).await? {
-                    tasks.stop(&arn, next_step::CANCELLED).await?;
+                let begun = record.attempts.last().map(|attempt| attempt.started_at);
+                if !is_requested && !save(records, record.clone(), Some(&etag)).await? {
+                    continue;
+                }
+                let is_known = tasks.stop(&arn, next_step::CANCELLED).await?;
+                if is_known || !is_requested || !begun.is_some_and(|at| is_over(at, now)) {
                     return Ok(Cancellation::Requested { task_arn: Some(arn.to_string()) });
+                }
+                if end(records, record, &etag, now).await? {
+                    return Ok(Cancellation::Cancelled);
                 }
             }
         }
     }
+}
+
+/// ECS forgets a task an hour after its end, and a consumer notices a request earlier. A job about which
+/// nothing happens for longer has no consumer: its message is gone.
+const FORGOTTEN_AFTER: SignedDuration = SignedDuration::from_mins(65);
+
+fn is_over(since: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(since) > FORGOTTEN_AFTER
+}
+
+/// Ends a job in its record. Returns false if another record was written meanwhile.
+async fn end(
+    records: &dyn RecordStore,
+    mut record: Record,
+    etag: &str,
+    now: Timestamp,
+) -> Result<bool, CancelError> {
+    next_step::cancel(&mut record, now);
+    save(records, record, Some(etag)).await
 }
 
 /// Creates the record of a job that no consumer has seen yet, as cancelled. Returns false if there is a

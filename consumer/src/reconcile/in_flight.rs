@@ -1,13 +1,12 @@
 //! The number of videos in flight, and its limit.
 //!
 //! Uploads come before back-fills: a tenth of the places is for uploads only, and while uploads wait in their
-//! queue, back-fills get no more than the tenth that is theirs. That tenth is received above the limit, so
-//! that a queue of uploads that is never empty does not hold up back-fills for ever. The limit of tasks holds
-//! for all together.
+//! queue, back-fills get no more than the tenth that is theirs. Each tenth is received even above the limit,
+//! so that neither queue holds up the other for ever. The limit of tasks holds for all together.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
+use tokio::sync::Notify;
 
 use crate::{aws::sqs::QueueKind, metrics::Metrics};
 
@@ -18,13 +17,20 @@ const MOST_APART: usize = 10_000;
 /// Counts the videos of held messages, from the receive to the end of the job.
 #[derive(Clone)]
 pub(crate) struct InFlight {
-    count: watch::Sender<Count>,
+    /// A watch channel would wake the loops of both queues in random order.
+    shared: Arc<Shared>,
     limit: usize,
     /// The places that are for uploads only, if there is more than one place.
     for_uploads: usize,
     /// The back-fills that may be in flight whatever uploads do.
     for_back_fills: usize,
     metrics: Arc<Metrics>,
+}
+
+#[derive(Default)]
+struct Shared {
+    count: Mutex<Count>,
+    changed: Notify,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,7 +49,7 @@ impl InFlight {
     pub(crate) fn new(limit: usize, metrics: Arc<Metrics>) -> Self {
         let tenth = (limit / 10).max(1);
         Self {
-            count: watch::channel(Count::default()).0,
+            shared: Arc::default(),
             limit,
             for_uploads: if limit > 1 { tenth } else { 0 },
             for_back_fills: tenth,
@@ -53,24 +59,36 @@ impl InFlight {
 
     /// Waits until another video of this queue may be in flight. Returns the number of free places.
     pub(crate) async fn free(&self, queue: QueueKind) -> usize {
-        let mut count = self.count.subscribe();
-        let is_full = self.free_of(queue, &count.borrow()) == 0;
-        if is_full {
-            let reason = format!("{} videos are in flight, which is the limit", self.limit);
-            self.metrics.paused(queue, &reason);
-        }
-        let has_free = |count: &Count| self.free_of(queue, count) > 0;
-        // Waiting cannot fail, because the sender lives as long as `self`.
-        let free = count.wait_for(has_free).await.map_or(1, |count| self.free_of(queue, &count));
-        if is_full {
+        let mut has_waited = false;
+        let free = loop {
+            let changed = self.shared.changed.notified();
+            match self.free_of(queue, *self.count()) {
+                0 => {}
+                free => break free,
+            }
+            if !has_waited {
+                let reason = format!("{} videos are in flight, which is the limit", self.limit);
+                self.metrics.paused(queue, &reason);
+                has_waited = true;
+            }
+            changed.await;
+        };
+        if has_waited {
             self.metrics.resumed(queue);
         }
         free
     }
 
-    fn free_of(&self, queue: QueueKind, count: &Count) -> usize {
+    fn count(&self) -> MutexGuard<'_, Count> {
+        self.shared.count.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free_of(&self, queue: QueueKind, count: Count) -> usize {
         match queue {
-            QueueKind::Uploads => self.limit.saturating_sub(count.placed),
+            QueueKind::Uploads => {
+                let own = self.for_uploads.saturating_sub(count.placed - count.back_fills);
+                own.max(self.limit.saturating_sub(count.placed))
+            }
             QueueKind::BackFill => {
                 let own = self.for_back_fills.saturating_sub(count.back_fills);
                 let common = self.limit.saturating_sub(self.for_uploads + count.placed);
@@ -81,9 +99,17 @@ impl InFlight {
 
     /// Notes whether uploads wait in their queue.
     pub(crate) fn upload_queue_is_empty(&self, is_empty: bool) {
-        self.count.send_if_modified(|count| {
-            std::mem::replace(&mut count.is_upload_queue_empty, is_empty) != is_empty
-        });
+        if std::mem::replace(&mut self.count().is_upload_queue_empty, is_empty) != is_empty {
+            self.shared.changed.notify_waiters();
+        }
+    }
+
+    /// The number of tasks that videos of this queue may have at a time.
+    pub(crate) fn most_tasks(&self, queue: QueueKind) -> usize {
+        match queue {
+            QueueKind::Uploads => self.limit,
+            QueueKind::BackFill => self.limit - self.for_uploads,
+        }
     }
 
     /// Counts one video of this queue until the returned value is dropped.
@@ -94,10 +120,12 @@ impl InFlight {
     }
 
     fn change(&self, change: impl FnOnce(&mut Count)) {
-        self.count.send_modify(|count| {
+        {
+            let count = &mut self.count();
             change(count);
             self.metrics.in_flight(count.placed + count.apart);
-        });
+        }
+        self.shared.changed.notify_waiters();
     }
 }
 
@@ -110,10 +138,15 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    /// The queue of the video.
+    pub(super) const fn queue(&self) -> QueueKind {
+        self.queue
+    }
+
     /// Gives the place to another video, while this one waits apart. Without effect if too many videos wait
     /// apart.
     pub(super) fn leave(&mut self) {
-        if !self.is_apart && self.in_flight.count.borrow().apart < MOST_APART {
+        if !self.is_apart && self.in_flight.count().apart < MOST_APART {
             self.is_apart = true;
             self.change(|placed, apart| (*placed, *apart) = (*placed - 1, *apart + 1));
         }

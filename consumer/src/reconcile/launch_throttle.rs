@@ -73,8 +73,16 @@ impl LaunchThrottle {
     pub(super) async fn acquire(&self, turn: Turn) -> LaunchPermit<'_> {
         let waits = (turn == Turn::NewUpload).then(|| self.causes.new_upload_waits());
         let line = self.line.lock().await;
-        self.pause.until_running().await;
-        let is_trial = turn == Turn::Trial || self.causes.claim_launch(false).await;
+        let mut has_trial = turn == Turn::Trial;
+        let is_trial = loop {
+            let is_trial = has_trial || self.causes.claim_launch(false).await;
+            if self.pause.reason().is_none() {
+                break is_trial;
+            }
+            // A trial that was claimed before the pause is over.
+            self.pause.until_running().await;
+            has_trial = false;
+        };
         self.keep_rate().await;
         // No other launch begins before the result of a trial is known.
         let line = is_trial.then_some(line);

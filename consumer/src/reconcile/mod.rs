@@ -7,7 +7,8 @@
 //! writes the job's objects in S3, [`calls`] retries calls to AWS, and [`attempt_context`] is the state of a
 //! job in this consumer.
 //!
-//! Three modules keep one video's fault from others: [`in_flight`] counts the videos that take a place,
+//! Three modules keep one video's fault from others: [`in_flight`] counts the videos that take a place
+//! and [`slots`] limits their tasks,
 //! [`evidence`] tells a shared cause from a video's own, and [`shared_causes`] pauses receiving and launches
 //! while a cause is shared.
 //!
@@ -30,6 +31,7 @@ mod pause;
 mod reconciler;
 mod restart;
 mod shared_causes;
+mod slots;
 mod task_outcome;
 mod task_watcher;
 

@@ -209,7 +209,8 @@ fn next_capacity(record: &Record, policy: &Policy) -> Capacity {
 
 /// The cause of an attempt's end.
 pub(super) fn cause_of(attempt: &Attempt) -> Cause {
-    if attempt.task_arn.is_none() && attempt.refusals > 0 && !attempt.counts {
+    let is_cancelled = attempt.stop_code.is_some();
+    if attempt.task_arn.is_none() && attempt.refusals > 0 && !attempt.counts && !is_cancelled {
         return Cause::Refused;
     }
     let stopped = Stopped {

@@ -1,9 +1,12 @@
 //! The pause of a stack by an operator: nothing is received or launched while an object in S3 exists. Running
 //! tasks go on.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::Notify, time::sleep};
 use tracing::{info, warn};
 
 use crate::aws::record_store::{Pause, RecordStore};
@@ -21,18 +24,21 @@ enum State {
 
 /// Follows the object.
 #[derive(Debug)]
-pub(crate) struct PauseSwitch(watch::Sender<State>);
+pub(crate) struct PauseSwitch {
+    state: Mutex<State>,
+    changed: Notify,
+}
 
 impl PauseSwitch {
     /// A switch whose state is unknown. Run [`Self::run`] in the background.
     pub(crate) fn new() -> Self {
-        Self(watch::channel(State::Unknown).0)
+        Self { state: Mutex::new(State::Unknown), changed: Notify::new() }
     }
 
     /// A switch of a stack that is not paused.
     #[cfg(test)]
     pub(crate) fn running() -> Self {
-        Self(watch::channel(State::Running).0)
+        Self { state: Mutex::new(State::Running), changed: Notify::new() }
     }
 
     /// Reads the object again and again while it is polled. If S3 does not answer, the state remains.
@@ -55,25 +61,27 @@ impl PauseSwitch {
     }
 
     fn change(&self, state: State) {
-        self.0.send_if_modified(|current| {
-            if *current == state {
-                return false;
+        let before = std::mem::replace(&mut *self.state(), state.clone());
+        if before == state {
+            return;
+        }
+        match (&state, &before) {
+            (State::Paused(Pause { since, reason }), _) => {
+                info!(%since, reason, "an operator has paused the stack: no task is launched");
             }
-            match (&state, &*current) {
-                (State::Paused(Pause { since, reason }), _) => {
-                    info!(%since, reason, "an operator has paused the stack: no task is launched");
-                }
-                (_, State::Paused(_)) => info!("the stack is no longer paused"),
-                _ => {}
-            }
-            *current = state;
-            true
-        });
+            (_, State::Paused(_)) => info!("the stack is no longer paused"),
+            _ => {}
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The reason why nothing may be launched now; `None` if launches may go on.
     pub(crate) fn reason(&self) -> Option<String> {
-        match &*self.0.borrow() {
+        match &*self.state() {
             State::Running => None,
             State::Unknown => Some("it is not known yet whether an operator has paused the stack".to_owned()),
             State::Paused(Pause { since, reason }) if reason.is_empty() => {
@@ -87,7 +95,12 @@ impl PauseSwitch {
 
     /// Waits until launches may go on.
     pub(crate) async fn until_running(&self) {
-        // Waiting cannot fail, because the sender lives as long as `self`.
-        let _ = self.0.subscribe().wait_for(|state| *state == State::Running).await;
+        loop {
+            let changed = self.changed.notified();
+            if *self.state() == State::Running {
+                return;
+            }
+            changed.await;
+        }
     }
 }

@@ -26,7 +26,7 @@ use vidstreamx_job::{Job, JobId, Record, Source, State};
 use super::{
     attempt_context::AttemptContext,
     calls::Calls,
-    in_flight::Place,
+    in_flight::{InFlight, Place},
     job_store::{GivenUp, JobStore},
     launch_throttle::LaunchThrottle,
     launcher::{Launcher, log_taken_over},
@@ -34,6 +34,7 @@ use super::{
     pause::PauseSwitch,
     restart::RestartRequest,
     shared_causes::{Kind, SharedCauses},
+    slots::Slots,
     task_watcher::TaskWatcher,
 };
 use crate::{
@@ -89,13 +90,14 @@ pub(crate) struct Reconciler {
     store: JobStore,
     launcher: Launcher,
     causes: Arc<SharedCauses>,
+    pause: Arc<PauseSwitch>,
     watcher: Arc<TaskWatcher>,
     calls: Calls,
     clock: Clock,
     metrics: Arc<Metrics>,
     options: JobOptions,
     /// The permits for tasks that run at the same time.
-    slots: Semaphore,
+    slots: Slots,
     /// The permits to open jobs and to record the ends of tasks.
     at_work: Semaphore,
     /// The permits to launch tasks, including the wait for the launch throttle: as many as are launched in
@@ -112,6 +114,7 @@ impl Reconciler {
         options: JobOptions,
         causes: Arc<SharedCauses>,
         pause: Arc<PauseSwitch>,
+        in_flight: &InFlight,
         shutdown: CancellationToken,
     ) -> Self {
         let Services { tasks, records, uploads, clock, metrics, .. } = services;
@@ -120,7 +123,8 @@ impl Reconciler {
         let watcher = Arc::new(TaskWatcher::new(tasks.clone(), causes.clone(), per_second));
         let launching =
             usize::try_from(per_second).unwrap_or(AT_WORK).saturating_mul(2).clamp(4, 8 * AT_WORK);
-        let throttle = Arc::new(LaunchThrottle::new(per_second, causes.clone(), pause, metrics.clone()));
+        let throttle =
+            Arc::new(LaunchThrottle::new(per_second, causes.clone(), pause.clone(), metrics.clone()));
         Self {
             store: JobStore::new(records, uploads, calls.clone()),
             launcher: Launcher {
@@ -135,7 +139,8 @@ impl Reconciler {
             calls,
             clock,
             metrics,
-            slots: Semaphore::new(options.max_tasks.min(Semaphore::MAX_PERMITS)),
+            slots: Slots::new(in_flight),
+            pause: pause.clone(),
             at_work: Semaphore::new(AT_WORK),
             launching: Semaphore::new(launching),
             followed: Mutex::default(),
@@ -236,7 +241,7 @@ impl Reconciler {
         place: &mut Place,
     ) -> Result<JobEnd, GivenUp> {
         // Does not wait for a slot, because the job's task may already run, and ECS would forget its end.
-        let mut context = AttemptContext::new(self.slots.try_acquire().ok(), place, received);
+        let mut context = AttemptContext::new(self.slots.try_acquire(place.queue()), place, received);
         loop {
             match self.take_steps(job, restart, &mut context).await {
                 Err(GivenUp::Failing(kind, error)) => {

@@ -425,8 +425,8 @@ impl SharedCauses {
         })
     }
 
-    /// Records that messages of this queue are received now. Returns true if a cause is shared: then receive only one
-    /// message.
+    /// Records that messages of this queue are received now. Returns true if a cause is shared: then receive
+    /// only one message.
     #[must_use]
     pub(crate) fn begin_receive(&self, queue: QueueKind) -> bool {
         let state = &mut self.state();

@@ -148,7 +148,9 @@ pub(super) fn launch_invalid(reason: String) -> Classified {
 
 /// The outcome of an attempt whose job was cancelled before its task was launched.
 pub(super) fn launch_cancelled() -> Classified {
-    Classified::new(TaskOutcome::Cancelled, Stopped::default(), None)
+    // The stop code tells it from a refused launch.
+    let stopped = Stopped { stop_code: Some("UserInitiated".to_owned()), ..Stopped::default() };
+    Classified::new(TaskOutcome::Cancelled, stopped, None)
 }
 
 /// The outcome of an attempt whose launches ECS refuses, while it accepts those of others. The attempt counts

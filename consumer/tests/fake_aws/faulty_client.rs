@@ -61,8 +61,8 @@ pub(crate) struct FaultyClient {
     /// Cancelled when the consumer dies.
     pub crashed: CancellationToken,
     crashed_at: Mutex<Option<Instant>>,
-    /// The times of RunTask and DescribeTasks calls.
-    calls: Mutex<[Vec<Instant>; 2]>,
+    /// The times of RunTask and DescribeTasks calls, and of lost responses to RunTask.
+    calls: Mutex<[Vec<Instant>; 3]>,
     /// The tasks that this consumer launched.
     launched: Mutex<HashSet<String>>,
     /// No call reaches AWS until this time.
@@ -127,6 +127,11 @@ impl FaultyClient {
     /// The times of DescribeTasks calls.
     pub(crate) fn describe_calls(&self) -> Vec<Instant> {
         self.calls.lock().unwrap()[1].clone()
+    }
+
+    /// The times of RunTask calls whose responses were lost.
+    pub(crate) fn lost_launches(&self) -> Vec<Instant> {
+        self.calls.lock().unwrap()[2].clone()
     }
 
     /// Time when the consumer died; `None` if it did not.
@@ -237,11 +242,18 @@ impl Queue for FakeQueue {
 impl Tasks for FaultyClient {
     fn run<'a>(&'a self, launch: &'a Launch) -> CallFuture<'a, String, LaunchError> {
         self.note(0);
-        Box::pin(self.call(async {
-            let arn = self.aws.run(launch)?;
-            self.launched.lock().unwrap().insert(arn.clone());
-            Ok(arn)
-        }))
+        Box::pin(async {
+            let launched = self.call(async {
+                let arn = self.aws.run(launch)?;
+                self.launched.lock().unwrap().insert(arn.clone());
+                Ok(arn)
+            });
+            let launched = launched.await;
+            if matches!(launched, Err(LaunchError::Unknown(_))) {
+                self.note(2);
+            }
+            launched
+        })
     }
 
     fn describe<'a>(&'a self, arns: &'a [Arc<str>]) -> CallFuture<'a, Vec<TaskStatus>> {
@@ -255,11 +267,8 @@ impl Tasks for FaultyClient {
 }
 
 impl StopTasks for FaultyClient {
-    fn stop<'a>(&'a self, arn: &'a str, _reason: &'a str) -> CallFuture<'a, ()> {
-        Box::pin(self.call(async {
-            self.aws.stop_task(arn);
-            Ok(())
-        }))
+    fn stop<'a>(&'a self, arn: &'a str, _reason: &'a str) -> CallFuture<'a, bool> {
+        Box::pin(self.call(async { Ok(self.aws.stop_task(arn)) }))
     }
 }
 

@@ -64,6 +64,11 @@ impl FakeAws {
         self.changed.notify_waiters();
     }
 
+    /// Deletes all messages.
+    pub(crate) fn purge(&self) {
+        self.state().queues.iter_mut().for_each(|queue| queue.messages.clear());
+    }
+
     /// Moves all dead letters back, as SQS does it: with body and attributes.
     pub(crate) fn redrive(&self) {
         let letters = std::mem::take(&mut self.state().letters);

@@ -261,14 +261,17 @@ impl FakeAws {
         arns.iter().map(status).collect()
     }
 
-    /// Ends a task for an operator. Its container has ten seconds to exit.
-    pub(super) fn stop_task(&self, arn: &str) {
+    /// Ends a task for an operator. Its container has ten seconds to exit. Returns whether ECS knows the
+    /// task.
+    pub(super) fn stop_task(&self, arn: &str) -> bool {
         let tasks = &mut self.state().tasks.tasks;
         let (now, grace) = (Instant::now(), Duration::from_secs(10));
-        if let Some(task) = tasks.get_mut(arn).filter(|task| now + grace < task.ends_at()) {
+        let Some(task) = tasks.get_mut(arn).filter(|task| !task.is_forgotten(now)) else { return false };
+        if now + grace < task.ends_at() {
             let seconds = (now + grace - task.started_at).as_secs();
             task.script = TaskScript::stopped(Some(143), "UserInitiated", seconds);
         }
+        true
     }
 
     pub(super) fn find(&self, job: &JobId, token: &str) -> Option<String> {

@@ -20,8 +20,12 @@ use crate::{
 
 /// A good upload has a task within this time in which tasks can run.
 const START_WITHIN: Duration = Duration::from_mins(20);
+/// A launch without a response may have started a task for this long.
+const CERTAIN_AFTER: Duration = Duration::from_mins(10);
 /// Time after a fault until all videos are in work again.
 const RECOVERY: Duration = Duration::from_mins(15);
+/// Consumers notice a pause within this time, even if some reads fail or take a minute.
+const PAUSE_NOTICED: Duration = Duration::from_mins(4);
 /// The precision of timers.
 const TIMER: Duration = Duration::from_millis(5);
 
@@ -38,6 +42,7 @@ pub(crate) fn violations(outcome: &Outcome) -> Vec<String> {
     no_job_had_more_tasks_than_needed(outcome, &records, &tasks, &mut found);
     limits_were_kept(outcome, &mut found);
     good_uploads_started_soon(outcome, &tasks, &mut found);
+    nothing_was_launched_in_a_pause(outcome, &mut found);
     found
 }
 
@@ -186,8 +191,8 @@ fn no_job_had_more_tasks_than_needed(
 }
 
 /// A good upload got a task soon, whatever other videos did, while more than a third of the slots had no task
-/// and no fault of all AWS services or of a consumer explains the wait. Some slots may be kept for launches
-/// without a response.
+/// and no fault of all AWS services or of a consumer explains the wait. A launch without a response keeps its
+/// slot until it is certain that it has started no task.
 fn good_uploads_started_soon(outcome: &Outcome, tasks: &BTreeMap<JobId, Vec<Task>>, found: &mut Vec<String>) {
     let Outcome { scenario, clients, start, .. } = outcome;
     let after = |periods: &[(Duration, Duration)], more: Duration| {
@@ -206,6 +211,9 @@ fn good_uploads_started_soon(outcome: &Outcome, tasks: &BTreeMap<JobId, Vec<Task
     let mut changes: Vec<(Instant, isize, isize)> = Vec::new();
     for task in tasks.values().flatten() {
         changes.extend([(task.started_at, 1, 0), (task.ends_at(), -1, 0)]);
+    }
+    for lost in clients.iter().flat_map(|client| client.lost_launches()) {
+        changes.extend([(lost, 1, 0), (lost + CERTAIN_AFTER, -1, 0)]);
     }
     changes.extend(excused.iter().flat_map(|(from, until)| [(*from, 0, 1), (*until, 0, -1)]));
     changes.sort_unstable();
@@ -230,6 +238,25 @@ fn good_uploads_started_soon(outcome: &Outcome, tasks: &BTreeMap<JobId, Vec<Task
         }
         if longest > START_WITHIN {
             found.push(format!("{key} waited for {longest:?} although tasks could run"));
+        }
+    }
+}
+
+/// No task was launched in an operator's pause. Reads of the pause can be slow and can fail.
+fn nothing_was_launched_in_a_pause(outcome: &Outcome, found: &mut Vec<String>) {
+    let Outcome { scenario, clients, start, .. } = outcome;
+    let without_answers = scenario.outages.iter().chain(&scenario.cut_offs);
+    let without_answers: Vec<_> = without_answers.map(|(at, duration)| *at..*at + *duration).collect();
+    for (at, duration) in &scenario.pauses {
+        let noticed = *at + PAUSE_NOTICED;
+        if without_answers.iter().any(|period| period.start < noticed && *at < period.end) {
+            continue;
+        }
+        let paused = *start + noticed..*start + *at + *duration;
+        let calls = clients.iter().flat_map(|client| client.launch_calls());
+        let launched = calls.filter(|call| paused.contains(call)).count();
+        if launched > 0 {
+            found.push(format!("{launched} launches in the pause at {at:?}"));
         }
     }
 }

@@ -381,6 +381,26 @@ async fn a_back_fill_uses_all_places_but_a_tenth_if_nothing_is_uploaded() {
     consumer.shut_down().await;
 }
 
+/// A back-fill that waited apart takes its place again, even above the limit.
+#[tokio::test(start_paused = true)]
+async fn back_fills_that_come_back_take_no_place_and_no_slot_that_is_for_uploads() {
+    let aws = FakeAws::new(|key, _| TaskScript::exit(0, if key.starts_with("old-") { 4 * 3600 } else { 60 }));
+    (0..40).for_each(|n| aws.limit_cpu_of(&format!("old-{n}.mp4"), 0));
+    send_back_fills(&aws, 200);
+    let consumer = Consumer::start(&aws);
+    sleep(Duration::from_hours(2)).await;
+    aws.lift_cpu_limits();
+    for half_hour in 1..24 {
+        sleep(Duration::from_mins(30)).await;
+        let key = format!("fresh-{half_hour}.mp4");
+        aws.send(event(&[&key]));
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(tasks_of(&aws, &key), 1, "after {half_hour} half hours");
+    }
+    assert_eq!(aws.most_at_once().0, MAX_TASKS);
+    consumer.shut_down().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_dead_letter_about_a_back_fill_goes_back_to_its_queue() {
     let aws = FakeAws::new(|_, nth| TaskScript::exit(if nth > 3 { 0 } else { 75 }, 60));

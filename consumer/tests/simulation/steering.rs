@@ -43,22 +43,27 @@ async fn a_consumer_that_starts_while_the_stack_is_paused_launches_nothing() {
     consumer.shut_down().await;
 }
 
-/// A launch that waits for ECS is paused, too.
+/// Launches that wait for a trial are paused, too, and are trials one after another when the stack is
+/// resumed.
 #[tokio::test(start_paused = true)]
-async fn a_video_that_ecs_refuses_is_not_launched_while_the_stack_is_paused() {
+async fn videos_that_ecs_refuses_are_not_launched_while_the_stack_is_paused() {
     let aws = FakeAws::new(|_, _| TaskScript::exit(0, 600));
-    aws.refuse_for(Duration::from_mins(30));
-    send_numbered(&aws, 1);
+    aws.refuse_for(Duration::from_hours(2));
+    send_numbered(&aws, 5);
     let consumer = Consumer::start(&aws);
-    sleep(Duration::from_mins(20)).await;
+    sleep(Duration::from_secs(20 * 60 - 10)).await;
+    aws.send(event(&["new.mp4"]));
+    sleep(Duration::from_secs(10)).await;
     aws.set_pause(Some(""));
     sleep(NOTICED).await;
     let calls = aws.run_task_calls();
-    sleep(Duration::from_hours(2)).await;
+    sleep(Duration::from_hours(1)).await;
     assert_eq!(aws.run_task_calls(), calls);
     aws.set_pause(None);
     sleep(Duration::from_mins(5)).await;
-    assert_eq!(aws.launches().len(), 1);
+    assert!(aws.run_task_calls() - calls <= 12, "{} calls", aws.run_task_calls() - calls);
+    sleep(Duration::from_hours(1)).await;
+    assert_eq!(aws.launches().len(), 6);
     consumer.shut_down().await;
 }
 
@@ -134,6 +139,26 @@ async fn a_video_without_a_consumer_is_cancelled_when_one_comes() {
     assert_eq!((aws.record("a.mp4").state, aws.launches().len()), (State::Cancelled, 1));
     let reason = aws.record("a.mp4").reason.unwrap();
     assert_eq!(reason, "cancelled by an operator");
+}
+
+/// Nobody follows a job whose message is gone, so the operator ends it when ECS has forgotten its task.
+#[tokio::test(start_paused = true)]
+async fn a_job_whose_message_is_gone_is_cancelled_by_the_second_request() {
+    for with_task in [true, false] {
+        let aws = FakeAws::new(|_, _| TaskScript::exit(0, 60));
+        if !with_task {
+            aws.refuse_for(Duration::from_hours(1));
+        }
+        aws.send(message("a.mp4"));
+        crate::crash_after(&aws, Duration::from_secs(5)).await;
+        aws.purge();
+        sleep(Duration::from_hours(if with_task { 2 } else { 0 })).await;
+        let first = cancel(&aws, "a.mp4").await;
+        sleep(Duration::from_hours(2)).await;
+        let second = cancel(&aws, "a.mp4").await;
+        assert!(first.or(second) == Some(Cancellation::Cancelled), "{with_task}");
+        assert_eq!(aws.record("a.mp4").state, State::Cancelled);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -197,7 +197,7 @@ def _library(results: Row) -> str:
     ]
     return (
         f"Commands beside the records and uploads of {videos:,} videos, of which {videos // 100:,} are of the last"
-        " day (medians of {library['runs']} runs; peak memory, sampled every 5 ms). `history` lists all records and reads those of"
+        f" day (medians of {library['runs']} runs; peak memory, sampled every 5 ms). `history` lists all records and reads those of"
         " the day, and its CPU time is mostly that of parsing the listing. `submit` lists all uploads page by"
         " page.\n\n" + table(["", "time", "CPU time", "memory", "calls"], rows)
     )

@@ -173,7 +173,7 @@ class StackFixture:
     # ---- Inspection ---------------------------------------------------------------------------
 
     def message_counts(self, queue_url: str | None = None) -> dict[str, int]:
-        """The numbers of messages by state: Visible, Delayed and NotVisible. The default is the upload queue."""
+        """The numbers of messages by state: Visible, Delayed and NotVisible. Default: the upload queue."""
         names = ["", "Delayed", "NotVisible"]
         attributes = [f"ApproximateNumberOfMessages{name}" for name in names]
         response = self.sqs.get_queue_attributes(

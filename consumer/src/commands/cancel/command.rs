@@ -11,9 +11,12 @@ use futures::StreamExt as _;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep};
 use tracing::warn;
-use vidstreamx_job::{Job, JobId, ObjectKey, Record, State};
+use vidstreamx_job::{BucketName, Job, JobId, ObjectKey, State};
 
-use super::{Arguments, stream};
+use super::{
+    arguments::{Arguments, Target},
+    stream,
+};
 use crate::{
     aws::{
         ecs::StopTasks,
@@ -38,10 +41,22 @@ pub(crate) enum CancelError {
     Nothing(String),
     /// No consumer has ended the jobs yet.
     #[error(
-        "{} not ended yet: no task will be launched for it, and a consumer will end it; run cancel again then",
+        "{} not ended yet: a consumer will end it; until then a task that was just being launched can start, \
+         so run \"cancel JOB ID\" again",
         format::count(*.0, "job")
     )]
     Unfinished(u64),
+    /// The argument can mean a job or an upload.
+    #[error(
+        "\"{name}\" is a job id and the name of an upload: use s3://{bucket}/{name} for the upload; to cancel \
+         the job, give the key of its video"
+    )]
+    Ambiguous {
+        /// The argument.
+        name: String,
+        /// The upload bucket.
+        bucket: BucketName,
+    },
     /// A record cannot be read.
     #[error(transparent)]
     Load(LoadError),
@@ -80,8 +95,8 @@ pub(crate) struct Services {
     pub tasks: Box<dyn StopTasks>,
 }
 
-/// Cancels the running jobs of a key, or one job, and waits until they have ended. Removes their streams, also
-/// those of jobs that were cancelled before.
+/// Cancels the running jobs of a key, or one job, and waits until they have ended. Removes their streams,
+/// also those of jobs that were cancelled before.
 ///
 /// # Errors
 /// Nothing runs, a job has not ended in time, or a call failed. The command can be repeated.
@@ -97,9 +112,13 @@ pub(crate) async fn cancel(
         records: S3RecordStore::new(services.s3.clone(), arguments.settings.output_bucket.clone()),
         now,
     };
-    let jobs = match arguments.name.parse::<JobId>() {
-        Ok(job) => vec![job],
-        Err(_) => run.jobs_of_key(out).await?,
+    let jobs = match arguments.target() {
+        Ok(Target::Job(job)) => {
+            run.refuse_ambiguous(&job).await?;
+            vec![job]
+        }
+        Ok(Target::Key(key)) => run.jobs_of_key(key, out).await?,
+        Err(why) => return Err(CancelError::Nothing(why)),
     };
     let mut unfinished = 0;
     for job in &jobs {
@@ -120,12 +139,21 @@ impl Run<'_> {
         format::clean(&self.arguments.name)
     }
 
-    /// The jobs of the key that run or were cancelled. If no consumer has seen the current upload, it is
-    /// cancelled here.
-    async fn jobs_of_key(&self, out: &mut impl Write) -> Result<Vec<JobId>, CancelError> {
-        let Arguments { name, settings, profile, .. } = self.arguments;
-        let key = name.parse::<ObjectKey>();
-        let key = key.map_err(|error| CancelError::Nothing(format!("{}: {error}", self.name())))?;
+    /// Refuses a job id that is also the name of an upload. Job ids are public, so an uploader can give a
+    /// file the name of another video's job.
+    async fn refuse_ambiguous(&self, job: &JobId) -> Result<(), CancelError> {
+        let bucket = &self.arguments.settings.upload_bucket;
+        let uploads = UploadListing::new(self.services.s3.clone(), bucket.clone());
+        let Ok(key) = job.as_str().parse() else { return Ok(()) };
+        match uploads.object(key).await? {
+            Some(_) => Err(CancelError::Ambiguous { name: job.to_string(), bucket: bucket.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The running jobs of the key. If no consumer has seen the current upload, it is cancelled here.
+    async fn jobs_of_key(&self, key: ObjectKey, out: &mut impl Write) -> Result<Vec<JobId>, CancelError> {
+        let Arguments { settings, profile, .. } = self.arguments;
         let uploads = UploadListing::new(self.services.s3.clone(), settings.upload_bucket.clone());
         let source = uploads.object(key.clone()).await?;
         let current = source.map(|source| Job::new(source, settings.output_bucket.clone(), profile.clone()));
@@ -136,7 +164,7 @@ impl Run<'_> {
             match record {
                 Ok(Stored { record, .. }) => {
                     is_known |= current.as_ref().is_some_and(|job| job.id == record.job_id);
-                    if may_be_cancelled(&record) {
+                    if record.state == State::Running {
                         jobs.push(record.job_id);
                     } else {
                         others += 1;
@@ -149,7 +177,12 @@ impl Run<'_> {
         // The event of the upload may still wait in the queue.
         if let Some(job) = current.filter(|_| !is_known) {
             if cancellation::cancel_unseen(&self.records, &job, self.now).await? {
-                writeln!(out, "{}: cancelled before any consumer saw it (job {})", self.name(), job.id)?;
+                let name = self.name();
+                writeln!(
+                    out,
+                    "{name}: cancelled before any consumer saw it (job {}, profile {profile})",
+                    job.id
+                )?;
                 return Ok(jobs);
             }
             jobs.push(job.id);
@@ -167,7 +200,10 @@ impl Run<'_> {
 
     /// Ends a job. Returns false if it has not ended yet.
     async fn end(&self, job: &JobId, out: &mut impl Write) -> Result<bool, CancelError> {
-        let name = self.name();
+        let name = match self.records.load(job).await? {
+            Some(Stored { record, .. }) => format::clean(record.source.key.as_str()),
+            None => self.name(),
+        };
         match self.follow(job).await? {
             Cancellation::Cancelled => {
                 writeln!(out, "{name}: cancelled (job {job})")?;
@@ -206,18 +242,15 @@ impl Run<'_> {
         if self.arguments.keep_stream {
             return Ok(());
         }
-        let Some(Stored { record, .. }) = self.records.load(job).await? else { return Ok(()) };
+        let Some(stored) = self.records.load(job).await? else { return Ok(()) };
         let output = &self.arguments.settings.output_bucket;
-        let totals = stream::remove(&self.services.s3, output, &record).await?;
-        write!(out, "{}", totals.lines("deleted"))?;
+        match stream::remove(&self.services.s3, &self.records, output, &stored).await? {
+            Some(totals) => write!(out, "{}", totals.lines("deleted"))?,
+            None => writeln!(
+                out,
+                "its stream stays, because the job was done before, or its task had completed the stream"
+            )?,
+        }
         Ok(())
-    }
-}
-
-fn may_be_cancelled(record: &Record) -> bool {
-    match record.state {
-        State::Running => true,
-        State::Cancelled => record.cancel_requested_at.is_some(),
-        State::Done | State::Rejected | State::Obsolete | State::Failed => false,
     }
 }

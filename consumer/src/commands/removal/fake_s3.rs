@@ -13,6 +13,7 @@ use aws_sdk_s3::{
         delete_objects::{DeleteObjectsInput, DeleteObjectsOutput},
         get_object::{GetObjectInput, GetObjectOutput},
         list_object_versions::{ListObjectVersionsInput, ListObjectVersionsOutput},
+        put_object::PutObjectOutput,
     },
     primitives::{ByteStream, DateTime, SdkBody},
     types::{CommonPrefix, DeleteMarkerEntry, EncodingType, Error, ObjectVersion},
@@ -122,6 +123,13 @@ impl FakeS3 {
         self.state().objects.keys().map(|(bucket, key)| format!("{bucket}/{key}")).collect()
     }
 
+    /// The current content of an object.
+    pub(crate) fn text(&self, bucket: &str, key: &str) -> Option<String> {
+        let state = self.state();
+        let newest = state.objects.get(&(bucket.to_owned(), key.to_owned()))?.last()?;
+        newest.content.clone().map(|content| String::from_utf8(content).unwrap())
+    }
+
     /// The keys of deleted versions, in the order of deletion.
     pub(crate) fn deleted(&self) -> Vec<String> {
         self.state().deleted.clone()
@@ -144,15 +152,20 @@ impl FakeS3 {
         });
         let batch = mock!(Client::delete_objects).then_compute_output(move |input| batches.delete(input));
         let one = mock!(Client::delete_object).then_compute_output(move |input| {
-            let bucket = input.bucket().unwrap_or_default();
-            single.delete_version(
-                bucket,
-                input.key().unwrap_or_default(),
-                input.version_id().unwrap_or_default(),
-            );
+            let (bucket, key) = (input.bucket().unwrap_or_default(), input.key().unwrap_or_default());
+            match input.version_id() {
+                Some(id) => single.delete_version(bucket, key, id),
+                None => single.hide(bucket, key, Timestamp::UNIX_EPOCH),
+            }
             DeleteObjectOutput::builder().build()
         });
-        mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&list, &get, &batch, &one])
+        let puts = fake();
+        let put = mock!(Client::put_object).then_compute_output(move |input| {
+            let text = std::str::from_utf8(input.body().bytes().unwrap()).unwrap();
+            puts.put(input.bucket().unwrap(), input.key().unwrap(), text, Timestamp::UNIX_EPOCH);
+            PutObjectOutput::builder().build()
+        });
+        mock_client!(aws_sdk_s3, RuleMode::MatchAny, [&list, &get, &batch, &one, &put])
     }
 
     fn list(&self, input: &ListObjectVersionsInput) -> ListObjectVersionsOutput {

@@ -99,7 +99,7 @@ impl Reconciler {
     /// Restarts an obsolete job whose object is there, before the end is settled: the object can have come
     /// back while the task ended, and S3's event about it may belong to this job.
     pub(super) async fn restarted_if_back(&self, mut stored: Box<Stored>) -> StepResult {
-        while stored.record.state == State::Obsolete {
+        while stored.record.state == State::Obsolete && stored.record.cancel_requested_at.is_none() {
             let is_back = |restart: &&Restart| restart.request == OBJECT_IS_BACK;
             let in_a_row = stored.record.restarts.iter().rev().take_while(is_back).count();
             if in_a_row >= MOST_CONTRADICTIONS

@@ -161,6 +161,7 @@ impl Reconciler {
     ) -> StepResult {
         let launched = self.launcher.launch(job, &stored, &self.store, context).await?;
         let Stored { mut record, etag } = *stored;
+        let before = record.attempts.last().cloned();
         match launched {
             Launched::Started(arn) => {
                 context.watched_since = Instant::now();
@@ -201,8 +202,8 @@ impl Reconciler {
             Launched::NotYet => return Ok(Box::new(Stored { record, etag })),
         }
         let (stored, is_own) = self.store.save(record, Some(etag)).await?;
-        if !is_own {
-            // Another consumer has taken over, or noted a request. The task may run.
+        if !is_own && stored.record.attempts.last() != before.as_ref() {
+            // Another consumer has taken over. The task may run.
             context.begun = None;
         }
         Ok(Box::new(stored))

@@ -99,6 +99,7 @@ impl Reconciler {
         let own = context.own;
         let wait = async move {
             self.causes.wait(pause, kind, &own).await;
+            self.pause.until_running().await;
             self.causes.claim_launch(true).await
         };
         context.has_trial = self.calls.unless_shutdown(wait).await?;
@@ -143,7 +144,8 @@ impl Reconciler {
         context: &mut AttemptContext<'a>,
     ) -> Result<(), ShuttingDown> {
         if context.slot.is_none() {
-            context.slot = self.calls.unless_shutdown(self.slots.acquire()).await?.ok();
+            let queue = context.place.queue();
+            context.slot = self.calls.unless_shutdown(self.slots.acquire(queue)).await?;
         }
         Ok(())
     }
