@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 from vidstreamx_devtools.e2e.player_pages import OpenStream
-from vidstreamx_devtools.e2e.stack_fixture import Consumer, StackFixture
+from vidstreamx_devtools.e2e.stack_fixture import StackFixture
 from vidstreamx_devtools.e2e.upload_files import UploadFiles
 from vidstreamx_devtools.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("scenario")  # its consumer has exited and left the queue empty
-
-RunCommand = Callable[..., Consumer]
 
 FILM = "removal/film.mp4"
 EXTRA = "removal/film.mp4/extra.mp4"
@@ -34,18 +32,6 @@ def versioning(stack: StackFixture, bucket: str) -> Iterator[None]:
         stack.s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Suspended"})
 
 
-@pytest.fixture
-def operate(stack: StackFixture) -> RunCommand:
-    """Runs a command with the operator's rights to its end, and checks its exit code."""
-
-    def run(*arguments: str, code: int = 0) -> Consumer:
-        command = stack.start_consumer(*arguments, environment=stack.operator_environment())
-        assert command.wait(timeout=60) == code, command.output
-        return command
-
-    return run
-
-
 def drain(stack: StackFixture) -> None:
     consumer = stack.start_consumer("run", "--drain")
     assert consumer.wait(timeout=90) == 0, consumer.output
@@ -60,7 +46,7 @@ def all_versions(stack: StackFixture) -> list[str]:
 
 
 def test_delete_removes_one_upload_and_the_one_below_its_address_still_plays(
-    stack: StackFixture, files: UploadFiles, operate: RunCommand, open_stream: OpenStream
+    stack: StackFixture, files: UploadFiles, open_stream: OpenStream
 ) -> None:
     stack.wait_for_open_polls()
     others = all_versions(stack)
@@ -80,15 +66,15 @@ def test_delete_removes_one_upload_and_the_one_below_its_address_still_plays(
 
     # Prune finds that everything is in use or too young. It needs the operator's other permissions.
     before = all_versions(stack)
-    pruned = operate("prune", "--superseded-for", "1").output
+    pruned = stack.operate("prune", "--superseded-for", "1")
     assert "examined" in pruned
     assert "removed" not in pruned
     assert all_versions(stack) == before
 
-    shown = operate("delete", FILM, "--source", "--dry-run").output
+    shown = stack.operate("delete", FILM, "--source", "--dry-run")
     assert "upload          2 object versions would be deleted" in shown
     assert all_versions(stack) == before
-    deleted = operate("delete", f"s3://{stack.upload_bucket}/{FILM}", "--source").output
+    deleted = stack.operate("delete", f"s3://{stack.upload_bucket}/{FILM}", "--source")
     assert deleted == shown.replace("would be deleted", "deleted")
 
     left = [key for key in all_versions(stack) if key not in others]
@@ -100,14 +86,12 @@ def test_delete_removes_one_upload_and_the_one_below_its_address_still_plays(
         assert ended["ended"], ended
         assert ended["errors"] == []
 
-    [line] = operate("delete", FILM, "--source", code=66).output.splitlines()
+    [line] = stack.operate("delete", FILM, "--source", code=66).splitlines()
     assert FILM in line
     assert stack.record(extra)
 
 
-def test_delete_refuses_while_a_task_runs(
-    stack: StackFixture, files: UploadFiles, operate: RunCommand
-) -> None:
+def test_delete_refuses_while_a_task_runs(stack: StackFixture, files: UploadFiles) -> None:
     stack.wait_for_open_polls()
     consumer = stack.start_consumer("run", "--drain")
     upload = stack.upload("removal/running.mp4", files.small)
@@ -115,11 +99,11 @@ def test_delete_refuses_while_a_task_runs(
     assert task, consumer.output
     with stack.paused(task):
         before = all_versions(stack)
-        [line] = operate("delete", upload.key, "--source", code=75).output.splitlines()
+        [line] = stack.operate("delete", upload.key, "--source", code=75).splitlines()
         assert f'run "vidstreamx-consumer cancel {upload.key}" first' in line
         assert all_versions(stack) == before
     assert consumer.wait(timeout=60) == 0, consumer.output
-    operate("delete", upload.key)
+    stack.operate("delete", upload.key)
     assert stack.keys(stack.upload_bucket, upload.key) == [upload.key]
     assert stack.versions(stack.output_bucket, upload.key) == []
 

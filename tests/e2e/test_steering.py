@@ -20,13 +20,6 @@ def _no_open_polls(stack: StackFixture) -> None:
     stack.wait_for_open_polls()
 
 
-def operate(stack: StackFixture, *arguments: str, code: int = 0, timeout: float = 60) -> str:
-    """Runs a command with the operator's rights, and checks its exit code. Returns its output."""
-    command = stack.start_consumer(*arguments, environment=stack.operator_environment())
-    assert command.wait(timeout=timeout) == code, command.output
-    return command.output
-
-
 @contextmanager
 def running_consumer(stack: StackFixture, *arguments: str) -> Iterator[Consumer]:
     consumer = stack.start_consumer("run", *arguments)
@@ -42,7 +35,7 @@ def resumed_at_the_end(stack: StackFixture) -> Iterator[None]:
     try:
         yield
     finally:
-        operate(stack, "resume")
+        stack.operate("resume")
 
 
 def wait_for_task(stack: StackFixture, upload: Upload, consumer: Consumer) -> JsonObject:
@@ -59,7 +52,7 @@ def state(stack: StackFixture, upload: Upload) -> str | None:
 def test_a_fresh_upload_starts_beside_a_back_fill(stack: StackFixture, files: UploadFiles) -> None:
     old = [stack.upload(f"library/{number}.video", files.long) for number in range(3)]
     for upload in old:
-        operate(stack, "submit", f"s3://{upload.bucket}/{upload.key}")
+        stack.operate("submit", f"s3://{upload.bucket}/{upload.key}")
     with running_consumer(stack, "--max-tasks", "2") as consumer:
         back_fill = wait_until(
             lambda: [task for upload in old if (task := stack.running_task(upload))], timeout=60
@@ -70,22 +63,22 @@ def test_a_fresh_upload_starts_beside_a_back_fill(stack: StackFixture, files: Up
         with stack.paused(back_fill[0]):
             assert wait_until(lambda: state(stack, fresh) == "done", timeout=60), consumer.output
         for upload in old:
-            operate(stack, "cancel", upload.key, timeout=200)
+            stack.operate("cancel", upload.key, timeout=200)
         # The consumer has not received all messages yet.
         assert wait_until(stack.is_queue_empty, timeout=60), consumer.output
     assert [state(stack, upload) for upload in old] == ["cancelled"] * 3
 
 
 def test_a_paused_stack_launches_nothing_until_it_is_resumed(stack: StackFixture, files: UploadFiles) -> None:
-    assert operate(stack, "pause", "--reason", "costs").startswith("paused: ")
+    assert stack.operate("pause", "--reason", "costs").startswith("paused: ")
     upload = stack.upload("while paused.mp4", files.small)
     with resumed_at_the_end(stack), running_consumer(stack) as consumer:
         assert wait_until(lambda: "an operator has paused the stack" in consumer.output, timeout=30)
         assert stack.message_counts()["Visible"] == 1
         assert stack.record(upload) is None
-        assert "(costs)" in operate(stack, "resume")
+        assert "(costs)" in stack.operate("resume")
         assert wait_until(lambda: state(stack, upload) == "done", timeout=60), consumer.output
-    assert operate(stack, "resume") == "the stack was not paused\n"
+    assert stack.operate("resume") == "the stack was not paused\n"
 
 
 def test_a_cancelled_video_has_no_task_and_no_stream(stack: StackFixture, files: UploadFiles) -> None:
@@ -96,7 +89,7 @@ def test_a_cancelled_video_has_no_task_and_no_stream(stack: StackFixture, files:
         assert wait_until(lambda: playlist in stack.keys(stack.output_bucket, upload.key), timeout=60)
         record = stack.record(upload)
         assert record
-        output = operate(stack, "cancel", upload.key, timeout=200)
+        output = stack.operate("cancel", upload.key, timeout=200)
         assert f"{upload.key}: cancelled (job {record['job_id']})" in output
     assert state(stack, upload) == "cancelled"
     assert stack.is_queue_empty()
@@ -104,13 +97,13 @@ def test_a_cancelled_video_has_no_task_and_no_stream(stack: StackFixture, files:
     assert (ended["taskArn"], ended["lastStatus"]) == (task["taskArn"], "STOPPED")
     assert stack.keys(stack.output_bucket, f"{upload.key}/") == []
     # It can be repeated for the job.
-    assert f"{upload.key}: cancelled" in operate(stack, "cancel", record["job_id"])
-    assert "no job of" in operate(stack, "cancel", upload.key, code=66)
+    assert f"{upload.key}: cancelled" in stack.operate("cancel", record["job_id"])
+    assert "no job of" in stack.operate("cancel", upload.key, code=66)
 
 
 def test_an_upload_that_no_consumer_has_seen_is_cancelled(stack: StackFixture, files: UploadFiles) -> None:
     upload = stack.upload("cancelled early.mp4", files.small)
-    assert "before any consumer saw it" in operate(stack, "cancel", upload.key)
+    assert "before any consumer saw it" in stack.operate("cancel", upload.key)
     drained = stack.start_consumer("run", "--drain")
     assert drained.wait(timeout=60) == 0, drained.output
     record = stack.record(upload)

@@ -213,13 +213,18 @@ impl RecordStore for S3RecordStore {
             let layout = Layout::new(&record.source.key, &record.job_id);
             for pointer in POINTERS {
                 if let Some((text, _)) = self.get(&layout.stable(pointer), LARGEST_REPORT).await? {
-                    let own_folder = format!("{}/", record.job_id);
-                    return Ok(!String::from_utf8_lossy(&text).contains(&own_folder));
+                    return Ok(!points_to(&text, &record.job_id));
                 }
             }
             Ok(false)
         })
     }
+}
+
+/// Whether a playlist or manifest at a stable address points into the job's folder.
+#[must_use]
+pub(crate) fn points_to(pointer: &[u8], job: &JobId) -> bool {
+    String::from_utf8_lossy(pointer).contains(&format!("{job}/"))
 }
 
 fn code<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Option<&str> {

@@ -130,6 +130,12 @@ class StackFixture:
         self.consumers.append(consumer)
         return consumer
 
+    def operate(self, *arguments: str, code: int = 0, timeout: float = 60) -> str:
+        """Runs a command with the operator's rights, and checks its exit code. Returns its output."""
+        command = self.start_consumer(*arguments, environment=self.operator_environment())
+        assert command.wait(timeout=timeout) == code, command.output
+        return command.output
+
     def wait_for_open_polls(self) -> None:
         """Waits until no long poll is open. SQS keeps the poll of a stopped consumer open, and could deliver
         the next message to it."""

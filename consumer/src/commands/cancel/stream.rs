@@ -9,7 +9,7 @@ use vidstreamx_job::{BucketName, Layout, Outcome, Record, Report};
 use crate::{
     aws::{
         error::{CallError, status},
-        record_store::{LoadError, RecordStore as _, S3RecordStore, Stored},
+        record_store::{LoadError, RecordStore as _, S3RecordStore, Stored, points_to},
         versions::{Scope, VersionedBucket},
     },
     commands::{
@@ -93,7 +93,7 @@ async fn give_address_back(
     let Some(shown) = get(client, output, &master).await? else { return Ok(()) };
     let etag = shown.e_tag.clone().unwrap_or_default();
     let text = body(shown).await?;
-    if !String::from_utf8_lossy(&text).contains(&format!("{}/", record.job_id)) {
+    if !points_to(&text, &record.job_id) {
         return Ok(());
     }
     let replaced = match pointer {
